@@ -1,0 +1,89 @@
+//! `config.toml`: the file as people write it, and the checked form that the program uses. What the token says (endpoints, node)
+//! need not stand here; what stands here overrules it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The file: every key is optional, an unknown one is an error. `packaging/config.toml` documents each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The controller's WebSocket endpoint, instead of the token's `ctl`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller_endpoint: Option<String>,
+    /// Allow plain `http` and `ws` to other machines: for labs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub insecure_http: Option<bool>,
+    /// The log filter, e.g. `info` or `aio_worker=debug`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// The GPU driver's library.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nvml_library: Option<PathBuf>,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has an unknown key or a value of the wrong type.
+    #[error("{path} is not a valid configuration")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl ConfigFile {
+    /// Reads `path`; a file that is not there is an empty one.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Reads `text`, which came from `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text)
+            .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error =
+            ConfigFile::parse(Path::new("config.toml"), "contoller_endpoint = \"ws://x\"").unwrap_err();
+        let ConfigError::Invalid { source, .. } = error else { panic!("{error:?}") };
+        assert!(source.to_string().contains("contoller_endpoint"), "{source}");
+    }
+
+    #[test]
+    fn the_documented_sample_is_valid_and_knows_every_key() {
+        let sample = include_str!("../../packaging/config.toml");
+        assert_eq!(ConfigFile::parse(Path::new("sample"), sample).unwrap(), ConfigFile::default());
+        let uncommented: String = sample
+            .lines()
+            .filter(|line| !line.starts_with("# "))
+            .map(|line| format!("{}\n", line.trim_start_matches('#')))
+            .collect();
+        let every = ConfigFile::parse(Path::new("sample"), &uncommented).unwrap();
+        let keys = toml::Table::try_from(&every).unwrap();
+        assert_eq!(keys.len(), 4, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
+    }
+}

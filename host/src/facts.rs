@@ -1,0 +1,48 @@
+//! What the machine says of itself: operating system, processors, memory, disks, network, and how busy they are.
+
+use aio_protocol::{
+    inventory::{ContainerRuntime, Cpu, Disk, Memory, NetworkInterface, OperatingSystem},
+    telemetry::{HostUsage, NetworkTraffic},
+};
+
+/// The machine's facts, the GPUs left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostFacts {
+    /// The operating system.
+    pub os: OperatingSystem,
+    /// The kernel's name for the processor.
+    pub architecture: String,
+    /// Processors.
+    pub cpu: Cpu,
+    /// Main memory.
+    pub memory: Memory,
+    /// File systems on real devices.
+    pub disk: Vec<Disk>,
+    /// Network interfaces.
+    pub network: Vec<NetworkInterface>,
+    /// What runs containers here.
+    pub container_runtime: Option<ContainerRuntime>,
+    /// The kernel's boot id.
+    pub boot_id: String,
+}
+
+/// The machine's load at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostSample {
+    /// What a heartbeat carries.
+    pub usage: HostUsage,
+    /// Bytes of main memory that are not available.
+    pub memory_used: u64,
+    /// Traffic since the machine booted.
+    pub network: NetworkTraffic,
+}
+
+/// Something that knows a machine. Calls may block for milliseconds, so they run off the async runtime's hot path.
+pub trait HostProbe: Send {
+    /// Facts that seldom change.
+    fn facts(&mut self) -> HostFacts;
+    /// Load since the last sample.
+    fn sample(&mut self) -> HostSample;
+    /// File systems on real devices, as they are now. A dead network mount may hang this call.
+    fn disks(&mut self) -> Vec<Disk>;
+}

@@ -1,0 +1,107 @@
+//! Where things lie on a node. One place knows the paths; the units in `systemd/` repeat those that they need.
+
+use std::path::{Path, PathBuf};
+
+use aio_protocol::release::ReleaseVersion;
+
+/// The service's unit.
+pub const UNIT: &str = "aio-worker.service";
+
+/// The system user that the daemon runs as.
+pub const USER: &str = "aio-worker";
+
+/// The paths of an installation under one root: `/` on a machine, a temporary folder in a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self::under("/")
+    }
+}
+
+impl Layout {
+    /// The layout under `root`.
+    pub fn under(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The root itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The folder of all releases.
+    pub fn releases(&self) -> PathBuf {
+        self.at("usr/local/lib/aio-worker")
+    }
+
+    /// The folder of one release.
+    pub fn release(&self, version: &ReleaseVersion) -> PathBuf {
+        self.releases().join(version.to_string())
+    }
+
+    /// The link that says which release runs.
+    pub fn current(&self) -> PathBuf {
+        self.releases().join("current")
+    }
+
+    /// The command on everybody's path: a link through `current`.
+    pub fn command(&self) -> PathBuf {
+        self.at("usr/local/bin/aio-worker")
+    }
+
+    /// The configuration's folder.
+    pub fn config_dir(&self) -> PathBuf {
+        self.at("etc/aio-worker")
+    }
+
+    /// The configuration, readable by everybody.
+    pub fn config(&self) -> PathBuf {
+        self.config_dir().join("config.toml")
+    }
+
+    /// The node token, readable by root alone; the daemon gets it as a systemd credential.
+    pub fn token(&self) -> PathBuf {
+        self.config_dir().join("token")
+    }
+
+    /// The service's unit file.
+    pub fn unit(&self) -> PathBuf {
+        self.at("etc/systemd/system").join(UNIT)
+    }
+
+    /// The declaration of the daemon's user.
+    pub fn sysusers(&self) -> PathBuf {
+        self.at("etc/sysusers.d/aio-worker.conf")
+    }
+
+    /// The installer's own folder, root's alone: the daemon's user must not be able to write what root will act on.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.at("var/lib/aio-installer")
+    }
+
+    /// The daemon's state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.at("var/lib/aio-worker")
+    }
+
+    /// What lives as long as the daemon runs.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.at("run/aio-worker")
+    }
+
+    /// The daemon's read-only status socket.
+    pub fn status_socket(&self) -> PathBuf {
+        self.runtime_dir().join(STATUS_SOCKET)
+    }
+}
+
+/// The status socket's name in the runtime folder.
+pub const STATUS_SOCKET: &str = "status.sock";

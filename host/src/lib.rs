@@ -1,0 +1,10 @@
+//! The machine behind small traits: systemd over D-Bus, GPUs through NVML, host facts, durable files, and where things lie.
+//! Decides nothing about installations or sessions; it does and reports.
+
+pub mod config;
+pub mod facts;
+pub mod files;
+pub mod gpu;
+pub mod layout;
+pub mod systemd;
+pub mod tls;

@@ -1,0 +1,92 @@
+//! systemd's manager: units are read, enabled and run over D-Bus, never by a child process.
+//! Job methods wait until the job has ended and say how it ended.
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+/// A unit at one moment, as the manager sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitState {
+    /// `loaded`, `not-found`, `masked`, `bad-setting`, `error`.
+    pub load_state: String,
+    /// `active`, `inactive`, `failed`, `activating`, …
+    pub active_state: String,
+    /// `running`, `dead`, `auto-restart`, …
+    pub sub_state: String,
+    /// `enabled`, `disabled`, `masked`, or empty when there is no unit file.
+    pub file_state: String,
+    /// The unit file, when there is one.
+    pub fragment: Option<PathBuf>,
+    /// The main process, when it runs.
+    pub main_pid: Option<u32>,
+    /// How often systemd has restarted the service by itself.
+    pub restarts: u32,
+    /// `success`, `exit-code`, `signal`, `timeout`, `watchdog`, …
+    pub result: String,
+    /// The main process's last exit status or signal.
+    pub exit_status: i32,
+    /// What the service said of itself with `STATUS=`.
+    pub status_text: String,
+}
+
+/// Why the manager did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// This machine was not booted with systemd.
+    #[error("this machine was not booted with systemd")]
+    NotBooted,
+    /// The manager cannot be reached.
+    #[error("cannot reach systemd on D-Bus")]
+    Unreachable(#[source] zbus::Error),
+    /// The manager refused a call.
+    #[error("systemd refused {call} with {name}: {message}")]
+    Refused {
+        /// What was called, e.g. `StartUnit(aio-worker.service)`.
+        call: String,
+        /// The D-Bus error's name.
+        name: String,
+        /// The manager's own words.
+        message: String,
+    },
+    /// A job ended otherwise than `done`.
+    #[error("the job {call} ended with `{result}`")]
+    JobFailed {
+        /// What was called.
+        call: String,
+        /// `failed`, `timeout`, `canceled`, `dependency`, …
+        result: String,
+    },
+    /// A job did not end in time.
+    #[error("the job {call} did not end within {}", humantime(*waited))]
+    JobTimeout {
+        /// What was called.
+        call: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+}
+
+fn humantime(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+/// What the installer and the daemon need of a service manager.
+pub trait ServiceManager: Send + Sync {
+    /// The manager's version, e.g. `252 (252.39-1~deb12u2)`.
+    fn version(&self) -> impl Future<Output = Result<String, SystemdError>> + Send;
+    /// Reads a unit; one that does not exist has the load state `not-found`.
+    fn unit(&self, name: &str) -> impl Future<Output = Result<UnitState, SystemdError>> + Send;
+    /// Reads all unit files again.
+    fn reload(&self) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Makes the unit start at boot.
+    fn enable(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Takes that back.
+    fn disable(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Starts the unit and waits for the job (for `Type=notify`: for `READY=1`).
+    fn start(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Stops the unit and waits for the job.
+    fn stop(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Restarts the unit, or starts it, and waits for the job.
+    fn restart(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
+    /// Forgets that the unit has failed.
+    fn reset_failed(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
+}

@@ -1,0 +1,165 @@
+//! The one catalogue of errors that users see: a stable code, the exit status of a command that ends with it, what it means, and
+//! the cure. Codes are added, never renamed. `docs/troubleshooting.md` has a section for each.
+
+use std::fmt;
+
+macro_rules! catalogue {
+    ($($variant:ident $code:literal, exit $exit:literal, $meaning:literal, cure $cure:literal;)*) => {
+        /// A stable error code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum ErrorCode {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl ErrorCode {
+            /// Every code, in the catalogue's order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code as people and programs read it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The exit status of a command that ends with this error (numbers of `sysexits.h` where one fits).
+            pub fn exit_status(self) -> u8 {
+                match self { $(Self::$variant => $exit,)* }
+            }
+
+            /// What the code means, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+
+            /// What to do about it, in one sentence.
+            pub fn cure(self) -> &'static str {
+                match self { $(Self::$variant => $cure,)* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    Usage "USAGE", exit 2, "The command line is not understood.",
+        cure "Run the command with --help.";
+    NotRoot "NOT_ROOT", exit 77, "The command changes the machine and was not run as root.",
+        cure "Run it again with sudo.";
+
+    TokenMissing "TOKEN_MISSING", exit 78, "No node token was given.",
+        cure "Pass --token, --token-file or AIO_NODE_TOKEN; the controller makes one with POST /nodes/{id}/token.";
+    TokenInvalid "TOKEN_INVALID", exit 78, "The text is not a node token, or the controller did not sign it.",
+        cure "Copy the whole token again from the controller that the node is registered with.";
+    TokenExpired "TOKEN_EXPIRED", exit 78, "The token's life is over.",
+        cure "Make a new token on the controller; if it should still be valid, check this machine's clock.";
+    TokenRevoked "TOKEN_REVOKED", exit 78, "The controller has withdrawn the token.",
+        cure "Make a new token on the controller.";
+    TokenForeign "TOKEN_FOREIGN", exit 78, "The token belongs to another node.",
+        cure "Use the token that was made for this node.";
+    IdentityConflict "IDENTITY_CONFLICT", exit 78, "This machine is already installed as another node.",
+        cure "Use that node's token, or uninstall the worker first.";
+    NodeNotFound "NODE_NOT_FOUND", exit 78, "The controller does not know the node.",
+        cure "Register the node on this controller and use the token that it makes.";
+    NodeInactive "NODE_INACTIVE", exit 78, "The node was decommissioned, which is final.",
+        cure "Register the machine as a new node.";
+
+    ConfigInvalid "CONFIG_INVALID", exit 78, "A configuration file or variable holds something impossible.",
+        cure "Correct the place that the message names; packaging/config.toml documents every key.";
+    InsecureUrl "INSECURE_URL", exit 78, "A URL is plain http or ws and its host is not this machine.",
+        cure "Serve the controller over TLS; in a lab, say --insecure-http.";
+
+    PlatformUnsupported "PLATFORM_UNSUPPORTED", exit 69, "There is no release for this processor or operating system.",
+        cure "Install on Linux on amd64.";
+    SystemdMissing "SYSTEMD_MISSING", exit 69, "The machine was not booted with systemd.",
+        cure "Install on a machine whose init is systemd 247 or newer; in a container, boot systemd as PID 1.";
+    DbusUnreachable "DBUS_UNREACHABLE", exit 69, "systemd's manager does not answer on D-Bus.",
+        cure "Check that dbus.service runs: systemctl status dbus.";
+    UnitMasked "UNIT_MASKED", exit 78, "An admin has masked aio-worker.service.",
+        cure "systemctl unmask aio-worker.service, then install again.";
+    ServiceFailed "SERVICE_FAILED", exit 70, "systemd could not start the service, or it ended at once.",
+        cure "Read the journal: journalctl -u aio-worker.service -n 50.";
+    OnlineTimeout "ONLINE_TIMEOUT", exit 1, "The service runs, but the controller acknowledged no heartbeat in time.",
+        cure "Check that this machine reaches the controller's WebSocket endpoint, then install again.";
+    WorkerNotRunning "WORKER_NOT_RUNNING", exit 69, "No worker answers on its status socket.",
+        cure "systemctl start aio-worker, or read journalctl -u aio-worker.";
+
+    ControllerUnreachable "CONTROLLER_UNREACHABLE", exit 1, "The controller does not answer.",
+        cure "Check the address in the message, name resolution, firewall and proxy, then run it again.";
+    ControllerInvalid "CONTROLLER_INVALID", exit 78, "Something answers at the controller's address that is not an AIWM controller.",
+        cure "Check the host and port in the message; a proxy or another service may own them.";
+    ControllerError "CONTROLLER_ERROR", exit 1, "The controller answered with a fault of its own.",
+        cure "Try again in a few minutes; the controller's log says why.";
+
+    ReleaseNotFound "RELEASE_NOT_FOUND", exit 69, "The release server has no such file.",
+        cure "Publish the version for this platform, or choose another daemonVersion for the token.";
+    DownloadFailed "DOWNLOAD_FAILED", exit 1, "The release could not be downloaded.",
+        cure "Check the release server at the URL in the message, then run it again.";
+    SizeMismatch "SIZE_MISMATCH", exit 65, "The download is shorter or longer than the plan says.",
+        cure "Something between the release server and this machine cuts or adds bytes, or the file was replaced; compare it with the published one.";
+    ChecksumMismatch "CHECKSUM_MISMATCH", exit 65, "The download's SHA-256 is not the published one.",
+        cure "Do not run the file; publish the release again or find who altered it, then run the installation again.";
+    SignatureMissing "SIGNATURE_MISSING", exit 65, "The token demands a signed release and the plan has no signature.",
+        cure "Publish the release's .minisig beside it.";
+    SignatureInvalid "SIGNATURE_INVALID", exit 65, "The signature is not of this file by the key that the token carries.",
+        cure "Do not run the file; sign the release with the fleet's release key.";
+
+    DiskFull "DISK_FULL", exit 73, "There is not enough room.",
+        cure "Free the space that the message names on that file system.";
+    TargetReadOnly "TARGET_READ_ONLY", exit 73, "A folder that the installation needs is read-only.",
+        cure "Mount it writable, then run the installation again.";
+    FileFailed "FILE_FAILED", exit 74, "A file could not be read or written.",
+        cure "The message names the file and the system's reason.";
+    InstallLocked "INSTALL_LOCKED", exit 75, "Another installation is running on this machine.",
+        cure "Wait for it to end.";
+    JournalUnreadable "JOURNAL_UNREADABLE", exit 70, "The journal of an earlier installation cannot be understood, so it can be neither finished nor undone.",
+        cure "Keep the journal that the message names for a bug report, then move it away.";
+    Interrupted "INTERRUPTED", exit 130, "The command was interrupted, and has undone what it did.",
+        cure "Run it again when you are ready.";
+    Internal "INTERNAL", exit 70, "The program met a state that it should never be in.",
+        cure "Please report it with the message and the log.";
+
+    ValidationFailed "VALIDATION_FAILED", exit 65, "A request has a field that is unknown, missing or out of range.",
+        cure "Correct the field that the message names; docs/api.md lists them.";
+    Forbidden "FORBIDDEN", exit 77, "The token is valid and does not allow this.",
+        cure "Use a token of the organisation that owns the node, with a role that may do it.";
+    NotFound "NOT_FOUND", exit 69, "There is nothing at this address.",
+        cure "Check the path against docs/api.md.";
+    TransitionRefused "TRANSITION_REFUSED", exit 65, "The node's status does not allow this.",
+        cure "The answer lists what is allowed; look at the node's status first.";
+    MethodNotAllowed "METHOD_NOT_ALLOWED", exit 65, "The address exists and does not take this method.",
+        cure "The Allow header says which it takes.";
+    BodyTooLarge "BODY_TOO_LARGE", exit 65, "The request's body is larger than the controller accepts.",
+        cure "Send less; no request of the API comes near the limit.";
+    MediaTypeUnsupported "MEDIA_TYPE_UNSUPPORTED", exit 65, "The request's body is not application/json.",
+        cure "Send JSON with Content-Type: application/json.";
+    SignatureRefused "SIGNATURE_REFUSED", exit 77, "An event's webhook signature is missing, wrong or too old.",
+        cure "Sign the raw body with NOTI_WEBHOOK_SECRET after the Standard Webhooks specification, and check the clock.";
+    RateLimited "RATE_LIMITED", exit 1, "More requests came than the controller takes at present.",
+        cure "Wait for as long as Retry-After says.";
+}
+
+impl ErrorCode {
+    /// The code that `text` names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_speak_in_sentences() {
+        for (index, code) in ErrorCode::ALL.iter().enumerate() {
+            assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));
+            assert_eq!(ErrorCode::ALL.iter().position(|other| other.as_str() == code.as_str()), Some(index));
+            assert!(code.meaning().ends_with('.') && code.cure().ends_with('.'), "{code}");
+            assert_ne!(code.exit_status(), 0, "{code}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What NOTI is told about nodes. The body is exactly `{type, timestamp, data}`; ids, signature and retries travel in headers.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    ids::NodeId,
+    node::{NodeStatus, Owner},
+    time::Timestamp,
+};
+
+/// The eight types of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A node was registered.
+    Registered,
+    /// An installation began on its machine.
+    InstallationStarted,
+    /// The installation failed, or stalled.
+    InstallationFailed,
+    /// A worker was welcomed.
+    Connected,
+    /// The worker left or fell silent.
+    Disconnected,
+    /// An admin took the node out of service.
+    MaintenanceMode,
+    /// An admin put it back.
+    Resumed,
+    /// The node was decommissioned.
+    Decommissioned,
+}
+
+/// One event, as it is posted to NOTI.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeEvent {
+    /// What happened, to whom, with what detail.
+    #[serde(flatten)]
+    pub body: EventBody,
+    /// When it happened at the controller.
+    pub timestamp: Timestamp,
+}
+
+/// `type` and `data` of an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub enum EventBody {
+    /// See [`EventKind::Registered`].
+    #[serde(rename = "node.registered")]
+    Registered(EventData<NoDetail>),
+    /// See [`EventKind::InstallationStarted`].
+    #[serde(rename = "node.installation_started")]
+    InstallationStarted(EventData<NoDetail>),
+    /// See [`EventKind::InstallationFailed`].
+    #[serde(rename = "node.installation_failed")]
+    InstallationFailed(EventData<FailureDetail>),
+    /// See [`EventKind::Connected`].
+    #[serde(rename = "node.connected")]
+    Connected(EventData<ConnectionDetail>),
+    /// See [`EventKind::Disconnected`].
+    #[serde(rename = "node.disconnected")]
+    Disconnected(EventData<DisconnectionDetail>),
+    /// See [`EventKind::MaintenanceMode`].
+    #[serde(rename = "node.maintenance_mode")]
+    MaintenanceMode(EventData<NoDetail>),
+    /// See [`EventKind::Resumed`].
+    #[serde(rename = "node.resumed")]
+    Resumed(EventData<NoDetail>),
+    /// See [`EventKind::Decommissioned`].
+    #[serde(rename = "node.decommissioned")]
+    Decommissioned(EventData<NoDetail>),
+}
+
+/// What every event says of its node, and what only its type says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventData<D> {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its name when the event happened.
+    pub node_name: String,
+    /// Its status after the event.
+    pub status: NodeStatus,
+    /// What only this type says.
+    #[serde(flatten)]
+    pub detail: D,
+    /// Who it belongs to, and so who may see the event.
+    pub owner: Owner,
+}
+
+/// Nothing beyond what every event says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoDetail {}
+
+/// Why an installation failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureDetail {
+    /// As the installer reported it.
+    pub error: ErrorReport,
+}
+
+/// An error as reports and events carry it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// A stable code of the catalogue (`error_code`), or one of a newer worker.
+    pub code: String,
+    /// One sentence for a person.
+    pub message: String,
+    /// What is worth knowing beside, by name: `expected` and `actual` for a checksum.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub details: Map<String, Value>,
+}
+
+/// From where a worker came, and with what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionDetail {
+    /// The address that the controller saw.
+    pub ip_address: IpAddr,
+    /// The GPUs of the first `node.register`.
+    pub gpu_devices: Vec<GpuDevice>,
+}
+
+/// A GPU as a dashboard shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuDevice {
+    /// The vendor's product name.
+    pub model: String,
+    /// Bytes; absent when the driver did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_total: Option<u64>,
+}
+
+/// Why and since when a node is gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DisconnectionDetail {
+    /// `heartbeat_timeout`, or the reason that the worker gave in its goodbye.
+    pub disconnect_reason: String,
+    /// The last application message.
+    pub last_seen_at: Timestamp,
+}
+
+/// The `disconnectReason` of a worker whose lease ended.
+pub const HEARTBEAT_TIMEOUT: &str = "heartbeat_timeout";
+
+impl EventKind {
+    /// Every type of event.
+    pub const ALL: [Self; 8] = [
+        Self::Registered,
+        Self::InstallationStarted,
+        Self::InstallationFailed,
+        Self::Connected,
+        Self::Disconnected,
+        Self::MaintenanceMode,
+        Self::Resumed,
+        Self::Decommissioned,
+    ];
+
+    /// The `type` on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "node.registered",
+            Self::InstallationStarted => "node.installation_started",
+            Self::InstallationFailed => "node.installation_failed",
+            Self::Connected => "node.connected",
+            Self::Disconnected => "node.disconnected",
+            Self::MaintenanceMode => "node.maintenance_mode",
+            Self::Resumed => "node.resumed",
+            Self::Decommissioned => "node.decommissioned",
+        }
+    }
+}
+
+impl NodeEvent {
+    /// The event's type.
+    pub fn kind(&self) -> EventKind {
+        match self.body {
+            EventBody::Registered(_) => EventKind::Registered,
+            EventBody::InstallationStarted(_) => EventKind::InstallationStarted,
+            EventBody::InstallationFailed(_) => EventKind::InstallationFailed,
+            EventBody::Connected(_) => EventKind::Connected,
+            EventBody::Disconnected(_) => EventKind::Disconnected,
+            EventBody::MaintenanceMode(_) => EventKind::MaintenanceMode,
+            EventBody::Resumed(_) => EventKind::Resumed,
+            EventBody::Decommissioned(_) => EventKind::Decommissioned,
+        }
+    }
+
+    /// The node it is about.
+    pub fn node_id(&self) -> &NodeId {
+        self.about().0
+    }
+
+    /// Who may see it.
+    pub fn owner(&self) -> &Owner {
+        self.about().1
+    }
+
+    fn about(&self) -> (&NodeId, &Owner) {
+        match &self.body {
+            EventBody::Registered(data)
+            | EventBody::InstallationStarted(data)
+            | EventBody::MaintenanceMode(data)
+            | EventBody::Resumed(data)
+            | EventBody::Decommissioned(data) => (&data.node_id, &data.owner),
+            EventBody::InstallationFailed(data) => (&data.node_id, &data.owner),
+            EventBody::Connected(data) => (&data.node_id, &data.owner),
+            EventBody::Disconnected(data) => (&data.node_id, &data.owner),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Identifiers as parsed types: who holds one holds a valid one. Does not decide how they are made.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A text that is no identifier of the kind that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {expected}")]
+pub struct InvalidId {
+    text: String,
+    expected: &'static str,
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $expected:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The identifier as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&text) { Ok(Self(text)) } else { Err(InvalidId { text, expected: $expected }) }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// A node, as AIWM's database names it: 24 lowercase hex digits.
+    NodeId,
+    "a node id (24 lowercase hex digits)",
+    |text| text.len() == 24 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+);
+
+identifier!(
+    /// An organisation or a user, as the identity provider names it: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    OwnerId,
+    "an organisation or user id (1 to 64 letters, digits, `.`, `_` or `-`)",
+    |text| matches!(text.len(), 1..=64)
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+);
+
+impl NodeId {
+    /// The id made of these 12 bytes, as hex.
+    pub fn from_bytes(bytes: [u8; 12]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_id_is_24_lowercase_hex_digits() {
+        assert!("69396100cd71623c7bbfbfee".parse::<NodeId>().is_ok());
+        for text in [
+            "",
+            "69396100cd71623c7bbfbfe",
+            "69396100CD71623C7BBFBFEE",
+            "../../../../etc/passwd..",
+            "zz396100cd71623c7bbfbfee",
+        ] {
+            assert!(text.parse::<NodeId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_become_hex() {
+        let id = NodeId::from_bytes([0, 1, 2, 0xab, 0xff, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(id.as_str(), "000102abff05060708090a0b");
+        assert_eq!(id.as_str().parse::<NodeId>(), Ok(id));
+    }
+}

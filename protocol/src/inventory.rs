@@ -1,0 +1,170 @@
+//! What a machine is made of, as `node.register` tells it. Sizes are bytes. An absent field means that the machine did not say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::GpuDevice;
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SystemInfo {
+    /// The operating system.
+    pub os: OperatingSystem,
+    /// The kernel's name for the processor, e.g. `x86_64`.
+    pub architecture: String,
+    /// What is built in.
+    pub hardware: Hardware,
+    /// What runs containers here, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_runtime: Option<ContainerRuntime>,
+}
+
+/// The operating system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatingSystem {
+    /// The distribution, e.g. `Ubuntu`.
+    pub name: String,
+    /// Its version, e.g. `22.04`.
+    pub version: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The machine's own name.
+    pub hostname: String,
+}
+
+/// What is built in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hardware {
+    /// Processors.
+    pub cpu: Cpu,
+    /// Main memory.
+    pub memory: Memory,
+    /// File systems on real devices.
+    pub disk: Vec<Disk>,
+    /// Network interfaces, the loopback left out.
+    pub network: Vec<NetworkInterface>,
+    /// GPUs; empty unless the driver answered.
+    pub gpu: Vec<Gpu>,
+    /// What the GPU driver said of itself.
+    pub gpu_driver: GpuDriver,
+}
+
+/// Processors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cpu {
+    /// The vendor's name for it.
+    pub model: String,
+    /// Physical cores; absent when the machine does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u32>,
+    /// Logical processors.
+    pub threads: u32,
+}
+
+/// Main memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// Bytes.
+    pub total: u64,
+}
+
+/// A file system on a real device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// Where it is mounted.
+    pub mount_point: String,
+    /// Its type, e.g. `ext4`.
+    pub file_system: String,
+    /// Bytes.
+    pub total: u64,
+    /// Bytes.
+    pub available: u64,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkInterface {
+    /// The kernel's name, e.g. `eth0`.
+    pub name: String,
+    /// Hardware address.
+    pub mac_address: String,
+    /// Addresses with prefix length.
+    pub addresses: Vec<String>,
+}
+
+/// What runs containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRuntime {
+    /// `docker`, `containerd` or `podman`.
+    pub name: String,
+    /// Whether its service runs.
+    pub active: bool,
+}
+
+/// A GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    /// The driver's index, as text: what heartbeats call the GPU by. Steady until the machine reboots or its GPUs change.
+    pub device_id: String,
+    /// The vendor's id for the very card, steady for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// The vendor's product name.
+    pub model: String,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_total: Option<u64>,
+    /// Where it sits, e.g. `00000000:3B:00.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_bus_id: Option<String>,
+    /// The board's serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+}
+
+/// What the GPU driver said of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuDriver {
+    /// Whether it answered.
+    pub state: GpuDriverState,
+    /// In words, when it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The driver's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The newest CUDA that it supports, e.g. `12.4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda_version: Option<String>,
+}
+
+/// Whether the GPU driver answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuDriverState {
+    /// It answered.
+    Ok,
+    /// There is no NVIDIA driver on this machine.
+    Absent,
+    /// It is there and failed, or does not answer: nothing is known of the GPUs.
+    Unknown,
+}
+
+impl Hardware {
+    /// The GPUs as events show them.
+    pub fn gpu_devices(&self) -> Vec<GpuDevice> {
+        self.gpu
+            .iter()
+            .map(|gpu| GpuDevice { model: gpu.model.clone(), memory_total: gpu.memory_total })
+            .collect()
+    }
+}

@@ -1,0 +1,17 @@
+//! Every word that both ends share: wire messages, NOTI events, node status and its transitions, token claims, error codes,
+//! ids and release names. Pure by design: no runtime, files, clock, randomness or environment.
+
+pub mod api;
+pub mod claims;
+pub mod error_code;
+pub mod event;
+pub mod ids;
+pub mod installation;
+pub mod inventory;
+pub mod node;
+pub mod release;
+pub mod snapshot;
+pub mod telemetry;
+pub mod time;
+pub mod transition;
+pub mod wire;

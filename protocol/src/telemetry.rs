@@ -1,0 +1,100 @@
+//! What a worker measures and tells again and again. Percentages are 0 to 100; memory is bytes, temperature °C, power watts.
+
+use serde::{Deserialize, Serialize};
+
+/// Health of a GPU, or of the worst of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Every source answered, and none complained.
+    Ok,
+    /// It works, with less than it should.
+    Degraded,
+    /// Nobody answered. Never the same as `ok`.
+    Unknown,
+    /// It must not be given work.
+    Unhealthy,
+}
+
+/// The machine's health in a word and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthSummary {
+    /// The worst of all GPUs.
+    pub state: Health,
+    /// Which, and why, unless all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst: Option<String>,
+}
+
+/// A GPU at one moment. An absent number means that the driver did not say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuStatus {
+    /// As in the inventory.
+    pub device_id: String,
+    /// Percent of the last sampling period in which a kernel ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilization: Option<u32>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used: Option<u64>,
+    /// °C.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<u32>,
+    /// Watts, rounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_draw: Option<u32>,
+    /// Left out when `active`, to keep a heartbeat of 8 GPUs under 1 KiB.
+    #[serde(default, skip_serializing_if = "GpuActivity::is_active")]
+    pub status: GpuActivity,
+    /// Left out when `ok`, for the same reason.
+    #[serde(default = "healthy", skip_serializing_if = "is_healthy")]
+    pub health: Health,
+}
+
+/// Whether a GPU can be asked at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GpuActivity {
+    /// The driver answers for it.
+    #[default]
+    Active,
+    /// The driver does not answer for it.
+    Unknown,
+}
+
+impl GpuActivity {
+    fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
+}
+
+fn healthy() -> Health {
+    Health::Ok
+}
+
+fn is_healthy(health: &Health) -> bool {
+    *health == Health::Ok
+}
+
+/// The machine at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostUsage {
+    /// Percent of all processors, since the last sample.
+    pub cpu_usage: f32,
+    /// Percent of main memory that is not available.
+    pub ram_usage: f32,
+    /// Seconds since the machine booted.
+    pub uptime_seconds: u64,
+}
+
+/// Traffic of all interfaces but the loopback.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkTraffic {
+    /// Bytes since the machine booted.
+    pub received_bytes: u64,
+    /// Bytes since the machine booted.
+    pub sent_bytes: u64,
+}

@@ -1,0 +1,209 @@
+//! The WebSocket between worker and controller: one JSON object `{type, messageId, timestamp, data}` per text frame.
+//! Unknown fields are ignored and unknown types are told apart from malformed frames, so that both ends can grow.
+
+pub mod close;
+mod controller;
+mod worker;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::time::Timestamp;
+
+pub use controller::{
+    ConnectionAck, ControllerMessage, ErrorMessage, NodeDrain, NodeUpdate, PendingCommand, RegisterAck,
+    StateRequest, TokenOffer,
+};
+pub use worker::{
+    CommandAck, CommandResult, Disconnecting, Heartbeat, InstallationFailed, InstallationProgress,
+    InstallationStarted, Metrics, Register, WorkerMessage,
+};
+
+/// The WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "aio.node.v1";
+
+/// The path of the node gateway.
+pub const GATEWAY_PATH: &str = "/ws/node";
+
+/// The largest frame that either end accepts, in bytes.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+
+/// The numeric code in the `error` message that answers an unknown type.
+pub const UNKNOWN_TYPE_ERROR: u32 = 2001;
+
+/// The data of one type of message.
+pub trait Body: Serialize + DeserializeOwned {
+    /// The `type` on the wire.
+    const TYPE: &'static str;
+}
+
+/// A message with what every frame carries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame<M> {
+    /// Its id, which answers refer to.
+    pub message_id: Uuid,
+    /// When it was written, by the writer's clock.
+    pub timestamp: Timestamp,
+    /// What it says.
+    pub message: M,
+}
+
+/// Why a text is no message.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The frame is in order and of a type that this end does not know.
+    #[error("unknown message type `{kind}`")]
+    UnknownType {
+        /// The type.
+        kind: String,
+        /// The frame's id, for the answer.
+        message_id: Uuid,
+    },
+    /// The frame is not JSON, or not of the form of its type.
+    #[error("malformed message")]
+    Malformed(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    message_id: Uuid,
+    timestamp: Option<Timestamp>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+impl Envelope<'_> {
+    /// Reads the data. The older generation wrote no `data`: there the fields stand at the top level of `text`.
+    fn data<B: Body>(&self, text: &str) -> Result<B, serde_json::Error> {
+        serde_json::from_str(self.data.map_or(text, RawValue::get))
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outgoing<'a, B> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message_id: Uuid,
+    timestamp: Timestamp,
+    data: &'a B,
+}
+
+/// Writes one message as the text of a frame.
+pub fn encode<B: Body>(
+    body: &B,
+    message_id: Uuid,
+    timestamp: Timestamp,
+) -> Result<String, serde_json::Error> {
+    serde_json::to_string(&Outgoing { kind: B::TYPE, message_id, timestamp, data: body })
+}
+
+/// Declares the messages of one direction: the enum, how a frame is read into it and how it is written.
+macro_rules! messages {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident($body:ty) = $kind:literal $(| $alias:literal)*,)* }) => {
+        $(impl $crate::wire::Body for $body {
+            const TYPE: &'static str = $kind;
+        })*
+
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant($body),)*
+        }
+
+        impl $name {
+            /// Every type on the wire, aliases left out.
+            pub const TYPES: &'static [&'static str] = &[$($kind,)*];
+
+            /// The `type` on the wire.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $kind,)* }
+            }
+
+            /// Reads the text of a frame.
+            pub fn decode(text: &str) -> Result<$crate::wire::Frame<Self>, $crate::wire::Unreadable> {
+                let envelope: $crate::wire::Envelope<'_> = serde_json::from_str(text)?;
+                let message = match envelope.kind.as_str() {
+                    $($kind $(| $alias)* => Self::$variant(envelope.data(text)?),)*
+                    _ => {
+                        return Err($crate::wire::Unreadable::UnknownType {
+                            kind: envelope.kind,
+                            message_id: envelope.message_id,
+                        });
+                    }
+                };
+                let timestamp = envelope.timestamp.unwrap_or($crate::time::Timestamp::from_millis(0));
+                Ok($crate::wire::Frame { message_id: envelope.message_id, timestamp, message })
+            }
+
+            /// Writes the text of a frame.
+            pub fn encode(
+                &self,
+                message_id: uuid::Uuid,
+                timestamp: $crate::time::Timestamp,
+            ) -> Result<String, serde_json::Error> {
+                match self { $(Self::$variant(body) => $crate::wire::encode(body, message_id, timestamp),)* }
+            }
+        }
+    };
+}
+use messages;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_type_is_told_apart_from_a_malformed_frame() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let text = format!(
+            r#"{{"type":"node.dance","messageId":"{id}","timestamp":"2025-12-11T12:00:00.000Z","data":{{}}}}"#
+        );
+        match WorkerMessage::decode(&text) {
+            Err(Unreadable::UnknownType { kind, message_id }) => {
+                assert_eq!((kind.as_str(), message_id.to_string().as_str()), ("node.dance", id));
+            }
+            other => panic!("{other:?}"),
+        }
+        for text in ["", "{}", "[]", "\u{0}", r#"{"type":"telemetry.heartbeat","data":{}}"#, r#"{"type":7}"#]
+        {
+            assert!(matches!(WorkerMessage::decode(text), Err(Unreadable::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_of_either_generation_is_understood() {
+        for kind in ["connection_ack", "connection.ack", "CONNECTION_ACK"] {
+            let text = format!(
+                r#"{{"type":"{kind}","status":"success","nodeId":"69396100cd71623c7bbfbfee","controllerId":"main"}}"#
+            );
+            assert!(
+                matches!(
+                    ControllerMessage::decode(&text).unwrap().message,
+                    ControllerMessage::ConnectionAck(_)
+                ),
+                "{kind}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,300}") {
+            let _ = WorkerMessage::decode(&text);
+            let _ = ControllerMessage::decode(&text);
+        }
+
+        #[test]
+        fn no_json_of_a_known_type_panics(kind in prop::sample::select(WorkerMessage::TYPES), data in "[\\[\\]{}\":,a-z0-9]{0,80}") {
+            let _ = WorkerMessage::decode(&format!(r#"{{"type":"{kind}","data":{data}}}"#));
+        }
+    }
+}

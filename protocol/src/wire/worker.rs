@@ -1,0 +1,225 @@
+//! What a worker says. Every message names its node; the controller refuses one that names another than the token does.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::messages;
+use crate::{
+    event::ErrorReport,
+    ids::NodeId,
+    inventory::{Disk, SystemInfo},
+    release::ReleaseVersion,
+    telemetry::{GpuStatus, HealthSummary, HostUsage, NetworkTraffic},
+};
+
+messages! {
+    /// A message of the worker.
+    WorkerMessage {
+        /// First on every connection, and again when the inventory changes.
+        Register(Register) = "node.register",
+        /// At the pace that the controller set.
+        Heartbeat(Heartbeat) = "telemetry.heartbeat",
+        /// Every 60 s.
+        Metrics(Metrics) = "telemetry.metrics",
+        /// Last before a clean close.
+        Disconnecting(Disconnecting) = "node.disconnecting",
+        /// An update has begun.
+        InstallationStarted(InstallationStarted) = "node.installation_started",
+        /// An update is at a step.
+        InstallationProgress(InstallationProgress) = "node.installation_progress",
+        /// An update failed.
+        InstallationFailed(InstallationFailed) = "node.installation_failed",
+        /// A command was received.
+        CommandAck(CommandAck) = "command.ack",
+        /// A command has ended.
+        CommandResult(CommandResult) = "command.result",
+    }
+}
+
+/// Who the worker is and what it runs on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Register {
+    /// The node.
+    pub node_id: NodeId,
+    /// The very process: another after every start.
+    pub instance_id: Uuid,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// The daemon's version, e.g. `1.0.0`.
+    pub daemon_version: String,
+    /// What this worker understands beyond the first version of the protocol.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// The machine.
+    pub system_info: SystemInfo,
+}
+
+/// A sign of life, with the numbers that dashboards show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// The node.
+    pub node_id: NodeId,
+    /// Counts up by one from 1 within a session; a gap means that messages were lost.
+    pub seq: u64,
+    /// The worker's own view; it never overrules an admin's.
+    pub status: WorkerState,
+    /// `cpuUsage`, `ramUsage` and `uptimeSeconds`.
+    #[serde(flatten)]
+    pub host: HostUsage,
+    /// Workloads that run here.
+    #[serde(default)]
+    pub active_deployments: u32,
+    /// One per GPU.
+    #[serde(default)]
+    pub gpu_status: Vec<GpuStatus>,
+    /// The worst of them.
+    pub health: HealthSummary,
+}
+
+/// A worker's own view of what it can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerState {
+    /// Takes work.
+    Online,
+    /// Finishes what it has and takes no more.
+    Draining,
+}
+
+/// More numbers, less often.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metrics {
+    /// The node.
+    pub node_id: NodeId,
+    /// `cpuUsage`, `ramUsage` and `uptimeSeconds`.
+    #[serde(flatten)]
+    pub host: HostUsage,
+    /// Bytes of main memory that are not available.
+    pub memory_used: u64,
+    /// File systems on real devices.
+    pub disk: Vec<Disk>,
+    /// Traffic since the machine booted.
+    pub network: NetworkTraffic,
+    /// One per GPU.
+    #[serde(default)]
+    pub gpu: Vec<GpuStatus>,
+}
+
+/// A clean goodbye.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disconnecting {
+    /// The node.
+    pub node_id: NodeId,
+    /// Why.
+    pub reason: DisconnectReason,
+    /// When to expect the worker again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_back_seconds: Option<u64>,
+}
+
+/// Why a worker leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DisconnectReason {
+    /// The service was stopped.
+    Shutdown,
+    /// The service makes room for another version.
+    Update,
+    /// The machine reboots.
+    Reboot,
+}
+
+impl DisconnectReason {
+    /// As the wire and `node.disconnected` write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Update => "update",
+            Self::Reboot => "reboot",
+        }
+    }
+}
+
+/// An update has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstallationStarted {
+    /// The node.
+    pub node_id: NodeId,
+    /// The release that is being installed.
+    pub version: ReleaseVersion,
+}
+
+/// An update is at a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstallationProgress {
+    /// The node.
+    pub node_id: NodeId,
+    /// The step's name.
+    pub step: String,
+    /// 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+}
+
+/// An update failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstallationFailed {
+    /// The node.
+    pub node_id: NodeId,
+    /// The step that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Why.
+    pub error: ErrorReport,
+}
+
+/// A command was received.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandAck {
+    /// The node.
+    pub node_id: NodeId,
+    /// The command's `messageId`.
+    pub original_message_id: Uuid,
+    /// Whether the worker will do it.
+    pub status: CommandStatus,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+}
+
+/// A command has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandResult {
+    /// The node.
+    pub node_id: NodeId,
+    /// The command's `messageId`.
+    pub original_message_id: Uuid,
+    /// How it ended.
+    pub status: CommandStatus,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandStatus {
+    /// The worker will do it.
+    Accepted,
+    /// The worker will not.
+    Rejected,
+    /// Done.
+    Success,
+    /// Tried and failed.
+    Failed,
+}
