@@ -1,9 +1,15 @@
 //! What the machine says of itself: operating system, processors, memory, disks, network, and how busy they are.
 
+mod containers;
+mod machine;
+mod mounts;
+
 use aio_protocol::{
     inventory::{ContainerRuntime, Cpu, Disk, Memory, NetworkInterface, OperatingSystem},
     telemetry::{HostUsage, NetworkTraffic},
 };
+
+pub use machine::SysinfoProbe;
 
 /// The machine's facts, the GPUs left out.
 #[derive(Debug, Clone, PartialEq)]

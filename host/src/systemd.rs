@@ -1,7 +1,14 @@
 //! systemd's manager: units are read, enabled and run over D-Bus, never by a child process.
 //! Job methods wait until the job has ended and say how it ended.
 
+mod dbus;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fake;
+mod proxy;
+
 use std::{future::Future, path::PathBuf, time::Duration};
+
+pub use dbus::Systemd;
 
 /// A unit at one moment, as the manager sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,7 +78,7 @@ fn humantime(duration: Duration) -> String {
 
 /// What the installer and the daemon need of a service manager.
 pub trait ServiceManager: Send + Sync {
-    /// The manager's version, e.g. `252 (252.39-1~deb12u2)`.
+    /// The manager's version, e.g. `252.39-1~deb12u2`.
     fn version(&self) -> impl Future<Output = Result<String, SystemdError>> + Send;
     /// Reads a unit; one that does not exist has the load state `not-found`.
     fn unit(&self, name: &str) -> impl Future<Output = Result<UnitState, SystemdError>> + Send;

@@ -60,6 +60,8 @@ catalogue! {
         cure "Register the node on this controller and use the token that it makes.";
     NodeInactive "NODE_INACTIVE", exit 78, "The node was decommissioned, which is final.",
         cure "Register the machine as a new node.";
+    NodeSuperseded "NODE_SUPERSEDED", exit 78, "Another worker connected as this node and took its place.",
+        cure "Find the other machine (a cloned disk?) and give one of the two a node and a token of its own.";
 
     ConfigInvalid "CONFIG_INVALID", exit 78, "A configuration file or variable holds something impossible.",
         cure "Correct the place that the message names; packaging/config.toml documents every key.";
@@ -80,6 +82,9 @@ catalogue! {
         cure "Check that this machine reaches the controller's WebSocket endpoint, then install again.";
     WorkerNotRunning "WORKER_NOT_RUNNING", exit 69, "No worker answers on its status socket.",
         cure "systemctl start aio-worker, or read journalctl -u aio-worker.";
+
+    CommandUnsupported "COMMAND_UNSUPPORTED", exit 69, "The controller asked for something that this worker cannot do.",
+        cure "Install a newer worker on the node.";
 
     ControllerUnreachable "CONTROLLER_UNREACHABLE", exit 1, "The controller does not answer.",
         cure "Check the address in the message, name resolution, firewall and proxy, then run it again.";
@@ -111,6 +116,8 @@ catalogue! {
         cure "Wait for it to end.";
     JournalUnreadable "JOURNAL_UNREADABLE", exit 70, "The journal of an earlier installation cannot be understood, so it can be neither finished nor undone.",
         cure "Keep the journal that the message names for a bug report, then move it away.";
+    InstallStalled "INSTALL_STALLED", exit 1, "The controller heard nothing of a running installation for too long, and counts it as failed.",
+        cure "Look at the machine: run the installation again there, which finishes or undoes what was left.";
     Interrupted "INTERRUPTED", exit 130, "The command was interrupted, and has undone what it did.",
         cure "Run it again when you are ready.";
     Internal "INTERNAL", exit 70, "The program met a state that it should never be in.",

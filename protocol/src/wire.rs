@@ -16,8 +16,8 @@ pub use controller::{
     StateRequest, TokenOffer,
 };
 pub use worker::{
-    CommandAck, CommandResult, Disconnecting, Heartbeat, InstallationFailed, InstallationProgress,
-    InstallationStarted, Metrics, Register, WorkerMessage,
+    CommandAck, CommandResult, CommandStatus, DisconnectReason, Disconnecting, Heartbeat, InstallationFailed,
+    InstallationProgress, InstallationStarted, Metrics, Register, WorkerMessage, WorkerState,
 };
 
 /// The WebSocket subprotocol.
@@ -111,6 +111,7 @@ macro_rules! messages {
         })*
 
         $(#[$doc])*
+        #[allow(clippy::large_enum_variant, reason = "a message lives for one step and is never kept in numbers")]
         #[derive(Debug, Clone, PartialEq)]
         pub enum $name {
             $($(#[$variant_doc])* $variant($body),)*

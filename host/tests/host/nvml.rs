@@ -1,0 +1,249 @@
+//! The real probe and the real watcher, with the fake `libnvidia-ml.so.1`.
+
+use std::{
+    env, fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use aio_host::gpu::{GpuProbe, GpuReport, GpuWatcher, NvmlProbe};
+use aio_protocol::{
+    inventory::{Gpu, GpuDriverState},
+    telemetry::{GpuActivity, GpuStatus, Health},
+};
+
+const EIGHT: &str = include_str!("../../../tests/fake-nvml/scenarios/eight-h100.json");
+const HUNG: &str = include_str!("../../../tests/fake-nvml/scenarios/hung.json");
+const LOST: &str = include_str!("../../../tests/fake-nvml/scenarios/lost-gpu.json");
+const NO_DRIVER: &str = include_str!("../../../tests/fake-nvml/scenarios/no-driver.json");
+
+const PROMPT: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A library of its own per test: the process loads each copy anew, with its own scenario beside it.
+struct Driver {
+    dir: tempfile::TempDir,
+}
+
+impl Driver {
+    fn absent() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn with(scenario: &str) -> Self {
+        let driver = Self::absent();
+        driver.install();
+        driver.play(scenario);
+        driver
+    }
+
+    fn library(&self) -> PathBuf {
+        self.dir.path().join("libnvidia-ml.so.1")
+    }
+
+    /// Cargo has put the library beside this test's program, of which it is a dependency.
+    fn install(&self) {
+        let built = env::current_exe().unwrap().with_file_name("libfake_nvml.so");
+        fs::copy(&built, self.library()).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+    }
+
+    fn play(&self, scenario: &str) {
+        let path = self.dir.path().join("libnvidia-ml.so.1.json");
+        aio_host::files::replace_file(&path, scenario.as_bytes(), 0o644).unwrap();
+    }
+
+    fn probe(&self) -> NvmlProbe {
+        NvmlProbe::new(self.library())
+    }
+
+    fn watcher(&self) -> GpuWatcher {
+        GpuWatcher::start(self.probe()).unwrap()
+    }
+}
+
+/// The scenario of eight GPUs, changed.
+fn eight(change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut scenario = serde_json::from_str(EIGHT).unwrap();
+    change(&mut scenario);
+    scenario.to_string()
+}
+
+fn active(report: &GpuReport) -> Vec<usize> {
+    let is_active = |status: &GpuStatus| status.status == GpuActivity::Active && status.health == Health::Ok;
+    (0..report.status.len()).filter(|index| is_active(&report.status[*index])).collect()
+}
+
+#[test]
+fn eight_gpus_are_told_with_all_that_they_are() {
+    let report = Driver::with(EIGHT).probe().probe();
+    assert_eq!(report.driver.state, GpuDriverState::Ok);
+    assert_eq!(report.driver.reason, None);
+    assert_eq!(report.driver.version.as_deref(), Some("550.127.05"));
+    assert_eq!(report.driver.cuda_version.as_deref(), Some("12.4"));
+    assert_eq!((report.gpus.len(), active(&report).len()), (8, 8));
+    let expected = Gpu {
+        device_id: "1".into(),
+        uuid: Some("GPU-5a3f1c1e-7b90-4d21-9c41-0e6d2f8a1b17".into()),
+        model: "NVIDIA H100 80GB HBM3".into(),
+        memory_total: Some(85_520_809_984),
+        pci_bus_id: Some("00000000:43:00.0".into()),
+        serial: Some("1654923012357".into()),
+    };
+    assert_eq!(report.gpus[1], expected);
+    let expected = GpuStatus {
+        device_id: "1".into(),
+        utilization: Some(97),
+        memory_used: Some(77_309_411_328),
+        temperature: Some(33),
+        power_draw: Some(649),
+        status: GpuActivity::Active,
+        health: Health::Ok,
+    };
+    assert_eq!(report.status[1], expected);
+}
+
+#[test]
+fn a_lost_gpu_is_unknown_keeps_its_identity_and_leaves_the_others_alone() {
+    let driver = Driver::with(EIGHT);
+    let mut probe = driver.probe();
+    let before = probe.probe();
+    driver.play(LOST);
+    for _ in 0..3 {
+        let report = probe.probe();
+        assert_eq!(report.driver.state, GpuDriverState::Ok);
+        assert_eq!(report.gpus, before.gpus);
+        assert_eq!(active(&report), [0, 1, 2, 4, 5, 6, 7]);
+        assert_eq!(report.status[3].health, Health::Unknown);
+        assert_eq!(report.status[3].temperature, None);
+    }
+    driver.play(EIGHT);
+    assert_eq!(active(&probe.probe()).len(), 8);
+}
+
+#[test]
+fn a_gpu_that_was_lost_before_it_was_ever_seen_is_listed_without_a_name() {
+    let report = Driver::with(LOST).probe().probe();
+    assert_eq!(report.gpus.len(), 8);
+    assert_eq!((report.gpus[3].device_id.as_str(), report.gpus[3].uuid.as_deref()), ("3", None));
+    assert_eq!(active(&report).len(), 7);
+}
+
+#[test]
+fn a_gpu_that_is_lost_behind_a_good_handle_is_unknown() {
+    let scenario = eight(|it| {
+        it["gpus"][2]["faults"] = serde_json::json!({ "nvmlDeviceGetUtilizationRates": "GPU_IS_LOST" });
+    });
+    assert_eq!(active(&Driver::with(&scenario).probe().probe()), [0, 1, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn what_a_gpu_does_not_support_is_absent_and_it_is_well() {
+    let scenario = eight(|it| {
+        it["gpus"][0] = serde_json::json!({ "name": "NVIDIA T4", "uuid": "GPU-0", "temperature": 50 });
+        it.as_object_mut().unwrap().remove("cudaVersion");
+    });
+    let report = Driver::with(&scenario).probe().probe();
+    assert_eq!(report.driver.cuda_version, None);
+    assert_eq!((report.gpus[0].memory_total, report.gpus[0].serial.clone()), (None, None));
+    assert_eq!((report.status[0].power_draw, report.status[0].temperature), (None, Some(50)));
+    assert_eq!(active(&report).len(), 8);
+}
+
+#[test]
+fn a_machine_without_a_driver_says_so() {
+    let driver = Driver::absent();
+    let report = driver.probe().probe();
+    assert_eq!(report.driver.state, GpuDriverState::Absent);
+    let reason = format!("no NVIDIA driver: {} not found", driver.library().display());
+    assert_eq!(report.driver.reason, Some(reason));
+    assert!(report.gpus.is_empty() && report.status.is_empty());
+
+    let by_name = NvmlProbe::new("libnvidia-ml-of-nobody.so.1").probe();
+    assert_eq!(by_name.driver.state, GpuDriverState::Absent);
+    let reason = "no NVIDIA driver: libnvidia-ml-of-nobody.so.1 not found";
+    assert_eq!(by_name.driver.reason.as_deref(), Some(reason));
+}
+
+#[test]
+fn a_driver_that_cannot_be_used_is_unknown_and_says_why() {
+    let reason = |driver: &Driver| {
+        let report = driver.probe().probe();
+        assert_eq!((report.driver.state, report.gpus.len()), (GpuDriverState::Unknown, 0));
+        report.driver.reason.unwrap()
+    };
+    for (init, word) in [
+        ("DRIVER_NOT_LOADED", "not loaded"),
+        ("LIB_RM_VERSION_MISMATCH", "different versions"),
+        ("NO_PERMISSION", "no permission"),
+        ("UNKNOWN", "failed"),
+    ] {
+        let driver = Driver::with(&format!("{{\"init\": \"{init}\"}}"));
+        assert!(reason(&driver).contains(word), "{init}: {}", reason(&driver));
+    }
+    let garbage = Driver::absent();
+    fs::write(garbage.library(), "no library").unwrap();
+    assert!(
+        reason(&garbage).starts_with("cannot load the NVIDIA driver's library: "),
+        "{}",
+        reason(&garbage)
+    );
+}
+
+#[test]
+fn a_driver_that_appears_later_is_seen_without_a_restart() {
+    let driver = Driver::absent();
+    let mut probe = driver.probe();
+    assert_eq!(probe.probe().driver.state, GpuDriverState::Absent);
+    driver.play(NO_DRIVER);
+    driver.install();
+    assert_eq!(probe.probe().driver.state, GpuDriverState::Unknown);
+    driver.play(EIGHT);
+    assert_eq!(active(&probe.probe()).len(), 8);
+}
+
+#[test]
+fn a_driver_that_is_unloaded_and_loaded_again_is_followed() {
+    let driver = Driver::with(EIGHT);
+    let mut probe = driver.probe();
+    assert_eq!(active(&probe.probe()).len(), 8);
+    driver.play(&eight(|it| {
+        it["faults"] = serde_json::json!({ "nvmlDeviceGetCount_v2": "DRIVER_NOT_LOADED" })
+    }));
+    assert_eq!(probe.probe().driver.state, GpuDriverState::Unknown);
+    driver.play(EIGHT);
+    assert_eq!(active(&probe.probe()).len(), 8);
+}
+
+#[tokio::test]
+async fn a_driver_that_hangs_makes_its_gpus_unknown_within_the_deadline_and_comes_back() {
+    let driver = Driver::with(EIGHT);
+    let watcher = driver.watcher();
+    assert_eq!(active(&watcher.report(PROMPT).await).len(), 8);
+
+    driver.play(HUNG);
+    let asked = Instant::now();
+    let report = watcher.report(SHORT).await;
+    assert!(asked.elapsed() < SHORT * 10, "{:?}", asked.elapsed());
+    assert_eq!(report.driver.state, GpuDriverState::Unknown);
+    assert!(report.driver.reason.unwrap().starts_with("driver not answering"));
+    assert_eq!(report.gpus.len(), 8);
+    assert!(
+        report.status.iter().all(|gpu| gpu.status == GpuActivity::Unknown && gpu.health == Health::Unknown)
+    );
+
+    driver.play(EIGHT);
+    assert_eq!(active(&watcher.report(PROMPT).await).len(), 8);
+}
+
+#[tokio::test]
+async fn one_gpu_that_hangs_is_as_bad_as_a_hung_driver() {
+    let driver = Driver::with(EIGHT);
+    let watcher = driver.watcher();
+    watcher.report(PROMPT).await;
+    driver.play(&eight(|it| it["gpus"][5]["hang"] = serde_json::json!(["nvmlDeviceGetTemperature"])));
+    let report = watcher.report(SHORT).await;
+    assert_eq!((report.driver.state, report.gpus.len()), (GpuDriverState::Unknown, 8));
+    // The thread is let go, so that the process can unload the library.
+    driver.play(EIGHT);
+    assert_eq!(active(&watcher.report(PROMPT).await).len(), 8);
+}
