@@ -1,5 +1,6 @@
 //! Golden JSON: every message, event, plan and report reads as in `fixtures/` and is written back the same.
 //! Fixtures are added, never edited: they are what is already spoken somewhere.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "the helpers of tests")]
 
 use std::{collections::BTreeSet, fs, path::Path};
 
