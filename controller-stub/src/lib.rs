@@ -1,1 +1,26 @@
-//! Placeholder.
+//! AIWM's token, status and NOTI endpoints: the double that tests run against, and the controller of a small deployment.
+//! The status table itself is `aio_protocol::transition`; here it is driven, stored and told.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod serve;
+
+mod api;
+mod app;
+mod clock;
+mod deployment;
+mod enrolment;
+mod gateway;
+mod install_script;
+mod leases;
+mod lifecycle;
+mod node;
+mod noti;
+mod outbox;
+mod random;
+mod releases;
+mod secrets;
+mod store;
+mod tokens;
+mod watch;

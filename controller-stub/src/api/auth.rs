@@ -1,0 +1,142 @@
+//! Who asks: users with a user token, nodes with a node token. A user sees only their organisation's nodes, a node only itself.
+
+use std::sync::Arc;
+
+use aio_protocol::{
+    claims::{NodeClaims, UserClaims},
+    error_code::ErrorCode,
+    ids::NodeId,
+    node::NodeStatus,
+};
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::{header, request::Parts},
+};
+
+use super::error::Rejection;
+use crate::{app::App, node::Node, tokens::Bearer};
+
+/// Who may change what the organisation owns. Whoever belongs to it may look.
+const WRITING_ROLES: [&str; 3] = ["organization.owner", "organization.admin", "universe.owner"];
+
+/// A user.
+pub(crate) struct AsUser(pub UserClaims);
+
+/// A worker or an installer, and the node that its token speaks for.
+pub(crate) struct AsNode(pub NodeOfToken);
+
+/// The node of a token that was accepted.
+pub(crate) struct NodeOfToken {
+    pub id: NodeId,
+    pub jti: String,
+    pub node: Node,
+}
+
+/// Either of the two.
+pub(crate) enum AsAnyone {
+    User(UserClaims),
+    Node(Box<NodeOfToken>),
+}
+
+/// The node of the path.
+pub(crate) struct NodeIdOfPath(pub NodeId);
+
+/// The token of the Authorization header.
+pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
+    let missing =
+        || Rejection::unauthorized(ErrorCode::TokenMissing, "send Authorization: Bearer and a token");
+    let value = parts.headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    let token = token.trim();
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
+}
+
+/// A node token that was verified is accepted unless it was revoked or its node is gone.
+async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
+    if app.store.token_is_revoked(&claims.jti).await? {
+        return Err(Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"));
+    }
+    let node = app.store.node(&claims.sub).await?.ok_or_else(|| Rejection::no_node(claims.sub.as_str()))?;
+    if node.status == NodeStatus::Inactive {
+        let message = format!("node {} was decommissioned", node.id);
+        return Err(Rejection::forbidden(ErrorCode::NodeInactive, message));
+    }
+    Ok(NodeOfToken { id: claims.sub, jti: claims.jti, node })
+}
+
+impl FromRequestParts<Arc<App>> for AsAnyone {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        match app.enroller.tokens.verify(bearer(parts)?)? {
+            Bearer::User(user) => Ok(Self::User(user)),
+            Bearer::Node(claims) => Ok(Self::Node(Box::new(accept(app, claims).await?))),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for AsUser {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        match AsAnyone::from_request_parts(parts, app).await? {
+            AsAnyone::User(user) => Ok(Self(user)),
+            AsAnyone::Node(_) => {
+                Err(Rejection::forbidden(ErrorCode::Forbidden, "this takes a user's token, not a node's"))
+            }
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for AsNode {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        match AsAnyone::from_request_parts(parts, app).await? {
+            AsAnyone::Node(node) => Ok(Self(*node)),
+            AsAnyone::User(_) => Err(Rejection::unauthorized(
+                ErrorCode::TokenInvalid,
+                "this takes a node's token, not a user's",
+            )),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for NodeIdOfPath {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        let Path(text) = Path::<String>::from_request_parts(parts, app)
+            .await
+            .map_err(|rejection| Rejection::no_node(&rejection.body_text()))?;
+        text.parse().map(Self).map_err(|_| Rejection::no_node(&text))
+    }
+}
+
+impl NodeOfToken {
+    /// Refuses a path that names another node than the token does.
+    pub(super) fn speaks_for(self, id: &NodeId) -> Result<Self, Rejection> {
+        if self.id == *id {
+            return Ok(self);
+        }
+        let message = format!("the token is node {}'s and opens nothing of node {id}", self.id);
+        Err(Rejection::forbidden(ErrorCode::TokenForeign, message))
+    }
+}
+
+impl AsUser {
+    /// Refuses a user who may only look.
+    pub(super) fn who_may_write(self) -> Result<UserClaims, Rejection> {
+        if self.0.roles.iter().any(|role| WRITING_ROLES.contains(&role.as_str())) {
+            return Ok(self.0);
+        }
+        let message = format!("this takes one of the roles {}", WRITING_ROLES.join(", "));
+        Err(Rejection::forbidden(ErrorCode::Forbidden, message))
+    }
+}
+
+/// The node `id` as this user sees it. Another organisation's does not exist for them.
+pub(super) async fn node_of_user(app: &App, user: &UserClaims, id: &NodeId) -> Result<Node, Rejection> {
+    let node = app.store.node(id).await?.filter(|node| node.owner.org_id == user.org_id);
+    node.ok_or_else(|| Rejection::no_node(id.as_str()))
+}

@@ -1,0 +1,256 @@
+//! The command line: what can be said, and how answers and errors are printed. Logs go to standard error, so that standard output
+//! holds the answer alone.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use aio_protocol::{error_code::ErrorCode, ids::OwnerId};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    commands::{self, For},
+    config::{Config, ConfigError, Settings},
+    serve::Server,
+};
+
+/// A user token lasts this long unless --expires-in says otherwise: 30 days.
+const USER_TOKEN_LIFE_SECS: u64 = 30 * 86_400;
+
+/// AIWM's token, status and NOTI endpoints: for tests and for small deployments.
+#[derive(Parser)]
+#[command(name = "controller-stub", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API, the node gateway, the releases and the built-in NOTI.
+    Serve(Serve),
+    /// Print a token for a user of the API.
+    UserToken(UserToken),
+    /// Register nodes.
+    #[command(subcommand)]
+    Node(NodeCommand),
+}
+
+#[derive(Args)]
+struct Place {
+    /// The folder of the database and the secrets; made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// A TOML file; .env.example says what may stand in it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Serve {
+    #[command(flatten)]
+    place: Place,
+    /// Where to listen; port 0 takes a free one. [default: 127.0.0.1:3305]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// The folder of the releases to serve: v1.0.0/linux-amd64, v1.0.0/aio-installer-linux-amd64.
+    #[arg(long, value_name = "DIR")]
+    releases: Option<PathBuf>,
+    /// How long a silent worker counts as online. [default: 120s]
+    #[arg(long, value_name = "DURATION")]
+    heartbeat_timeout: Option<String>,
+    /// The address that nodes reach this controller by. [default: the listening address]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+}
+
+#[derive(Args)]
+struct Whose {
+    /// The organisation. [default: the one that the first start made]
+    #[arg(long, value_name = "ID")]
+    org: Option<OwnerId>,
+    /// The user. [default: the one that the first start made]
+    #[arg(long, value_name = "ID")]
+    user: Option<OwnerId>,
+}
+
+#[derive(Args)]
+struct UserToken {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+    /// What the user may do; may be given several times.
+    #[arg(long, value_name = "ROLE", default_value = "organization.owner")]
+    role: Vec<String>,
+    /// For how many seconds the token lasts.
+    #[arg(long, value_name = "SECONDS", default_value_t = USER_TOKEN_LIFE_SECS, value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
+    expires_in: u64,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// Register a node and print the one command to run on it.
+    Add(AddNode),
+}
+
+#[derive(Args)]
+struct AddNode {
+    /// The node's name.
+    name: String,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+    /// For how many seconds the token lasts: an hour to a year.
+    #[arg(long, value_name = "SECONDS", default_value_t = 31_536_000, value_parser = clap::value_parser!(u64).range(3600..=31_536_000))]
+    expires_in: u64,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// The command alone.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// An error with its code.
+struct Failure {
+    code: ErrorCode,
+    error: Box<dyn Error + Send + Sync>,
+}
+
+macro_rules! failures {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self { code: error.code(), error: Box::new(error) }
+            }
+        })*
+    };
+}
+
+failures!(ConfigError, crate::serve::StartError, commands::CommandError);
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { code: ErrorCode::FileFailed, error: Box::new(error) }
+    }
+}
+
+/// Does what the command line says.
+pub async fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Serve(args) => serve(args).await,
+        Command::UserToken(args) => user_token(args).await,
+        Command::Node(NodeCommand::Add(args)) => add_node(args).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, error }) => {
+            eprintln!("error[{code}]: {}\n  cure: {}", chain(&*error), code.cure());
+            ExitCode::from(code.exit_status())
+        }
+    }
+}
+
+async fn serve(args: Serve) -> Result<(), Failure> {
+    let flags = Settings {
+        listen: args.listen,
+        // Kept for `node add`, which may run elsewhere.
+        releases: args
+            .releases
+            .map(std::path::absolute)
+            .transpose()?
+            .map(|path| path.to_string_lossy().into_owned()),
+        heartbeat_timeout: args.heartbeat_timeout,
+        public_url: args.public_url,
+        ..Settings::default()
+    };
+    let config = config(&args.place, flags)?;
+    // Before the first line is printed: whoever reads it may send a signal at once.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let server = Server::start(config).await?;
+    print(&format!("listening on {}", server.url()))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.shutdown().await;
+    Ok(())
+}
+
+async fn user_token(args: UserToken) -> Result<(), Failure> {
+    let config = config(&args.place, Settings::default())?;
+    let token = commands::user_token(&config, args.whose.into(), args.role, args.expires_in).await?;
+    print(&token)
+}
+
+async fn add_node(args: AddNode) -> Result<(), Failure> {
+    let config = config(&args.place, Settings::default())?;
+    let added = commands::add_node(&config, args.name, args.whose.into(), args.expires_in).await?;
+    match args.output {
+        Output::Text => print(&added.command),
+        Output::Json => print(&serde_json::to_string(&added).map_err(io::Error::from)?),
+    }
+}
+
+/// Flags over environment over file.
+fn config(place: &Place, flags: Settings) -> Result<Config, ConfigError> {
+    let file = place.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
+    let environment = Settings::from_environment(|name| std::env::var(name).ok());
+    Config::check(&place.data_dir, flags.over(environment).over(file))
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// An error and what it came from, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut error = error;
+    while let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+        error = source;
+    }
+    text
+}
+
+impl From<Whose> for For {
+    fn from(whose: Whose) -> Self {
+        Self { org: whose.org, user: whose.user }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_command_lines_are_understood() {
+        Cli::command().debug_assert();
+        for line in [
+            "controller-stub serve --listen 127.0.0.1:3305 --data-dir d --releases r --heartbeat-timeout 120s",
+            "controller-stub user-token --data-dir d --org o --user u --role organization.owner",
+            "controller-stub node add gpu-01 --data-dir d --expires-in 3600 --output json",
+        ] {
+            Cli::try_parse_from(line.split(' ')).map(drop).unwrap();
+        }
+        for line in ["controller-stub serve", "controller-stub node add n --data-dir d --expires-in 3599"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

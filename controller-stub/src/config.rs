@@ -1,0 +1,294 @@
+//! What the controller was told, checked: a `Config` holds no impossible value. Where it was told (file, environment, flags) and
+//! which of them wins stands in `settings`.
+
+mod settings;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    release::{Checksum, ReleaseVersion},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::Url;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::releases::ReleaseFile;
+
+pub use settings::{Settings, VARIABLES};
+
+/// Release files that are served elsewhere, by version and file name.
+pub type Published = BTreeMap<ReleaseVersion, BTreeMap<ReleaseFile, PublishedFile>>;
+
+/// A release file that is served elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedFile {
+    /// Its SHA-256.
+    pub checksum: Checksum,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The text of its `.minisig` file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+/// The checked configuration. `Config::new` has the built-in values; every field may be changed before `Server::start`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The folder of the database and the secrets; made when it is not there.
+    pub data_dir: PathBuf,
+    /// The database; `controller.db` in the data folder when unset.
+    pub database_url: Option<String>,
+    /// The address that nodes reach this controller by; the listening address when unset.
+    pub public_url: Option<Url>,
+    /// The folder of the releases that this controller serves itself.
+    pub releases: Option<PathBuf>,
+    /// Where nodes download releases; this controller's own `/releases` when unset.
+    pub release_base_url: Option<Url>,
+    /// Where the documentation stands.
+    pub docs_base_url: Url,
+    /// The release of a token that asks for none.
+    pub default_daemon_version: ReleaseVersion,
+    /// The minisign key that releases are signed with; with it, nodes refuse unsigned ones.
+    pub release_public_key: Option<String>,
+    /// Releases that are served elsewhere.
+    pub checksums: Published,
+    /// The NOTI service; the built-in one when unset.
+    pub noti_service_url: Option<Url>,
+    /// Signs tokens; made on first start when unset.
+    pub jwt_secret: Option<SecretString>,
+    /// Signs events; made on first start when unset.
+    pub noti_webhook_secret: Option<SecretString>,
+    /// Opens NOTI; made on first start when unset.
+    pub noti_service_token: Option<SecretString>,
+    /// How long a silent worker counts as there.
+    pub heartbeat_timeout: Duration,
+    /// How long an installation may go without a report.
+    pub installation_timeout: Duration,
+    /// How long a connection may go without registering.
+    pub register_timeout: Duration,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has an unknown key or a value of the wrong type.
+    #[error("{path} is not a valid configuration")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is impossible.
+    #[error("{name} {problem}")]
+    Value {
+        /// The variable's name; the file's key is the same in lower case.
+        name: &'static str,
+        /// What is wrong with it; never the value of a secret.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    /// The catalogue's code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unreadable { .. } => ErrorCode::FileFailed,
+            Self::Invalid { .. } | Self::Value { .. } => ErrorCode::ConfigInvalid,
+        }
+    }
+}
+
+/// Secrets shorter than this can be guessed offline from one signed message.
+const MIN_SECRET_BYTES: usize = 16;
+
+/// Leases shorter than this end before a heartbeat crosses a network; longer ones tell nobody anything.
+const HEARTBEAT_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
+
+impl Config {
+    /// The built-in values.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        #[expect(clippy::expect_used, reason = "constants; a test calls this")]
+        let (docs_base_url, default_daemon_version) =
+            (Url::parse("https://docs.x-or.cloud").expect("a URL"), "v1.0.0".parse().expect("a version"));
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 3305)),
+            data_dir: data_dir.into(),
+            database_url: None,
+            public_url: None,
+            releases: None,
+            release_base_url: None,
+            docs_base_url,
+            default_daemon_version,
+            release_public_key: None,
+            checksums: Published::new(),
+            noti_service_url: None,
+            jwt_secret: None,
+            noti_webhook_secret: None,
+            noti_service_token: None,
+            heartbeat_timeout: Duration::from_secs(120),
+            installation_timeout: Duration::from_secs(15 * 60),
+            register_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Checks what was set; what was not keeps its built-in value.
+    pub fn check(data_dir: impl Into<PathBuf>, settings: Settings) -> Result<Self, ConfigError> {
+        let mut config = Self::new(data_dir);
+        if let Some(listen) = settings.listen {
+            config.listen = parsed("LISTEN", &listen)?;
+        }
+        if let Some(url) = settings.docs_base_url {
+            config.docs_base_url = web_url("DOCS_BASE_URL", &url)?;
+        }
+        if let Some(version) = settings.default_daemon_version {
+            config.default_daemon_version = parsed("DEFAULT_DAEMON_VERSION", &version)?;
+        }
+        if let Some(timeout) = settings.heartbeat_timeout {
+            config.heartbeat_timeout = heartbeat_timeout(&timeout)?;
+        }
+        config.releases = settings.releases.map(PathBuf::from);
+        config.public_url = settings.public_url.map(|url| web_url("PUBLIC_URL", &url)).transpose()?;
+        config.release_base_url =
+            settings.release_base_url.map(|url| web_url("RELEASE_BASE_URL", &url)).transpose()?;
+        config.noti_service_url =
+            settings.noti_service_url.map(|url| web_url("NOTI_SERVICE_URL", &url)).transpose()?;
+        config.database_url = settings.database_url.map(database_url).transpose()?;
+        config.release_public_key = settings.release_public_key.map(minisign_key).transpose()?;
+        config.jwt_secret = settings.jwt_secret.map(|it| secret("JWT_SECRET", it)).transpose()?;
+        config.noti_webhook_secret =
+            settings.noti_webhook_secret.map(|it| secret("NOTI_WEBHOOK_SECRET", it)).transpose()?;
+        config.noti_service_token =
+            settings.noti_service_token.map(|it| secret("NOTI_SERVICE_TOKEN", it)).transpose()?;
+        config.checksums = settings.checksums;
+        Ok(config)
+    }
+}
+
+fn value_error(name: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Value { name, problem: problem.into() }
+}
+
+fn parsed<T: std::str::FromStr>(name: &'static str, text: &str) -> Result<T, ConfigError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| value_error(name, format!("cannot be `{text}`: {error}")))
+}
+
+/// An address for people and programs to append paths to.
+fn web_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
+    let url: Url = parsed(name, text)?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(value_error(name, format!("must begin with http:// or https://, not `{text}`")));
+    }
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return Err(value_error(name, "must not have a user, a query or a fragment"));
+    }
+    Ok(url)
+}
+
+fn database_url(text: String) -> Result<String, ConfigError> {
+    if text.starts_with("sqlite:") {
+        Ok(text)
+    } else {
+        // The address may hold a password, so it is not repeated.
+        Err(value_error("DATABASE_URL", "must begin with sqlite:, the one database that is supported so far"))
+    }
+}
+
+fn heartbeat_timeout(text: &str) -> Result<Duration, ConfigError> {
+    const NAME: &str = "HEARTBEAT_TIMEOUT";
+    let timeout: jiff::SignedDuration = parsed(NAME, text)?;
+    let (shortest, longest) = HEARTBEAT_TIMEOUTS;
+    Duration::try_from(timeout)
+        .ok()
+        .filter(|timeout| (shortest..=longest).contains(timeout))
+        .ok_or_else(|| value_error(NAME, format!("must be between 100ms and 24h, not `{text}`")))
+}
+
+/// A minisign public key as its tool prints it: base64 of `Ed`, 8 bytes of key id and 32 of key.
+fn minisign_key(text: String) -> Result<String, ConfigError> {
+    let bytes = STANDARD.decode(&text).unwrap_or_default();
+    if bytes.len() == 42 && bytes.starts_with(b"Ed") {
+        Ok(text)
+    } else {
+        Err(value_error(
+            "RELEASE_PUBLIC_KEY",
+            "is not a minisign public key: the second line of the .pub file is",
+        ))
+    }
+}
+
+fn secret(name: &'static str, text: String) -> Result<SecretString, ConfigError> {
+    if text.len() < MIN_SECRET_BYTES {
+        return Err(value_error(
+            name,
+            format!("is shorter than {MIN_SECRET_BYTES} bytes; it can be guessed"),
+        ));
+    }
+    Ok(SecretString::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let error = Config::check("data", settings).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ConfigInvalid);
+        error.to_string()
+    }
+
+    #[test]
+    fn what_is_not_set_is_built_in() {
+        let config = Config::check("data", Settings::default()).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:3305");
+        assert_eq!(config.heartbeat_timeout, Duration::from_secs(120));
+        assert_eq!(config.default_daemon_version.to_string(), "v1.0.0");
+    }
+
+    #[test]
+    fn durations_are_written_as_people_write_them() {
+        for (text, millis) in [("120s", 120_000), ("2m", 120_000), ("500ms", 500), ("1h 30m", 5_400_000)] {
+            assert_eq!(heartbeat_timeout(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for text in ["", "120", "0s", "-5s", "25h", "soon"] {
+            assert!(heartbeat_timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_impossible_value_is_named() {
+        let set = |text: &str| Some(text.to_owned());
+        assert!(problem(|it| it.listen = set("3305")).starts_with("LISTEN "));
+        assert!(problem(|it| it.public_url = set("aiwm.example")).starts_with("PUBLIC_URL "));
+        assert!(problem(|it| it.public_url = set("ftp://aiwm.example")).starts_with("PUBLIC_URL "));
+        assert!(problem(|it| it.noti_service_url = set("http://a/?x=1")).starts_with("NOTI_SERVICE_URL "));
+        assert!(problem(|it| it.default_daemon_version = set("latest")).contains("a version such as v1.0.0"));
+        assert!(problem(|it| it.release_public_key = set("RWQ")).starts_with("RELEASE_PUBLIC_KEY "));
+    }
+
+    #[test]
+    fn a_refused_secret_is_not_repeated() {
+        let refusal = problem(|it| it.jwt_secret = Some("hunter2".into()));
+        assert!(refusal.starts_with("JWT_SECRET ") && !refusal.contains("hunter2"), "{refusal}");
+        let refusal = problem(|it| it.database_url = Some("postgres://me:hunter2@db/aiwm".into()));
+        assert!(refusal.starts_with("DATABASE_URL ") && !refusal.contains("hunter2"), "{refusal}");
+    }
+}

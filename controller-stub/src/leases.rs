@@ -1,0 +1,145 @@
+//! Who has been heard of lately enough. One table of deadlines on the monotonic clock, which the caller reads; used twice: for
+//! workers (renewed by their messages) and for installations (renewed by their reports). It decides only who is too late.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use aio_protocol::{ids::NodeId, time::Timestamp};
+
+pub(crate) struct Leases {
+    length: Duration,
+    entries: Mutex<HashMap<NodeId, Lease>>,
+}
+
+struct Lease {
+    ends: Instant,
+    seen: Option<Timestamp>,
+    stored: bool,
+}
+
+impl Leases {
+    /// An empty table whose leases last `length`.
+    pub(crate) fn new(length: Duration) -> Self {
+        Self { length, entries: Mutex::default() }
+    }
+
+    /// How long a lease lasts.
+    pub(crate) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Gives `id` a whole lease because something was heard at `seen`.
+    pub(crate) fn grant(&self, id: &NodeId, now: Instant, seen: Timestamp) {
+        let lease = Lease { ends: now + self.length, seen: Some(seen), stored: false };
+        self.entries().insert(id.clone(), lease);
+    }
+
+    /// Gives `id` a whole lease although nothing was heard, unless one runs: after a restart, nobody is late.
+    pub(crate) fn grant_amnesty(&self, id: &NodeId, now: Instant) {
+        let lease = Lease { ends: now + self.length, seen: None, stored: true };
+        self.entries().entry(id.clone()).or_insert(lease);
+    }
+
+    /// Renews a lease that runs. One that has been taken away stays away.
+    pub(crate) fn renew(&self, id: &NodeId, now: Instant, seen: Timestamp) {
+        if let Some(lease) = self.entries().get_mut(id) {
+            *lease = Lease { ends: now + self.length, seen: Some(seen), stored: false };
+        }
+    }
+
+    /// Takes the lease away.
+    pub(crate) fn end(&self, id: &NodeId) {
+        self.entries().remove(id);
+    }
+
+    /// Whose leases have run out.
+    pub(crate) fn expired(&self, now: Instant) -> Vec<NodeId> {
+        self.entries().iter().filter(|(_, lease)| lease.ends <= now).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether the lease of `id` has run out, and was not renewed or taken away meanwhile.
+    pub(crate) fn has_expired(&self, id: &NodeId, now: Instant) -> bool {
+        self.entries().get(id).is_some_and(|lease| lease.ends <= now)
+    }
+
+    /// When `id` was last heard of, if this process heard of it.
+    pub(crate) fn last_seen(&self, id: &NodeId) -> Option<Timestamp> {
+        self.entries().get(id)?.seen
+    }
+
+    /// Who was heard of since the last call, and when: what the store does not know yet.
+    pub(crate) fn take_unstored(&self) -> Vec<(NodeId, Timestamp)> {
+        let mut entries = self.entries();
+        let fresh = entries.iter_mut().filter(|(_, lease)| !lease.stored);
+        fresh
+            .filter_map(|(id, lease)| {
+                lease.stored = true;
+                Some((id.clone(), lease.seen?))
+            })
+            .collect()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<NodeId, Lease>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(120);
+
+    fn id() -> NodeId {
+        NodeId::from_bytes([7; 12])
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_lease_runs_out_exactly_after_its_length_and_a_message_renews_it() {
+        let (leases, start) = (Leases::new(LENGTH), Instant::now());
+        leases.grant(&id(), start, at(1));
+        assert!(leases.expired(start + LENGTH - Duration::from_millis(1)).is_empty());
+        assert_eq!(leases.expired(start + LENGTH), [id()]);
+        leases.renew(&id(), start + LENGTH, at(2));
+        assert!(!leases.has_expired(&id(), start + LENGTH));
+        assert!(leases.has_expired(&id(), start + LENGTH * 2));
+        assert_eq!(leases.last_seen(&id()), Some(at(2)));
+    }
+
+    #[test]
+    fn a_lease_that_was_taken_away_is_not_renewed() {
+        let (leases, start) = (Leases::new(LENGTH), Instant::now());
+        leases.grant(&id(), start, at(1));
+        leases.end(&id());
+        leases.renew(&id(), start, at(2));
+        assert_eq!(leases.last_seen(&id()), None);
+        assert!(leases.expired(start + LENGTH * 9).is_empty());
+    }
+
+    #[test]
+    fn amnesty_lasts_a_whole_lease_and_claims_no_sighting() {
+        let (leases, start) = (Leases::new(LENGTH), Instant::now());
+        leases.grant_amnesty(&id(), start);
+        assert!(!leases.has_expired(&id(), start + LENGTH - Duration::from_millis(1)));
+        assert_eq!((leases.last_seen(&id()), leases.take_unstored()), (None, vec![]));
+        leases.grant_amnesty(&id(), start + LENGTH / 2);
+        assert!(leases.has_expired(&id(), start + LENGTH), "and is granted once");
+    }
+
+    #[test]
+    fn each_sighting_is_handed_to_the_store_once() {
+        let (leases, start) = (Leases::new(LENGTH), Instant::now());
+        leases.grant(&id(), start, at(1));
+        assert_eq!(leases.take_unstored(), [(id(), at(1))]);
+        assert_eq!(leases.take_unstored(), []);
+        leases.renew(&id(), start, at(5));
+        assert_eq!(leases.take_unstored(), [(id(), at(5))]);
+    }
+}

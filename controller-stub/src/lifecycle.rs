@@ -1,0 +1,224 @@
+//! Drives the node status machine. `aio_protocol::transition` decides; this applies: under the node's turn it reads the node,
+//! writes what happened to it, and saves the change, its audit rows and its events in one transaction. `occurrence` says what
+//! happenings carry and what they write.
+
+mod occurrence;
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Instant,
+};
+
+use aio_protocol::{
+    event::{EventBody, EventData, NoDetail, NodeEvent},
+    ids::NodeId,
+    node::NodeStatus,
+    transition::{self, Decision, Trigger},
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{
+    clock,
+    leases::Leases,
+    node::Node,
+    outbox::Doorbell,
+    store::{RecordedStep, Store, StoreError},
+};
+
+pub(crate) use occurrence::Occurrence;
+
+/// Nodes share this many turns; two that share one wait for each other, and no more comes of it.
+const TURNS: usize = 256;
+
+/// A save is refused when another controller saved the node first. So often in a row means that something else is wrong.
+const TRIES: usize = 16;
+
+pub(crate) struct Lifecycle {
+    store: Arc<dyn Store>,
+    doorbell: Doorbell,
+    turns: Vec<Mutex<()>>,
+    /// Of welcomed workers: renewed by what they say.
+    pub workers: Leases,
+    /// Of running installations: renewed by their reports.
+    pub installations: Leases,
+}
+
+/// The right to change a node, for one at a time: between looking at its connection or lease and saving what follows, nothing
+/// else happens to it.
+pub(crate) struct Turn<'a> {
+    lifecycle: &'a Lifecycle,
+    id: &'a NodeId,
+    _held: Option<MutexGuard<'a, ()>>,
+}
+
+/// Why something could not happen to a node.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LifecycleError {
+    #[error("there is no node {0}")]
+    NotFound(NodeId),
+    #[error("a node that is {status} does not take `{}`", trigger.as_str())]
+    Refused { status: NodeStatus, trigger: Trigger },
+    #[error("node {0} was saved by others again and again")]
+    Contended(NodeId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Lifecycle {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        doorbell: Doorbell,
+        workers: Leases,
+        installations: Leases,
+    ) -> Self {
+        Self {
+            store,
+            doorbell,
+            turns: (0..TURNS).map(|_| Mutex::default()).collect(),
+            workers,
+            installations,
+        }
+    }
+
+    /// Gives a whole lease to every node that is online or installing and has none: after a start that is all of them, and
+    /// later a node whose change was saved while whoever asked for it went away.
+    pub(crate) async fn adopt(&self) -> Result<(), StoreError> {
+        for (status, leases) in
+            [(NodeStatus::Online, &self.workers), (NodeStatus::Installing, &self.installations)]
+        {
+            for id in self.store.nodes_with_status(status).await? {
+                leases.grant_amnesty(&id, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody else changes the node.
+    pub(crate) async fn turn<'a>(&'a self, id: &'a NodeId) -> Turn<'a> {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let stripe = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or(0);
+        let held = match self.turns.get(stripe) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        Turn { lifecycle: self, id, _held: held }
+    }
+
+    /// Keeps a node that was just registered.
+    pub(crate) async fn register(&self, node: &Node, actor: &str) -> Result<(), StoreError> {
+        register(&*self.store, node, actor).await?;
+        self.doorbell.ring(&node.id);
+        Ok(())
+    }
+}
+
+/// Keeps a node that was just registered, with its first audit row and event. A running server's relay finds the event by itself.
+pub(crate) async fn register(store: &dyn Store, node: &Node, actor: &str) -> Result<(), StoreError> {
+    let data = EventData {
+        node_id: node.id.clone(),
+        node_name: node.name.clone(),
+        status: node.status,
+        detail: NoDetail {},
+        owner: node.owner.clone(),
+    };
+    let step = RecordedStep {
+        from: None,
+        to: node.status,
+        cause: "registered",
+        actor: actor.to_owned(),
+        event: NodeEvent { body: EventBody::Registered(data), timestamp: node.created_at },
+    };
+    store.add_node(node, &step).await?;
+    tracing::info!(node = %node.id, name = node.name, actor, "a node was registered");
+    Ok(())
+}
+
+impl Turn<'_> {
+    /// Lets `occurrence` happen to the node and says what the node is then.
+    pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
+        let trigger = occurrence.trigger();
+        let node = self
+            .change(|node| {
+                let steps = match transition::decide(node.status, trigger) {
+                    Decision::Refused => {
+                        return Err(LifecycleError::Refused { status: node.status, trigger });
+                    }
+                    Decision::Unchanged => Vec::new(),
+                    Decision::Moved(steps) => steps,
+                };
+                let now = clock::now();
+                occurrence.write_to(node, now);
+                let mut recorded = Vec::new();
+                for step in steps {
+                    node.status = step.to;
+                    recorded.extend(occurrence.event(step.event, node, now).map(|event| RecordedStep {
+                        from: Some(step.from),
+                        to: step.to,
+                        cause: trigger.as_str(),
+                        actor: actor.to_owned(),
+                        event,
+                    }));
+                }
+                Ok(recorded)
+            })
+            .await?;
+        let Lifecycle { workers, installations, .. } = self.lifecycle;
+        let (now, seen) = (Instant::now(), clock::now());
+        match occurrence {
+            Occurrence::Welcomed { .. } => workers.grant(self.id, now, seen),
+            Occurrence::LeaseExpired | Occurrence::Left { .. } => workers.end(self.id),
+            Occurrence::Reported(_) | Occurrence::Stalled(_) => {}
+        }
+        match (node.status, occurrence) {
+            (NodeStatus::Installing, Occurrence::Reported(_)) => installations.grant(self.id, now, seen),
+            (NodeStatus::Installing, _) => {}
+            _ => installations.end(self.id),
+        }
+        Ok(node)
+    }
+
+    /// Notes that the worker's socket is gone. Its status waits for the lease.
+    pub(crate) async fn disconnect(&self) -> Result<(), LifecycleError> {
+        let change = |node: &mut Node| {
+            node.websocket_connected = false;
+            Ok(Vec::new())
+        };
+        self.change(change).await.map(drop)
+    }
+
+    /// Reads the node, lets `change` change it, and saves it with the steps that the change owes.
+    async fn change(
+        &self,
+        change: impl Fn(&mut Node) -> Result<Vec<RecordedStep>, LifecycleError>,
+    ) -> Result<Node, LifecycleError> {
+        let Lifecycle { store, doorbell, workers, .. } = self.lifecycle;
+        for _ in 0..TRIES {
+            let Some(mut node) = store.node(self.id).await? else {
+                return Err(LifecycleError::NotFound(self.id.clone()));
+            };
+            let before = node.clone();
+            node.last_seen_at = node.last_seen_at.max(workers.last_seen(self.id));
+            let steps = change(&mut node)?;
+            if node == before && steps.is_empty() {
+                return Ok(node);
+            }
+            if !store.save(&node, &steps).await? {
+                continue;
+            }
+            for step in &steps {
+                tracing::info!(node = %node.id, name = node.name, from = step.from.map(NodeStatus::as_str),
+                    to = step.to.as_str(), cause = step.cause, actor = step.actor, "a node's status changed");
+            }
+            if !steps.is_empty() {
+                doorbell.ring(self.id);
+            }
+            return Ok(node);
+        }
+        Err(LifecycleError::Contended(self.id.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

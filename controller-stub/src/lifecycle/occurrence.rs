@@ -1,0 +1,202 @@
+//! What can happen to a node, what it writes into the node, and what the events that it owes say. Pure: whether it may happen is
+//! `transition`'s to decide.
+
+use std::{net::IpAddr, time::Duration};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    event::{
+        ConnectionDetail, DisconnectionDetail, ErrorReport, EventBody, EventData, EventKind, FailureDetail,
+        HEARTBEAT_TIMEOUT, NoDetail, NodeEvent,
+    },
+    installation::InstallationReport,
+    time::Timestamp,
+    transition::Trigger,
+    wire::Register,
+};
+use serde_json::{Map, Value};
+
+use crate::node::{Installation, Node, Phase};
+
+/// Something that happened to a node.
+#[derive(Debug, Clone)]
+pub(crate) enum Occurrence {
+    /// An installer, or a daemon that updates itself, reported.
+    Reported(InstallationReport),
+    /// An installation was silent for this long.
+    Stalled(Duration),
+    /// A worker registered.
+    Welcomed { register: Box<Register>, address: IpAddr, first: bool },
+    /// A worker was silent for a whole lease.
+    LeaseExpired,
+    /// A worker said goodbye.
+    Left { reason: &'static str },
+}
+
+impl Occurrence {
+    pub(crate) fn trigger(&self) -> Trigger {
+        match self {
+            Self::Reported(InstallationReport::Started { .. }) => Trigger::InstallationStarted,
+            Self::Reported(InstallationReport::Progress { .. }) => Trigger::InstallationProgressed,
+            Self::Reported(InstallationReport::Failed { .. }) => Trigger::InstallationFailed,
+            Self::Reported(InstallationReport::Succeeded { .. }) => Trigger::InstallationSucceeded,
+            Self::Stalled(_) => Trigger::InstallationStalled,
+            Self::Welcomed { .. } => Trigger::WorkerWelcomed,
+            Self::LeaseExpired => Trigger::LeaseExpired,
+            Self::Left { .. } => Trigger::WorkerLeft,
+        }
+    }
+
+    /// Writes into the node what is known since.
+    pub(super) fn write_to(&self, node: &mut Node, now: Timestamp) {
+        match self {
+            Self::Reported(report) => {
+                node.installation = Some(after_report(node.installation.take(), report, now));
+            }
+            Self::Stalled(silence) => {
+                // Nobody installs here: the installation is as it was.
+                if node.status == aio_protocol::node::NodeStatus::Installing {
+                    let error = stalled(node.installation.as_ref(), *silence);
+                    let before = node.installation.take();
+                    node.installation = Some(failed(before, None, error, now));
+                }
+            }
+            Self::Welcomed { register, address, first } => {
+                node.websocket_connected = true;
+                node.last_seen_at = Some(now);
+                node.ip_address = Some(address.to_canonical());
+                node.daemon_version = Some(register.daemon_version.clone());
+                node.instance_id = Some(register.instance_id);
+                node.boot_id = Some(register.boot_id.clone());
+                node.system_info = serde_json::to_value(&register.system_info).ok();
+                if *first {
+                    node.connection_established_at = Some(now);
+                }
+            }
+            Self::LeaseExpired | Self::Left { .. } => node.websocket_connected = false,
+        }
+    }
+
+    /// The event of this kind about `node`, which has been written to. `None` when this never leads to such an event.
+    pub(super) fn event(&self, kind: EventKind, node: &Node, now: Timestamp) -> Option<NodeEvent> {
+        let body = match kind {
+            EventKind::Registered => EventBody::Registered(about(node, NoDetail {})),
+            EventKind::InstallationStarted => EventBody::InstallationStarted(about(node, NoDetail {})),
+            EventKind::InstallationFailed => {
+                let error = node.installation.as_ref()?.error.clone()?;
+                EventBody::InstallationFailed(about(node, FailureDetail { error }))
+            }
+            EventKind::Connected => {
+                let Self::Welcomed { register, .. } = self else { return None };
+                EventBody::Connected(about(
+                    node,
+                    ConnectionDetail {
+                        ip_address: node.ip_address?,
+                        gpu_devices: register.system_info.hardware.gpu_devices(),
+                    },
+                ))
+            }
+            EventKind::Disconnected => {
+                let reason = match self {
+                    Self::LeaseExpired => HEARTBEAT_TIMEOUT,
+                    Self::Left { reason } => reason,
+                    _ => return None,
+                };
+                EventBody::Disconnected(about(
+                    node,
+                    DisconnectionDetail {
+                        disconnect_reason: reason.to_owned(),
+                        last_seen_at: node.last_seen_at.unwrap_or(node.created_at),
+                    },
+                ))
+            }
+            EventKind::MaintenanceMode => EventBody::MaintenanceMode(about(node, NoDetail {})),
+            EventKind::Resumed => EventBody::Resumed(about(node, NoDetail {})),
+            EventKind::Decommissioned => EventBody::Decommissioned(about(node, NoDetail {})),
+        };
+        Some(NodeEvent { body, timestamp: now })
+    }
+}
+
+fn about<D>(node: &Node, detail: D) -> EventData<D> {
+    EventData {
+        node_id: node.id.clone(),
+        node_name: node.name.clone(),
+        status: node.status,
+        detail,
+        owner: node.owner.clone(),
+    }
+}
+
+/// The installation after `report`. What a report does not say stays, until another installation starts.
+fn after_report(before: Option<Installation>, report: &InstallationReport, now: Timestamp) -> Installation {
+    let blank = Installation {
+        phase: Phase::Started,
+        version: None,
+        step: None,
+        percent: None,
+        error: None,
+        at: now,
+    };
+    match report {
+        InstallationReport::Started { version } => Installation { version: version.clone(), ..blank },
+        InstallationReport::Progress { step, percent } => {
+            let before = before.unwrap_or(blank);
+            Installation {
+                phase: Phase::Progress,
+                step: Some(step.clone()),
+                percent: percent.or(before.percent),
+                error: None,
+                at: now,
+                ..before
+            }
+        }
+        InstallationReport::Failed { step, error } => failed(before, step.clone(), error.clone(), now),
+        InstallationReport::Succeeded { .. } => Installation {
+            phase: Phase::Succeeded,
+            step: None,
+            percent: Some(100),
+            error: None,
+            at: now,
+            ..before.unwrap_or(blank)
+        },
+    }
+}
+
+fn failed(
+    before: Option<Installation>,
+    step: Option<String>,
+    error: ErrorReport,
+    now: Timestamp,
+) -> Installation {
+    let (version, last_step, percent) =
+        before.map_or((None, None, None), |it| (it.version, it.step, it.percent));
+    Installation {
+        phase: Phase::Failed,
+        version,
+        step: step.or(last_step),
+        percent,
+        error: Some(error),
+        at: now,
+    }
+}
+
+fn stalled(installation: Option<&Installation>, silence: Duration) -> ErrorReport {
+    let step = installation.and_then(|it| it.step.as_deref());
+    let minutes = silence.as_secs_f64() / 60.0;
+    let mut details = Map::new();
+    if let Some(step) = step {
+        details.insert("lastStep".into(), Value::from(step));
+    }
+    if let Some(installation) = installation {
+        details.insert("lastReportAt".into(), Value::from(installation.at.to_string()));
+    }
+    ErrorReport {
+        code: ErrorCode::InstallStalled.as_str().to_owned(),
+        message: format!(
+            "Nothing was heard of the installation for {minutes:.0} min; its last step was {}",
+            step.unwrap_or("not told"),
+        ),
+        details,
+    }
+}

@@ -1,0 +1,131 @@
+//! A node as the controller keeps it and as the API shows it.
+
+use std::net::IpAddr;
+
+use aio_protocol::{
+    event::ErrorReport,
+    ids::NodeId,
+    node::{NodeRole, NodeStatus, Owner},
+    release::ReleaseVersion,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A node. What is not known is `null` in the API.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Node {
+    #[serde(rename = "_id")]
+    pub id: NodeId,
+    pub name: String,
+    pub role: Vec<NodeRole>,
+    pub status: NodeStatus,
+    pub owner: Owner,
+    /// Whether a welcomed worker's socket is open.
+    pub websocket_connected: bool,
+    /// The last application message.
+    pub last_seen_at: Option<Timestamp>,
+    pub connection_established_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub ip_address: Option<IpAddr>,
+    pub daemon_version: Option<String>,
+    /// As the worker told it, unread: a newer worker's fields live on.
+    pub system_info: Option<serde_json::Value>,
+    pub installation: Option<Installation>,
+    #[serde(skip)]
+    pub instance_id: Option<Uuid>,
+    #[serde(skip)]
+    pub boot_id: Option<String>,
+    /// The store's count of saves; see `Store::save`.
+    #[serde(skip)]
+    pub version: i64,
+}
+
+/// Where the last installation stands, after its last report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Installation {
+    pub phase: Phase,
+    #[serde(default)]
+    pub version: Option<ReleaseVersion>,
+    #[serde(default)]
+    pub step: Option<String>,
+    #[serde(default)]
+    pub percent: Option<u8>,
+    #[serde(default)]
+    pub error: Option<ErrorReport>,
+    /// When the report came.
+    pub at: Timestamp,
+}
+
+/// The phase of an installation, as reports name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Started,
+    Progress,
+    Failed,
+    Succeeded,
+}
+
+impl Node {
+    /// A node that was just registered.
+    pub(crate) fn registered(
+        id: NodeId,
+        name: String,
+        role: Vec<NodeRole>,
+        owner: Owner,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            role,
+            status: NodeStatus::Pending,
+            owner,
+            websocket_connected: false,
+            last_seen_at: None,
+            connection_established_at: None,
+            created_at,
+            ip_address: None,
+            daemon_version: None,
+            system_info: None,
+            installation: None,
+            instance_id: None,
+            boot_id: None,
+            version: 0,
+        }
+    }
+}
+
+/// The longest name of a node, in characters.
+pub(crate) const MAX_NAME_CHARS: usize = 128;
+
+/// Why `name` cannot be a node's name, if it cannot: names stand in logs, events and the install script's comments.
+pub(crate) fn refuse_name(name: &str) -> Option<&'static str> {
+    if name.trim().is_empty() {
+        Some("must not be empty")
+    } else if name.chars().count() > MAX_NAME_CHARS {
+        Some("must have at most 128 characters")
+    } else if name.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+        Some("must not have control characters or line breaks")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_printable_line() {
+        for name in ["gpu-worker-01", "Gerät 7 $(reboot) `x` 'y'", &"x".repeat(128)] {
+            assert_eq!(refuse_name(name), None, "{name}");
+        }
+        for name in ["", "  ", "a\nb", "a\rb", "a\u{2028}b", "\u{1b}[31m", &"x".repeat(129)] {
+            assert!(refuse_name(name).is_some(), "{name:?}");
+        }
+    }
+}

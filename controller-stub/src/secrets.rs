@@ -1,0 +1,171 @@
+//! The three secrets: given, or made on first start and kept in files that only their owner can read. There is no default.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use aio_protocol::error_code::ErrorCode;
+use secrecy::SecretString;
+
+use crate::{
+    config::Config,
+    noti::signature::{InvalidSecret, SECRET_PREFIX},
+    random,
+};
+
+/// What signs tokens, signs events and opens NOTI.
+pub(crate) struct Secrets {
+    pub jwt: SecretString,
+    pub noti_webhook: SecretString,
+    pub noti_service_token: SecretString,
+}
+
+/// Why there are no secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    /// A file or folder cannot be read or made.
+    #[error("cannot keep the secret {path}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A secret's file is empty or not text.
+    #[error("{path} holds no secret; restore it, or delete it to have another made, which ends every token")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There was no randomness to be had.
+    #[error("cannot make a secret")]
+    Random(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The webhook secret cannot be read.
+    #[error("NOTI_WEBHOOK_SECRET cannot be used")]
+    Webhook(#[from] InvalidSecret),
+}
+
+impl SecretsError {
+    /// The catalogue's code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::File { .. } | Self::Empty { .. } => ErrorCode::FileFailed,
+            Self::Random(_) => ErrorCode::Internal,
+            Self::Webhook(_) => ErrorCode::ConfigInvalid,
+        }
+    }
+}
+
+impl Secrets {
+    /// Takes the secrets that `config` gives and reads or makes the others. Two processes that do so at once get the same.
+    pub(crate) fn load(config: &Config) -> Result<Self, SecretsError> {
+        let folder = config.data_dir.join("secrets");
+        Ok(Self {
+            jwt: given_or_kept(&config.jwt_secret, &folder, "jwt-secret", "")?,
+            noti_webhook: given_or_kept(
+                &config.noti_webhook_secret,
+                &folder,
+                "noti-webhook-secret",
+                SECRET_PREFIX,
+            )?,
+            noti_service_token: given_or_kept(&config.noti_service_token, &folder, "noti-service-token", "")?,
+        })
+    }
+}
+
+fn given_or_kept(
+    given: &Option<SecretString>,
+    folder: &Path,
+    name: &str,
+    prefix: &str,
+) -> Result<SecretString, SecretsError> {
+    match given {
+        Some(secret) => Ok(secret.clone()),
+        None => kept(&folder.join(name), prefix),
+    }
+}
+
+fn kept(path: &Path, prefix: &str) -> Result<SecretString, SecretsError> {
+    let failed = |source| SecretsError::File { path: path.to_owned(), source };
+    match fs::read_to_string(path) {
+        Ok(text) => read(path, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = random::secret().map_err(|error| SecretsError::Random(Box::new(error)))?;
+            make(path, &format!("{prefix}{secret}\n")).map_err(failed)?;
+            // Another process may have been faster: what lies there now is the secret.
+            read(path, &fs::read_to_string(path).map_err(failed)?)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn read(path: &Path, text: &str) -> Result<SecretString, SecretsError> {
+    match text.trim() {
+        "" => Err(SecretsError::Empty { path: path.to_owned() }),
+        secret => Ok(SecretString::from(secret)),
+    }
+}
+
+/// Puts a file in place whole and durable, or leaves the one that is there.
+fn make(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // A temporary file is its owner's alone (0600) from the start.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => fs::File::open(folder)?.sync_all(),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_made_once_and_are_their_owners_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let config = Config::new(data.path().join("new/folder"));
+        let (first, second) = (Secrets::load(&config).unwrap(), Secrets::load(&config).unwrap());
+        assert_eq!(first.jwt.expose_secret(), second.jwt.expose_secret());
+        assert!(first.noti_webhook.expose_secret().starts_with("whsec_"));
+        assert_ne!(first.jwt.expose_secret(), first.noti_service_token.expose_secret());
+        for name in ["jwt-secret", "noti-webhook-secret", "noti-service-token"] {
+            let file = config.data_dir.join("secrets").join(name);
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        let folder = config.data_dir.join("secrets");
+        assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 3, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_given_secret_is_taken_and_not_written_down() {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = Config::new(data.path());
+        config.jwt_secret = Some(SecretString::from("given-by-the-operator"));
+        assert_eq!(Secrets::load(&config).unwrap().jwt.expose_secret(), "given-by-the-operator");
+        assert!(!data.path().join("secrets/jwt-secret").exists());
+    }
+
+    #[test]
+    fn an_emptied_secret_is_an_error_and_not_replaced() {
+        let data = tempfile::tempdir().unwrap();
+        let config = Config::new(data.path());
+        Secrets::load(&config).unwrap();
+        let file = data.path().join("secrets/jwt-secret");
+        fs::write(&file, "\n").unwrap();
+        assert!(matches!(Secrets::load(&config), Err(SecretsError::Empty { .. })));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "\n");
+    }
+}

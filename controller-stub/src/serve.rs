@@ -1,0 +1,228 @@
+//! Starts and stops the server: opens what it needs in order, runs its tasks, and ends them in order within a bounded time.
+
+use std::{
+    fs::{DirBuilder, File, TryLockError},
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aio_protocol::error_code::ErrorCode;
+use axum::serve::ListenerExt;
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    api,
+    app::App,
+    commands,
+    config::Config,
+    deployment::{Deployment, loopback_url},
+    enrolment::Enroller,
+    gateway::registry::Registry,
+    leases::Leases,
+    lifecycle::Lifecycle,
+    noti::{
+        Noti,
+        signature::{InvalidSecret, WebhookKey},
+    },
+    outbox::{Delivery, Doorbell, Relay, Unbuildable},
+    releases::Releases,
+    secrets::{Secrets, SecretsError},
+    store::{SqlStore, Store, StoreError},
+    tokens::Tokens,
+    watch,
+};
+
+/// Whatever has not ended so long after a stop is left behind; nothing that is durable depends on it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A server that runs.
+pub struct Server {
+    address: SocketAddr,
+    url: String,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    connections: TaskTracker,
+    store: Arc<SqlStore>,
+    // Held until the very end: two servers must not share a data folder.
+    _lock: File,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct StartError(#[from] Cause);
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("cannot use the data folder {path}")]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("another controller runs on the data folder {0}")]
+    Locked(PathBuf),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    #[error("the webhook secret in the data folder cannot be used")]
+    WebhookKey(#[from] InvalidSecret),
+    #[error("cannot open the database")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Client(#[from] Unbuildable),
+    #[error(transparent)]
+    Command(#[from] commands::CommandError),
+}
+
+impl StartError {
+    /// The catalogue's code.
+    pub fn code(&self) -> ErrorCode {
+        match &self.0 {
+            Cause::DataDir { .. } => ErrorCode::FileFailed,
+            Cause::Locked(_) | Cause::Listen { .. } | Cause::WebhookKey(_) => ErrorCode::ConfigInvalid,
+            Cause::Secrets(error) => error.code(),
+            Cause::Store(_) | Cause::Client(_) => ErrorCode::ControllerError,
+            Cause::Command(error) => error.code(),
+        }
+    }
+}
+
+impl Server {
+    /// Starts a server; when this returns, it takes requests.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Ok(Self::launch(config).await?)
+    }
+
+    async fn launch(config: Config) -> Result<Self, Cause> {
+        make_data_dir(&config.data_dir)
+            .map_err(|source| Cause::DataDir { path: config.data_dir.clone(), source })?;
+        let lock = lock(&config.data_dir)?;
+        let secrets = Secrets::load(&config)?;
+        let webhook_key = WebhookKey::new(&secrets.noti_webhook)?;
+        let sql = Arc::new(SqlStore::open(config.database_url.as_deref(), &config.data_dir).await?);
+        let store: Arc<dyn Store> = sql.clone();
+        let refused = |source| Cause::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let deployment = Deployment::new(&config, address);
+        commands::remember(&*store, &deployment).await?;
+        commands::default_owner(&*store).await?;
+        warn_of_exposure(&config, address);
+
+        let (doorbell, rings) = Doorbell::new();
+        let (workers, installations) =
+            (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
+        let app = Arc::new(App {
+            lifecycle: Lifecycle::new(store.clone(), doorbell, workers, installations),
+            enroller: Enroller {
+                store: store.clone(),
+                tokens: Tokens::new(&secrets.jwt),
+                releases: Releases::new(deployment.releases.clone(), deployment.checksums.clone()),
+                deployment,
+            },
+            registry: Registry::default(),
+            noti: Noti::new(store.clone(), secrets.noti_service_token.clone(), webhook_key.clone()),
+            register_timeout: config.register_timeout,
+            connections: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            store: store.clone(),
+        });
+        // Before the first worker can be heard.
+        store.clear_connections().await?;
+        app.lifecycle.adopt().await?;
+
+        let built_in = loopback_url(address);
+        let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
+        let delivery = Delivery::new(
+            noti_url,
+            config.noti_service_url.is_none(),
+            secrets.noti_service_token,
+            webhook_key,
+        )?;
+        let stop = app.stop.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve_http(listener, app.clone()));
+        tasks.spawn(watch::run(app.clone(), stop.clone()));
+        tasks.spawn(Relay::new(store, delivery, rings).run(stop.clone()));
+        tasks.spawn(survey_releases(app.clone()));
+        let connections = app.connections.clone();
+        tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");
+        Ok(Self { address, url: built_in, stop, tasks, connections, store: sql, _lock: lock })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address by which this machine reaches it, e.g. `http://127.0.0.1:3305`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Closes every socket, ends every task, and closes the database.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        self.connections.close();
+        let ended = timeout(GRACE, async {
+            self.connections.wait().await;
+            while self.tasks.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            tracing::warn!("some tasks did not end in time and are left behind");
+            self.tasks.abort_all();
+        }
+        let _ = timeout(GRACE, self.store.close()).await;
+        tracing::info!("the controller has stopped");
+    }
+}
+
+/// A folder that only its owner can enter; one that is there stays as it is.
+fn make_data_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn lock(data_dir: &Path) -> Result<File, Cause> {
+    let path = data_dir.join("lock");
+    let failed = |source| Cause::DataDir { path: path.clone(), source };
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Cause::Locked(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn warn_of_exposure(config: &Config, address: SocketAddr) {
+    if config.public_url.is_none() && address.ip().is_unspecified() {
+        tracing::warn!(%address, "PUBLIC_URL is not set, so the tokens that are made here work on this machine only");
+    }
+    let plain = config.public_url.as_ref().is_none_or(|url| url.scheme() == "http");
+    if plain && !address.ip().is_loopback() {
+        tracing::warn!(%address, "plain http is served to other machines: tokens cross the network in the clear");
+    }
+}
+
+async fn serve_http(listener: TcpListener, app: Arc<App>) {
+    let stop = app.stop.clone();
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection may be slow");
+        }
+    });
+    let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+async fn survey_releases(app: Arc<App>) {
+    match app.enroller.releases.survey().await {
+        Ok(files) => tracing::info!(files, "the releases folder was read"),
+        Err(error) => tracing::warn!(%error, "the releases folder cannot be read"),
+    }
+}

@@ -1,0 +1,169 @@
+//! What must outlive the process, behind one trait. The SQL under `store/` is one text for SQLite and PostgreSQL. The store
+//! decides nothing about nodes; it keeps a node's change, its audit rows and its events together or not at all.
+
+mod inbox;
+mod nodes;
+mod outbox;
+mod settings;
+mod sql;
+mod tokens;
+
+use std::{collections::BTreeMap, future::Future, pin::Pin};
+
+use aio_protocol::{
+    event::NodeEvent,
+    ids::{NodeId, OwnerId},
+    node::NodeStatus,
+    release::{Checksum, Platform, ReleaseVersion},
+    time::Timestamp,
+};
+
+use crate::node::Node;
+
+pub(crate) use sql::SqlStore;
+
+/// The future of an answer.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// What must outlive the process.
+pub(crate) trait Store: Send + Sync {
+    /// Whether the database answers.
+    fn ping(&self) -> Answer<'_, ()>;
+
+    /// Reads a setting.
+    fn setting<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>>;
+    /// Writes a setting.
+    fn put_setting<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, ()>;
+    /// Writes a setting unless it has a value, and reads the value that it has then.
+    fn settle<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, String>;
+
+    /// Keeps a new node, with its first audit row and its first event.
+    fn add_node<'a>(&'a self, node: &'a Node, step: &'a RecordedStep) -> Answer<'a, ()>;
+    /// Keeps a changed node with the audit rows and events of its steps, if nobody else has saved it since `node` was read;
+    /// says whether it did.
+    fn save<'a>(&'a self, node: &'a Node, steps: &'a [RecordedStep]) -> Answer<'a, bool>;
+    fn node<'a>(&'a self, id: &'a NodeId) -> Answer<'a, Option<Node>>;
+    /// A page of an organisation's nodes, newest first.
+    fn nodes<'a>(&'a self, query: &'a NodeQuery) -> Answer<'a, NodePage>;
+    /// Which nodes have this status.
+    fn nodes_with_status(&self, status: NodeStatus) -> Answer<'_, Vec<NodeId>>;
+    /// Writes when nodes were last heard of. Never moves a node's time back.
+    fn put_last_seen<'a>(&'a self, seen: &'a [(NodeId, Timestamp)]) -> Answer<'a, ()>;
+    /// Notes that no node is connected: at start, none is.
+    fn clear_connections(&self) -> Answer<'_, ()>;
+
+    fn add_token<'a>(&'a self, token: &'a IssuedToken) -> Answer<'a, ()>;
+    fn token<'a>(&'a self, jti: &'a str) -> Answer<'a, Option<IssuedToken>>;
+    fn newest_token<'a>(&'a self, node: &'a NodeId) -> Answer<'a, Option<IssuedToken>>;
+    fn token_is_revoked<'a>(&'a self, jti: &'a str) -> Answer<'a, bool>;
+
+    /// Which nodes have events that NOTI has not acknowledged.
+    fn nodes_with_undelivered(&self) -> Answer<'_, Vec<NodeId>>;
+    /// The oldest event of a node that NOTI has not acknowledged.
+    fn oldest_undelivered<'a>(&'a self, node: &'a NodeId) -> Answer<'a, Option<Undelivered>>;
+    /// Forgets an event that NOTI acknowledged.
+    fn delivered<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
+    /// Notes a failed attempt and when the next one is due.
+    fn postpone<'a>(&'a self, id: &'a str, due: Timestamp, error: &'a str) -> Answer<'a, ()>;
+
+    /// Keeps an event that the built-in NOTI received; says whether it is new.
+    fn receive<'a>(&'a self, id: &'a str, event: &'a NodeEvent, now: Timestamp) -> Answer<'a, bool>;
+    /// Received events, oldest first.
+    fn events<'a>(&'a self, query: &'a EventQuery) -> Answer<'a, Vec<Received>>;
+}
+
+/// One move of a node, with all that is owed for it. `event` also says what the node's status is after it.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordedStep {
+    pub from: Option<NodeStatus>,
+    pub to: NodeStatus,
+    /// The trigger's name.
+    pub cause: &'static str,
+    /// Who caused it.
+    pub actor: String,
+    pub event: NodeEvent,
+}
+
+/// Which nodes to list.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeQuery {
+    pub org: OwnerId,
+    pub status: Option<NodeStatus>,
+    pub offset: u64,
+    pub limit: u64,
+}
+
+/// A page of nodes.
+#[derive(Debug, Clone)]
+pub(crate) struct NodePage {
+    pub nodes: Vec<Node>,
+    /// How many of the organisation's nodes have each status; one that no node has is absent.
+    pub by_status: BTreeMap<NodeStatus, u64>,
+}
+
+/// A token that was issued; not the token itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IssuedToken {
+    pub jti: String,
+    pub node: NodeId,
+    pub sha256: String,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// The release that it installs.
+    pub version: ReleaseVersion,
+    /// What was published of that release when the token was made.
+    pub checksums: BTreeMap<Platform, Checksum>,
+}
+
+/// An event that NOTI has not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Undelivered {
+    pub id: String,
+    /// What is posted, byte for byte.
+    pub body: String,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    pub due: Timestamp,
+}
+
+/// Which events to list.
+#[derive(Debug, Clone)]
+pub(crate) struct EventQuery {
+    pub org: OwnerId,
+    pub node: Option<NodeId>,
+    pub since: Option<Since>,
+    pub limit: u64,
+}
+
+/// Where a list of events begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// After the event with this id.
+    Event(String),
+    /// With the first that happened at this time or later.
+    Time(Timestamp),
+}
+
+/// An event that the built-in NOTI received.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Received {
+    pub id: String,
+    pub event: NodeEvent,
+}
+
+/// Why the store has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("the database could not be brought up to date")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("the database holds something that cannot be read: {what}")]
+    Corrupt {
+        what: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the database's place cannot be used: {0}")]
+    Place(String),
+}

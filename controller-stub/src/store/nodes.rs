@@ -1,0 +1,196 @@
+//! Nodes, with the audit rows and events that their changes owe.
+
+use std::collections::BTreeMap;
+
+use aio_protocol::{
+    ids::NodeId,
+    node::{NodeStatus, Owner},
+    time::Timestamp,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{AnyConnection, AnyPool, Row, any::AnyRow};
+
+use super::{
+    NodePage, NodeQuery, RecordedStep, StoreError, outbox,
+    sql::{BEGIN, corrupt, signed, time},
+};
+use crate::node::Node;
+
+pub(super) async fn add(pool: &AnyPool, node: &Node, step: &RecordedStep) -> Result<(), StoreError> {
+    let mut transaction = pool.begin_with(BEGIN).await?;
+    sqlx::query(
+        "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, websocket_connected) \
+         VALUES ($1, 1, $2, $3, $4, $5, $6, $7, 0)",
+    )
+    .bind(node.id.as_str())
+    .bind(node.owner.org_id.as_str())
+    .bind(node.owner.user_id.as_str())
+    .bind(&node.name)
+    .bind(json("roles", &node.role)?)
+    .bind(node.status.as_str())
+    .bind(node.created_at.as_millis())
+    .execute(&mut *transaction)
+    .await?;
+    record(&mut transaction, &node.id, 0, std::slice::from_ref(step)).await?;
+    Ok(transaction.commit().await?)
+}
+
+pub(super) async fn save(pool: &AnyPool, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
+    let mut transaction = pool.begin_with(BEGIN).await?;
+    let next = node.version + i64::try_from(steps.len().max(1)).unwrap_or(i64::MAX);
+    let saved = sqlx::query(
+        "UPDATE nodes SET version = $3, status = $4, websocket_connected = $5, last_seen_at = $6, \
+         connection_established_at = $7, ip_address = $8, daemon_version = $9, instance_id = $10, boot_id = $11, \
+         system_info = $12, installation = $13 WHERE id = $1 AND version = $2",
+    )
+    .bind(node.id.as_str())
+    .bind(node.version)
+    .bind(next)
+    .bind(node.status.as_str())
+    .bind(i64::from(node.websocket_connected))
+    .bind(node.last_seen_at.map(Timestamp::as_millis))
+    .bind(node.connection_established_at.map(Timestamp::as_millis))
+    .bind(node.ip_address.map(|address| address.to_string()))
+    .bind(node.daemon_version.as_deref())
+    .bind(node.instance_id.map(|id| id.to_string()))
+    .bind(node.boot_id.as_deref())
+    .bind(node.system_info.as_ref().map(|info| json("system_info", info)).transpose()?)
+    .bind(node.installation.as_ref().map(|it| json("installation", it)).transpose()?)
+    .execute(&mut *transaction)
+    .await?;
+    if saved.rows_affected() == 0 {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
+    record(&mut transaction, &node.id, node.version, steps).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Writes the audit rows and events of steps that follow the node's save number `version`.
+async fn record(
+    connection: &mut AnyConnection,
+    node: &NodeId,
+    version: i64,
+    steps: &[RecordedStep],
+) -> Result<(), StoreError> {
+    for (seq, step) in (version + 1..).zip(steps) {
+        sqlx::query(
+            "INSERT INTO transitions (node_id, seq, from_status, to_status, cause, actor, at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(node.as_str())
+        .bind(seq)
+        .bind(step.from.map(NodeStatus::as_str))
+        .bind(step.to.as_str())
+        .bind(step.cause)
+        .bind(&step.actor)
+        .bind(step.event.timestamp.as_millis())
+        .execute(&mut *connection)
+        .await?;
+        outbox::add(connection, node, seq, json("event", &step.event)?, step.event.timestamp).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn find(pool: &AnyPool, id: &NodeId) -> Result<Option<Node>, StoreError> {
+    let row = sqlx::query("SELECT * FROM nodes WHERE id = $1").bind(id.as_str()).fetch_optional(pool).await?;
+    row.as_ref().map(read).transpose()
+}
+
+pub(super) async fn page(pool: &AnyPool, query: &NodeQuery) -> Result<NodePage, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM nodes WHERE org_id = $1 AND ($2 = '' OR status = $2) \
+         ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4",
+    )
+    .bind(query.org.as_str())
+    .bind(query.status.map_or("", NodeStatus::as_str))
+    .bind(signed(query.limit))
+    .bind(signed(query.offset))
+    .fetch_all(pool)
+    .await?;
+    let nodes = rows.iter().map(read).collect::<Result<_, _>>()?;
+
+    let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
+        .bind(query.org.as_str())
+        .fetch_all(pool)
+        .await?;
+    let mut by_status = BTreeMap::new();
+    for row in &counts {
+        by_status.insert(status(row)?, u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0));
+    }
+    Ok(NodePage { nodes, by_status })
+}
+
+pub(super) async fn with_status(pool: &AnyPool, status: NodeStatus) -> Result<Vec<NodeId>, StoreError> {
+    let rows =
+        sqlx::query("SELECT id FROM nodes WHERE status = $1").bind(status.as_str()).fetch_all(pool).await?;
+    rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("id"))).collect()
+}
+
+pub(super) async fn put_last_seen(pool: &AnyPool, seen: &[(NodeId, Timestamp)]) -> Result<(), StoreError> {
+    let mut transaction = pool.begin_with(BEGIN).await?;
+    for (id, at) in seen {
+        sqlx::query("UPDATE nodes SET last_seen_at = $2 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2")
+            .bind(id.as_str())
+            .bind(at.as_millis())
+            .execute(&mut *transaction)
+            .await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+pub(super) async fn clear_connections(pool: &AnyPool) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE nodes SET websocket_connected = 0, version = version + 1 WHERE websocket_connected = 1",
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+fn read(row: &AnyRow) -> Result<Node, StoreError> {
+    let text = |column| row.try_get::<String, _>(column);
+    let optional = |column| row.try_get::<Option<String>, _>(column);
+    let optional_time =
+        |column| Ok::<_, StoreError>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_millis));
+    Ok(Node {
+        id: text("id")?.parse().map_err(corrupt("id"))?,
+        name: text("name")?,
+        role: from_json("roles", &text("roles")?)?,
+        status: status(row)?,
+        owner: Owner {
+            org_id: text("org_id")?.parse().map_err(corrupt("org_id"))?,
+            user_id: text("user_id")?.parse().map_err(corrupt("user_id"))?,
+        },
+        websocket_connected: row.try_get::<i64, _>("websocket_connected")? != 0,
+        last_seen_at: optional_time("last_seen_at")?,
+        connection_established_at: optional_time("connection_established_at")?,
+        created_at: time(row, "created_at")?,
+        ip_address: optional("ip_address")?
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(corrupt("ip_address"))?,
+        daemon_version: optional("daemon_version")?,
+        instance_id: optional("instance_id")?
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(corrupt("instance_id"))?,
+        boot_id: optional("boot_id")?,
+        system_info: optional("system_info")?.map(|text| from_json("system_info", &text)).transpose()?,
+        installation: optional("installation")?.map(|text| from_json("installation", &text)).transpose()?,
+        version: row.try_get("version")?,
+    })
+}
+
+fn status(row: &AnyRow) -> Result<NodeStatus, StoreError> {
+    from_json("status", &format!("\"{}\"", row.try_get::<String, _>("status")?))
+}
+
+fn json(what: &'static str, value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(corrupt(what))
+}
+
+fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(corrupt(what))
+}

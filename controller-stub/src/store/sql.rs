@@ -1,0 +1,230 @@
+//! The store over sqlx's `Any`, with SQLite so far: how the database is opened, and which file answers what.
+
+use std::path::Path;
+
+use aio_protocol::{event::NodeEvent, ids::NodeId, node::NodeStatus, time::Timestamp};
+use reqwest::Url;
+use sqlx::{
+    AnyPool, Executor,
+    any::{AnyPoolOptions, AnyRow},
+};
+
+use super::{
+    Answer, EventQuery, IssuedToken, NodePage, NodeQuery, Received, RecordedStep, Store, StoreError,
+    Undelivered, inbox, nodes, outbox, settings, tokens,
+};
+use crate::node::Node;
+
+/// Takes SQLite's write lock at once: a transaction that first reads and then writes could otherwise fail half-way.
+pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// Writers wait for each other in SQLite, so more connections only help readers.
+const CONNECTIONS: u32 = 4;
+
+pub(crate) struct SqlStore {
+    pool: AnyPool,
+}
+
+impl SqlStore {
+    /// Opens the database at `url`, or `controller.db` in `data_dir`, making it when it is not there.
+    pub(crate) async fn open(url: Option<&str>, data_dir: &Path) -> Result<Self, StoreError> {
+        let url = match url {
+            Some(url) => url.to_owned(),
+            None => file_url(&data_dir.join("controller.db"))?,
+        };
+        sqlx::any::install_default_drivers();
+        let options = AnyPoolOptions::new().max_connections(CONNECTIONS).after_connect(|connection, _| {
+            Box::pin(async move {
+                // A commit is on the disk when it returns, and another process that writes is waited for.
+                connection
+                    .execute(
+                        "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                         PRAGMA foreign_keys = ON;",
+                    )
+                    .await?;
+                Ok(())
+            })
+        });
+        let pool = options.connect(&url).await?;
+        // SQLite has no lock to hold over migrations. Of two processes that start on a new database at once, the slower fails,
+        // and on its second try finds nothing left to do.
+        let migrations = sqlx::migrate!("./migrations");
+        if migrations.run(&pool).await.is_err() {
+            migrations.run(&pool).await?;
+        }
+        Ok(Self { pool })
+    }
+
+    /// Closes every connection, so that nothing is left to recover.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// The database of a file, whatever characters its path has.
+fn file_url(path: &Path) -> Result<String, StoreError> {
+    let unusable = || StoreError::Place(path.display().to_string());
+    let path_text = std::path::absolute(path).map_err(|_| unusable())?;
+    let url = Url::from_file_path(path_text).map_err(|()| unusable())?;
+    Ok(format!("sqlite://{}?mode=rwc", url.path()))
+}
+
+/// Something in a column that is not what was written there.
+pub(super) fn corrupt<E: std::error::Error + Send + Sync + 'static>(
+    what: &'static str,
+) -> impl FnOnce(E) -> StoreError {
+    move |source| StoreError::Corrupt { what, source: Box::new(source) }
+}
+
+/// A time in a column.
+pub(super) fn time(row: &AnyRow, column: &str) -> Result<Timestamp, StoreError> {
+    use sqlx::Row;
+    Ok(Timestamp::from_millis(row.try_get(column)?))
+}
+
+/// An unsigned number for a column.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl Store for SqlStore {
+    fn ping(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(self.pool.execute("SELECT 1").await.map(drop)?) })
+    }
+
+    fn setting<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
+        Box::pin(settings::read(&self.pool, name))
+    }
+
+    fn put_setting<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, ()> {
+        Box::pin(settings::write(&self.pool, name, value))
+    }
+
+    fn settle<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, String> {
+        Box::pin(settings::settle(&self.pool, name, value))
+    }
+
+    fn add_node<'a>(&'a self, node: &'a Node, step: &'a RecordedStep) -> Answer<'a, ()> {
+        Box::pin(nodes::add(&self.pool, node, step))
+    }
+
+    fn save<'a>(&'a self, node: &'a Node, steps: &'a [RecordedStep]) -> Answer<'a, bool> {
+        Box::pin(nodes::save(&self.pool, node, steps))
+    }
+
+    fn node<'a>(&'a self, id: &'a NodeId) -> Answer<'a, Option<Node>> {
+        Box::pin(nodes::find(&self.pool, id))
+    }
+
+    fn nodes<'a>(&'a self, query: &'a NodeQuery) -> Answer<'a, NodePage> {
+        Box::pin(nodes::page(&self.pool, query))
+    }
+
+    fn nodes_with_status(&self, status: NodeStatus) -> Answer<'_, Vec<NodeId>> {
+        Box::pin(nodes::with_status(&self.pool, status))
+    }
+
+    fn put_last_seen<'a>(&'a self, seen: &'a [(NodeId, Timestamp)]) -> Answer<'a, ()> {
+        Box::pin(nodes::put_last_seen(&self.pool, seen))
+    }
+
+    fn clear_connections(&self) -> Answer<'_, ()> {
+        Box::pin(nodes::clear_connections(&self.pool))
+    }
+
+    fn add_token<'a>(&'a self, token: &'a IssuedToken) -> Answer<'a, ()> {
+        Box::pin(tokens::add(&self.pool, token))
+    }
+
+    fn token<'a>(&'a self, jti: &'a str) -> Answer<'a, Option<IssuedToken>> {
+        Box::pin(tokens::find(&self.pool, jti))
+    }
+
+    fn newest_token<'a>(&'a self, node: &'a NodeId) -> Answer<'a, Option<IssuedToken>> {
+        Box::pin(tokens::newest(&self.pool, node))
+    }
+
+    fn token_is_revoked<'a>(&'a self, jti: &'a str) -> Answer<'a, bool> {
+        Box::pin(tokens::is_revoked(&self.pool, jti))
+    }
+
+    fn nodes_with_undelivered(&self) -> Answer<'_, Vec<NodeId>> {
+        Box::pin(outbox::nodes(&self.pool))
+    }
+
+    fn oldest_undelivered<'a>(&'a self, node: &'a NodeId) -> Answer<'a, Option<Undelivered>> {
+        Box::pin(outbox::oldest(&self.pool, node))
+    }
+
+    fn delivered<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        Box::pin(outbox::remove(&self.pool, id))
+    }
+
+    fn postpone<'a>(&'a self, id: &'a str, due: Timestamp, error: &'a str) -> Answer<'a, ()> {
+        Box::pin(outbox::postpone(&self.pool, id, due, error))
+    }
+
+    fn receive<'a>(&'a self, id: &'a str, event: &'a NodeEvent, now: Timestamp) -> Answer<'a, bool> {
+        Box::pin(inbox::receive(&self.pool, id, event, now))
+    }
+
+    fn events<'a>(&'a self, query: &'a EventQuery) -> Answer<'a, Vec<Received>> {
+        Box::pin(inbox::list(&self.pool, query))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_is_made_wherever_its_folder_is_and_survives_its_process() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("odd name %41 ? # é");
+        std::fs::create_dir(&folder).unwrap();
+        let store = SqlStore::open(None, &folder).await.unwrap();
+        assert_eq!(store.settle("owner", "first").await.unwrap(), "first");
+        assert_eq!(store.settle("owner", "second").await.unwrap(), "first");
+        store.close().await;
+        assert!(folder.join("controller.db").is_file());
+
+        let again = SqlStore::open(None, &folder).await.unwrap();
+        assert_eq!(again.setting("owner").await.unwrap().as_deref(), Some("first"));
+        again.put_setting("owner", "third").await.unwrap();
+        assert_eq!(again.setting("owner").await.unwrap().as_deref(), Some("third"));
+        assert_eq!(again.setting("nothing").await.unwrap(), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_processes_may_start_on_a_new_database_at_once() {
+        let data = tempfile::tempdir().unwrap();
+        let open = || {
+            let folder = data.path().to_owned();
+            tokio::spawn(async move { SqlStore::open(None, &folder).await })
+        };
+        let (first, second) = (open(), open());
+        first.await.unwrap().unwrap().put_setting("owner", "one").await.unwrap();
+        assert_eq!(second.await.unwrap().unwrap().setting("owner").await.unwrap().as_deref(), Some("one"));
+    }
+
+    #[tokio::test]
+    async fn every_connection_is_durable_and_patient() {
+        let data = tempfile::tempdir().unwrap();
+        let store = SqlStore::open(None, data.path()).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut connection = store.pool.acquire().await.unwrap();
+            let read = async |connection: &mut sqlx::AnyConnection, pragma| {
+                use sqlx::Row;
+                let row = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}")))
+                    .fetch_one(connection)
+                    .await
+                    .unwrap();
+                row.try_get::<i64, _>(0).unwrap()
+            };
+            assert_eq!(read(&mut connection, "synchronous").await, 2);
+            assert_eq!(read(&mut connection, "busy_timeout").await, 10_000);
+            held.push(connection);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What was issued: which token, for whom, until when, and what it promised to install.
+
+use aio_protocol::ids::NodeId;
+use sqlx::{AnyPool, Row, any::AnyRow};
+
+use super::{
+    IssuedToken, StoreError,
+    sql::{corrupt, time},
+};
+
+pub(super) async fn add(pool: &AnyPool, token: &IssuedToken) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO tokens (jti, node_id, sha256, issued_at, expires_at, release_version, release_checksums) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&token.jti)
+    .bind(token.node.as_str())
+    .bind(&token.sha256)
+    .bind(token.issued_at.as_millis())
+    .bind(token.expires_at.as_millis())
+    .bind(token.version.to_string())
+    .bind(serde_json::to_string(&token.checksums).map_err(corrupt("release_checksums"))?)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn find(pool: &AnyPool, jti: &str) -> Result<Option<IssuedToken>, StoreError> {
+    let row = sqlx::query("SELECT * FROM tokens WHERE jti = $1").bind(jti).fetch_optional(pool).await?;
+    row.as_ref().map(read).transpose()
+}
+
+pub(super) async fn newest(pool: &AnyPool, node: &NodeId) -> Result<Option<IssuedToken>, StoreError> {
+    let row = sqlx::query("SELECT * FROM tokens WHERE node_id = $1 ORDER BY issued_at DESC, jti LIMIT 1")
+        .bind(node.as_str())
+        .fetch_optional(pool)
+        .await?;
+    row.as_ref().map(read).transpose()
+}
+
+pub(super) async fn is_revoked(pool: &AnyPool, jti: &str) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM tokens WHERE jti = $1 AND revoked_at IS NOT NULL")
+        .bind(jti)
+        .fetch_optional(pool)
+        .await?;
+    Ok(row.is_some())
+}
+
+fn read(row: &AnyRow) -> Result<IssuedToken, StoreError> {
+    let text = |column| row.try_get::<String, _>(column);
+    Ok(IssuedToken {
+        jti: text("jti")?,
+        node: text("node_id")?.parse().map_err(corrupt("node_id"))?,
+        sha256: text("sha256")?,
+        issued_at: time(row, "issued_at")?,
+        expires_at: time(row, "expires_at")?,
+        version: text("release_version")?.parse().map_err(corrupt("release_version"))?,
+        checksums: serde_json::from_str(&text("release_checksums")?).map_err(corrupt("release_checksums"))?,
+    })
+}

@@ -1,0 +1,20 @@
+//! The controller from outside: a real server in this process, on a free port and a folder of its own, driven over HTTP and
+//! WebSocket as users, installers, workers and NOTI drive it.
+
+#[path = "controller/harness.rs"]
+mod harness;
+#[path = "controller/peers.rs"]
+mod peers;
+
+#[path = "controller/api.rs"]
+mod api;
+#[path = "controller/delivery.rs"]
+mod delivery;
+#[path = "controller/enrolment.rs"]
+mod enrolment;
+#[path = "controller/gateway.rs"]
+mod gateway;
+#[path = "controller/restart.rs"]
+mod restart;
+#[path = "controller/scenarios.rs"]
+mod scenarios;

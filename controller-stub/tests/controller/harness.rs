@@ -1,0 +1,218 @@
+//! A controller on a folder of its own, users who ask it, and waiting for conditions.
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+use controller_stub::{
+    commands::{self, For},
+    config::Config,
+    serve::Server,
+};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) const SECRET: &str = "a secret that signs tokens in tests, long enough";
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const SERVICE_TOKEN: &str = "the service token of NOTI in tests";
+
+/// A controller that can be stopped and started again on the same folder.
+pub(crate) struct Controller {
+    pub config: Config,
+    server: Option<Server>,
+    _folder: TempDir,
+}
+
+/// Somebody with a token.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl Controller {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::new(folder.path().join("data"));
+        config.listen = ([127, 0, 0, 1], 0).into();
+        config.releases = Some(folder.path().join("releases"));
+        config.jwt_secret = Some(SECRET.into());
+        config.noti_webhook_secret = Some(WEBHOOK_SECRET.into());
+        config.noti_service_token = Some(SERVICE_TOKEN.into());
+        std::fs::create_dir_all(folder.path().join("releases/v1.0.0")).unwrap();
+        for (name, content) in [("linux-amd64", "the daemon"), ("aio-installer-linux-amd64", "the installer")]
+        {
+            std::fs::write(folder.path().join("releases/v1.0.0").join(name), content).unwrap();
+        }
+        change(&mut config);
+        let server = Server::start(config.clone()).await.unwrap();
+        Self { config, server: Some(server), _folder: folder }
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("the controller runs")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.server().url().to_owned()
+    }
+
+    pub(crate) fn gateway(&self) -> String {
+        format!("ws://{}/ws/node", self.server().address())
+    }
+
+    pub(crate) fn release(&self, name: &str) -> PathBuf {
+        self.config.releases.as_ref().unwrap().join("v1.0.0").join(name)
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown().await;
+        }
+    }
+
+    /// Starts it again, on the same address.
+    pub(crate) async fn start_again(&mut self, address: std::net::SocketAddr) {
+        self.config.listen = address;
+        self.server = Some(Server::start(self.config.clone()).await.unwrap());
+    }
+
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.server().address()
+    }
+
+    /// An owner of the organisation `org`.
+    pub(crate) async fn owner_of(&self, org: &str) -> Client {
+        self.user(org, "organization.owner").await
+    }
+
+    pub(crate) async fn user(&self, org: &str, role: &str) -> Client {
+        let whose = For { org: Some(org.parse().unwrap()), user: Some("someone".parse().unwrap()) };
+        let token = commands::user_token(&self.config, whose, vec![role.into()], 3600).await.unwrap();
+        self.bearer(&token)
+    }
+
+    pub(crate) fn bearer(&self, token: &str) -> Client {
+        Client { token: Some(token.to_owned()), ..self.nobody() }
+    }
+
+    pub(crate) fn nobody(&self) -> Client {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Client { http, base: self.url(), token: None }
+    }
+
+    /// Changes the database as no address of the API can yet.
+    pub(crate) async fn sql(&self, statement: &'static str) {
+        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
+        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        sqlx::query(statement).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+}
+
+impl Client {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        answer(self.request(Method::POST, path).json(&body)).await
+    }
+
+    /// Registers a node and says its id.
+    pub(crate) async fn add_node(&self, name: &str) -> String {
+        let (status, node) = self.post("/nodes", json!({ "name": name, "role": ["worker"] })).await;
+        assert_eq!(status, 201, "{node}");
+        node["_id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn token_of(&self, node: &str) -> String {
+        let (status, answer) = self.post(&format!("/nodes/{node}/token"), json!({})).await;
+        assert_eq!(status, 201, "{answer}");
+        answer["token"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn node(&self, id: &str) -> Value {
+        let (status, node) = self.get(&format!("/nodes/{id}")).await;
+        assert_eq!(status, 200, "{node}");
+        node
+    }
+
+    pub(crate) async fn events(&self, node: &str) -> Vec<Value> {
+        let (status, events) = self.get(&format!("/events?nodeId={node}")).await;
+        assert_eq!(status, 200, "{events}");
+        events["data"].as_array().unwrap().clone()
+    }
+
+    /// Waits until NOTI has this node's events of these types, in this order, and no others.
+    pub(crate) async fn await_events(&self, node: &str, types: &[&str]) -> Vec<Value> {
+        eventually(&format!("events {types:?}"), async || {
+            let events = self.events(node).await;
+            let seen: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+            if seen == types { Ok(events) } else { Err(format!("{seen:?}")) }
+        })
+        .await
+    }
+
+    pub(crate) async fn await_status(&self, node: &str, status: &str) -> Value {
+        eventually(&format!("status {status}"), async || {
+            let node = self.node(node).await;
+            if node["status"] == status { Ok(node) } else { Err(node.to_string()) }
+        })
+        .await
+    }
+
+    pub(crate) async fn await_connected(&self, node: &str, connected: bool) -> Value {
+        eventually(&format!("websocketConnected {connected}"), async || {
+            let node = self.node(node).await;
+            if node["websocketConnected"] == connected { Ok(node) } else { Err(node.to_string()) }
+        })
+        .await
+    }
+}
+
+/// Status and JSON body of an answer.
+pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
+    let answer = request.send().await.unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: {text:?} is not JSON")))
+}
+
+/// Asserts that an answer is an error in AIWM's form, with this status and code, and says its message.
+pub(crate) fn refusal((status, body): (StatusCode, Value), expected: u16, code: &str) -> String {
+    assert_eq!((status.as_u16(), body["code"].as_str()), (expected, Some(code)), "{body}");
+    assert_eq!(body["statusCode"], expected, "{body}");
+    assert_eq!(body["error"], status.canonical_reason().unwrap(), "{body}");
+    body["message"].as_str().unwrap().to_owned()
+}
+
+/// Waits for a condition, and says what was seen last when it does not come about.
+pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) if tokio::time::Instant::now() > deadline => {
+                panic!("{what} did not come about; last: {seen}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Whom the controller talks to, scripted: a worker on its socket, and a NOTI that answers as it is told.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A worker's end of the socket.
+pub(crate) struct Worker {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    pub node: String,
+}
+
+/// Dials as a worker does, with what the test wants to be different.
+pub(crate) async fn dial(
+    url: &str,
+    token: Option<&str>,
+    protocol: Option<&str>,
+) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Error> {
+    let mut request = url.into_client_request().unwrap();
+    if let Some(token) = token {
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        request.headers_mut().insert("authorization", bearer);
+    }
+    if let Some(protocol) = protocol {
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    }
+    connect_async(request).await.map(|(socket, _)| socket)
+}
+
+impl Worker {
+    /// Connects and takes the greeting.
+    pub(crate) async fn connect(url: &str, node: &str, token: &str) -> Self {
+        let socket = dial(url, Some(token), Some("aio.node.v1")).await.unwrap();
+        let mut worker = Self { socket, node: node.to_owned() };
+        let ack = worker.receive("connection_ack").await;
+        assert_eq!(ack["nodeId"], node, "{ack}");
+        worker
+    }
+
+    /// Connects and registers.
+    pub(crate) async fn welcomed(url: &str, node: &str, token: &str) -> Self {
+        let mut worker = Self::connect(url, node, token).await;
+        worker.register().await;
+        worker.receive("register.ack").await;
+        worker
+    }
+
+    pub(crate) async fn send_text(&mut self, text: impl Into<String>) {
+        self.socket.send(Message::text(text.into())).await.unwrap();
+    }
+
+    pub(crate) async fn send(&mut self, kind: &str, mut data: Value) {
+        if data.get("nodeId").is_none() {
+            data["nodeId"] = json!(self.node);
+        }
+        let frame = json!({"type": kind, "messageId": uuid::Uuid::new_v4(), "timestamp": "2025-12-11T12:00:00.000Z", "data": data});
+        self.send_text(frame.to_string()).await;
+    }
+
+    pub(crate) async fn register(&mut self) {
+        let gpu =
+            json!([{"deviceId": "0", "model": "NVIDIA A100-SXM4-80GB", "memoryTotal": 85_899_345_920_u64}]);
+        let info = json!({
+            "os": {"name": "Ubuntu", "version": "22.04", "kernel": "5.15.0", "hostname": "gpu-worker-01"},
+            "architecture": "x86_64",
+            "hardware": {"cpu": {"model": "EPYC", "cores": 64, "threads": 128}, "memory": {"total": 1_099_511_627_776_u64},
+                "disk": [], "network": [], "gpu": gpu, "gpuDriver": {"state": "ok", "version": "550.54"}}});
+        let data = json!({"instanceId": uuid::Uuid::new_v4(), "bootId": "boot", "daemonVersion": "1.0.0", "capabilities": [],
+            "systemInfo": info});
+        self.send("node.register", data).await;
+    }
+
+    pub(crate) async fn heartbeat(&mut self, seq: u64) {
+        let data = json!({"seq": seq, "status": "online", "uptimeSeconds": 5, "cpuUsage": 1.5, "ramUsage": 2.5,
+            "activeDeployments": 0, "gpuStatus": [], "health": {"state": "ok"}});
+        self.send("telemetry.heartbeat", data).await;
+    }
+
+    /// Sends a ping and waits for its pong: everything before it has then been handled. Says which messages came before it.
+    pub(crate) async fn ping(&mut self) -> Vec<Value> {
+        let payload = uuid::Uuid::new_v4().as_bytes().to_vec();
+        self.socket.send(Message::Ping(payload.clone().into())).await.unwrap();
+        let mut before = Vec::new();
+        loop {
+            match self.next().await {
+                Message::Pong(answer) if answer[..] == payload[..] => return before,
+                Message::Text(text) => before.push(serde_json::from_str(&text).unwrap()),
+                Message::Ping(_) => {}
+                other => panic!("{other:?} instead of a pong"),
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Message {
+        timeout(PATIENCE, self.socket.next()).await.expect("a frame in time").expect("a frame").unwrap()
+    }
+
+    /// The next message, which must be of this type.
+    pub(crate) async fn receive(&mut self, kind: &str) -> Value {
+        loop {
+            match self.next().await {
+                Message::Text(text) => {
+                    let message: Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(message["type"], kind, "{message}");
+                    return message;
+                }
+                Message::Ping(_) => {}
+                other => panic!("{other:?} instead of {kind}"),
+            }
+        }
+    }
+
+    /// The code that the controller closes with; messages before it do not count.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        loop {
+            match self.next().await {
+                Message::Close(Some(frame)) => return frame.code.into(),
+                Message::Close(None) => panic!("closed without a code"),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) async fn send_raw(&mut self, message: Message) -> Result<(), Error> {
+        self.socket.send(message).await
+    }
+}
+
+/// A NOTI that answers each post with the next status of a script, and with 202 when the script is over.
+pub(crate) struct FakeNoti {
+    pub address: SocketAddr,
+    state: Arc<Mutex<Posts>>,
+}
+
+#[derive(Default)]
+struct Posts {
+    script: VecDeque<StatusCode>,
+    posts: Vec<Post>,
+}
+
+/// What was posted.
+#[derive(Debug, Clone)]
+pub(crate) struct Post {
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// How it was answered.
+    pub status: StatusCode,
+}
+
+impl Post {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no header {name}")).to_str().unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+impl FakeNoti {
+    pub(crate) async fn start(script: &[u16]) -> Self {
+        let script = script.iter().map(|status| StatusCode::from_u16(*status).unwrap()).collect();
+        let state = Arc::new(Mutex::new(Posts { script, posts: Vec::new() }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let kept = state.clone();
+        let handler = move |headers: HeaderMap, body: Bytes| async move {
+            let mut state = kept.lock().unwrap();
+            let status = state.script.pop_front().unwrap_or(StatusCode::ACCEPTED);
+            state.posts.push(Post { headers, body, status });
+            (status, [("location", "http://127.0.0.1:1/elsewhere")])
+        };
+        let router = Router::new().route("/noti/events", post(handler));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, state }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/noti", self.address)
+    }
+
+    pub(crate) fn posts(&self) -> Vec<Post> {
+        self.state.lock().unwrap().posts.clone()
+    }
+}
