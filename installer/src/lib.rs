@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Puts aio-worker on a machine, or leaves the machine as it was: observe → plan → journal → apply, and undo on any failure.
+//! Install, upgrade and rollback are one code path. Decides nothing about the daemon, which it only starts and asks how it is.
+//!
+//! `install` is the flow, `plan` the decision, `step/` one file per thing that is done, `journal` and `undo` what makes it a
+//! transaction.
+
+mod accounts;
+mod apply;
+mod online;
+pub mod cli;
+mod config_text;
+pub mod console;
+mod controller;
+mod download;
+mod failure;
+mod http;
+pub mod install;
+mod journal;
+mod lock;
+mod observe;
+mod plan;
+mod present;
+mod report;
+mod step;
+mod token;
+mod undo;
+mod verify;
+
+pub use accounts::{Accounts, Ran, SystemAccounts};
+pub use apply::{Checkpoint, Point, Uneventful};
+pub use failure::Failure;
+pub use step::STEPS;
+pub use token::NodeToken;

@@ -1,0 +1,200 @@
+//! The command line of an installation, for `aio-installer` and `aio-worker install` alike: arguments, environment, signals, exit status.
+//! What happens between is `install`'s business, how it looks `present`'s.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aio_host::{layout::Layout, systemd::Systemd};
+use aio_protocol::{error_code::ErrorCode, ids::NodeId, release::Platform};
+use clap::{Args, builder::BoolishValueParser};
+use secrecy::SecretString;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use crate::{
+    failure::Failure,
+    present::{Output, print_failure},
+};
+use crate::{
+    accounts::SystemAccounts,
+    apply::Uneventful,
+    console::Console,
+    install::{Host, Interrupt, Outcome, Request, Settings, Surroundings, install},
+    present::print_outcome,
+    token::{self, NodeToken},
+};
+
+/// Installs the worker on this machine, or brings it to the version that the controller asks for.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXIT_STATUS)]
+pub struct InstallArgs {
+    /// The node token. Other users of this machine may see arguments: prefer --token-file or AIO_NODE_TOKEN
+    #[arg(long, value_name = "JWT", conflicts_with = "token_file", value_parser = |text: &str| Ok::<_, String>(SecretString::from(text)))]
+    token: Option<SecretString>,
+
+    /// A file that holds the node token; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// The node that the token must be for
+    #[arg(long, value_name = "ID", env = "AIO_NODE_ID")]
+    node_id: Option<NodeId>,
+
+    /// The controller's WebSocket endpoint, instead of the one in the token
+    #[arg(long, value_name = "URL", env = "AIO_CONTROLLER_ENDPOINT")]
+    controller_endpoint: Option<String>,
+
+    /// Allow plain http and ws to other machines: for labs
+    #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
+    insecure_http: bool,
+
+    /// How long the worker may take to be online
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    timeout: Duration,
+
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const EXIT_STATUS: &str = "\
+The token may also come from the environment: AIO_NODE_TOKEN.
+
+Exit status: 0 done; 1 try again later; 2 usage; 65 the release is not what was published; 69 this machine or the release \
+server lacks something; 70 the service or the program failed; 73 no room, or read-only; 74 a file could not be read or \
+written; 75 another installation is running; 77 not root; 78 token or configuration; 130 interrupted. On any of them but 0 \
+the machine is as it was.";
+
+/// Runs an installation and prints what came of it.
+pub async fn run(args: InstallArgs, output: Output) -> ExitCode {
+    let began = Instant::now();
+    match attempt(args, began).await {
+        Ok(outcome) => {
+            print_outcome(&outcome, output);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            print_failure(&failure, output);
+            failure.code.exit_status().into()
+        }
+    }
+}
+
+async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> {
+    // From here on a signal undoes, and never kills in mid-work.
+    let interrupt = interrupted()?;
+    let variable = std::env::var(token::VARIABLE).ok();
+    let text = token::obtain(args.token.as_ref(), args.token_file.as_deref(), variable, std::io::stdin())?;
+    let token = NodeToken::parse(&text, SystemTime::now().into())?;
+    check_node(&token, args.node_id.as_ref())?;
+    let platform = check_machine(rustix::process::geteuid().is_root())?;
+    let host = Host {
+        layout: Layout::default(),
+        systemd: Systemd::connect().await?,
+        accounts: Box::new(SystemAccounts),
+        platform,
+    };
+    let request = Request {
+        token,
+        settings: Settings {
+            insecure_http: args.insecure_http,
+            controller_endpoint: args.controller_endpoint.filter(|endpoint| !endpoint.is_empty()),
+        },
+        patience: args.timeout,
+        stall_timeout: None,
+        dry_run: args.dry_run,
+        began,
+    };
+    let console = Console::of_this_process();
+    install(&host, &request, Surroundings { console: &console, checkpoint: &Uneventful, interrupt }).await
+}
+
+fn check_node(token: &NodeToken, wanted: Option<&NodeId>) -> Result<(), Failure> {
+    let node = &token.claims().sub;
+    match wanted {
+        Some(wanted) if wanted != node => {
+            let message = format!("the token is for node {node}, and AIO_NODE_ID or --node-id says {wanted}");
+            Err(Failure::new(ErrorCode::TokenForeign, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_machine(root: bool) -> Result<Platform, Failure> {
+    let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
+    let platform = Platform::of_architecture(architecture).filter(|_| os == "linux").ok_or_else(|| {
+        let message = format!("this machine runs {os} on {architecture}, for which there is no release");
+        Failure::new(ErrorCode::PlatformUnsupported, message)
+    })?;
+    if root { Ok(platform) } else { Err(Failure::new(ErrorCode::NotRoot, "an installation needs root")) }
+}
+
+fn interrupted() -> Result<Interrupt<'static>, Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| Failure::new(ErrorCode::Internal, format!("could not listen to signals: {error}")))
+    };
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    Ok(Box::pin(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = hangup.recv() => "SIGHUP",
+        }
+    }))
+}
+
+/// `90`, `90s`, `2m`, `1h` or `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("say it as 90s, 2m or 1h".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "say it as 90s, 2m or 1h".to_owned())?;
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        install: InstallArgs,
+    }
+
+    #[test]
+    fn the_arguments_are_sound_and_never_show_the_token() {
+        use clap::CommandFactory;
+        Command::command().debug_assert();
+        let args = Command::parse_from(["x", "--token", "secret.in.argv", "--timeout", "2m"]).install;
+        assert_eq!(args.timeout, Duration::from_secs(120));
+        assert!(!format!("{args:?}").contains("secret"), "{args:?}");
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        for text in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999h", "9999999999999999999"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_root_is_told_so() {
+        assert_eq!(check_machine(false).unwrap_err().code, ErrorCode::NotRoot);
+        assert!(check_machine(true).is_ok());
+    }
+}

@@ -1,0 +1,106 @@
+//! Why a command ends without success: a code of the catalogue, one sentence on what was tried on what, and details for programs.
+//! Turns the errors of lower layers into codes, each in one place. How a failure looks to people is `present`'s business.
+
+use std::path::Path;
+
+use aio_host::{files::FileError, systemd::SystemdError};
+use aio_protocol::{error_code::ErrorCode, event::ErrorReport};
+use serde_json::{Map, Value};
+
+/// A failure that a user sees. Never holds a secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// The stable code: exit status and cure follow from it.
+    pub code: ErrorCode,
+    /// One sentence: what was tried, on what, and what came of it.
+    pub message: String,
+    /// What is worth knowing beside, by name.
+    pub details: Map<String, Value>,
+}
+
+impl Failure {
+    /// A failure without details.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: Map::new() }
+    }
+
+    /// The same with one detail more.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// As reports to the controller carry it.
+    pub(crate) fn to_report(&self) -> ErrorReport {
+        ErrorReport {
+            code: self.code.as_str().to_owned(),
+            message: self.message.clone(),
+            details: self.details.clone(),
+        }
+    }
+
+    /// A system call on `path` that failed: `tried` says what for, e.g. `write`.
+    pub(crate) fn io(tried: &str, path: &Path, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let code = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
+            ErrorKind::ReadOnlyFilesystem => ErrorCode::TargetReadOnly,
+            _ => ErrorCode::FileFailed,
+        };
+        Self::new(code, format!("could not {tried} {}: {error}", path.display()))
+            .with("path", path.display().to_string())
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let code = if error.is_disk_full() {
+            ErrorCode::DiskFull
+        } else if error.is_read_only() {
+            ErrorCode::TargetReadOnly
+        } else {
+            ErrorCode::FileFailed
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+impl From<SystemdError> for Failure {
+    fn from(error: SystemdError) -> Self {
+        let message = chain(&error);
+        match error {
+            SystemdError::NotBooted => Self::new(ErrorCode::SystemdMissing, message),
+            SystemdError::Unreachable(_) => Self::new(ErrorCode::DbusUnreachable, message),
+            SystemdError::Refused { name, .. } => {
+                let code = if name.ends_with(".UnitMasked") {
+                    ErrorCode::UnitMasked
+                } else {
+                    ErrorCode::ServiceFailed
+                };
+                Self::new(code, message).with("dbusError", name)
+            }
+            SystemdError::JobFailed { result, .. } => {
+                Self::new(ErrorCode::ServiceFailed, message).with("jobResult", result)
+            }
+            SystemdError::JobTimeout { .. } => {
+                Self::new(ErrorCode::ServiceFailed, message).with("jobResult", "timeout")
+            }
+        }
+    }
+}
+
+/// An error and what it came from, in one sentence. Sources that say nothing new are left out.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = inner.source();
+    }
+    text
+}

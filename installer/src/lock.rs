@@ -1,0 +1,77 @@
+//! One installation at a time: an advisory lock on the installer's own folder, which only root can open. The kernel drops it with the
+//! process, so a killed installation blocks nobody.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use aio_host::files;
+use aio_protocol::error_code::ErrorCode;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::failure::Failure;
+
+/// The installer's folder is private: it holds copies of what was replaced.
+const MODE: u32 = 0o700;
+
+/// The lock. It ends with this value, or with the process.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _folder: File,
+}
+
+impl Lock {
+    /// Takes the lock on `dir`, which is made if it is not there.
+    pub(crate) fn take(dir: &Path) -> Result<Self, Failure> {
+        loop {
+            files::create_dir(dir, MODE)?;
+            let folder = match File::open(dir) {
+                Ok(folder) => folder,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Failure::io("open", dir, &error)),
+            };
+            match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let message = format!("another installation holds {}", dir.display());
+                    return Err(Failure::new(ErrorCode::InstallLocked, message));
+                }
+                Err(error) => return Err(Failure::io("lock", dir, &error.into())),
+            }
+            // Whoever held it before may have removed the folder between our two calls; then ours is nobody's.
+            if is_still(dir, &folder) {
+                return Ok(Self { _folder: folder });
+            }
+        }
+    }
+
+    /// Gives the lock back, and takes the folder away unless something is in it.
+    pub(crate) fn release(self, dir: &Path) -> Result<(), Failure> {
+        files::remove_dir_if_empty(dir)?;
+        Ok(())
+    }
+}
+
+fn is_still(dir: &Path, folder: &File) -> bool {
+    let (Ok(named), Ok(held)) = (fs::metadata(dir), folder.metadata()) else { return false };
+    (named.dev(), named.ino()) == (held.dev(), held.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_installation_is_refused_until_the_first_has_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("aio-installer");
+        let first = Lock::take(&dir).unwrap();
+        assert_eq!(Lock::take(&dir).unwrap_err().code, ErrorCode::InstallLocked);
+        first.release(&dir).unwrap();
+        assert!(!dir.exists(), "an empty folder does not stay");
+        drop(Lock::take(&dir).unwrap());
+        assert!(Lock::take(&dir).is_ok(), "a process that died holds nothing");
+    }
+}

@@ -1,0 +1,181 @@
+//! Decides which steps bring a machine from what it is to what it must be: a pure function. Where a machine must not be changed it
+//! refuses, before anything is; on a machine that is right already it plans nothing.
+
+use std::{path::Path, time::Duration};
+
+use aio_host::layout::Layout;
+use aio_protocol::{claims::NodeClaims, error_code::ErrorCode};
+use reqwest::Url;
+use secrecy::ExposeSecret;
+
+use crate::{
+    config_text::{self, Settings},
+    failure::Failure,
+    observe::{Entry, Observed},
+    step::{self, Step},
+    token::NodeToken,
+    undo::not_a_file,
+    verify::Promise,
+};
+
+/// The daemon's file in a release's folder.
+pub(crate) const BINARY: &str = "aio-worker";
+
+/// What the machine must be.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) token: &'a NodeToken,
+    pub(crate) settings: &'a Settings,
+    pub(crate) promise: Promise,
+    /// Where the release is.
+    pub(crate) url: Url,
+    /// How long the worker may take to be online.
+    pub(crate) patience: Duration,
+}
+
+/// The steps from `observed` to `target`, in their order.
+pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
+    refuse_masked(observed)?;
+    refuse_other_identity(observed, target)?;
+    let places = [
+        (&observed.config, layout.config()),
+        (&observed.token, layout.token()),
+        (&observed.unit, layout.unit()),
+        (&observed.declaration, layout.sysusers()),
+        (&observed.current, layout.current()),
+        (&observed.command, layout.command()),
+    ];
+    if let Some((_, path)) = places.iter().find(|(entry, _)| **entry == Entry::Other) {
+        return Err(not_a_file(path));
+    }
+    let steps = needed(observed, target, layout)?;
+    if !steps.is_empty() {
+        refuse_read_only(observed)?;
+        refuse_full(observed, target, layout, &steps)?;
+    }
+    Ok(steps)
+}
+
+fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
+    let mut steps: Vec<Step> = Vec::new();
+    let version = &target.promise.version;
+    let binary = layout.release(version).join(BINARY);
+    if observed.placed.as_ref() != Some(&target.promise.checksum) {
+        let into = layout.releases().join(format!(".fetch-{version}"));
+        let (url, promise) = (target.url.clone(), target.promise.clone());
+        steps.push(step::FetchRelease { url, promise, into: into.clone() }.into());
+        steps.push(step::PlaceRelease { fetched: into, to: binary }.into());
+    }
+    let fetched = steps.len();
+    if !observed.declaration.is_file(step::DECLARATION.as_bytes(), 0o644) {
+        steps.push(step::DeclareUser { path: layout.sysusers() }.into());
+    }
+    if !observed.user {
+        steps.push(step::CreateUser { declaration: layout.sysusers() }.into());
+    }
+    let user_steps = steps.len() - fetched;
+
+    if let Some(step) = config(observed, target, layout)? {
+        steps.push(step.into());
+    }
+    let token = target.token.secret();
+    if !observed.token.is_file(token.expose_secret().as_bytes(), step::TOKEN_MODE) {
+        steps.push(step::WriteToken { path: layout.token(), token: token.clone() }.into());
+    }
+    let unit_changes = !observed.unit.is_file(step::UNIT_TEXT.as_bytes(), 0o644);
+    if unit_changes {
+        steps.push(step::WriteUnit { path: layout.unit() }.into());
+    }
+    if !observed.current.is_link(Path::new(&version.to_string())) {
+        steps.push(step::SwitchRelease { link: layout.current(), version: version.clone() }.into());
+    }
+    // Whatever is new so far a running worker must read, its user's declaration excepted.
+    let worker_changes = steps.len() > user_steps;
+
+    let target_of_command = layout.current().join(BINARY);
+    if !observed.command.is_link(&target_of_command) {
+        steps.push(step::LinkCommand { link: layout.command(), target: target_of_command }.into());
+    }
+    if unit_changes {
+        steps.push(step::ReloadManager.into());
+    }
+    if observed.service.file_state != "enabled" {
+        steps.push(step::EnableUnit.into());
+    }
+    let running = matches!(observed.service.active_state.as_str(), "active" | "activating" | "reloading");
+    if worker_changes || !running {
+        steps.push(step::StartUnit { running }.into());
+    }
+    if !steps.is_empty() {
+        let node = target.token.claims().sub.clone();
+        steps.push(step::AwaitOnline { node, patience: target.patience }.into());
+    }
+    Ok(steps)
+}
+
+fn config(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Option<step::WriteConfig>, Failure> {
+    let path = layout.config();
+    let (existing, mode) = match &observed.config {
+        Entry::File { bytes, mode } => {
+            let text = std::str::from_utf8(bytes).map_err(|error| {
+                let message = format!("{} is not a valid configuration: {error}", path.display());
+                Failure::new(ErrorCode::ConfigInvalid, message).with("path", path.display().to_string())
+            })?;
+            (Some(text), *mode)
+        }
+        _ => (None, step::CONFIG_MODE),
+    };
+    let text = config_text::desired(&path, existing, target.settings)?;
+    Ok((existing != Some(text.as_str())).then_some(step::WriteConfig { path, text, mode }))
+}
+
+fn refuse_masked(observed: &Observed) -> Result<(), Failure> {
+    let masked = observed.service.load_state == "masked"
+        || observed.service.file_state.starts_with("masked")
+        || observed.unit.is_link(Path::new("/dev/null"));
+    if masked {
+        return Err(Failure::new(ErrorCode::UnitMasked, "aio-worker.service is masked, so it cannot be started"));
+    }
+    Ok(())
+}
+
+fn refuse_other_identity(observed: &Observed, target: &Target<'_>) -> Result<(), Failure> {
+    let Entry::File { bytes, .. } = &observed.token else { return Ok(()) };
+    // What is no token names no other node, and is replaced.
+    let Some(present) = std::str::from_utf8(bytes).ok().and_then(|text| NodeClaims::read_unverified(text).ok()) else {
+        return Ok(());
+    };
+    let wanted = &target.token.claims().sub;
+    if present.sub == *wanted {
+        return Ok(());
+    }
+    let message = format!("this machine is installed as node {}, and the token is for node {wanted}", present.sub);
+    Err(Failure::new(ErrorCode::IdentityConflict, message)
+        .with("installed", present.sub.as_str())
+        .with("requested", wanted.as_str()))
+}
+
+fn refuse_read_only(observed: &Observed) -> Result<(), Failure> {
+    let Some(first) = observed.read_only.first() else { return Ok(()) };
+    let all: Vec<_> = observed.read_only.iter().map(|dir| dir.display().to_string()).collect();
+    let message = format!("{} is on a read-only file system", first.display());
+    Err(Failure::new(ErrorCode::TargetReadOnly, message).with("paths", all))
+}
+
+/// Twice the release: the download, and room to spare for logs and state.
+fn refuse_full(observed: &Observed, target: &Target<'_>, layout: &Layout, steps: &[Step]) -> Result<(), Failure> {
+    let needed = target.promise.size.saturating_mul(2);
+    let fetches = steps.iter().any(|step| matches!(step, Step::FetchRelease(_)));
+    if !fetches || observed.room >= needed {
+        return Ok(());
+    }
+    let path = layout.releases().display().to_string();
+    let message = format!("{path} needs {needed} free bytes, and there are {}", observed.room);
+    Err(Failure::new(ErrorCode::DiskFull, message)
+        .with("path", path)
+        .with("needed", needed)
+        .with("available", observed.room))
+}
+
+#[cfg(test)]
+mod tests;

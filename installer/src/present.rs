@@ -1,0 +1,200 @@
+//! How results and failures look: text for people, one JSON object for programs. Results go to standard output, failures as text to
+//! standard error. Decides no outcome.
+
+use aio_protocol::{inventory::GpuDriverState, snapshot::WorkerSnapshot};
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use crate::{
+    apply::Timing,
+    failure::Failure,
+    install::{Outcome, OutcomeKind, Planned},
+};
+
+/// How a command answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object on standard output.
+    Json,
+}
+
+/// Prints a failure: as text to standard error, as JSON to standard output.
+pub fn print_failure(failure: &Failure, output: Output) {
+    match output {
+        Output::Text => eprintln!("{}", failure_text(failure)),
+        Output::Json => println!("{}", failure_json(failure)),
+    }
+}
+
+/// Prints what came of an installation.
+pub(crate) fn print_outcome(outcome: &Outcome, output: Output) {
+    match output {
+        Output::Text => println!("{}", outcome_text(outcome)),
+        Output::Json => println!("{}", outcome_json(outcome)),
+    }
+    if let (OutcomeKind::Installed { warnings, .. }, Output::Text) = (&outcome.kind, output) {
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+        }
+    }
+}
+
+fn failure_text(failure: &Failure) -> String {
+    let mut text = format!("error[{}]: {}\n  cure: {}", failure.code, failure.message, failure.code.cure());
+    if let Some(Value::String(trouble)) = failure.details.get("reportFailed") {
+        text.push_str(&format!("\n  note: the controller does not know of this: {trouble}"));
+    }
+    text
+}
+
+fn failure_json(failure: &Failure) -> Value {
+    let mut error = json!({
+        "code": failure.code.as_str(),
+        "message": failure.message,
+        "cure": failure.code.cure(),
+    });
+    if !failure.details.is_empty() {
+        error["details"] = failure.details.clone().into();
+    }
+    json!({ "error": error })
+}
+
+fn outcome_text(outcome: &Outcome) -> String {
+    let Outcome { node_id, node_name, version, .. } = outcome;
+    let node = format!("{node_name} ({node_id})");
+    match &outcome.kind {
+        OutcomeKind::Planned { steps, cut_off } => {
+            let mut text = match steps.len() {
+                0 => format!("nothing to do: aio-worker {version} is installed as {node}"),
+                _ => format!("to install aio-worker {version} as {node}:"),
+            };
+            if *cut_off {
+                text.push_str("\n  first: undo an earlier installation that was cut off");
+            }
+            for (index, Planned { step, summary }) in steps.iter().enumerate() {
+                text.push_str(&format!("\n  {:2}. {step}: {summary}", index + 1));
+            }
+            text
+        }
+        OutcomeKind::AlreadyInstalled { worker } => {
+            format!("already installed: aio-worker {version} is online as {node}{}", gpus_text(worker))
+        }
+        OutcomeKind::Installed { worker, .. } => {
+            let seconds = outcome.took.as_secs_f64();
+            format!("aio-worker {version} is online as {node} after {seconds:.1} s{}", gpus_text(worker))
+        }
+    }
+}
+
+fn gpus_text(worker: &WorkerSnapshot) -> String {
+    let lines = worker.gpus.iter().map(|gpu| {
+        let memory = gpu.memory_total.map(|bytes| format!(", {} GiB", bytes >> 30)).unwrap_or_default();
+        format!("\n  GPU {}: {}{memory}", gpu.device_id, gpu.model)
+    });
+    if worker.gpus.is_empty() { format!("\n  no GPU: {}", why_no_gpu(worker)) } else { lines.collect() }
+}
+
+fn why_no_gpu(worker: &WorkerSnapshot) -> String {
+    match &worker.gpu_driver {
+        None => "the driver was not asked yet".to_owned(),
+        Some(driver) => driver.reason.clone().unwrap_or_else(|| {
+            let why = match driver.state {
+                GpuDriverState::Ok => "the driver reports none",
+                GpuDriverState::Absent => "there is no NVIDIA driver",
+                GpuDriverState::Unknown => "the driver does not answer",
+            };
+            why.to_owned()
+        }),
+    }
+}
+
+fn outcome_json(outcome: &Outcome) -> Value {
+    let mut object = json!({
+        "node": { "id": outcome.node_id, "name": outcome.node_name },
+        "version": outcome.version,
+        "seconds": seconds(outcome.took),
+    });
+    match &outcome.kind {
+        OutcomeKind::Planned { steps, cut_off } => {
+            let steps: Vec<_> =
+                steps.iter().map(|Planned { step, summary }| json!({ "step": step, "summary": summary })).collect();
+            object["outcome"] = "planned".into();
+            object["steps"] = steps.into();
+            object["undoFirst"] = (*cut_off).into();
+        }
+        OutcomeKind::AlreadyInstalled { worker } => {
+            object["outcome"] = "already_installed".into();
+            object["steps"] = json!([]);
+            describe_worker(&mut object, worker);
+        }
+        OutcomeKind::Installed { worker, timings, warnings } => {
+            let steps: Vec<_> = timings
+                .iter()
+                .map(|Timing { step, took }| json!({ "step": step, "seconds": seconds(*took) }))
+                .collect();
+            object["outcome"] = "installed".into();
+            object["steps"] = steps.into();
+            object["warnings"] = warnings.clone().into();
+            describe_worker(&mut object, worker);
+        }
+    }
+    object
+}
+
+fn describe_worker(object: &mut Value, worker: &WorkerSnapshot) {
+    object["gpus"] = json!(worker.gpus);
+    object["gpuDriver"] = json!(worker.gpu_driver);
+    object["controller"] = json!(worker.controller);
+}
+
+/// Milliseconds are enough for people and programs.
+fn seconds(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aio_protocol::error_code::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_names_code_message_and_cure() {
+        let failure = Failure::new(ErrorCode::NotRoot, "installing needs root").with("uid", 1000);
+        assert_eq!(
+            failure_text(&failure),
+            "error[NOT_ROOT]: installing needs root\n  cure: Run it again with sudo."
+        );
+        let expected = json!({ "error": {
+            "code": "NOT_ROOT", "message": "installing needs root", "cure": "Run it again with sudo.",
+            "details": { "uid": 1000 },
+        }});
+        assert_eq!(failure_json(&failure), expected);
+    }
+
+    #[test]
+    fn a_plan_is_a_numbered_list() {
+        let kind = OutcomeKind::Planned {
+            steps: vec![Planned { step: "write_unit", summary: "write /unit".to_owned() }],
+            cut_off: true,
+        };
+        let outcome = Outcome {
+            node_id: "69396100cd71623c7bbfbfee".parse().unwrap(),
+            node_name: "gpu-01".to_owned(),
+            version: "v1.0.0".parse().unwrap(),
+            kind,
+            took: Duration::from_millis(1234),
+        };
+        assert_eq!(
+            outcome_text(&outcome),
+            "to install aio-worker v1.0.0 as gpu-01 (69396100cd71623c7bbfbfee):\n  \
+             first: undo an earlier installation that was cut off\n   1. write_unit: write /unit"
+        );
+        assert_eq!(outcome_json(&outcome)["seconds"], 1.234);
+    }
+}

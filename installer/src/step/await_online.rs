@@ -1,0 +1,34 @@
+//! Waits until the controller has acknowledged a heartbeat of the worker: the proof that all before was right. Changes nothing.
+
+use std::time::Duration;
+
+use aio_host::systemd::ServiceManager;
+use aio_protocol::ids::NodeId;
+
+use super::Action;
+use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct AwaitOnline {
+    pub(crate) node: NodeId,
+    pub(crate) patience: Duration,
+}
+
+impl Action for AwaitOnline {
+    const NAME: &'static str = "await_online";
+
+    fn summary(&self) -> String {
+        "wait until the controller has acknowledged a heartbeat".to_owned()
+    }
+
+    fn way_back<S>(&self, _: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
+        Ok(Vec::new())
+    }
+
+    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+        let snapshot = crate::online::settled(work.host, &self.node, self.patience).await?;
+        work.online.replace(Some(snapshot));
+        Ok(())
+    }
+}

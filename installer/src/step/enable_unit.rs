@@ -1,0 +1,31 @@
+//! Makes the service start at boot. Planned only where it does not.
+
+use aio_host::{layout::UNIT, systemd::ServiceManager};
+
+use super::Action;
+use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct EnableUnit;
+
+/// Where systemd links the unit, after its `WantedBy=`, beside the unit file.
+const WANTS: &str = "multi-user.target.wants";
+
+impl Action for EnableUnit {
+    const NAME: &'static str = "enable_unit";
+
+    fn summary(&self) -> String {
+        format!("start {UNIT} at boot")
+    }
+
+    fn way_back<S>(&self, host: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
+        let mut undo = vec![Undo::DisableUnit { unit: UNIT.to_owned() }];
+        undo.extend(Undo::of_dirs(&host.layout.unit().with_file_name(WANTS)));
+        Ok(undo)
+    }
+
+    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+        Ok(work.host.systemd.enable(UNIT).await?)
+    }
+}

@@ -1,0 +1,34 @@
+//! Puts the command on everybody's path: a link through `current`, so that an upgrade need not touch it.
+
+use std::path::PathBuf;
+
+use aio_host::{files, systemd::ServiceManager};
+
+use super::Action;
+use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct LinkCommand {
+    pub(crate) link: PathBuf,
+    pub(crate) target: PathBuf,
+}
+
+impl Action for LinkCommand {
+    const NAME: &'static str = "link_command";
+
+    fn summary(&self) -> String {
+        format!("link {} to {}", self.link.display(), self.target.display())
+    }
+
+    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+        Undo::of_file_and_dirs(&self.link, journal)
+    }
+
+    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+        if let Some(parent) = self.link.parent() {
+            files::create_dir(parent, 0o755)?;
+        }
+        Ok(files::replace_link(&self.link, &self.target)?)
+    }
+}

@@ -1,0 +1,49 @@
+//! Gives a verified release file its mode and its final place in the folder of its version.
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
+
+use aio_host::{files, systemd::ServiceManager};
+
+use super::Action;
+use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct PlaceRelease {
+    pub(crate) fetched: PathBuf,
+    pub(crate) to: PathBuf,
+}
+
+/// Everybody may run the command; only root may change it.
+pub(crate) const MODE: u32 = 0o755;
+
+impl Action for PlaceRelease {
+    const NAME: &'static str = "place_release";
+
+    fn summary(&self) -> String {
+        format!("put the release in {}", self.to.display())
+    }
+
+    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+        Undo::of_file_and_dirs(&self.to, journal)
+    }
+
+    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+        let failed = |error| Failure::io("put in place", &self.to, &error);
+        if let Some(parent) = self.to.parent() {
+            files::create_dir(parent, 0o755)?;
+        }
+        let file = File::open(&self.fetched).map_err(failed)?;
+        file.set_permissions(Permissions::from_mode(MODE)).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&self.fetched, &self.to).map_err(failed)?;
+        for dir in [self.to.parent(), self.fetched.parent()].into_iter().flatten() {
+            files::sync_dir(dir)?;
+        }
+        Ok(())
+    }
+}

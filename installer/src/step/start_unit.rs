@@ -1,0 +1,75 @@
+//! Starts the service, or restarts it so that it reads what is new, and waits until it says that it is ready.
+
+use aio_host::{
+    layout::UNIT,
+    systemd::{ServiceManager, SystemdError},
+};
+use aio_protocol::error_code::ErrorCode;
+
+use super::Action;
+use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct StartUnit {
+    /// Whether the service runs already.
+    pub(crate) running: bool,
+}
+
+impl Action for StartUnit {
+    const NAME: &'static str = "start_unit";
+
+    fn summary(&self) -> String {
+        format!("{} {UNIT}", if self.running { "restart" } else { "start" })
+    }
+
+    fn way_back<S>(&self, host: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
+        let unit = UNIT.to_owned();
+        if self.running {
+            return Ok(vec![Undo::RestartUnit { unit }]);
+        }
+        let mut undo = vec![Undo::StopUnit { unit }];
+        let state = host.layout.state_dir();
+        if state.symlink_metadata().is_err() {
+            undo.push(Undo::RemoveTree { path: state });
+        }
+        Ok(undo)
+    }
+
+    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+        let systemd = &work.host.systemd;
+        let ran = if self.running { systemd.restart(UNIT).await } else { systemd.start(UNIT).await };
+        match ran {
+            Ok(()) => Ok(()),
+            Err(error @ (SystemdError::JobFailed { .. } | SystemdError::JobTimeout { .. })) => {
+                Err(explain(systemd, error).await)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What systemd knows of the service's end, beside the job's.
+async fn explain<S: ServiceManager>(systemd: &S, error: SystemdError) -> Failure {
+    let failure = Failure::from(error);
+    match systemd.unit(UNIT).await {
+        Ok(unit) => describe(failure, &unit),
+        Err(_) => failure,
+    }
+}
+
+/// `failure` with how the service ended.
+pub(crate) fn describe(failure: Failure, unit: &aio_host::systemd::UnitState) -> Failure {
+    let mut message = failure.message;
+    if !unit.result.is_empty() {
+        message.push_str(&format!("; the service ended with `{}`, exit status {}", unit.result, unit.exit_status));
+    }
+    if !unit.status_text.is_empty() {
+        message.push_str(&format!("; it said: {}", unit.status_text));
+    }
+    Failure { message, code: ErrorCode::ServiceFailed, details: failure.details }
+        .with("result", &*unit.result)
+        .with("exitStatus", unit.exit_status)
+        .with("activeState", &*unit.active_state)
+        .with("restarts", unit.restarts)
+}

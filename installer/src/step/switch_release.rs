@@ -1,0 +1,32 @@
+//! Makes `current` mean the release, by one rename. The release before stays in its folder.
+
+use std::path::{Path, PathBuf};
+
+use aio_host::{files, systemd::ServiceManager};
+use aio_protocol::release::ReleaseVersion;
+
+use super::Action;
+use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct SwitchRelease {
+    pub(crate) link: PathBuf,
+    pub(crate) version: ReleaseVersion,
+}
+
+impl Action for SwitchRelease {
+    const NAME: &'static str = "switch_release";
+
+    fn summary(&self) -> String {
+        format!("point {} at {}", self.link.display(), self.version)
+    }
+
+    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+        Ok(vec![Undo::of_file(&self.link, journal)?])
+    }
+
+    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+        Ok(files::replace_link(&self.link, Path::new(&self.version.to_string()))?)
+    }
+}

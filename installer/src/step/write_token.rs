@@ -1,0 +1,38 @@
+//! Writes the node token where only root can read it; the daemon gets a copy from systemd.
+
+use std::path::PathBuf;
+
+use aio_host::{files, systemd::ServiceManager};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Action;
+use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct WriteToken {
+    pub(crate) path: PathBuf,
+    pub(crate) token: SecretString,
+}
+
+/// Root's alone.
+pub(crate) const MODE: u32 = 0o600;
+
+impl Action for WriteToken {
+    const NAME: &'static str = "write_token";
+
+    fn summary(&self) -> String {
+        format!("write {} (mode 0600)", self.path.display())
+    }
+
+    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+        Undo::of_file_and_dirs(&self.path, journal)
+    }
+
+    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+        if let Some(parent) = self.path.parent() {
+            files::create_dir(parent, 0o755)?;
+        }
+        Ok(files::replace_file(&self.path, self.token.expose_secret().as_bytes(), MODE)?)
+    }
+}

@@ -1,0 +1,236 @@
+//! The way back: what undoes a step, as the journal keeps it. Each record says how something was, so doing it twice, or after only a part
+//! of the step's effect, comes to the same. Removes only what we made, and restores what we replaced.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use aio_host::{
+    files::{self, FileError},
+    systemd::{ServiceManager, SystemdError},
+};
+use aio_protocol::error_code::ErrorCode;
+use rustix::fs::{Gid, Uid, chown};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+
+    apply::{Checkpoint, Point},
+    failure::Failure,
+    install::Host,
+    journal::Journal,
+};
+
+/// One thing to put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Undo {
+    /// There was nothing at this path.
+    RemoveFile { path: PathBuf },
+    /// There was this file; `copy` names its bytes beside the journal.
+    RestoreFile { path: PathBuf, copy: String, mode: u32, uid: u32, gid: u32 },
+    /// There was this link.
+    RestoreLink { path: PathBuf, target: PathBuf },
+    /// The folder was not there. What others have put into it since keeps it.
+    RemoveDir { path: PathBuf },
+    /// The folder was not there, and all in it is the daemon's.
+    RemoveTree { path: PathBuf },
+    /// The user was not there.
+    RemoveUser { name: String },
+    /// The group was not there.
+    RemoveGroup { name: String },
+    /// Unit files change back before this.
+    ReloadManager,
+    /// The unit was not enabled.
+    DisableUnit { unit: String },
+    /// The unit did not run.
+    StopUnit { unit: String },
+    /// The unit ran: with what it had then, once everything else is back.
+    RestartUnit { unit: String },
+    /// Others will have changed it by the time that a committed transaction is undone, so this holds only until then.
+    UntilCommitted { was: Box<Self> },
+}
+
+impl Undo {
+    /// How `path` is now. The bytes of a file are copied beside the journal.
+    pub(crate) fn of_file(path: &Path, journal: &mut Journal) -> Result<Self, Failure> {
+        let metadata = match path.symlink_metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::RemoveFile { path: path.to_owned() });
+            }
+            Err(error) => return Err(Failure::io("read", path, &error)),
+        };
+        if metadata.is_symlink() {
+            let target = fs::read_link(path).map_err(|error| Failure::io("read", path, &error))?;
+            return Ok(Self::RestoreLink { path: path.to_owned(), target });
+        }
+        if !metadata.is_file() {
+            return Err(not_a_file(path));
+        }
+        let bytes = fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
+        Ok(Self::RestoreFile {
+            path: path.to_owned(),
+            copy: journal.keep(&bytes)?,
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        })
+    }
+
+    /// The same for a file that is about to be written, the folders that will be made for it included.
+    pub(crate) fn of_file_and_dirs(path: &Path, journal: &mut Journal) -> Result<Vec<Self>, Failure> {
+        let mut undo = vec![Self::of_file(path, journal)?];
+        undo.extend(path.parent().into_iter().flat_map(Self::of_dirs));
+        Ok(undo)
+    }
+
+    /// The folders that making `dir` will make, innermost first.
+    pub(crate) fn of_dirs(dir: &Path) -> impl Iterator<Item = Self> {
+        files::missing_dirs(dir).into_iter().rev().map(|path| Self::RemoveDir { path })
+    }
+
+    /// What the record is about: of several records about one thing, the earliest says how it was at first.
+    pub(crate) fn subject(&self) -> (&'static str, Option<&Path>) {
+        match self {
+            Self::RemoveFile { path } | Self::RestoreFile { path, .. } | Self::RestoreLink { path, .. } => {
+                ("file", Some(path))
+            }
+            Self::RemoveDir { path } => ("dir", Some(path)),
+            Self::RemoveTree { path } => ("tree", Some(path)),
+            Self::RemoveUser { .. } => ("user", None),
+            Self::RemoveGroup { .. } => ("group", None),
+            Self::ReloadManager => ("reload", None),
+            Self::DisableUnit { .. } => ("enablement", None),
+            Self::StopUnit { .. } | Self::RestartUnit { .. } => ("activity", None),
+            Self::UntilCommitted { was } => was.subject(),
+        }
+    }
+
+    /// The copy that the record needs.
+    pub(crate) fn copy(&self) -> Option<&str> {
+        match self {
+            Self::RestoreFile { copy, .. } => Some(copy),
+            Self::UntilCommitted { was } => was.copy(),
+            _ => None,
+        }
+    }
+
+    /// Whether the record outlives the commit.
+    pub(crate) fn lasts(&self) -> bool {
+        !matches!(self, Self::UntilCommitted { .. })
+    }
+
+    async fn run<S: ServiceManager>(&self, host: &Host<S>, journal: &Journal) -> Result<(), Failure> {
+        match self {
+            Self::RemoveFile { path } => settle(files::remove_file(path)),
+            Self::RestoreFile { path, copy, mode, uid, gid } => {
+                let bytes = journal.kept(copy)?;
+                files::replace_file(path, &bytes, *mode)?;
+                own(path, *uid, *gid)
+            }
+            Self::RestoreLink { path, target } => Ok(files::replace_link(path, target)?),
+            Self::RemoveDir { path } => settle(files::remove_dir_if_empty(path)),
+            Self::RemoveTree { path } => match fs::remove_dir_all(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Failure::io("remove the folder", path, &error))
+                }
+                _ => Ok(()),
+            },
+            Self::RemoveUser { name } if host.lists("etc/passwd", name) => host.accounts.remove_user(name).await,
+            Self::RemoveGroup { name } if host.lists("etc/group", name) => host.accounts.remove_group(name).await,
+            Self::RemoveUser { .. } | Self::RemoveGroup { .. } => Ok(()),
+            Self::ReloadManager => Ok(host.systemd.reload().await?),
+            Self::DisableUnit { unit } => tolerate(host.systemd.disable(unit).await),
+            Self::StopUnit { unit } => {
+                tolerate(host.systemd.stop(unit).await)?;
+                // A unit that never ran, or that is forgotten already, has no failure to forget.
+                tolerate(host.systemd.reset_failed(unit).await)
+            }
+            Self::RestartUnit { unit } => Ok(host.systemd.restart(unit).await?),
+            Self::UntilCommitted { was } => Box::pin(was.run(host, journal)).await,
+        }
+    }
+
+    fn is_last(&self) -> bool {
+        matches!(self, Self::RestartUnit { .. })
+    }
+}
+
+/// The parent folder may be gone as well, or have never come about.
+fn settle(removed: Result<bool, FileError>) -> Result<(), Failure> {
+    match removed {
+        Err(error) if error.source.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A unit that systemd does not know needs neither stopping nor disabling.
+fn tolerate(done: Result<(), SystemdError>) -> Result<(), Failure> {
+    match done {
+        Err(SystemdError::Refused { name, message, .. })
+            if name.ends_with(".NoSuchUnit") || name.ends_with(".FileNotFound") =>
+        {
+            tracing::debug!(name, message, "there is nothing to undo");
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+fn own(path: &Path, uid: u32, gid: u32) -> Result<(), Failure> {
+    let metadata = path.symlink_metadata().map_err(|error| Failure::io("read", path, &error))?;
+    if (metadata.uid(), metadata.gid()) == (uid, gid) {
+        return Ok(());
+    }
+    chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(|error| Failure::io("set the owner of", path, &error.into()))?;
+    // Giving a file away takes its setuid and setgid bits away; a file of ours has none.
+    Ok(())
+}
+
+pub(crate) fn not_a_file(path: &Path) -> Failure {
+    let message = format!("{} is neither a file nor a link, and a file of that name is needed", path.display());
+    Failure::new(ErrorCode::FileFailed, message).with("path", path.display().to_string())
+}
+
+/// Undoes the journal's open transaction, last step first, and forgets it. What cannot be undone is told, all of it; then the journal
+/// stays, and the next run tries again.
+pub(crate) async fn undo<S: ServiceManager>(
+    host: &Host<S>,
+    journal: &mut Journal,
+    checkpoint: &dyn Checkpoint,
+) -> Result<(), Failure> {
+    let mut troubles = Vec::new();
+    let mut last = Vec::new();
+    for (step, records) in journal.open_steps().rev() {
+        tracing::info!(step, "undoing");
+        for record in records {
+            if record.is_last() {
+                last.push(record);
+            } else if let Err(trouble) = record.run(host, journal).await {
+                troubles.push(trouble);
+            }
+        }
+        if let Err(trouble) = checkpoint.reached(Point::Undone(step)).await {
+            troubles.push(trouble);
+        }
+    }
+    for record in last {
+        if let Err(trouble) = record.run(host, journal).await {
+            troubles.push(trouble);
+        }
+    }
+    if troubles.is_empty() {
+        return journal.abandon();
+    }
+    for trouble in &troubles {
+        tracing::error!(code = %trouble.code, message = %trouble.message, "could not undo");
+    }
+    let words: Vec<_> = troubles.iter().map(|trouble| trouble.message.as_str()).collect();
+    let code = troubles.first().map_or(ErrorCode::Internal, |trouble| trouble.code);
+    let message = format!("not everything could be undone; the next run tries again: {}", words.join("; "));
+    Err(Failure::new(code, message))
+}
