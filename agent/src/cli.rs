@@ -1,0 +1,123 @@
+//! The command line: what can be said, and who answers. Each command has a file of its own.
+
+mod gpus;
+mod install;
+mod inventory;
+mod start;
+mod status;
+mod version;
+
+use std::process::ExitCode;
+
+use aio_installer::cli::{Failure, Output, print_failure};
+use aio_protocol::error_code::ErrorCode;
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::Unusable;
+
+/// Connects this GPU node to its AIWM controller.
+#[derive(Debug, Parser)]
+#[command(name = "aio-worker", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the daemon; systemd does this.
+    Start(crate::config::Flags),
+    /// Installs the worker on this machine and waits until the controller sees it online.
+    Install(install::Arguments),
+    /// Says how the running worker stands with its controller.
+    Status(status::Arguments),
+    /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
+    Inventory(inventory::Arguments),
+    /// Says which version this is.
+    Version(version::Arguments),
+}
+
+/// How a command answers.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct Answer {
+    /// How to answer
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Cli {
+    /// Does what was said.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Start(flags) => concluded(start::run(&flags), Output::Text),
+            Command::Install(arguments) => install::run(arguments),
+            Command::Status(arguments) => concluded(status::run(&arguments), arguments.answer.output),
+            Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
+            Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),
+        }
+    }
+}
+
+/// Prints a failure, and turns it into the exit status that its code has.
+fn concluded(result: Result<(), Failure>, output: Output) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print_failure(&failure, output);
+            failure.code.exit_status().into()
+        }
+    }
+}
+
+impl From<Unusable> for Failure {
+    fn from(unusable: Unusable) -> Self {
+        Self::new(unusable.code, unusable.message)
+    }
+}
+
+/// One thread, and a few more for what blocks.
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(|error| internal(format!("the runtime could not be started: {error}")))
+}
+
+fn internal(message: impl Into<String>) -> Failure {
+    Failure::new(ErrorCode::Internal, message)
+}
+
+/// Prints an answer. Who reads no further has had enough, which is no failure.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Prints an answer for programs.
+fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_string(answer)
+        .map_err(|error| internal(format!("the answer could not be written: {error}")))?;
+    text.push('\n');
+    print(&text);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_on_the_command_line_is_never_shown() {
+        let cli = Cli::parse_from(["aio-worker", "start", "--token", "top.secret.token"]);
+        assert!(!format!("{cli:?}").contains("secret"), "{cli:?}");
+    }
+}

@@ -1,0 +1,122 @@
+//! `aio-worker inventory`: what this machine is made of, asked directly and with a deadline; root, daemon and driver are not needed.
+
+use std::{path::PathBuf, time::Duration};
+
+use aio_host::gpu::{GpuReport, GpuWatcher, NvmlProbe};
+use aio_installer::cli::{Failure, Output};
+use aio_protocol::{
+    inventory::SystemInfo,
+    telemetry::{GpuStatus, HealthSummary},
+};
+use serde::Serialize;
+
+use super::{Answer, gpus, internal, print, print_json, runtime, start::host};
+use crate::{
+    config::{environment, nvml_library},
+    telemetry::{self, Readings, health, messages::system_info},
+};
+
+/// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration, for the name of the GPU driver's library [default: /etc/aio-worker/config.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) answer: Answer,
+}
+
+/// The answer for programs.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Inventory {
+    boot_id: String,
+    system_info: SystemInfo,
+    gpu_status: Vec<GpuStatus>,
+    health: HealthSummary,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let library = nvml_library(arguments.config.as_deref(), &environment)?;
+    let gpus = GpuWatcher::start(NvmlProbe::new(library))
+        .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
+    let facts = host()?;
+    let runtime = runtime()?;
+    let readings = runtime.block_on(telemetry::look(facts, &gpus, PATIENCE));
+    // A driver or a mount that hangs must not keep the answer back.
+    runtime.shutdown_background();
+    let inventory = inventory(&readings)?;
+    match arguments.answer.output {
+        Output::Json => print_json(&inventory),
+        Output::Text => {
+            print(&screen(&inventory));
+            Ok(())
+        }
+    }
+}
+
+fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
+    let facts = readings.facts.as_ref().ok_or_else(|| {
+        internal(format!("the machine did not answer within {} s; a dead mount?", PATIENCE.as_secs()))
+    })?;
+    Ok(Inventory {
+        boot_id: facts.boot_id.clone(),
+        system_info: system_info(facts, readings),
+        gpu_status: readings.gpu.as_ref().map(|report: &GpuReport| report.status.clone()).unwrap_or_default(),
+        health: health::summary(readings.gpu.as_ref()),
+    })
+}
+
+fn screen(inventory: &Inventory) -> String {
+    let SystemInfo { os, architecture, hardware, container_runtime } = &inventory.system_info;
+    let cores = hardware.cpu.cores.map(|cores| format!("{cores} cores, ")).unwrap_or_default();
+    let containers = match container_runtime {
+        Some(runtime) if runtime.active => runtime.name.clone(),
+        Some(runtime) => format!("{}, not running", runtime.name),
+        None => "none".to_owned(),
+    };
+    let mut rows = vec![
+        ("host", os.hostname.clone()),
+        ("system", format!("{} {}, kernel {}, {architecture}", os.name, os.version, os.kernel)),
+        ("processor", format!("{} ({cores}{} threads)", hardware.cpu.model, hardware.cpu.threads)),
+        ("memory", gpus::gibibytes(hardware.memory.total)),
+    ];
+    rows.extend(hardware.disk.iter().map(|disk| {
+        let (available, total) = (gpus::gibibytes(disk.available), gpus::gibibytes(disk.total));
+        ("disk", format!("{} ({}), {available} of {total} free", disk.mount_point, disk.file_system))
+    }));
+    rows.extend(hardware.network.iter().map(|network| {
+        ("network", format!("{} {} {}", network.name, network.mac_address, network.addresses.join(" ")))
+    }));
+    rows.push(("containers", containers));
+    rows.push(("GPUs", gpus::headline(Some(&hardware.gpu_driver), &hardware.gpu, &inventory.health)));
+    let mut text: String =
+        rows.iter().map(|(name, value)| format!("{name:<11} {}\n", value.trim_end())).collect();
+    text.push_str(&gpus::table(&hardware.gpu, &inventory.gpu_status));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::messages::tests::full;
+
+    #[test]
+    fn a_machine_fits_on_a_screen() {
+        assert_eq!(
+            screen(&inventory(&full(1)).unwrap()),
+            "\
+host        gpu-1
+system      Ubuntu 22.04, kernel 5.15, x86_64
+processor   EPYC (64 cores, 128 threads)
+memory      1024.0 GiB
+disk        / (ext4), 512.0 GiB of 1024.0 GiB free
+containers  none
+GPUs        1, driver 550, ok
+  0  NVIDIA H100  80.0 GiB of 80.0 GiB  100 %  88 °C  700 W  ok
+"
+        );
+    }
+}

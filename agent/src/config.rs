@@ -1,0 +1,253 @@
+//! What the daemon was told: built-in < file < environment < flag, checked into a [`WorkerConfig`] that holds nothing impossible.
+//! The variables of the older hand-written unit are read here. Nothing here connects or waits.
+
+use std::path::{Path, PathBuf};
+
+use aio_host::{config::ConfigFile, layout::Layout};
+use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, ids::NodeId};
+use secrecy::SecretString;
+
+use crate::{
+    endpoint::Endpoint,
+    token::{TokenError, TokenSource},
+};
+
+/// What may be said on the command line of `aio-worker start`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Flags {
+    /// The node token. Other users can read a command line: prefer --token-file [env: AIO_NODE_TOKEN]
+    #[arg(long, conflicts_with = "token_file", hide_env_values = true)]
+    pub token: Option<SecretString>,
+    /// A file with the node token; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The configuration [default: /etc/aio-worker/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the daemon keeps its state [default: $STATE_DIRECTORY or /var/lib/aio-worker]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the status socket is made [env: AIO_RUNTIME_DIR] [default: $RUNTIME_DIRECTORY or /run/aio-worker]
+    #[arg(long, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+    /// Allow plain ws to other machines: for labs, the token crosses the network in the clear [env: AIO_INSECURE_HTTP]
+    #[arg(long)]
+    pub insecure_http: bool,
+}
+
+/// What the daemon goes by.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The node that it speaks for, for as long as it runs.
+    pub node_id: NodeId,
+    /// Where its token is.
+    pub token: TokenSource,
+    /// Instead of the token's endpoint.
+    pub endpoint: Option<Endpoint>,
+    /// Whether plain `ws` may leave this machine.
+    pub insecure_http: bool,
+    /// The GPU driver's library.
+    pub nvml_library: PathBuf,
+    /// The log filter.
+    pub log: String,
+    /// Where state is kept; nothing of the daemon's has to survive a restart yet.
+    pub state_dir: PathBuf,
+    /// Where the status socket is.
+    pub runtime_dir: PathBuf,
+    /// What the older unit says it starts; for the log alone.
+    pub unit_version: Option<String>,
+}
+
+/// What one connection needs: read anew for each, because files change.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The token's text.
+    pub secret: SecretString,
+    /// What it says.
+    pub claims: NodeClaims,
+    /// Where to connect.
+    pub endpoint: Endpoint,
+}
+
+/// Why the daemon cannot go by what it was told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Unusable {
+    /// The catalogue's code.
+    pub code: ErrorCode,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Unusable {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn caused(code: ErrorCode, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes =
+            std::iter::successors(Some(error), |error| error.source()).map(|error| error.to_string());
+        Self::new(code, causes.collect::<Vec<_>>().join(": ").trim_end())
+    }
+}
+
+impl From<TokenError> for Unusable {
+    fn from(error: TokenError) -> Self {
+        Self::caused(error.code(), &error)
+    }
+}
+
+/// A variable of the environment; an empty one counts as not set.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// This process's environment.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl WorkerConfig {
+    /// Puts together what flags, environment and file say.
+    pub fn load(flags: &Flags, env: Environment<'_>) -> Result<Self, Unusable> {
+        let env = &|name: &str| env(name).filter(|value| !value.trim().is_empty());
+        let layout = Layout::default();
+        let file = config_file(flags.config.as_deref(), &layout)?;
+        let insecure_http = flags.insecure_http
+            || match env("AIO_INSECURE_HTTP") {
+                Some(text) => boolean("AIO_INSECURE_HTTP", &text)?,
+                None => file.insecure_http.unwrap_or(false),
+            };
+        let endpoint = env("AIO_CONTROLLER_ENDPOINT")
+            .or(file.controller_endpoint)
+            .map(|text| checked_endpoint(&text, insecure_http))
+            .transpose()?;
+        let token = token_source(flags, env, &layout)?;
+        let config = Self {
+            node_id: node_id(token.read()?.claims, env)?,
+            token,
+            endpoint,
+            insecure_http,
+            nvml_library: env("AIO_NVML_LIBRARY")
+                .map(PathBuf::from)
+                .or(file.nvml_library)
+                .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into()),
+            log: env("AIO_LOG").or(file.log).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+            state_dir: flags
+                .state_dir
+                .clone()
+                .or_else(|| first_folder(env("STATE_DIRECTORY")))
+                .unwrap_or_else(|| layout.state_dir()),
+            runtime_dir: runtime_dir(flags.runtime_dir.as_deref(), env),
+            unit_version: env("AIO_VERSION"),
+        };
+        config.credentials().map(|_| config)
+    }
+
+    /// What the next connection needs, as it is now.
+    pub fn credentials(&self) -> Result<Credentials, Unusable> {
+        let token = self.token.read()?;
+        if token.claims.sub != self.node_id {
+            let message = format!(
+                "the token is now of node {}, and this daemon runs as {}",
+                token.claims.sub, self.node_id
+            );
+            return Err(Unusable::new(ErrorCode::TokenForeign, message));
+        }
+        let endpoint = match &self.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => checked_endpoint(&token.claims.ctl, self.insecure_http)?,
+        };
+        Ok(Credentials { secret: token.secret, claims: token.claims, endpoint })
+    }
+}
+
+/// The node that the token speaks for, unless the older unit's variable names another.
+fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
+    let Some(text) = env("AIO_NODE_ID") else { return Ok(claims.sub) };
+    let expected: NodeId = text
+        .trim()
+        .parse()
+        .map_err(|error| Unusable::new(ErrorCode::ConfigInvalid, format!("AIO_NODE_ID: {error}")))?;
+    if expected != claims.sub {
+        let message = format!("the token is of node {}, and AIO_NODE_ID says {expected}", claims.sub);
+        return Err(Unusable::new(ErrorCode::TokenForeign, message));
+    }
+    Ok(claims.sub)
+}
+
+/// The driver's library where nobody says otherwise: since driver 560 only this name is there.
+pub const DEFAULT_NVML_LIBRARY: &str = "libnvidia-ml.so.1";
+
+const DEFAULT_LOG: &str = "info";
+
+/// The GPU driver's library, for commands that need no token.
+pub fn nvml_library(config: Option<&Path>, env: Environment<'_>) -> Result<PathBuf, Unusable> {
+    match env("AIO_NVML_LIBRARY").filter(|value| !value.is_empty()) {
+        Some(path) => Ok(path.into()),
+        None => Ok(config_file(config, &Layout::default())?
+            .nvml_library
+            .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into())),
+    }
+}
+
+/// Where the status socket is.
+pub fn runtime_dir(flag: Option<&Path>, env: Environment<'_>) -> PathBuf {
+    flag.map(Path::to_owned)
+        .or_else(|| first_folder(env("RUNTIME_DIRECTORY")))
+        .or_else(|| first_folder(env("AIO_RUNTIME_DIR")))
+        .unwrap_or_else(|| Layout::default().runtime_dir())
+}
+
+/// systemd joins several folders with colons.
+fn first_folder(value: Option<String>) -> Option<PathBuf> {
+    let value = value?;
+    value.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+fn config_file(flag: Option<&Path>, layout: &Layout) -> Result<ConfigFile, Unusable> {
+    let invalid =
+        |error: &(dyn std::error::Error + 'static)| Unusable::caused(ErrorCode::ConfigInvalid, error);
+    match flag {
+        // The usual file need not be there; one that was named must.
+        Some(path) if !path.exists() => {
+            Err(Unusable::new(ErrorCode::ConfigInvalid, format!("there is no file {}", path.display())))
+        }
+        Some(path) => ConfigFile::read(path).map_err(|error| invalid(&error)),
+        None => ConfigFile::read(&layout.config()).map_err(|error| invalid(&error)),
+    }
+}
+
+fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {
+    Endpoint::parse(text, insecure).map_err(|error| Unusable::caused(error.code(), &error))
+}
+
+fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(Unusable::new(ErrorCode::ConfigInvalid, format!("{name} is `{text}`, not true or false"))),
+    }
+}
+
+fn token_source(flags: &Flags, env: Environment<'_>, layout: &Layout) -> Result<TokenSource, Unusable> {
+    if let Some(token) = &flags.token {
+        return Ok(TokenSource::Given(token.clone()));
+    }
+    match &flags.token_file {
+        Some(path) if path == Path::new("-") => return Ok(TokenSource::from_stdin()?),
+        Some(path) => return Ok(TokenSource::File(path.clone())),
+        None => {}
+    }
+    if let Some(token) = env("AIO_NODE_TOKEN") {
+        return Ok(TokenSource::Given(token.into()));
+    }
+    let credential = env("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join("token"));
+    credential
+        .into_iter()
+        .chain([layout.token()])
+        .find(|path| std::fs::File::open(path).is_ok())
+        .map(TokenSource::File)
+        .ok_or_else(|| TokenError::Missing.into())
+}
+
+#[cfg(test)]
+mod tests;

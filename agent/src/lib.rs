@@ -1,0 +1,12 @@
+//! The AIWM worker: the daemon that speaks for a node, and the command line of the node.
+
+pub mod cli;
+pub mod config;
+pub mod endpoint;
+pub mod logging;
+pub mod notify;
+pub mod session;
+pub mod status_socket;
+pub mod telemetry;
+pub mod token;
+pub mod worker;

@@ -1,0 +1,9 @@
+//! The session with the controller: a pure machine, the socket that it drives, and the loop between them.
+
+pub mod backoff;
+pub(crate) mod driver;
+pub mod machine;
+pub(crate) mod reporter;
+pub mod setback;
+pub mod socket;
+pub mod words;

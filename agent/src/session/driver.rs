@@ -1,0 +1,320 @@
+//! The loop between the machine and the world: frames, timers, readings, the token's file and the request to stop become inputs;
+//! effects become frames and sockets. Decides nothing; the watchdog hears from it at every turn that is due, and from nobody else.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    event::ErrorReport,
+    snapshot::WorkerSnapshot,
+    time::Timestamp,
+    wire::{
+        Body, CommandAck, CommandStatus, ControllerMessage, DisconnectReason, Disconnecting, Unreadable,
+        encode,
+    },
+};
+use sd_notify::NotifyState;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::{
+    backoff::Jitter,
+    machine::{Effect, Input, Moment, Session, State, Timings},
+    reporter::{Reporter, Tally},
+    setback::{Patience, Setback},
+    socket::{Event, Link, Outgoing},
+};
+use crate::{
+    config::WorkerConfig,
+    notify::Notifier,
+    telemetry::{
+        Readings,
+        messages::{Identity, Inventory},
+    },
+};
+
+/// How often a file is looked at for another token, while there is no session.
+const TOKEN_CHECK: Duration = Duration::from_secs(2);
+
+/// A watchdog that wants to hear more often than this is a mistake in a unit, not a wish.
+const SHORTEST_WATCHDOG: Duration = Duration::from_millis(10);
+
+/// Everything that the loop holds.
+pub(crate) struct Driver {
+    config: WorkerConfig,
+    identity: Identity,
+    notifier: Box<dyn Notifier>,
+    readings: watch::Receiver<Readings>,
+    next_beat: watch::Sender<Option<Instant>>,
+    reporter: Reporter,
+    session: Session,
+    link: Option<Link>,
+    /// The token that the last connection was tried with.
+    tried: Option<SecretString>,
+    /// What the controller knows of this machine, in this session.
+    registered: Option<Inventory>,
+    /// The last heartbeat, and when it was sent.
+    sent: (u64, Timestamp),
+    misunderstood: Tally,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        config: WorkerConfig,
+        identity: Identity,
+        timings: Timings,
+        notifier: Box<dyn Notifier>,
+        readings: watch::Receiver<Readings>,
+        next_beat: watch::Sender<Option<Instant>>,
+        snapshots: watch::Sender<WorkerSnapshot>,
+    ) -> Self {
+        Self {
+            config,
+            identity,
+            notifier,
+            readings,
+            next_beat,
+            reporter: Reporter::new(snapshots),
+            session: Session::new(timings),
+            link: None,
+            tried: None,
+            registered: None,
+            sent: (0, Timestamp::from_millis(0)),
+            misunderstood: Tally::default(),
+        }
+    }
+
+    /// Turns until the session has stopped.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let patience = self.notifier.watchdog().filter(|patience| *patience >= SHORTEST_WATCHDOG);
+        let mut watchdog = interval(patience.unwrap_or(Duration::from_secs(3600)) / 2);
+        watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut token_check = interval(TOKEN_CHECK);
+        token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.notifier.tell(NotifyState::Ready);
+        let mut stopping = false;
+        while *self.session.state() != State::Stopped {
+            self.reporter.session(&self.session, &*self.notifier);
+            self.next_beat.send_if_modified(|announced| {
+                let next = self.session.next_beat();
+                std::mem::replace(announced, next) != next
+            });
+            let deadline = self.session.deadline().map(tokio::time::Instant::from_std);
+            let waiting = matches!(self.session.state(), State::Waiting { .. });
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.notifier.tell(NotifyState::Stopping);
+                    self.take(Input::StopRequested);
+                }
+                _ = watchdog.tick(), if patience.is_some() => self.notifier.tell(NotifyState::Watchdog),
+                event = next_event(&mut self.link) => self.heard(event),
+                Ok(()) = self.readings.changed() => self.measured(),
+                () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
+                    self.take(Input::Elapsed);
+                }
+                _ = token_check.tick(), if waiting && self.config.token.may_change() => {
+                    if self.token_replaced() {
+                        info!("another token is there; trying it at once");
+                        self.take(Input::TokenReplaced);
+                    }
+                }
+            }
+        }
+        self.reporter.session(&self.session, &*self.notifier);
+    }
+
+    /// Gives the machine one input, does what it says, and gives it what came of that.
+    fn take(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let at =
+                Moment { now: tokio::time::Instant::now().into_std(), jitter: Jitter::new(fastrand::f64()) };
+            let (session, effects) = self.session.clone().step(input, at);
+            self.session = session;
+            if !matches!(self.session.state(), State::Registering { .. } | State::Online(_)) {
+                self.registered = None;
+            }
+            for effect in effects {
+                inputs.extend(self.perform(effect));
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Dial => return self.dial(),
+            Effect::HangUp => self.link = None,
+            Effect::SendRegister => self.send_register(),
+            Effect::SendBeat(seq) => {
+                let beat = self.identity.heartbeat(seq, &self.readings.borrow());
+                self.sent = (seq, now());
+                self.send(&beat);
+                self.queue(Outgoing::Ping(seq));
+            }
+            Effect::SendMetrics => {
+                let metrics = self.identity.metrics(&self.readings.borrow());
+                if let Some(metrics) = metrics {
+                    self.send(&metrics);
+                }
+            }
+            Effect::RefuseCommand { message_id, kind } => self.refuse(message_id, &kind),
+            Effect::SayGoodbye => {
+                self.send(&Disconnecting {
+                    node_id: self.identity.node_id.clone(),
+                    reason: DisconnectReason::Shutdown,
+                    expected_back_seconds: None,
+                });
+                self.queue(Outgoing::Close);
+            }
+        }
+        None
+    }
+
+    /// Dials with the token as it is now; without a usable one, that is the setback.
+    fn dial(&mut self) -> Option<Input> {
+        match self.config.credentials() {
+            Ok(credentials) => {
+                let expires_at = credentials.claims.expires_at();
+                self.reporter.dialling(&credentials.endpoint, expires_at);
+                let known = self.tried.replace(credentials.secret.clone());
+                if known.is_none_or(|known| known.expose_secret() != credentials.secret.expose_secret())
+                    && credentials.claims.expired(now())
+                {
+                    warn!(%expires_at, "by this machine's clock the token has ended; the controller will say");
+                }
+                self.link = Some(Link::dial(credentials.endpoint, credentials.secret));
+                None
+            }
+            Err(unusable) => {
+                self.tried = None;
+                Some(Input::SocketLost(Setback {
+                    code: Some(unusable.code),
+                    message: unusable.message,
+                    patience: Patience::Long,
+                }))
+            }
+        }
+    }
+
+    fn token_replaced(&self) -> bool {
+        let Ok(credentials) = self.config.credentials() else { return false };
+        let tried = self.tried.as_ref().map(ExposeSecret::expose_secret);
+        tried != Some(credentials.secret.expose_secret())
+    }
+
+    fn heard(&mut self, event: Event) {
+        match event {
+            Event::Opened => self.take(Input::SocketOpened),
+            Event::Text(text) => self.read(&text),
+            Event::Ponged(seq) => {
+                if matches!(self.session.state(), State::Online(online) if online.seq == seq && self.sent.0 == seq)
+                {
+                    self.reporter.acknowledged(self.sent.1);
+                }
+                self.take(Input::PongReceived(seq));
+            }
+            Event::Lost(setback) => {
+                self.link = None;
+                self.take(Input::SocketLost(setback));
+            }
+        }
+    }
+
+    /// A frame that is not understood is a warning and no more: the controller may be newer than this worker.
+    fn read(&mut self, text: &str) {
+        match ControllerMessage::decode(text) {
+            Ok(frame) => {
+                if let ControllerMessage::Error(error) = &frame.message {
+                    warn!(code = error.code, "the controller did not accept a message: {}", error.message);
+                }
+                self.take(Input::FrameReceived(frame.message_id, frame.message));
+                self.register_changes();
+            }
+            Err(error) => {
+                if let Some(count) = self.misunderstood.count() {
+                    let reason = match &error {
+                        Unreadable::Malformed(cause) => cause.to_string(),
+                        Unreadable::UnknownType { .. } => String::new(),
+                    };
+                    warn!(count, reason, "a frame of the controller was ignored: {error}");
+                }
+            }
+        }
+    }
+
+    fn measured(&mut self) {
+        let readings = self.readings.borrow_and_update().clone();
+        self.reporter.measured(&readings);
+        if readings.complete() {
+            self.take(Input::FactsRead);
+        }
+        self.register_changes();
+    }
+
+    /// Compares what the controller was told with what the machine is, so that no change between the two is ever lost.
+    fn register_changes(&mut self) {
+        let registered = self.registered.as_ref();
+        if registered.is_some() && registered != Inventory::of(&self.readings.borrow()).as_ref() {
+            debug!("the machine is no longer what was registered");
+            self.take(Input::InventoryChanged);
+        }
+    }
+
+    fn send_register(&mut self) {
+        let (register, inventory) = {
+            let readings = self.readings.borrow();
+            (self.identity.register(&readings), Inventory::of(&readings))
+        };
+        if let Some(register) = register {
+            self.registered = inventory;
+            self.send(&register);
+        }
+    }
+
+    fn refuse(&self, message_id: Uuid, kind: &str) {
+        warn!(%message_id, kind, "the controller asked for something that this worker cannot do");
+        let message = format!("this worker cannot do `{kind}` yet");
+        self.send(&CommandAck {
+            node_id: self.identity.node_id.clone(),
+            original_message_id: message_id,
+            status: CommandStatus::Rejected,
+            error: Some(ErrorReport {
+                code: ErrorCode::CommandUnsupported.as_str().to_owned(),
+                message,
+                details: serde_json::Map::new(),
+            }),
+        });
+    }
+
+    fn send<B: Body>(&self, body: &B) {
+        match encode(body, Uuid::now_v7(), now()) {
+            Ok(text) => self.queue(Outgoing::Text(text)),
+            Err(error) => warn!(kind = B::TYPE, %error, "a message could not be written"),
+        }
+    }
+
+    fn queue(&self, outgoing: Outgoing) {
+        if !self.link.as_ref().is_some_and(|link| link.send(outgoing)) {
+            debug!("a message was dropped: the controller does not read, or is gone");
+        }
+    }
+}
+
+async fn next_event(link: &mut Option<Link>) -> Event {
+    match link {
+        Some(link) => link.event().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}

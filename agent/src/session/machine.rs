@@ -1,0 +1,393 @@
+//! The session machine: when to dial, register, send a heartbeat, give up a silent connection, come back, and leave. Pure: inputs
+//! and the moment come in, effects go out. No I/O, clock, chance or logging; the driver does those, and the words are elsewhere.
+
+use std::time::{Duration, Instant};
+
+use aio_protocol::wire::{ControllerMessage, RegisterAck};
+use uuid::Uuid;
+
+use super::{
+    backoff::{self, Backoff, Jitter},
+    setback::{Patience, Setback},
+};
+
+/// How long the machine waits for others. The defaults are the product's; tests shorten them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timings {
+    /// From dialling to an open WebSocket.
+    pub connect: Duration,
+    /// From an open WebSocket to `register.ack`. The controller itself waits 10 s for `node.register`.
+    pub welcome: Duration,
+    /// Without any pong for as long as this, a connection is only half there.
+    pub pong: Duration,
+    /// From goodbye to the end of the connection.
+    pub goodbye: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            welcome: Duration::from_secs(15),
+            pong: Duration::from_secs(20),
+            goodbye: Duration::from_secs(2),
+        }
+    }
+}
+
+/// No pace is faster or slower than these, whatever a controller says: the first would be a hot loop, the second a lost node.
+const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3600));
+
+/// When something happened, and the chance that came with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// When.
+    pub now: Instant,
+    /// The chance.
+    pub jitter: Jitter,
+}
+
+/// Where the worker stands with its controller.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// The machine is being read; without its facts there is nothing to register.
+    Starting,
+    /// Waiting before the next try.
+    Waiting {
+        /// When to try.
+        until: Instant,
+        /// Why there is no session.
+        after: Setback,
+    },
+    /// Dialling.
+    Connecting {
+        /// When to give up.
+        until: Instant,
+    },
+    /// The WebSocket is open, the worker not yet welcomed.
+    Registering {
+        /// When to give up.
+        until: Instant,
+        /// Whether the controller has acknowledged the connection, and so `node.register` was sent.
+        registered: bool,
+    },
+    /// Welcomed.
+    Online(Online),
+    /// Goodbye is said; the connection is closing.
+    Stopping {
+        /// When to stop waiting for the other end.
+        until: Instant,
+    },
+    /// Nothing is left to do.
+    Stopped,
+}
+
+/// A session in which the worker was welcomed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Online {
+    /// When.
+    pub since: Instant,
+    /// The last heartbeat's number; 0 before the first.
+    pub seq: u64,
+    beat_every: Duration,
+    next_beat: Instant,
+    metrics_every: Duration,
+    next_metrics: Instant,
+    /// Since when a ping has been waiting for a pong.
+    unanswered: Option<Instant>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The machine's facts are there.
+    FactsRead,
+    /// The deadline has come.
+    Elapsed,
+    /// The WebSocket is open.
+    SocketOpened,
+    /// The controller said something.
+    FrameReceived(Uuid, ControllerMessage),
+    /// The controller has read the heartbeat of this number.
+    PongReceived(u64),
+    /// Dialling failed, or the socket ended.
+    SocketLost(Setback),
+    /// What was registered is no longer what the machine is.
+    InventoryChanged,
+    /// There is another token than the one that was dialled with.
+    TokenReplaced,
+    /// The service shall stop.
+    StopRequested,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Open a WebSocket.
+    Dial,
+    /// Send `node.register`.
+    SendRegister,
+    /// Send this heartbeat, and the ping behind it.
+    SendBeat(u64),
+    /// Send `telemetry.metrics`.
+    SendMetrics,
+    /// Answer a command that this worker cannot do.
+    RefuseCommand {
+        /// The command's id.
+        message_id: Uuid,
+        /// The command's type.
+        kind: String,
+    },
+    /// Send `node.disconnecting` and close.
+    SayGoodbye,
+    /// Drop the socket, or the attempt to open one.
+    HangUp,
+}
+
+/// The machine: its state, and what outlives a state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    timings: Timings,
+    state: State,
+    backoff: Backoff,
+    /// Whether a heartbeat of this process has ever been acknowledged. Until then the first one goes out at once: an installer
+    /// waits for it. Later it takes its place at random, so that a restarted controller is not met by all at the same time.
+    acknowledged: bool,
+}
+
+impl Session {
+    /// A machine that has just been started.
+    pub fn new(timings: Timings) -> Self {
+        Self { timings, state: State::Starting, backoff: Backoff::default(), acknowledged: false }
+    }
+
+    /// The state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// When [`Input::Elapsed`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Starting | State::Stopped => None,
+            State::Waiting { until, .. }
+            | State::Connecting { until }
+            | State::Registering { until, .. }
+            | State::Stopping { until } => Some(*until),
+            State::Online(online) => {
+                let silence = online.unanswered.map(|since| since + self.timings.pong);
+                Some(silence.into_iter().fold(online.next_beat.min(online.next_metrics), Instant::min))
+            }
+        }
+    }
+
+    /// When the next heartbeat is due, so that its numbers can be fresh.
+    pub fn next_beat(&self) -> Option<Instant> {
+        match &self.state {
+            State::Online(online) => Some(online.next_beat),
+            _ => None,
+        }
+    }
+
+    /// Takes one input. What does not fit the state changes nothing.
+    pub fn step(self, input: Input, at: Moment) -> (Self, Vec<Effect>) {
+        match (&self.state, input) {
+            (State::Stopped, _) => (self, vec![]),
+            (_, Input::StopRequested) => self.leave(at),
+            (_, Input::SocketLost(setback)) => self.lost(setback, at),
+            (State::Starting, Input::FactsRead) => self.dial(at),
+            (State::Waiting { .. }, Input::TokenReplaced) => {
+                Self { backoff: Backoff::default(), ..self }.dial(at)
+            }
+            (State::Connecting { .. }, Input::SocketOpened) => {
+                let until = at.now + self.timings.welcome;
+                (self.with(State::Registering { until, registered: false }), vec![])
+            }
+            (State::Registering { .. } | State::Online(_), Input::FrameReceived(id, message)) => {
+                self.heard(id, message, at)
+            }
+            (State::Online(_), Input::InventoryChanged) => (self, vec![Effect::SendRegister]),
+            (&State::Online(online), Input::PongReceived(seq)) => (self.answered(online, seq, at), vec![]),
+            (_, Input::Elapsed) if self.deadline().is_some_and(|deadline| deadline <= at.now) => {
+                self.elapsed(at)
+            }
+            _ => (self, vec![]),
+        }
+    }
+
+    fn with(self, state: State) -> Self {
+        Self { state, ..self }
+    }
+
+    fn dial(self, at: Moment) -> (Self, Vec<Effect>) {
+        let until = at.now + self.timings.connect;
+        (self.with(State::Connecting { until }), vec![Effect::Dial])
+    }
+
+    fn elapsed(self, at: Moment) -> (Self, Vec<Effect>) {
+        use aio_protocol::error_code::ErrorCode::ControllerUnreachable;
+        let silent = |what: &str, waited: Duration| {
+            Setback::new(ControllerUnreachable, format!("{what} within {} s", waited.as_secs_f64()))
+        };
+        match self.state {
+            State::Starting | State::Stopped => (self, vec![]),
+            State::Waiting { .. } => self.dial(at),
+            State::Connecting { .. } => {
+                let setback = silent("the controller did not take the connection", self.timings.connect);
+                self.hang_up(setback, at)
+            }
+            State::Registering { .. } => {
+                let setback = silent("the controller did not welcome this worker", self.timings.welcome);
+                self.hang_up(setback, at)
+            }
+            State::Stopping { .. } => (self.with(State::Stopped), vec![Effect::HangUp]),
+            State::Online(online) => {
+                if online.unanswered.is_some_and(|since| since + self.timings.pong <= at.now) {
+                    let setback = silent("the controller answered no ping", self.timings.pong);
+                    return self.hang_up(setback, at);
+                }
+                let (online, effects) = online.send_due(at.now);
+                (self.with(State::Online(online)), effects)
+            }
+        }
+    }
+
+    fn heard(self, message_id: Uuid, message: ControllerMessage, at: Moment) -> (Self, Vec<Effect>) {
+        let kind = message.kind().to_owned();
+        match (&self.state, message) {
+            (&State::Registering { until, registered: false }, ControllerMessage::ConnectionAck(_)) => {
+                (self.with(State::Registering { until, registered: true }), vec![Effect::SendRegister])
+            }
+            (State::Registering { registered: true, .. }, ControllerMessage::RegisterAck(ack)) => {
+                let phase = if self.acknowledged { at.jitter } else { Jitter::new(0.0) };
+                let online = Online::welcomed(&ack, phase, at.now);
+                (self.with(State::Online(online)), refusals(ack))
+            }
+            (&State::Online(online), ControllerMessage::RegisterAck(ack)) => {
+                (self.with(State::Online(online.paced(&ack, at.now))), refusals(ack))
+            }
+            (
+                State::Online(_) | State::Registering { registered: true, .. },
+                ControllerMessage::StateRequest(_),
+            ) => (self, vec![Effect::SendRegister]),
+            (
+                _,
+                ControllerMessage::TokenOffer(_) | ControllerMessage::Update(_) | ControllerMessage::Drain(_),
+            ) => (self, vec![Effect::RefuseCommand { message_id, kind }]),
+            _ => (self, vec![]),
+        }
+    }
+
+    fn answered(self, online: Online, seq: u64, at: Moment) -> Self {
+        if seq == 0 || seq > online.seq {
+            return self;
+        }
+        // A pong of an older heartbeat shows that the path lives: the younger ones get the full time from now.
+        let unanswered = online.unanswered.filter(|_| seq < online.seq).map(|_| at.now);
+        Self { acknowledged: true, ..self.with(State::Online(Online { unanswered, ..online })) }
+    }
+
+    fn leave(self, at: Moment) -> (Self, Vec<Effect>) {
+        match self.state {
+            State::Stopping { .. } => (self, vec![]),
+            State::Online(_) | State::Registering { registered: true, .. } => {
+                let until = at.now + self.timings.goodbye;
+                (self.with(State::Stopping { until }), vec![Effect::SayGoodbye])
+            }
+            State::Connecting { .. } | State::Registering { .. } => {
+                (self.with(State::Stopped), vec![Effect::HangUp])
+            }
+            State::Starting | State::Waiting { .. } | State::Stopped => (self.with(State::Stopped), vec![]),
+        }
+    }
+
+    fn lost(self, setback: Setback, at: Moment) -> (Self, Vec<Effect>) {
+        match self.state {
+            State::Connecting { .. } | State::Registering { .. } | State::Online(_) => {
+                (self.wait(setback, at), vec![])
+            }
+            State::Stopping { .. } => (self.with(State::Stopped), vec![]),
+            State::Starting | State::Waiting { .. } | State::Stopped => (self, vec![]),
+        }
+    }
+
+    fn hang_up(self, setback: Setback, at: Moment) -> (Self, Vec<Effect>) {
+        (self.wait(setback, at), vec![Effect::HangUp])
+    }
+
+    fn wait(self, after: Setback, at: Moment) -> Self {
+        let backoff = match &self.state {
+            State::Online(online) => self.backoff.lived(at.now.saturating_duration_since(online.since)),
+            _ => self.backoff,
+        };
+        let delay = match after.patience {
+            Patience::Backoff => backoff.delay(at.jitter),
+            Patience::Long => backoff::long_delay(at.jitter),
+            Patience::Told(told) => backoff::told_delay(told, at.jitter),
+        };
+        Self { backoff: backoff.failed(), ..self.with(State::Waiting { until: at.now + delay, after }) }
+    }
+}
+
+impl Online {
+    fn welcomed(ack: &RegisterAck, phase: Jitter, now: Instant) -> Self {
+        let (beat_every, metrics_every) = (pace(ack.heartbeat_interval), pace(ack.metrics_interval));
+        Self {
+            since: now,
+            seq: 0,
+            beat_every,
+            next_beat: now + phase.of(beat_every),
+            metrics_every,
+            next_metrics: now + metrics_every,
+            unanswered: None,
+        }
+    }
+
+    /// Obeys another pace; what is already due sooner stays.
+    fn paced(self, ack: &RegisterAck, now: Instant) -> Self {
+        let (beat_every, metrics_every) = (pace(ack.heartbeat_interval), pace(ack.metrics_interval));
+        Self {
+            beat_every,
+            next_beat: self.next_beat.min(now + beat_every),
+            metrics_every,
+            next_metrics: self.next_metrics.min(now + metrics_every),
+            ..self
+        }
+    }
+
+    fn send_due(mut self, now: Instant) -> (Self, Vec<Effect>) {
+        let mut effects = vec![];
+        if self.next_beat <= now {
+            self.seq += 1;
+            self.next_beat = following(self.next_beat, self.beat_every, now);
+            self.unanswered = self.unanswered.or(Some(now));
+            effects.push(Effect::SendBeat(self.seq));
+        }
+        if self.next_metrics <= now {
+            self.next_metrics = following(self.next_metrics, self.metrics_every, now);
+            effects.push(Effect::SendMetrics);
+        }
+        (self, effects)
+    }
+}
+
+/// The pace of so many milliseconds.
+fn pace(millis: u64) -> Duration {
+    Duration::from_millis(millis).clamp(PACE.0, PACE.1)
+}
+
+/// The next due time: in step with the last one, unless the machine slept through it. What was missed is not made up for.
+fn following(due: Instant, every: Duration, now: Instant) -> Instant {
+    let next = due + every;
+    if next > now { next } else { now + every }
+}
+
+fn refusals(ack: RegisterAck) -> Vec<Effect> {
+    ack.pending_commands
+        .into_iter()
+        .map(|command| Effect::RefuseCommand { message_id: command.message_id, kind: command.kind })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,535 @@
+//! Tables and properties of the session machine. The socket of the outside world is modelled beside it.
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    wire::{ConnectionAck, ErrorMessage, NodeDrain, PendingCommand, StateRequest},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::session::backoff::LONGEST;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn connection_ack() -> Input {
+    let ack = ConnectionAck {
+        status: "success".to_owned(),
+        node_id: "69396100cd71623c7bbfbfee".parse().unwrap(),
+        controller_id: String::new(),
+        server_version: String::new(),
+    };
+    Input::FrameReceived(Uuid::nil(), ControllerMessage::ConnectionAck(ack))
+}
+
+fn register_ack(heartbeat: u64, metrics: u64) -> Input {
+    let ack =
+        RegisterAck { heartbeat_interval: heartbeat, metrics_interval: metrics, pending_commands: vec![] };
+    Input::FrameReceived(Uuid::nil(), ControllerMessage::RegisterAck(ack))
+}
+
+fn state_request() -> Input {
+    Input::FrameReceived(Uuid::nil(), ControllerMessage::StateRequest(StateRequest { reason: None }))
+}
+
+fn drain() -> Input {
+    Input::FrameReceived(Uuid::nil(), ControllerMessage::Drain(NodeDrain { deadline_seconds: None }))
+}
+
+fn error_frame() -> Input {
+    let error = ErrorMessage { code: 2001, message: String::new(), original_message_id: None };
+    Input::FrameReceived(Uuid::nil(), ControllerMessage::Error(error))
+}
+
+fn setback(patience: Patience) -> Setback {
+    Setback { code: Some(ErrorCode::ControllerUnreachable), message: "gone".to_owned(), patience }
+}
+
+fn lost() -> Input {
+    Input::SocketLost(setback(Patience::Backoff))
+}
+
+/// A machine with a clock and a socket beside it.
+#[derive(Debug, Clone)]
+struct World {
+    session: Session,
+    now: Instant,
+    jitter: f64,
+    socket: Socket,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Socket {
+    None,
+    Dialling,
+    Open,
+}
+
+impl World {
+    fn new() -> Self {
+        let session = Session::new(Timings::default());
+        Self { session, now: Instant::now(), jitter: 0.5, socket: Socket::None }
+    }
+
+    /// Gives the input, and holds what must hold after any.
+    fn give(&mut self, input: Input) -> Vec<Effect> {
+        match (&input, self.socket) {
+            (Input::SocketOpened, Socket::Dialling) => self.socket = Socket::Open,
+            (Input::SocketLost(_), _) => self.socket = Socket::None,
+            _ => {}
+        }
+        let at = Moment { now: self.now, jitter: Jitter::new(self.jitter) };
+        let (session, effects) = self.session.clone().step(input, at);
+        self.session = session;
+        for effect in &effects {
+            match effect {
+                Effect::Dial => {
+                    assert_eq!(self.socket, Socket::None, "a second socket");
+                    self.socket = Socket::Dialling;
+                }
+                Effect::HangUp => self.socket = Socket::None,
+                _ => assert_eq!(self.socket, Socket::Open, "{effect:?} without a socket"),
+            }
+        }
+        let expected = match self.session.state() {
+            State::Starting | State::Waiting { .. } | State::Stopped => Socket::None,
+            State::Connecting { .. } => Socket::Dialling,
+            State::Registering { .. } | State::Online(_) | State::Stopping { .. } => Socket::Open,
+        };
+        assert_eq!(self.socket, expected, "{:?}", self.session.state());
+        effects
+    }
+
+    fn after(&mut self, time: Duration) -> Vec<Effect> {
+        self.now += time;
+        self.give(Input::Elapsed)
+    }
+
+    fn at_deadline(&mut self) -> Vec<Effect> {
+        self.now = self.now.max(self.session.deadline().unwrap());
+        self.give(Input::Elapsed)
+    }
+
+    fn given(inputs: impl IntoIterator<Item = Input>) -> Self {
+        let mut world = Self::new();
+        for input in inputs {
+            world.give(input);
+        }
+        world
+    }
+
+    fn connecting() -> Self {
+        Self::given([Input::FactsRead])
+    }
+
+    fn opened() -> Self {
+        Self::given([Input::FactsRead, Input::SocketOpened])
+    }
+
+    fn registered() -> Self {
+        Self::given([Input::FactsRead, Input::SocketOpened, connection_ack()])
+    }
+
+    fn online() -> Self {
+        let mut world = Self::registered();
+        world.give(register_ack(30_000, 60_000));
+        world
+    }
+
+    fn waiting() -> Self {
+        Self::given([Input::FactsRead, lost()])
+    }
+
+    fn stopping() -> Self {
+        let mut world = Self::online();
+        world.give(Input::StopRequested);
+        world
+    }
+
+    fn stopped() -> Self {
+        Self::given([Input::StopRequested])
+    }
+
+    fn state(&self) -> &'static str {
+        match self.session.state() {
+            State::Starting => "starting",
+            State::Waiting { .. } => "waiting",
+            State::Connecting { .. } => "connecting",
+            State::Registering { registered: false, .. } => "opened",
+            State::Registering { registered: true, .. } => "registered",
+            State::Online(_) => "online",
+            State::Stopping { .. } => "stopping",
+            State::Stopped => "stopped",
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let State::Waiting { until, .. } = self.session.state() else { panic!("{:?}", self.session.state()) };
+        until.saturating_duration_since(self.now)
+    }
+
+    fn seq(&self) -> u64 {
+        let State::Online(online) = self.session.state() else { panic!("{:?}", self.session.state()) };
+        online.seq
+    }
+}
+
+#[test]
+fn every_state_meets_every_input_as_written() {
+    use Effect::{Dial, HangUp, SayGoodbye, SendBeat, SendRegister};
+    type Start = (&'static str, fn() -> World);
+    let starts: [Start; 8] = [
+        ("starting", World::new),
+        ("waiting", World::waiting),
+        ("connecting", World::connecting),
+        ("opened", World::opened),
+        ("registered", World::registered),
+        ("online", World::online),
+        ("stopping", World::stopping),
+        ("stopped", World::stopped),
+    ];
+    let refuse = || Effect::RefuseCommand { message_id: Uuid::nil(), kind: "node.drain".to_owned() };
+    // Per input: the states in which it does something, what it becomes, and the effects. All other states stay and do nothing.
+    type Row = (&'static str, &'static str, Vec<Effect>);
+    type Given = (&'static str, fn() -> Input, Vec<Row>);
+    let table: Vec<Given> = vec![
+        ("facts read", || Input::FactsRead, vec![("starting", "connecting", vec![Dial])]),
+        ("socket opened", || Input::SocketOpened, vec![("connecting", "opened", vec![])]),
+        ("connection_ack", connection_ack, vec![("opened", "registered", vec![SendRegister])]),
+        ("register.ack", || register_ack(30_000, 60_000), vec![("registered", "online", vec![])]),
+        (
+            "state.request",
+            state_request,
+            vec![("registered", "registered", vec![SendRegister]), ("online", "online", vec![SendRegister])],
+        ),
+        (
+            "node.drain",
+            drain,
+            vec![
+                ("opened", "opened", vec![refuse()]),
+                ("registered", "registered", vec![refuse()]),
+                ("online", "online", vec![refuse()]),
+            ],
+        ),
+        ("error", error_frame, vec![]),
+        ("pong of nothing", || Input::PongReceived(7), vec![]),
+        (
+            "socket lost",
+            lost,
+            vec![
+                ("connecting", "waiting", vec![]),
+                ("opened", "waiting", vec![]),
+                ("registered", "waiting", vec![]),
+                ("online", "waiting", vec![]),
+                ("stopping", "stopped", vec![]),
+            ],
+        ),
+        ("inventory changed", || Input::InventoryChanged, vec![("online", "online", vec![SendRegister])]),
+        ("token replaced", || Input::TokenReplaced, vec![("waiting", "connecting", vec![Dial])]),
+        (
+            "stop requested",
+            || Input::StopRequested,
+            vec![
+                ("starting", "stopped", vec![]),
+                ("waiting", "stopped", vec![]),
+                ("connecting", "stopped", vec![HangUp]),
+                ("opened", "stopped", vec![HangUp]),
+                ("registered", "stopping", vec![SayGoodbye]),
+                ("online", "stopping", vec![SayGoodbye]),
+            ],
+        ),
+        // A session's first heartbeat of all is due at once; nothing else is.
+        ("elapsed at once", || Input::Elapsed, vec![("online", "online", vec![SendBeat(1)])]),
+    ];
+    for (name, input, rows) in &table {
+        for (from, start) in &starts {
+            let mut world = start();
+            assert_eq!(world.state(), *from);
+            let before = world.session.clone();
+            let effects = world.give(input());
+            match rows.iter().find(|(state, ..)| state == from) {
+                Some((_, to, expected)) => {
+                    assert_eq!((world.state(), &effects), (*to, expected), "{from}: {name}");
+                }
+                None => assert_eq!((world.session, effects), (before, vec![]), "{from}: {name}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_deadline_leads_on() {
+    for (start, to, effect) in [
+        (World::waiting(), "connecting", Effect::Dial),
+        (World::connecting(), "waiting", Effect::HangUp),
+        (World::opened(), "waiting", Effect::HangUp),
+        (World::registered(), "waiting", Effect::HangUp),
+        (World::stopping(), "stopped", Effect::HangUp),
+    ] {
+        let mut world = start;
+        let effects = world.at_deadline();
+        assert_eq!((world.state(), effects), (to, vec![effect]));
+    }
+}
+
+#[test]
+fn the_first_heartbeat_of_the_process_is_immediate_and_the_pace_is_obeyed() {
+    let mut world = World::online();
+    assert_eq!(world.at_deadline(), [Effect::SendBeat(1)]);
+    world.give(Input::PongReceived(1));
+    assert_eq!(world.after(29 * SECOND), []);
+    assert_eq!(world.after(SECOND), [Effect::SendBeat(2)]);
+    world.give(Input::PongReceived(2));
+    assert_eq!(world.after(30 * SECOND), [Effect::SendBeat(3), Effect::SendMetrics]);
+}
+
+#[test]
+fn later_sessions_begin_at_a_random_phase_and_count_from_one() {
+    let mut world = World::online();
+    world.at_deadline();
+    world.give(Input::PongReceived(1));
+    world.give(lost());
+    world.at_deadline();
+    world.jitter = 0.25;
+    for input in [Input::SocketOpened, connection_ack(), register_ack(30_000, 60_000)] {
+        world.give(input);
+    }
+    assert_eq!(world.after(7 * SECOND), []);
+    assert_eq!(world.after(SECOND / 2), [Effect::SendBeat(1)]);
+}
+
+#[test]
+fn a_first_heartbeat_that_nobody_acknowledged_is_immediate_again() {
+    let mut world = World::online();
+    world.at_deadline();
+    world.give(lost());
+    world.at_deadline();
+    for input in [Input::SocketOpened, connection_ack(), register_ack(30_000, 60_000)] {
+        world.give(input);
+    }
+    assert_eq!(world.after(Duration::ZERO), [Effect::SendBeat(1)]);
+}
+
+#[test]
+fn a_connection_that_answers_no_ping_is_given_up_after_twenty_seconds() {
+    let mut world = World::online();
+    world.at_deadline();
+    assert_eq!(world.after(20 * SECOND - Duration::from_millis(1)), []);
+    assert_eq!(world.after(Duration::from_millis(1)), [Effect::HangUp]);
+    assert_eq!(world.state(), "waiting");
+}
+
+#[test]
+fn a_pong_of_an_older_heartbeat_gives_the_younger_ones_time() {
+    let mut world = World::registered();
+    world.give(register_ack(10_000, 600_000));
+    world.at_deadline();
+    world.after(10 * SECOND);
+    assert_eq!(world.seq(), 2);
+    world.now += 9 * SECOND;
+    world.give(Input::PongReceived(1));
+    world.after(SECOND);
+    world.after(10 * SECOND);
+    assert_eq!((world.state(), world.seq()), ("online", 4));
+    assert_eq!(world.after(9 * SECOND), [Effect::HangUp]);
+}
+
+#[test]
+fn another_pace_is_obeyed_at_once() {
+    let mut world = World::online();
+    world.at_deadline();
+    world.give(Input::PongReceived(1));
+    world.give(register_ack(5_000, 600_000));
+    assert_eq!(world.after(5 * SECOND), [Effect::SendBeat(2)]);
+}
+
+#[test]
+fn no_pace_becomes_a_hot_loop_or_for_ever() {
+    for millis in [0, 1, u64::MAX] {
+        let mut world = World::registered();
+        world.give(register_ack(millis, millis));
+        world.at_deadline();
+        world.give(Input::PongReceived(1));
+        let wait = world.session.deadline().unwrap() - world.now;
+        assert!(wait >= PACE.0 && wait <= PACE.1, "{millis}: {wait:?}");
+    }
+}
+
+#[test]
+fn beats_missed_while_the_machine_slept_are_not_made_up_for() {
+    let mut world = World::online();
+    world.at_deadline();
+    world.give(Input::PongReceived(1));
+    assert_eq!(world.after(3600 * SECOND), [Effect::SendBeat(2), Effect::SendMetrics]);
+    world.give(Input::PongReceived(2));
+    assert_eq!(world.after(29 * SECOND), []);
+    assert_eq!(world.after(SECOND), [Effect::SendBeat(3)]);
+}
+
+#[test]
+fn commands_that_waited_are_refused_in_words() {
+    let mut world = World::registered();
+    let command = PendingCommand {
+        message_id: Uuid::max(),
+        kind: "node.drain".to_owned(),
+        data: serde_json::Value::Null,
+    };
+    let ack =
+        RegisterAck { heartbeat_interval: 30_000, metrics_interval: 60_000, pending_commands: vec![command] };
+    let effects = world.give(Input::FrameReceived(Uuid::nil(), ControllerMessage::RegisterAck(ack)));
+    assert_eq!(effects, [Effect::RefuseCommand { message_id: Uuid::max(), kind: "node.drain".to_owned() }]);
+}
+
+#[test]
+fn patience_decides_the_wait() {
+    for (patience, jitter, wait) in [
+        (Patience::Backoff, 0.5, SECOND / 2),
+        (Patience::Long, 0.0, 30 * SECOND),
+        (Patience::Told(7 * SECOND), 0.0, 7 * SECOND),
+        (Patience::Told(100 * SECOND), 0.5, 105 * SECOND),
+    ] {
+        let mut world = World::connecting();
+        world.jitter = jitter;
+        world.give(Input::SocketLost(setback(patience)));
+        assert_eq!(world.wait(), wait, "{patience:?}");
+    }
+}
+
+#[test]
+fn failures_lengthen_the_wait_until_a_session_lasted_a_minute() {
+    let mut world = World::connecting();
+    let mut waits = vec![];
+    for _ in 0..4 {
+        world.give(lost());
+        waits.push(world.wait());
+        world.at_deadline();
+    }
+    assert_eq!(waits, [SECOND / 2, SECOND, 2 * SECOND, 4 * SECOND]);
+    for input in [Input::SocketOpened, connection_ack(), register_ack(30_000, 60_000)] {
+        world.give(input);
+    }
+    world.now += 60 * SECOND;
+    world.give(lost());
+    assert_eq!(world.wait(), SECOND / 2);
+}
+
+#[derive(Debug, Clone)]
+enum Stimulus {
+    Give(Input),
+    Wait(u64),
+    Deadline,
+}
+
+fn stimulus() -> impl Strategy<Value = Stimulus> {
+    let patience = prop_oneof![
+        Just(Patience::Backoff),
+        Just(Patience::Long),
+        (0..60_u64).prop_map(|seconds| Patience::Told(Duration::from_secs(seconds))),
+    ];
+    prop_oneof![
+        Just(Stimulus::Deadline),
+        (0..100_000_u64).prop_map(Stimulus::Wait),
+        prop_oneof![
+            Just(Input::FactsRead),
+            Just(Input::Elapsed),
+            Just(Input::SocketOpened),
+            Just(connection_ack()),
+            (any::<u64>(), any::<u64>()).prop_map(|(beat, metrics)| register_ack(beat, metrics)),
+            Just(register_ack(30_000, 60_000)),
+            Just(state_request()),
+            Just(drain()),
+            Just(error_frame()),
+            (0..20_u64).prop_map(Input::PongReceived),
+            patience.prop_map(|patience| Input::SocketLost(setback(patience))),
+            Just(Input::InventoryChanged),
+            Just(Input::TokenReplaced),
+        ]
+        .prop_map(Stimulus::Give),
+    ]
+}
+
+fn apply(world: &mut World, stimulus: Stimulus) -> Vec<Effect> {
+    match stimulus {
+        Stimulus::Give(input) => world.give(input),
+        Stimulus::Wait(millis) => world.after(Duration::from_millis(millis)),
+        Stimulus::Deadline if world.session.deadline().is_some() => world.at_deadline(),
+        Stimulus::Deadline => vec![],
+    }
+}
+
+proptest! {
+    /// `World::give` asserts that there is never a second socket and nothing is sent without one.
+    #[test]
+    fn any_sequence_ends_online_within_the_cap_once_the_world_is_well(
+        stimuli in prop::collection::vec((stimulus(), 0.0..1.0_f64), 0..60),
+    ) {
+        let mut world = World::new();
+        for (stimulus, jitter) in stimuli {
+            world.jitter = jitter;
+            apply(&mut world, stimulus);
+        }
+        let well_since = world.now;
+        for _ in 0..10 {
+            match world.session.state() {
+                State::Starting => { world.give(Input::FactsRead); }
+                State::Waiting { .. } => { world.at_deadline(); }
+                State::Connecting { .. } => { world.give(Input::SocketOpened); }
+                State::Registering { registered: false, .. } => { world.give(connection_ack()); }
+                State::Registering { registered: true, .. } => { world.give(register_ack(30_000, 60_000)); }
+                State::Online(_) => break,
+                state => prop_assert!(false, "left without being asked: {:?}", state),
+            }
+        }
+        prop_assert_eq!(world.state(), "online");
+        prop_assert!(world.now - well_since <= LONGEST + LONGEST / 10, "{:?}", world.now - well_since);
+    }
+
+    #[test]
+    fn a_refusal_is_never_dialled_against_within_half_a_minute(
+        before in prop::collection::vec((stimulus(), 0.0..1.0_f64), 0..30),
+        after in prop::collection::vec((stimulus(), 0.0..1.0_f64), 0..30),
+    ) {
+        let mut world = World::new();
+        for (stimulus, jitter) in before {
+            world.jitter = jitter;
+            apply(&mut world, stimulus);
+        }
+        if matches!(world.session.state(), State::Connecting { .. } | State::Registering { .. } | State::Online(_)) {
+            world.give(Input::SocketLost(setback(Patience::Long)));
+            let refused = world.now;
+            for (stimulus, jitter) in after {
+                if matches!(stimulus, Stimulus::Give(Input::TokenReplaced)) {
+                    continue;
+                }
+                world.jitter = jitter;
+                if apply(&mut world, stimulus).contains(&Effect::Dial) {
+                    prop_assert!(world.now - refused >= LONGEST / 2);
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_asked_to_stop_has_stopped_within_the_goodbye(
+        stimuli in prop::collection::vec((stimulus(), 0.0..1.0_f64), 0..60),
+        after in prop::collection::vec(stimulus(), 0..10),
+    ) {
+        let mut world = World::new();
+        for (stimulus, jitter) in stimuli {
+            world.jitter = jitter;
+            apply(&mut world, stimulus);
+        }
+        let asked = world.now;
+        world.give(Input::StopRequested);
+        for stimulus in after {
+            if let Stimulus::Give(input) = stimulus {
+                world.give(input);
+            }
+        }
+        if world.session.deadline().is_some() {
+            world.at_deadline();
+        }
+        prop_assert_eq!(world.state(), "stopped");
+        prop_assert!(world.now - asked <= Timings::default().goodbye);
+    }
+}

@@ -1,0 +1,203 @@
+//! Tells people how the session stands, in three places at once: the snapshot of the status socket, systemd's `STATUS=`, and the
+//! log. Says a thing when it changes; repeated failures at the first, then at every doubling, then the recovery with the count.
+
+use std::time::Instant;
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    snapshot::{SessionSnapshot, SessionState, WorkerSnapshot},
+    time::Timestamp,
+};
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{
+    machine::{Session, State},
+    words::{Words, describe},
+};
+use crate::{
+    endpoint::Endpoint,
+    notify::Notifier,
+    telemetry::{
+        Readings, health,
+        messages::{Identity, VERSION},
+    },
+};
+
+/// Counts what repeats, and says when it is worth a line again.
+#[derive(Debug, Default)]
+pub(super) struct Tally(u64);
+
+impl Tally {
+    /// Counts one more; the count, if it is worth a line.
+    pub(super) fn count(&mut self) -> Option<u64> {
+        self.0 = self.0.saturating_add(1);
+        self.0.is_power_of_two().then_some(self.0)
+    }
+
+    /// The count, which starts anew.
+    pub(super) fn clear(&mut self) -> u64 {
+        std::mem::take(&mut self.0)
+    }
+}
+
+pub(super) struct Reporter {
+    snapshots: watch::Sender<WorkerSnapshot>,
+    controller: String,
+    failures: Tally,
+    failing_with: Option<ErrorCode>,
+    told: Option<State>,
+    status: String,
+}
+
+impl Reporter {
+    pub(super) fn new(snapshots: watch::Sender<WorkerSnapshot>) -> Self {
+        Self {
+            snapshots,
+            controller: String::new(),
+            failures: Tally::default(),
+            failing_with: None,
+            told: None,
+            status: String::new(),
+        }
+    }
+
+    /// The connection that is being made uses this token, which ends then, at this address.
+    pub(super) fn dialling(&mut self, endpoint: &Endpoint, token_expires_at: Timestamp) {
+        self.controller = endpoint.in_words();
+        self.snapshots.send_modify(|snapshot| {
+            snapshot.controller = endpoint.to_string();
+            snapshot.token_expires_at = token_expires_at;
+        });
+    }
+
+    /// The controller has read a heartbeat that was sent then.
+    pub(super) fn acknowledged(&mut self, sent_at: Timestamp) {
+        self.snapshots.send_modify(|snapshot| snapshot.session.last_heartbeat_at = Some(sent_at));
+    }
+
+    /// There are new readings.
+    pub(super) fn measured(&mut self, readings: &Readings) {
+        let Some(report) = &readings.gpu else { return };
+        self.snapshots.send_if_modified(|snapshot| {
+            let fresh = WorkerSnapshot {
+                gpu_driver: Some(report.driver.clone()),
+                gpus: report.gpus.clone(),
+                gpu_status: report.status.clone(),
+                health: health::summary(Some(report)),
+                ..snapshot.clone()
+            };
+            let changed = *snapshot != fresh;
+            *snapshot = fresh;
+            changed
+        });
+    }
+
+    /// The session may have changed.
+    pub(super) fn session(&mut self, session: &Session, notifier: &dyn Notifier) {
+        let state = session.state();
+        if self.told.as_ref().is_some_and(|told| same(told, state)) {
+            return;
+        }
+        let wall = Timestamp::from(std::time::SystemTime::now());
+        let words = describe(state, &self.controller, (Instant::now(), wall));
+        self.log(state, &words);
+        self.snapshots.send_modify(|snapshot| {
+            let session = &mut snapshot.session;
+            session.state = words.state;
+            session.detail.clone_from(&words.detail);
+            session.code = words.code.map(|code| code.as_str().to_owned());
+            session.since = wall;
+            if words.state == SessionState::Online {
+                session.sessions = session.sessions.saturating_add(1);
+            }
+        });
+        let status = sentence(&words.detail);
+        if status != self.status {
+            notifier.tell(NotifyState::Status(&status));
+            self.status = status;
+        }
+        self.told = Some(state.clone());
+    }
+
+    fn log(&mut self, state: &State, words: &Words) {
+        match state {
+            State::Online(_) => {
+                self.failing_with = None;
+                match self.failures.clear() {
+                    0 => info!("{}", words.detail),
+                    failures => info!(failures, "{} again", words.detail),
+                }
+            }
+            State::Waiting { after, .. } => {
+                let count = self.failures.count();
+                let another = std::mem::replace(&mut self.failing_with, after.code) != after.code;
+                match after.code {
+                    Some(code) if another || count.is_some() => {
+                        warn!(code = code.as_str(), failures = self.failures.0, "{}", words.detail);
+                    }
+                    None if count.is_some() => info!("{}", words.detail),
+                    _ => {}
+                }
+            }
+            State::Stopping { .. } => info!("saying goodbye to the controller"),
+            _ => {}
+        }
+    }
+}
+
+/// Whether people would be told the same of both. Counters inside a state are nobody's news.
+fn same(told: &State, state: &State) -> bool {
+    match (told, state) {
+        (State::Waiting { .. }, State::Waiting { .. }) => told == state,
+        _ => std::mem::discriminant(told) == std::mem::discriminant(state),
+    }
+}
+
+fn sentence(detail: &str) -> String {
+    let mut letters = detail.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// What there is to say before anything has happened.
+pub(crate) fn first_snapshot(
+    identity: &Identity,
+    controller: &str,
+    token_expires_at: Timestamp,
+    now: Timestamp,
+) -> WorkerSnapshot {
+    WorkerSnapshot {
+        version: VERSION.to_owned(),
+        node_id: identity.node_id.clone(),
+        instance_id: identity.instance_id,
+        controller: controller.to_owned(),
+        started_at: now,
+        token_expires_at,
+        session: SessionSnapshot {
+            state: SessionState::Waiting,
+            detail: "starting".to_owned(),
+            code: None,
+            since: now,
+            last_heartbeat_at: None,
+            sessions: 0,
+        },
+        gpu_driver: None,
+        gpus: vec![],
+        gpu_status: vec![],
+        health: health::summary(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_repeats_is_worth_a_line_at_every_doubling() {
+        let mut tally = Tally::default();
+        let lines: Vec<_> = (0..9).filter_map(|_| tally.count()).collect();
+        assert_eq!(lines, [1, 2, 4, 8]);
+        assert_eq!((tally.clear(), tally.count()), (9, Some(1)));
+    }
+}

@@ -1,0 +1,250 @@
+//! Why there is no session, in the catalogue's words, and how patient to be before the next try. Pure: reads HTTP refusals and
+//! close codes, decides no instant.
+
+use std::time::Duration;
+
+use aio_protocol::{api::ApiError, error_code::ErrorCode, time::Timestamp, wire::close};
+
+/// A `Retry-After` beyond this is cut: a proxy's mistake must not take a node away for a day.
+pub const LONGEST_TOLD: Duration = Duration::from_secs(3600);
+
+/// Why there is no session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setback {
+    /// The catalogue's code; none when nothing is wrong (a planned restart).
+    pub code: Option<ErrorCode>,
+    /// One sentence on what happened.
+    pub message: String,
+    /// How long to wait before the next try.
+    pub patience: Patience,
+}
+
+/// How long to wait before the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// The ordinary backoff.
+    Backoff,
+    /// Half a minute to a minute: time alone does not cure it, or the other end has too much to do.
+    Long,
+    /// As long as the other end said.
+    Told(Duration),
+}
+
+/// A refusal of the upgrade, as HTTP says it.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpRefusal<'a> {
+    /// The status.
+    pub status: u16,
+    /// The `Retry-After` header.
+    pub retry_after: Option<&'a str>,
+    /// The body; possibly cut off.
+    pub body: &'a [u8],
+}
+
+impl Setback {
+    /// With a code, and the ordinary backoff.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code: Some(code), message: message.into(), patience: Patience::Backoff }
+    }
+
+    fn patiently(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// What somebody must do about it, if it is a person's to do and not just a matter of time.
+    pub fn cure(&self) -> Option<&'static str> {
+        self.code.filter(|_| self.needs_a_person()).map(ErrorCode::cure)
+    }
+
+    /// Whether no further try will help until a person has done something.
+    pub fn needs_a_person(&self) -> bool {
+        self.code.is_some_and(|code| {
+            matches!(
+                code,
+                ErrorCode::TokenMissing
+                    | ErrorCode::TokenInvalid
+                    | ErrorCode::TokenExpired
+                    | ErrorCode::TokenRevoked
+                    | ErrorCode::TokenForeign
+                    | ErrorCode::NodeNotFound
+                    | ErrorCode::NodeInactive
+                    | ErrorCode::NodeSuperseded
+                    | ErrorCode::Forbidden
+                    | ErrorCode::InsecureUrl
+                    | ErrorCode::ControllerInvalid
+            )
+        })
+    }
+
+    /// The controller (or what stands in its place) refused the upgrade.
+    pub fn of_http(refusal: HttpRefusal<'_>, now: Timestamp) -> Self {
+        let HttpRefusal { status, retry_after, body } = refusal;
+        let told = retry_after.and_then(|text| retry_after_delay(text, now)).map(Patience::Told);
+        let answer = serde_json::from_slice::<ApiError>(body).ok();
+        let code =
+            answer.as_ref().and_then(|answer| ErrorCode::parse(&answer.code)).unwrap_or(match status {
+                401 => ErrorCode::TokenInvalid,
+                403 => ErrorCode::Forbidden,
+                429 => ErrorCode::RateLimited,
+                500..=599 => ErrorCode::ControllerError,
+                _ => ErrorCode::ControllerInvalid,
+            });
+        let message = match answer {
+            Some(answer) => format!("the controller refused the connection ({status}): {}", answer.message),
+            None => format!("the answer to the connection was HTTP {status}"),
+        };
+        let setback = Self::new(code, message);
+        let long = setback.needs_a_person() || matches!(status, 429 | 503);
+        setback.patiently(told.unwrap_or(if long { Patience::Long } else { Patience::Backoff }))
+    }
+
+    /// The controller closed the socket.
+    pub fn of_close(code: u16, reason: &str) -> Self {
+        let said = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let named = reason.split([':', ' ']).next().and_then(ErrorCode::parse);
+        let plain = |message: String| Self { code: None, message, patience: Patience::Backoff };
+        match code {
+            close::RESTART => plain("the controller restarts".to_owned()),
+            close::TRY_LATER => {
+                plain(format!("the controller asks to come back later{said}")).patiently(Patience::Long)
+            }
+            close::TOKEN_ENDED => Self::new(
+                named.unwrap_or(ErrorCode::TokenRevoked),
+                format!("the controller no longer accepts the token{said}"),
+            )
+            .patiently(Patience::Long),
+            close::FOREIGN => Self::new(
+                named.unwrap_or(ErrorCode::TokenForeign),
+                format!("the controller says that the token is another node's{said}"),
+            )
+            .patiently(Patience::Long),
+            close::SUPERSEDED => Self::new(
+                ErrorCode::NodeSuperseded,
+                "another worker connected as this node and took its place",
+            )
+            .patiently(Patience::Long),
+            close::TOO_FAST => {
+                Self::new(ErrorCode::RateLimited, format!("the controller found this worker too fast{said}"))
+                    .patiently(Patience::Long)
+            }
+            close::MALFORMED | close::TOO_LARGE => Self::new(
+                ErrorCode::Internal,
+                format!("the controller did not understand this worker (close code {code}{said})"),
+            ),
+            close::SILENT => {
+                Self::new(ErrorCode::ControllerUnreachable, format!("the controller heard nothing{said}"))
+            }
+            _ => Self::new(
+                ErrorCode::ControllerUnreachable,
+                format!("the controller closed the connection (close code {code}{said})"),
+            ),
+        }
+    }
+}
+
+/// The wait that a `Retry-After` asks for: seconds, or an HTTP date seen from `now`.
+fn retry_after_delay(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    let delay = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            Timestamp::from_millis(date.as_millisecond()).since(now)
+        }
+    };
+    Some(delay.min(LONGEST_TOLD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_765_454_400_000;
+
+    fn http(status: u16, retry_after: Option<&str>, body: &str) -> Setback {
+        let refusal = HttpRefusal { status, retry_after, body: body.as_bytes() };
+        Setback::of_http(refusal, Timestamp::from_millis(NOW))
+    }
+
+    fn body(status: u16, code: &str) -> String {
+        format!(r#"{{"statusCode":{status},"error":"x","message":"in words","code":"{code}"}}"#)
+    }
+
+    #[test]
+    fn a_refused_token_asks_for_a_person_and_waits_long() {
+        for (status, code) in [
+            (401, "TOKEN_EXPIRED"),
+            (401, "TOKEN_REVOKED"),
+            (403, "TOKEN_FOREIGN"),
+            (403, "NODE_INACTIVE"),
+            (404, "NODE_NOT_FOUND"),
+        ] {
+            let setback = http(status, None, &body(status, code));
+            assert_eq!(setback.code.map(ErrorCode::as_str), Some(code));
+            assert_eq!(setback.patience, Patience::Long, "{code}");
+            assert!(setback.cure().is_some(), "{code}");
+            assert!(setback.message.contains("in words"), "{}", setback.message);
+        }
+    }
+
+    #[test]
+    fn a_status_alone_still_has_a_code() {
+        for (status, code, patience) in [
+            (401, ErrorCode::TokenInvalid, Patience::Long),
+            (403, ErrorCode::Forbidden, Patience::Long),
+            (404, ErrorCode::ControllerInvalid, Patience::Long),
+            (200, ErrorCode::ControllerInvalid, Patience::Long),
+            (302, ErrorCode::ControllerInvalid, Patience::Long),
+            (429, ErrorCode::RateLimited, Patience::Long),
+            (500, ErrorCode::ControllerError, Patience::Backoff),
+            (502, ErrorCode::ControllerError, Patience::Backoff),
+            (503, ErrorCode::ControllerError, Patience::Long),
+        ] {
+            let setback = http(status, None, "<html>");
+            assert_eq!((setback.code, setback.patience), (Some(code), patience), "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_wins_in_seconds_and_as_a_date() {
+        let told = |seconds| Patience::Told(Duration::from_secs(seconds));
+        assert_eq!(http(503, Some("7"), "").patience, told(7));
+        assert_eq!(http(429, Some(" 0 "), "").patience, told(0));
+        assert_eq!(http(503, Some("Thu, 11 Dec 2025 12:00:30 GMT"), "").patience, told(30));
+        assert_eq!(http(503, Some("Thu, 11 Dec 2025 11:00:00 GMT"), "").patience, told(0));
+        assert_eq!(http(503, Some("86400"), "").patience, Patience::Told(LONGEST_TOLD));
+        assert_eq!(http(503, Some("99999999999999999999999"), "").patience, Patience::Long);
+        assert_eq!(http(503, Some("soon"), "").patience, Patience::Long);
+    }
+
+    #[test]
+    fn every_close_code_of_the_protocol_is_obeyed() {
+        for (close, code, patience) in [
+            (close::RESTART, None, Patience::Backoff),
+            (close::TRY_LATER, None, Patience::Long),
+            (close::TOO_LARGE, Some(ErrorCode::Internal), Patience::Backoff),
+            (close::MALFORMED, Some(ErrorCode::Internal), Patience::Backoff),
+            (close::TOKEN_ENDED, Some(ErrorCode::TokenRevoked), Patience::Long),
+            (close::FOREIGN, Some(ErrorCode::TokenForeign), Patience::Long),
+            (close::SILENT, Some(ErrorCode::ControllerUnreachable), Patience::Backoff),
+            (close::SUPERSEDED, Some(ErrorCode::NodeSuperseded), Patience::Long),
+            (close::TOO_FAST, Some(ErrorCode::RateLimited), Patience::Long),
+            (1000, Some(ErrorCode::ControllerUnreachable), Patience::Backoff),
+            (1006, Some(ErrorCode::ControllerUnreachable), Patience::Backoff),
+        ] {
+            let setback = Setback::of_close(close, "");
+            assert_eq!((setback.code, setback.patience), (code, patience), "{close}");
+        }
+    }
+
+    #[test]
+    fn a_close_reason_that_names_a_code_is_believed() {
+        for reason in ["TOKEN_EXPIRED", "TOKEN_EXPIRED: ended at noon", "TOKEN_EXPIRED since noon"] {
+            assert_eq!(
+                Setback::of_close(close::TOKEN_ENDED, reason).code,
+                Some(ErrorCode::TokenExpired),
+                "{reason}"
+            );
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! One connection to the controller as one task: dials, then carries frames both ways until either end is done. Dropping the
+//! [`Link`] ends it. Turns what went wrong into setbacks; decides neither when to dial nor what to say.
+
+use std::{io, sync::Arc};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    time::Timestamp,
+    wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
+};
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use rustls::ClientConfig;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    tungstenite::{
+        Error, Message,
+        client::ClientRequestBuilder,
+        error::CapacityError,
+        http::header::RETRY_AFTER,
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::setback::{HttpRefusal, Setback};
+use crate::endpoint::Endpoint;
+
+/// The buffers' size. The library's own default would cost 256 KiB for a connection that carries one kilobyte in half a minute.
+const BUFFER_BYTES: usize = 4 * 1024;
+
+/// A controller that reads nothing may leave as many messages waiting; those beyond are dropped, and the missing pong ends it.
+const QUEUE: usize = 32;
+
+/// What came from the other end.
+#[derive(Debug)]
+pub enum Event {
+    /// The WebSocket is open.
+    Opened,
+    /// The text of a frame.
+    Text(String),
+    /// The answer to the ping of this number.
+    Ponged(u64),
+    /// Dialling failed, or the connection ended. Nothing comes after it.
+    Lost(Setback),
+}
+
+/// What goes to the other end.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// The text of a frame.
+    Text(String),
+    /// A ping with a number.
+    Ping(u64),
+    /// The end of the connection, in good order.
+    Close,
+}
+
+/// A connection, or the attempt to make one.
+#[derive(Debug)]
+pub struct Link {
+    events: mpsc::Receiver<Event>,
+    outgoing: mpsc::Sender<Outgoing>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Link {
+    /// Begins to dial.
+    pub fn dial(endpoint: Endpoint, token: SecretString) -> Self {
+        let (event_sender, events) = mpsc::channel(QUEUE);
+        let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(async move {
+            let setback = match connect(&endpoint, &token).await {
+                Ok(socket) => carry(socket, &event_sender, outgoing_receiver).await,
+                Err(setback) => setback,
+            };
+            // Nobody listens any more when the link was dropped, and then nobody misses it.
+            let _ = event_sender.send(Event::Lost(setback)).await;
+        });
+        Self { events, outgoing, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// The next event.
+    pub async fn event(&mut self) -> Event {
+        let ended = || Event::Lost(Setback::new(ErrorCode::Internal, "the connection's task ended"));
+        self.events.recv().await.unwrap_or_else(ended)
+    }
+
+    /// Queues a message; false when the queue is full or the connection has ended.
+    pub fn send(&self, outgoing: Outgoing) -> bool {
+        self.outgoing.try_send(outgoing).is_ok()
+    }
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn connect(endpoint: &Endpoint, token: &SecretString) -> Result<Socket, Setback> {
+    let request = ClientRequestBuilder::new(endpoint.uri().clone())
+        .with_sub_protocol(SUBPROTOCOL)
+        .with_header("Authorization", format!("Bearer {}", token.expose_secret()))
+        .with_header("User-Agent", concat!("aio-worker/", env!("CARGO_PKG_VERSION")));
+    let mut config = WebSocketConfig::default();
+    config.read_buffer_size = BUFFER_BYTES;
+    config.write_buffer_size = 0;
+    config.max_message_size = Some(MAX_FRAME_BYTES);
+    config.max_frame_size = Some(MAX_FRAME_BYTES);
+    let connector = if endpoint.encrypted() { Connector::Rustls(tls().await?) } else { Connector::Plain };
+    match connect_async_tls_with_config(request, Some(config), true, Some(connector)).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(error) => Err(refused(error, endpoint)),
+    }
+}
+
+/// Reads the machine's roots anew for each connection: they change, and between connections they need no room.
+async fn tls() -> Result<Arc<ClientConfig>, Setback> {
+    let unusable = |error: String| {
+        Setback::new(
+            ErrorCode::ControllerUnreachable,
+            format!("this machine's certificates cannot be used: {error}"),
+        )
+    };
+    tokio::task::spawn_blocking(aio_host::tls::client_config)
+        .await
+        .map_err(|error| unusable(error.to_string()))?
+        .map_err(|error| unusable(error.to_string()))
+}
+
+fn refused(error: Error, endpoint: &Endpoint) -> Setback {
+    match error {
+        Error::Http(response) => Setback::of_http(
+            HttpRefusal {
+                status: response.status().as_u16(),
+                retry_after: response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()),
+                body: response.body().as_deref().unwrap_or_default(),
+            },
+            Timestamp::from(std::time::SystemTime::now()),
+        ),
+        Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => Setback::new(
+            ErrorCode::ControllerUnreachable,
+            format!("cannot reach {}: {error}", endpoint.in_words()),
+        ),
+        // A certificate that this machine does not trust comes as invalid data.
+        Error::Io(error) => Setback::new(
+            ErrorCode::ControllerUnreachable,
+            format!("cannot trust {}: {error}", endpoint.in_words()),
+        ),
+        error => Setback::new(
+            ErrorCode::ControllerInvalid,
+            format!("what answers at {} is no AIWM controller: {error}", endpoint.in_words()),
+        ),
+    }
+}
+
+/// Carries frames until the connection ends. Reading and writing go on side by side: a controller that does not read must not
+/// keep its own words, a close among them, from being heard.
+async fn carry(socket: Socket, events: &mpsc::Sender<Event>, outgoing: mpsc::Receiver<Outgoing>) -> Setback {
+    let (sink, stream) = socket.split();
+    if events.send(Event::Opened).await.is_err() {
+        return nobody_listens();
+    }
+    tokio::select! {
+        setback = read(stream, events) => setback,
+        setback = write(sink, outgoing) => setback,
+    }
+}
+
+async fn read(
+    mut stream: impl Stream<Item = Result<Message, Error>> + Unpin,
+    events: &mpsc::Sender<Event>,
+) -> Setback {
+    let mut close = None;
+    while let Some(message) = stream.next().await {
+        let event = match message {
+            Ok(Message::Text(text)) => Event::Text(text.as_str().to_owned()),
+            Ok(Message::Pong(payload)) => match <[u8; 8]>::try_from(payload.as_ref()) {
+                Ok(number) => Event::Ponged(u64::from_be_bytes(number)),
+                Err(_) => continue,
+            },
+            // The answer to the close is the library's; the stream ends behind it.
+            Ok(Message::Close(frame)) => {
+                close = Some(frame.map_or_else(
+                    || Setback::of_close(1005, ""),
+                    |frame| Setback::of_close(frame.code.into(), frame.reason.as_str()),
+                ));
+                continue;
+            }
+            Ok(_) => continue,
+            Err(error) => return close.unwrap_or_else(|| broken(&error)),
+        };
+        if events.send(event).await.is_err() {
+            return nobody_listens();
+        }
+    }
+    close.unwrap_or_else(|| broken(&Error::ConnectionClosed))
+}
+
+async fn write(
+    mut sink: impl Sink<Message, Error = Error> + Unpin,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+) -> Setback {
+    while let Some(outgoing) = outgoing.recv().await {
+        let closing = matches!(outgoing, Outgoing::Close);
+        let message = match outgoing {
+            Outgoing::Text(text) => Message::text(text),
+            Outgoing::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
+            Outgoing::Close => {
+                Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
+            }
+        };
+        if let Err(error) = sink.send(message).await {
+            // What the other end said last tells more than that it is gone: the reader finds it.
+            tracing::debug!(%error, "the connection takes no more");
+            return std::future::pending().await;
+        }
+        if closing {
+            return std::future::pending().await;
+        }
+    }
+    nobody_listens()
+}
+
+fn nobody_listens() -> Setback {
+    Setback::new(ErrorCode::Internal, "the connection was given up")
+}
+
+fn broken(error: &Error) -> Setback {
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Setback::new(
+            ErrorCode::ControllerInvalid,
+            format!("the controller sent a frame of more than {MAX_FRAME_BYTES} bytes"),
+        ),
+        error => Setback::new(
+            ErrorCode::ControllerUnreachable,
+            format!("the connection to the controller broke: {error}"),
+        ),
+    }
+}

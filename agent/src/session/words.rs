@@ -1,0 +1,83 @@
+//! The session's state in words, for people: one sentence each, with what an operator must do if it is theirs to do. Pure.
+
+use std::time::Instant;
+
+use aio_protocol::{error_code::ErrorCode, snapshot::SessionState, time::Timestamp};
+
+use super::machine::State;
+
+/// A state in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// In a word.
+    pub state: SessionState,
+    /// In a sentence.
+    pub detail: String,
+    /// A code, if something is wrong.
+    pub code: Option<ErrorCode>,
+}
+
+/// The state in words. `now` is the same moment on both clocks.
+pub fn describe(state: &State, controller: &str, now: (Instant, Timestamp)) -> Words {
+    let words = |state, detail: String| Words { state, detail, code: None };
+    match state {
+        State::Starting => words(SessionState::Waiting, "reading what this machine is made of".to_owned()),
+        State::Connecting { .. } => words(SessionState::Connecting, format!("connecting to {controller}")),
+        State::Registering { .. } => {
+            words(SessionState::Registering, format!("connected to {controller}, not yet welcomed"))
+        }
+        State::Online(_) => words(SessionState::Online, format!("online at {controller}")),
+        State::Stopping { .. } | State::Stopped => words(SessionState::Stopping, "stopping".to_owned()),
+        State::Waiting { until, after } => {
+            let (now, wall) = now;
+            let next = wall.plus(until.saturating_duration_since(now));
+            let cure = after.cure().map(|cure| format!(" {cure}")).unwrap_or_default();
+            Words {
+                state: SessionState::Waiting,
+                detail: format!("{}; next try at {}.{cure}", after.message, clock(next)),
+                code: after.code,
+            }
+        }
+    }
+}
+
+/// To the second: nobody needs more of a next try.
+fn clock(time: Timestamp) -> String {
+    let text = time.to_string();
+    text.split('.').next().map_or_else(|| text.clone(), |seconds| format!("{seconds}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::setback::{Patience, Setback};
+
+    #[test]
+    fn a_refusal_says_what_an_operator_must_do_and_when_the_next_try_is() {
+        let now = Instant::now();
+        let after = Setback {
+            code: Some(ErrorCode::TokenRevoked),
+            message: "the controller no longer accepts the token".into(),
+            patience: Patience::Long,
+        };
+        let state = State::Waiting { until: now + Duration::from_secs(30), after };
+        let words = describe(&state, "wss://x/", (now, Timestamp::from_millis(1_765_454_400_500)));
+        assert_eq!(
+            words.detail,
+            "the controller no longer accepts the token; next try at 2025-12-11T12:00:30Z. \
+             Make a new token on the controller."
+        );
+        assert_eq!((words.state, words.code), (SessionState::Waiting, Some(ErrorCode::TokenRevoked)));
+    }
+
+    #[test]
+    fn what_time_cures_asks_nothing_of_anybody() {
+        let now = Instant::now();
+        let after = Setback::new(ErrorCode::ControllerUnreachable, "cannot reach ws://x/: refused");
+        let words =
+            describe(&State::Waiting { until: now, after }, "ws://x/", (now, Timestamp::from_millis(0)));
+        assert_eq!(words.detail, "cannot reach ws://x/: refused; next try at 1970-01-01T00:00:00Z.");
+    }
+}

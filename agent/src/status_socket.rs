@@ -1,0 +1,120 @@
+//! The read-only status socket: one line of JSON to whoever connects, and one at every change. Serves and reads it. What stands in
+//! the lines is the session's business; nothing is ever read from a client.
+
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aio_host::layout::STATUS_SOCKET;
+use aio_protocol::snapshot::WorkerSnapshot;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+/// Any user may connect, so there is a bound.
+const MOST_READERS: usize = 32;
+
+/// Who does not take a line within this time is dropped.
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// The socket, bound and open to everybody on this machine. The file goes with it.
+#[derive(Debug)]
+pub struct StatusSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for StatusSocket {
+    fn drop(&mut self) {
+        // A file that stays is replaced by the next daemon, and answers nobody until then.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes the socket in `folder`, which is made if it is missing. A file that an earlier daemon left is replaced in one step.
+pub fn bind(folder: &Path) -> io::Result<StatusSocket> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(STATUS_SOCKET);
+    let fresh = folder.join(format!(".{STATUS_SOCKET}.{}", std::process::id()));
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&fresh)?;
+    // The unit's umask would leave it to the daemon's user alone.
+    fs::set_permissions(&fresh, Permissions::from_mode(0o666))?;
+    fs::rename(&fresh, &path)?;
+    Ok(StatusSocket { listener, path })
+}
+
+impl StatusSocket {
+    /// Serves for ever.
+    pub async fn serve(self, snapshots: watch::Receiver<WorkerSnapshot>) {
+        let places = Arc::new(Semaphore::new(MOST_READERS));
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let Ok(place) = places.clone().try_acquire_owned() else {
+                        debug!("the status socket has {MOST_READERS} readers and takes no more");
+                        continue;
+                    };
+                    let snapshots = snapshots.clone();
+                    tokio::spawn(async move {
+                        let _place = place;
+                        if let Err(error) = tell(stream, snapshots).await {
+                            debug!(%error, "a reader of the status socket is gone");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: not a reason to spin.
+                    warn!(%error, "the status socket took no connection");
+                    tokio::time::sleep(SLOWEST).await;
+                }
+            }
+        }
+    }
+}
+
+async fn tell(mut stream: UnixStream, mut snapshots: watch::Receiver<WorkerSnapshot>) -> io::Result<()> {
+    let (mut from, mut to) = stream.split();
+    loop {
+        let mut line = serde_json::to_vec(&*snapshots.borrow_and_update())?;
+        line.push(b'\n');
+        timeout(SLOWEST, to.write_all(&line)).await??;
+        tokio::select! {
+            changed = snapshots.changed() => if changed.is_err() { return Ok(()) },
+            // Nothing is expected; it ends when the reader is gone.
+            said = drain(&mut from) => return said,
+        }
+    }
+}
+
+async fn drain(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
+    let mut ignored = [0; 64];
+    while from.read(&mut ignored).await? > 0 {}
+    Ok(())
+}
+
+/// What the worker whose socket is in `folder` says of itself now.
+pub async fn read(folder: &Path, patience: Duration) -> io::Result<WorkerSnapshot> {
+    timeout(patience, async {
+        let stream = UnixStream::connect(folder.join(STATUS_SOCKET)).await?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await?;
+        if line.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    })
+    .await?
+}

@@ -1,0 +1,121 @@
+//! What the worker measures: one side task asks the machine and the driver, each behind a deadline, and leaves the answers where
+//! the session loop finds the latest. No question here can delay a heartbeat. What messages make of the answers is in `messages`.
+
+mod desk;
+pub mod health;
+pub mod messages;
+
+use std::{sync::Arc, time::Duration};
+
+use aio_host::{
+    facts::{HostFacts, HostProbe, HostSample},
+    gpu::{GpuReport, GpuWatcher},
+};
+use tokio::{sync::watch, time::Instant};
+
+use desk::Desk;
+
+/// How much earlier than a heartbeat its numbers are asked for.
+const LEAD: Duration = Duration::from_millis(500);
+
+/// No closer together than this, however fast the heartbeats.
+const CLOSEST: Duration = Duration::from_secs(1);
+
+/// Without a session, the status socket still has readers.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How often the inventory is read anew.
+const SURVEY: Duration = Duration::from_secs(60);
+
+/// How long the machine and the driver may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who answers.
+pub struct Probes {
+    /// The machine's load.
+    pub load: Box<dyn HostProbe>,
+    /// The machine's facts: another probe, because reading disks may hang and the load must not wait for it.
+    pub facts: Box<dyn HostProbe>,
+    /// The GPUs.
+    pub gpus: GpuWatcher,
+}
+
+/// The latest answers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Readings {
+    /// The machine's facts.
+    pub facts: Option<Arc<HostFacts>>,
+    /// The machine's load.
+    pub load: Option<HostSample>,
+    /// The driver's answer, or that it gave none.
+    pub gpu: Option<GpuReport>,
+}
+
+impl Readings {
+    /// Whether there is enough to register with.
+    pub fn complete(&self) -> bool {
+        self.facts.is_some() && self.gpu.is_some()
+    }
+}
+
+/// Asks for ever, shortly before each heartbeat that `next_beat` announces.
+pub async fn gather(
+    probes: Probes,
+    mut next_beat: watch::Receiver<Option<std::time::Instant>>,
+    readings: watch::Sender<Readings>,
+) {
+    let Probes { load, facts, gpus } = probes;
+    let mut load = Desk::new(load, |probe| probe.sample());
+    let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
+    let mut surveyed: Option<Instant> = None;
+    loop {
+        let began = Instant::now();
+        let beat = *next_beat.borrow();
+        let survey = surveyed.is_none_or(|last| began + LEAD >= last + SURVEY);
+        let (sample, report, news) = tokio::join!(load.ask(PATIENCE), gpus.report(PATIENCE), async {
+            if survey { facts.ask(PATIENCE).await } else { None }
+        });
+        if news.is_some() {
+            surveyed = Some(began);
+        }
+        readings.send_if_modified(|readings| {
+            let fresh = Readings {
+                facts: news.or_else(|| readings.facts.clone()),
+                load: sample.or_else(|| readings.load.clone()),
+                gpu: Some(report),
+            };
+            let changed = *readings != fresh;
+            *readings = fresh;
+            changed
+        });
+        if readings.is_closed() || !wait_for_next(&mut next_beat, beat, began).await {
+            return;
+        }
+    }
+}
+
+/// Asks once, without the load, and waits no longer than `patience`.
+pub async fn look(facts: Box<dyn HostProbe>, gpus: &GpuWatcher, patience: Duration) -> Readings {
+    let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
+    let (facts, report) = tokio::join!(facts.ask(patience), gpus.report(patience));
+    Readings { facts, load: None, gpu: Some(report) }
+}
+
+/// Waits until shortly before a heartbeat that was not served yet; false when nobody announces any more.
+async fn wait_for_next(
+    next_beat: &mut watch::Receiver<Option<std::time::Instant>>,
+    served: Option<std::time::Instant>,
+    began: Instant,
+) -> bool {
+    loop {
+        let announced = next_beat.borrow_and_update().filter(|&beat| Some(beat) != served);
+        let due = announced
+            .and_then(|beat| beat.checked_sub(LEAD))
+            .map_or(began + IDLE, |due| Instant::from_std(due).min(began + IDLE))
+            .max(began + CLOSEST);
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => return true,
+            changed = next_beat.changed() => if changed.is_err() { return false },
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The daemon put together: probes, status socket and session loop, from first turn to goodbye. Reads no environment, handles no
+//! signal and sets no log: whoever runs it does, so that a test can run it as a service would.
+
+use std::time::SystemTime;
+
+use aio_protocol::time::Timestamp;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::{
+    config::{Unusable, WorkerConfig},
+    notify::Notifier,
+    session::{driver::Driver, machine::Timings, reporter::first_snapshot},
+    status_socket,
+    telemetry::{
+        self, Probes, Readings,
+        messages::{Identity, VERSION},
+    },
+};
+
+/// A daemon that has not begun.
+pub struct Worker {
+    /// What it goes by.
+    pub config: WorkerConfig,
+    /// How long it waits for others.
+    pub timings: Timings,
+    /// Who tells it about the machine.
+    pub probes: Probes,
+    /// Who wants to know how it is.
+    pub notifier: Box<dyn Notifier>,
+}
+
+impl Worker {
+    /// Runs until `stop` is cancelled and goodbye is said. Nothing that the controller does or that fails on the way ends it.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
+        let Self { config, timings, probes, notifier } = self;
+        let credentials = config.credentials()?;
+        let identity = Identity { node_id: config.node_id.clone(), instance_id: Uuid::now_v7() };
+        info!(
+            node_id = %identity.node_id,
+            instance_id = %identity.instance_id,
+            controller = credentials.endpoint.in_words(),
+            unit_version = config.unit_version.as_deref(),
+            "aio-worker {VERSION} starts",
+        );
+        let first = first_snapshot(
+            &identity,
+            &credentials.endpoint.to_string(),
+            credentials.claims.expires_at(),
+            Timestamp::from(SystemTime::now()),
+        );
+        let (snapshots, latest) = watch::channel(first);
+        let _status = match status_socket::bind(&config.runtime_dir) {
+            Ok(socket) => Some(AbortOnDropHandle::new(tokio::spawn(socket.serve(latest)))),
+            // Nobody can ask this worker how it is, which is no reason to take the node away.
+            Err(error) => {
+                warn!(folder = %config.runtime_dir.display(), %error, "no status socket: `aio-worker status` will not work");
+                None
+            }
+        };
+        let (readings_sender, readings) = watch::channel(Readings::default());
+        let (next_beat, announced) = watch::channel(None);
+        let _gatherer =
+            AbortOnDropHandle::new(tokio::spawn(telemetry::gather(probes, announced, readings_sender)));
+        Driver::new(config, identity, timings, notifier, readings, next_beat, snapshots).run(stop).await;
+        info!("stopped");
+        Ok(())
+    }
+}

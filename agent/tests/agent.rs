@@ -1,0 +1,12 @@
+//! The daemon against a scripted controller: everything that the session promises, over a real WebSocket on the loopback.
+
+// The attribute says to lints what everybody knows of this folder.
+#[cfg(test)]
+mod agent {
+    mod binary;
+    mod controller;
+    mod daemon;
+    mod session;
+    mod status;
+    mod trouble;
+}

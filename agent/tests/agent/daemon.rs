@@ -1,0 +1,251 @@
+//! A daemon in this process, with a machine that a test can change.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
+
+use aio_host::{
+    facts::{HostFacts, HostProbe, HostSample},
+    gpu::{GpuProbe, GpuReport, GpuWatcher},
+};
+use aio_protocol::{
+    inventory::{Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
+    snapshot::WorkerSnapshot,
+    telemetry::{GpuActivity, GpuStatus, Health, HostUsage, NetworkTraffic},
+};
+use aio_worker::{
+    config::{Flags, WorkerConfig},
+    notify::Notifier,
+    session::machine::Timings,
+    telemetry::Probes,
+    worker::Worker,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use sd_notify::NotifyState;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::UnixStream,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::controller::{NODE, PATIENCE};
+
+pub(crate) fn token(controller: &str, id: &str) -> String {
+    let claims = serde_json::json!({
+        "sub": NODE, "type": "node", "jti": id, "iat": 1, "exp": 4_000_000_000_i64,
+        "ctl": controller, "api": "http://127.0.0.1:1",
+    });
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    format!("{}.{}.{}", part("{}"), part(&claims.to_string()), part("signature"))
+}
+
+/// What the machine is at the moment.
+pub(crate) struct Machine {
+    pub(crate) gpus: Mutex<GpuReport>,
+    hung: Mutex<bool>,
+    freed: Condvar,
+}
+
+impl Machine {
+    /// From now on, no question to the driver is answered; or all are again.
+    pub(crate) fn hang(&self, hung: bool) {
+        *self.hung.lock().unwrap() = hung;
+        self.freed.notify_all();
+    }
+}
+
+pub(crate) fn gpus(count: usize) -> GpuReport {
+    GpuReport {
+        driver: GpuDriver {
+            state: GpuDriverState::Ok,
+            reason: None,
+            version: Some("550.54.15".into()),
+            cuda_version: Some("12.4".into()),
+        },
+        gpus: (0..count)
+            .map(|index| Gpu {
+                device_id: index.to_string(),
+                uuid: Some(format!("GPU-{index}")),
+                model: "NVIDIA H100".into(),
+                memory_total: Some(85_899_345_920),
+                pci_bus_id: None,
+                serial: None,
+            })
+            .collect(),
+        status: (0..count)
+            .map(|index| GpuStatus {
+                device_id: index.to_string(),
+                utilization: Some(50),
+                memory_used: Some(1 << 30),
+                temperature: Some(60),
+                power_draw: Some(300),
+                status: GpuActivity::Active,
+                health: Health::Ok,
+            })
+            .collect(),
+    }
+}
+
+struct Shared(Arc<Machine>);
+
+impl GpuProbe for Shared {
+    fn probe(&mut self) -> GpuReport {
+        drop(self.0.freed.wait_while(self.0.hung.lock().unwrap(), |hung| *hung).unwrap());
+        self.0.gpus.lock().unwrap().clone()
+    }
+}
+
+struct Host;
+
+impl HostProbe for Host {
+    fn facts(&mut self) -> HostFacts {
+        HostFacts {
+            os: OperatingSystem {
+                name: "Ubuntu".into(),
+                version: "22.04".into(),
+                kernel: "5.15".into(),
+                hostname: "gpu-1".into(),
+            },
+            architecture: "x86_64".into(),
+            cpu: Cpu { model: "EPYC".into(), cores: None, threads: 2 },
+            memory: Memory { total: 1 << 34 },
+            disk: self.disks(),
+            network: vec![],
+            container_runtime: None,
+            boot_id: "3f8f2d1c-4b5a-4c3e-9a51-0f2a7c3e9a51".into(),
+        }
+    }
+
+    fn sample(&mut self) -> HostSample {
+        HostSample {
+            usage: HostUsage { cpu_usage: 12.5, ram_usage: 41.25, uptime_seconds: 86_400 },
+            memory_used: 1 << 33,
+            network: NetworkTraffic::default(),
+        }
+    }
+
+    fn disks(&mut self) -> Vec<Disk> {
+        vec![Disk { mount_point: "/".into(), file_system: "ext4".into(), total: 1 << 40, available: 1 << 39 }]
+    }
+}
+
+/// Hears what systemd would.
+#[derive(Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<Vec<String>>>, Option<Duration>);
+
+impl Heard {
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Notifier for Heard {
+    fn tell(&self, state: NotifyState<'_>) {
+        self.0.lock().unwrap().push(state.to_string());
+    }
+
+    fn watchdog(&self) -> Option<Duration> {
+        self.1
+    }
+}
+
+pub(crate) struct Daemon {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) heard: Heard,
+    pub(crate) runtime_dir: PathBuf,
+    token_file: PathBuf,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    pub(crate) fn start(controller: &str) -> Self {
+        Self::with(controller, Timings::default(), None)
+    }
+
+    pub(crate) fn with(controller: &str, timings: Timings, watchdog: Option<Duration>) -> Self {
+        aio_host::tls::install_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let (token_file, runtime_dir) = (folder.path().join("token"), folder.path().join("run"));
+        let config_file = folder.path().join("config.toml");
+        std::fs::write(&token_file, token(controller, "first")).unwrap();
+        std::fs::write(&config_file, "").unwrap();
+        let flags = Flags {
+            token_file: Some(token_file.clone()),
+            runtime_dir: Some(runtime_dir.clone()),
+            config: Some(config_file),
+            ..Flags::default()
+        };
+        let machine =
+            Arc::new(Machine { gpus: Mutex::new(gpus(2)), hung: Mutex::new(false), freed: Condvar::new() });
+        let heard = Heard(Arc::default(), watchdog);
+        let worker = Worker {
+            config: WorkerConfig::load(&flags, &|_| None).unwrap(),
+            timings,
+            probes: Probes {
+                load: Box::new(Host),
+                facts: Box::new(Host),
+                gpus: GpuWatcher::start(Shared(machine.clone())).unwrap(),
+            },
+            notifier: Box::new(heard.clone()),
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let stop = stop.clone();
+            async move { worker.run(stop).await.unwrap() }
+        });
+        Self { machine, heard, runtime_dir, token_file, stop, task, _folder: folder }
+    }
+
+    /// Replaces the token as an admin would: in one step.
+    pub(crate) fn replace_token(&self, text: &str) {
+        let fresh = self.token_file.with_extension("new");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(&fresh, &self.token_file).unwrap();
+    }
+
+    pub(crate) fn alive(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Waits for a snapshot that is as it should be, as an installer does: line by line.
+    pub(crate) async fn snapshot(&self, wanted: impl Fn(&WorkerSnapshot) -> bool) -> WorkerSnapshot {
+        let mut last = None;
+        let search = async {
+            let path = self.runtime_dir.join("status.sock");
+            let stream = loop {
+                match UnixStream::connect(&path).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            let mut lines = BufReader::new(stream).lines();
+            while let Some(line) = lines.next_line().await.unwrap() {
+                let snapshot: WorkerSnapshot = serde_json::from_str(&line).unwrap();
+                if wanted(&snapshot) {
+                    return snapshot;
+                }
+                last = Some(snapshot);
+            }
+            panic!("the status socket closed")
+        };
+        match timeout(PATIENCE, search).await {
+            Ok(snapshot) => snapshot,
+            Err(_) => panic!("last seen: {last:#?}"),
+        }
+    }
+
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) {
+        timeout(PATIENCE, &mut self.task).await.expect("the daemon does not end").unwrap();
+    }
+}
