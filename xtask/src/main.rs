@@ -1,2 +1,44 @@
-//! Placeholder.
-fn main() {}
+//! The project's commands. Each is a short list of other programs' commands, shown before it runs; what they do is decided there.
+
+mod ci;
+mod demo;
+mod packages;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's commands
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the system at work: a controller, a node, and every event, until Ctrl-C
+    Demo(demo::Arguments),
+    /// Install what the tests need, then run all of them
+    Test(test::Arguments),
+    /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
+    Ci(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Ci(arguments) => ci::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

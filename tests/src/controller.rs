@@ -1,0 +1,267 @@
+//! A controller as an ordinary process on a free port, and its API as a user of one organisation sees it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Once,
+    time::Duration,
+};
+
+use aio_protocol::{event::NodeEvent, ids::NodeId, node::NodeStatus, time::Timestamp};
+use anyhow::{Context, Result, bail, ensure};
+use reqwest::{
+    StatusCode,
+    blocking::{Client, RequestBuilder},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{artifacts::Artifacts, process::Running, wait::wait_for};
+
+/// The organisation and the user that own every node here.
+pub const ORGANISATION: &str = "org-tests";
+/// See [`ORGANISATION`].
+pub const USER: &str = "user-tests";
+
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How a controller is started.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    releases: Option<PathBuf>,
+    heartbeat_timeout: Option<String>,
+    config: Option<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Serves this tree of releases.
+    pub fn releases(mut self, tree: &Path) -> Self {
+        self.releases = Some(tree.to_owned());
+        self
+    }
+
+    /// How long a silent worker counts as there, e.g. `3s`.
+    pub fn heartbeat_timeout(mut self, timeout: &str) -> Self {
+        self.heartbeat_timeout = Some(timeout.to_owned());
+        self
+    }
+
+    /// The text of a configuration file.
+    pub fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    /// A variable of its environment, e.g. `RELEASE_BASE_URL`.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A controller that runs.
+#[derive(Debug)]
+pub struct Controller {
+    process: Running,
+    base: String,
+    user_token: String,
+    client: Client,
+    program: PathBuf,
+    folder: TempDir,
+}
+
+/// A node as the API shows it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its id.
+    #[serde(rename = "_id")]
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its status.
+    pub status: NodeStatus,
+    /// Whether a worker's socket is open.
+    #[serde(default)]
+    pub websocket_connected: bool,
+    /// The last message of its worker.
+    #[serde(default)]
+    pub last_seen_at: Option<Timestamp>,
+}
+
+/// The answer to a request for a token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedToken {
+    /// The token.
+    pub token: String,
+    /// The script that installs with it; none while the release is not published.
+    pub install_script: Option<String>,
+    /// Where the worker is downloaded.
+    pub download_url: String,
+    /// Its SHA-256; none while the release is not published.
+    pub checksum: Option<String>,
+    /// The release.
+    pub daemon_version: String,
+}
+
+/// An event as NOTI keeps it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct StoredEvent {
+    /// The same over all deliveries.
+    pub id: String,
+    /// What was posted.
+    #[serde(flatten)]
+    pub event: NodeEvent,
+}
+
+impl StoredEvent {
+    /// Its type on the wire.
+    pub fn kind(&self) -> &'static str {
+        self.event.kind().as_str()
+    }
+}
+
+impl Controller {
+    /// Starts a controller with a data folder of its own, and waits until it listens.
+    pub fn start(artifacts: &Artifacts, settings: &Settings) -> Result<Self> {
+        install_tls();
+        let folder = tempfile::tempdir()?;
+        let data = folder.path().join("data");
+        let program = artifacts.controller()?;
+        let mut command = Command::new(&program);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+        if let Some(tree) = &settings.releases {
+            command.arg("--releases").arg(tree);
+        }
+        if let Some(timeout) = &settings.heartbeat_timeout {
+            command.args(["--heartbeat-timeout", timeout]);
+        }
+        if let Some(text) = &settings.config {
+            let file = folder.path().join("controller.toml");
+            std::fs::write(&file, text)?;
+            command.arg("--config").arg(file);
+        }
+        command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+        command.stdout(Stdio::piped());
+        let mut process = Running::start(&mut command, &folder.path().join("controller.log"))?;
+        let base = listening_address(&mut process)?;
+        let user_token = print(&program, &data, &["user-token", "--role", "organization.owner"])?;
+        let client = Client::builder().timeout(ANSWER).no_proxy().build()?;
+        Ok(Self { process, base, user_token, client, program, folder })
+    }
+
+    /// Where it listens, e.g. `http://127.0.0.1:40001`.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// The last lines of its log, for messages of failed tests.
+    pub fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
+
+    /// Ends it in good order.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.stop()?;
+        ensure!(status.success(), "the controller ended with {status}; {}", self.process.log_tail());
+        Ok(())
+    }
+
+    /// Registers a node.
+    pub fn register(&self, name: &str) -> Result<Node> {
+        self.answer(self.client.post(self.at("/nodes")).json(&json!({ "name": name, "role": ["worker"] })))
+    }
+
+    /// `controller-stub node add`: registers a node and gives the command to run on it.
+    pub fn add_on_the_command_line(&self, name: &str) -> Result<String> {
+        print(&self.program, &self.folder.path().join("data"), &["node", "add", name])
+    }
+
+    /// The node as it is now.
+    pub fn node(&self, id: &NodeId) -> Result<Node> {
+        self.answer(self.client.get(self.at(&format!("/nodes/{id}"))))
+    }
+
+    /// A token for the node; `request` as the token API takes it.
+    pub fn token(&self, id: &NodeId, request: &Value) -> Result<IssuedToken> {
+        self.answer(self.client.post(self.at(&format!("/nodes/{id}/token"))).json(request))
+    }
+
+    /// What NOTI was told of the node, oldest first.
+    pub fn events(&self, id: &NodeId) -> Result<Vec<StoredEvent>> {
+        #[derive(Deserialize)]
+        struct Events {
+            data: Vec<StoredEvent>,
+        }
+        let events: Events = self.answer(self.client.get(self.at(&format!("/events?nodeId={id}"))))?;
+        Ok(events.data)
+    }
+
+    /// Waits until the node has this status.
+    pub fn wait_for_status(&self, id: &NodeId, status: NodeStatus, bound: Duration) -> Result<Node> {
+        let what = format!("node {id} to be {status}");
+        wait_for(&what, bound, || self.node(id), |node| node.status == status)
+            .with_context(|| self.log_tail())
+    }
+
+    /// Waits until NOTI was told of events of these kinds, in this order and no others.
+    pub fn wait_for_events(&self, id: &NodeId, kinds: &[&str]) -> Result<Vec<StoredEvent>> {
+        let told = |events: &Vec<StoredEvent>| events.iter().map(StoredEvent::kind).eq(kinds.iter().copied());
+        wait_for(&format!("the events {kinds:?}"), ANSWER, || self.events(id), told)
+            .with_context(|| self.log_tail())
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn answer<T: serde::de::DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let (status, body) = self.send(request)?;
+        ensure!(status.is_success(), "the controller answered {status}: {body}");
+        serde_json::from_str(&body)
+            .with_context(|| format!("the controller's answer is another than expected: {body}"))
+    }
+
+    fn send(&self, request: RequestBuilder) -> Result<(StatusCode, String)> {
+        let response = request.bearer_auth(&self.user_token).send()?;
+        Ok((response.status(), response.text()?))
+    }
+}
+
+/// The address in the one line that a controller prints when it is ready.
+fn listening_address(process: &mut Running) -> Result<String> {
+    let stdout = process.child.stdout.take().context("the controller's output is not piped")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let line = lines.next().transpose()?;
+    let Some(address) = line.as_deref().and_then(|line| line.strip_prefix("listening on ")) else {
+        bail!("the controller did not say where it listens but {line:?}; {}", process.log_tail());
+    };
+    let address = address.trim_end_matches('/').to_owned();
+    // Whatever else it prints must not fill the pipe.
+    std::thread::spawn(move || lines.count());
+    Ok(address)
+}
+
+/// What a subcommand prints that works on the data folder, for the organisation and the user of the tests.
+fn print(program: &Path, data: &Path, subcommand: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(subcommand)
+        .args(["--org", ORGANISATION, "--user", USER, "--data-dir"])
+        .arg(data)
+        .env_clear()
+        .output()?;
+    ensure!(output.status.success(), "{subcommand:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn install_tls() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // It fails only when one is installed already, and there is only this one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    });
+}

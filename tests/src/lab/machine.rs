@@ -1,0 +1,262 @@
+//! A machine's life: boot, reboot, power off, and an end that leaves nothing behind.
+//!
+//! `unshare` gives every machine a PID and a mount namespace: when its first process ends, for whatever reason, the kernel ends
+//! all others and takes the overlay away. So nothing has to be unmounted, and killing one process is a whole tear-down.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{
+    Inside, Listing,
+    ground::{self, Plot, Turn},
+    image,
+};
+use crate::wait::wait_for;
+
+const BOOT: Duration = Duration::from_secs(60);
+const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// `systemd-nspawn` ends with this when the machine wants to boot again.
+const REBOOT_STATUS: i32 = 133;
+
+/// A machine that runs.
+#[derive(Debug)]
+pub struct Machine {
+    // Dropped in this order: first the machine, then its folder, then its turn.
+    process: Process,
+    leader: u32,
+    image: PathBuf,
+    plot: Plot,
+    _turn: Turn,
+}
+
+/// The first process of a machine, seen from outside. Whoever drops it ends the machine.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Machine {
+    /// Boots a fresh machine called after `name`, and waits until systemd has started everything.
+    pub fn boot(name: &str) -> Result<Self> {
+        let lab = ground::lab()?;
+        Self::start(&lab, name, Turn::beside_others(&lab)?)
+    }
+
+    /// The same, with no other machine running meanwhile: for measurements.
+    pub fn boot_alone(name: &str) -> Result<Self> {
+        let lab = ground::lab()?;
+        Self::start(&lab, name, Turn::alone(&lab)?)
+    }
+
+    fn start(lab: &Path, name: &str, turn: Turn) -> Result<Self> {
+        let image = image::root_file_system(lab)?;
+        let plot = Plot::take(lab, name)?;
+        let mut process = spawn(&image, &plot)?;
+        let leader = wait_until_booted(&mut process, &plot)?;
+        Ok(Self { process, leader, image, plot, _turn: turn })
+    }
+
+    /// The machine's name, which is also its host name.
+    pub fn name(&self) -> &str {
+        &self.plot.name
+    }
+
+    /// A command inside the machine.
+    pub fn command(&self, program: &str) -> Inside {
+        Inside::new(self.leader, program)
+    }
+
+    /// A line of shell inside the machine.
+    pub fn sh(&self, script: &str) -> Inside {
+        self.command("sh").args(["-euc", script])
+    }
+
+    /// Writes a file inside the machine, with its folders.
+    pub fn write(&self, path: &str, mode: &str, content: impl Into<Vec<u8>>) -> Result<()> {
+        let install = self.command("install").args(["-D", "-m", mode, "/dev/stdin", path]);
+        install.input(content).read().with_context(|| format!("cannot write {path}")).map(drop)
+    }
+
+    /// Copies a file of this computer into the machine.
+    pub fn copy_in(&self, from: &Path, path: &str, mode: &str) -> Result<()> {
+        let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        self.write(path, mode, content)
+    }
+
+    /// Reads a file of the machine.
+    pub fn read(&self, path: &str) -> Result<String> {
+        self.command("cat").args([path]).read()
+    }
+
+    /// Everything on the machine's disk.
+    pub fn listing(&self) -> Result<Listing> {
+        Listing::of(self)
+    }
+
+    /// One property of a unit, as `systemctl show` prints it.
+    pub fn unit_property(&self, unit: &str, property: &str) -> Result<String> {
+        let show = self.command("systemctl").args(["show", "--value", "--property", property, unit]);
+        Ok(show.read()?.trim().to_owned())
+    }
+
+    /// The number by which this computer knows the machine's process `pid`.
+    pub fn host_pid(&self, pid: &str) -> Result<u32> {
+        let processes = fs::read_dir("/proc").context("cannot read /proc")?;
+        let ours =
+            fs::read_link(format!("/proc/{}/ns/pid", self.leader)).context("the machine has no init")?;
+        processes
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .find(|process| {
+                let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+                let inside =
+                    status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last());
+                inside == Some(pid)
+                    && fs::read_link(format!("/proc/{process}/ns/pid")).is_ok_and(|ns| ns == ours)
+            })
+            .with_context(|| format!("{} has no process {pid}", self.plot.name))
+    }
+
+    /// The last lines of a unit's journal, for messages of failed tests.
+    pub fn journal(&self, unit: &str) -> String {
+        let lines = self.command("journalctl").args(["--no-pager", "--unit", unit, "--lines", "40"]);
+        lines.read().unwrap_or_else(|error| format!("{error:#}"))
+    }
+
+    /// Boots the machine again, on the same disk.
+    pub fn reboot(&mut self) -> Result<()> {
+        let status = self.shut_down("reboot")?;
+        ensure!(
+            status.code() == Some(REBOOT_STATUS),
+            "{} was told to reboot and ended with {status}\n{}",
+            self.plot.name,
+            console(&self.plot)
+        );
+        self.process = spawn(&self.image, &self.plot)?;
+        self.leader = wait_until_booted(&mut self.process, &self.plot)?;
+        Ok(())
+    }
+
+    /// Powers the machine off in good order: services are stopped.
+    pub fn power_off(mut self) -> Result<()> {
+        let status = self.shut_down("poweroff")?;
+        ensure!(status.success(), "{} was told to power off and ended with {status}", self.plot.name);
+        Ok(())
+    }
+
+    fn shut_down(&mut self, verb: &str) -> Result<ExitStatus> {
+        // Its own end may come before the answer to the command does, so how the machine ends is what counts.
+        let _ = self.command("systemctl").args([verb]).run()?;
+        let process = &mut self.process.0;
+        let status = wait_for(
+            &format!("{} to {verb}", self.plot.name),
+            SHUTDOWN,
+            || Ok(process.try_wait()?),
+            Option::is_some,
+        );
+        status
+            .with_context(|| console(&self.plot))?
+            .context("a process that was waited for has no exit status")
+    }
+}
+
+/// Mounts the overlay and becomes `systemd-nspawn`, as the first process of the machine's namespaces. `--keep-unit` and
+/// `--register=no` because there may be no systemd outside; a cgroup of its own because two machines in one would get in each
+/// other's way.
+const FIRST_PROCESS: &str = r#"
+if [ -n "$3" ]; then
+    mkdir "$3"
+    echo $$ > "$3/cgroup.procs"
+fi
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+shift 3
+exec systemd-nspawn "$@"
+"#;
+
+fn spawn(image: &Path, plot: &Plot) -> Result<Process> {
+    let log = File::create(plot.folder.join("console.log")).context("cannot create the console's log")?;
+    let scope = Path::new("/run/systemd/system").is_dir();
+    let mut command = if scope {
+        let mut scope = Command::new("systemd-run");
+        scope.args(["--scope", "--quiet", "--collect", "--property=Delegate=yes", "unshare"]);
+        scope
+    } else {
+        Command::new("unshare")
+    };
+    let cgroup = if scope { PathBuf::new() } else { new_cgroup(&plot.name)? };
+    command
+        .args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-euc",
+            FIRST_PROCESS,
+            "sh",
+        ])
+        .arg(image)
+        .arg(&plot.folder)
+        .arg(cgroup)
+        .arg("--directory")
+        .arg(plot.folder.join("root"))
+        .args(["--boot", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no"])
+        .arg(ground::machine_argument(&plot.name))
+        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    Ok(Process(command.spawn().context("cannot run unshare")?))
+}
+
+/// Where the machine's cgroup is to be; what an earlier boot of it left is removed.
+fn new_cgroup(name: &str) -> Result<PathBuf> {
+    ground::remove_cgroups(name).with_context(|| format!("cannot remove the old cgroups of {name}"))?;
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    let root = if unified.is_dir() { unified } else { Path::new("/sys/fs/cgroup") };
+    Ok(root.join(name))
+}
+
+/// The pid of the machine's own init, once it says that everything has started.
+fn wait_until_booted(process: &mut Process, plot: &Plot) -> Result<u32> {
+    let outermost = process.0.id();
+    let look = || -> Result<(u32, String)> {
+        if let Some(status) = process.0.try_wait()? {
+            bail!("systemd-nspawn ended with {status}");
+        }
+        let nspawn = only_child(outermost).context("unshare has not started systemd-nspawn")?;
+        let leader = only_child(nspawn).context("systemd-nspawn has not started the machine's init")?;
+        let state = Inside::new(leader, "systemctl").args(["is-system-running"]).run()?;
+        Ok((leader, state.stdout.trim().to_owned()))
+    };
+    let booted = |(_, state): &(u32, String)| matches!(state.as_str(), "running" | "degraded");
+    let (leader, _) =
+        wait_for(&format!("{} to boot", plot.name), BOOT, look, booted).with_context(|| console(plot))?;
+    Ok(leader)
+}
+
+fn only_child(parent: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn console(plot: &Plot) -> String {
+    let console = fs::read(plot.folder.join("console.log")).unwrap_or_default();
+    let console = String::from_utf8_lossy(&console);
+    let lines: Vec<_> = console.lines().collect();
+    let tail = lines.split_at(lines.len().saturating_sub(25)).1;
+    format!("the console of {} ends:\n{}", plot.name, tail.join("\n"))
+}

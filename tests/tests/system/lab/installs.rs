@@ -1,0 +1,118 @@
+//! Other ways to install, and installing again.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use aio_protocol::event::EventBody;
+use aio_tests::controller::Settings;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+
+use super::site::{COMMAND, Site, UNIT, install, json_of, succeed};
+
+#[test]
+fn a_machine_with_gpus_shows_them_and_the_controller_tells_of_them() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("gpus")?;
+    site.put_gpus(&machine)?;
+
+    let outcome = succeed(install(&machine, &site.token), &machine)?;
+
+    let said = format!("{}{}", outcome.stdout, outcome.stderr);
+    assert!(said.contains("H100"), "{outcome}");
+    let events = ["node.registered", "node.installation_started", "node.connected"];
+    let events = site.controller.wait_for_events(site.id(), &events)?;
+    let EventBody::Connected(connected) = &events[2].event.body else { bail!("{:?}", events[2]) };
+    let gpus = &connected.detail.gpu_devices;
+    assert_eq!(gpus.len(), 8, "{gpus:?}");
+    for gpu in gpus {
+        assert_eq!((gpu.model.as_str(), gpu.memory_total), ("NVIDIA H100 80GB HBM3", Some(85_520_809_984)));
+    }
+    let inventory = machine.command("aio-worker").args(["inventory", "--output", "json"]).run()?;
+    assert!(inventory.status == Some(0) && inventory.stdout.matches("H100").count() >= 8, "{inventory}");
+    json_of(&inventory)?;
+    Ok(())
+}
+
+#[test]
+fn the_install_script_works_when_it_is_pasted_into_a_root_shell() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("script")?;
+    let script = site.controller.token(site.id(), &json!({}))?.install_script.context("no script")?;
+
+    shellcheck(&script)?;
+    // A terminal of its own, as a person has, so that what differs in an interactive shell differs here too.
+    let shell =
+        machine.command("script").args(["--quiet", "--return", "--command", "bash --norc -i", "/dev/null"]);
+    let outcome = shell.env("TERM", "dumb").input(format!("{script}\nexit $?\n")).run()?;
+
+    assert_eq!(outcome.status, Some(0), "{outcome}");
+    site.wait_until_online(&machine)?;
+    Ok(())
+}
+
+fn shellcheck(script: &str) -> Result<()> {
+    let checker = Command::new("shellcheck").arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut checker = checker.context("cannot run shellcheck; `cargo xtask test` installs it")?;
+    checker.stdin.take().context("no input")?.write_all(script.as_bytes())?;
+    let output = checker.wait_with_output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+#[test]
+fn the_command_that_node_add_prints_installs_the_node_and_needs_no_systemctl() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("node-add")?;
+    let command = site.controller.add_on_the_command_line("gpu-box-02")?;
+    let arguments = command.strip_prefix("sudo aio-worker install ").with_context(|| command.clone())?;
+
+    // systemd is asked over D-Bus: a systemctl that always fails is in nobody's way.
+    let script = format!("mount --bind /bin/false /usr/bin/systemctl; exec {COMMAND} install {arguments}");
+    let outcome = succeed(machine.command("unshare").args(["--mount", "sh", "-euc", &script]), &machine)?;
+
+    assert!(outcome.stdout.contains("gpu-box-02"), "{outcome}");
+    Ok(())
+}
+
+#[test]
+fn installing_again_plans_nothing_and_restarts_nothing() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("again")?;
+    succeed(install(&machine, &site.token), &machine)?;
+    let (pid, before) = (machine.unit_property(UNIT, "MainPID")?, machine.listing()?);
+
+    let planned = succeed(install(&machine, &site.token).args(["--dry-run", "--output", "json"]), &machine)?;
+    assert_eq!(json_of(&planned)?["steps"], json!([]), "{planned}");
+    succeed(install(&machine, &site.token), &machine)?;
+
+    assert_eq!(machine.unit_property(UNIT, "MainPID")?, pid);
+    assert_eq!(before.changes_to(&machine.listing()?), "");
+    let events = ["node.registered", "node.installation_started", "node.connected"];
+    site.controller.wait_for_events(site.id(), &events)?;
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_lists_the_steps_and_changes_nothing() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("dry-run")?;
+    let before = machine.listing()?;
+
+    let planned = succeed(install(&machine, &site.token).args(["--dry-run", "--output", "json"]), &machine)?;
+
+    let steps = json_of(&planned)?["steps"].as_array().map_or(0, Vec::len);
+    assert!(steps >= 10, "{planned}");
+    assert_eq!(before.changes_to(&machine.listing()?), "");
+    site.controller.wait_for_events(site.id(), &["node.registered"])?;
+    let version = machine.command(COMMAND).args(["version", "--output", "json"]).run()?;
+    assert_eq!(json_of(&version)?["version"], env!("CARGO_PKG_VERSION"), "{version}");
+    Ok(())
+}
+
+#[test]
+fn the_demo_installs_on_systemd_and_ends_with_one_line_of_json() -> Result<()> {
+    crate::demo::once_on_systemd()
+}

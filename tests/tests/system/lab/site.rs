@@ -1,0 +1,110 @@
+//! What the tests of an installation begin with: a controller that serves the release, a registered node, its token, and a
+//! machine with the command on it.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use aio_protocol::{ids::NodeId, node::NodeStatus};
+use aio_tests::{
+    artifacts::{Artifacts, VERSION, WORKER_FILE},
+    controller::{Controller, Node, Settings},
+    lab::{Inside, Machine, Outcome},
+};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The command, where an operator has put it.
+pub(super) const COMMAND: &str = "/root/aio-worker";
+/// The service.
+pub(super) const UNIT: &str = "aio-worker.service";
+/// How long an installation or a reconnect may take on a computer that is busy with other tests.
+pub(super) const SOON: Duration = Duration::from_secs(30);
+
+/// A controller with one node.
+pub(super) struct Site {
+    pub(super) artifacts: Artifacts,
+    pub(super) controller: Controller,
+    pub(super) node: Node,
+    pub(super) token: String,
+    releases: TempDir,
+}
+
+impl Site {
+    /// The controller serves the release itself; `settings` say what is special about it.
+    pub(super) fn new(settings: Settings) -> Result<Self> {
+        let artifacts = Artifacts::release()?;
+        let releases = tempfile::tempdir()?;
+        artifacts.write_releases(releases.path())?;
+        let controller = Controller::start(&artifacts, &settings.releases(releases.path()))?;
+        let node = controller.register("gpu-box-01")?;
+        ensure!(node.status == NodeStatus::Pending, "a registered node is {}", node.status);
+        let token = controller.token(&node.id, &json!({}))?.token;
+        Ok(Self { artifacts, controller, node, token, releases })
+    }
+
+    /// A machine on which nothing but the command has been put.
+    pub(super) fn machine(&self, name: &str) -> Result<Machine> {
+        let machine = Machine::boot(name)?;
+        self.put_command(&machine)?;
+        Ok(machine)
+    }
+
+    pub(super) fn put_command(&self, machine: &Machine) -> Result<()> {
+        machine.copy_in(&self.artifacts.worker()?, COMMAND, "0755")
+    }
+
+    /// Puts the fake GPU driver where the daemon's configuration then looks for it.
+    pub(super) fn put_gpus(&self, machine: &Machine) -> Result<()> {
+        const LIBRARY: &str = "/opt/fake-nvml/libnvidia-ml.so.1";
+        let scenario = include_str!("../../../fake-nvml/scenarios/eight-h100.json");
+        machine.copy_in(&self.artifacts.fake_nvml()?, LIBRARY, "0755")?;
+        machine.write(&format!("{LIBRARY}.json"), "0644", scenario)?;
+        machine.write("/etc/aio-worker/config.toml", "0644", format!("nvml_library = \"{LIBRARY}\"\n"))
+    }
+
+    /// The release file that the controller serves.
+    pub(super) fn release_file(&self) -> PathBuf {
+        self.releases.path().join(VERSION).join(WORKER_FILE)
+    }
+
+    /// Turns a byte in the middle of the served release around.
+    pub(super) fn alter_release(&self) -> Result<()> {
+        let path = self.release_file();
+        let mut bytes = fs::read(&path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] = !bytes[middle];
+        fs::write(&path, bytes).with_context(|| format!("cannot alter {}", path.display()))
+    }
+
+    /// Waits until the node is online.
+    pub(super) fn wait_until_online(&self, machine: &Machine) -> Result<Node> {
+        self.wait_for(NodeStatus::Online, machine)
+    }
+
+    /// Waits until the node has this status.
+    pub(super) fn wait_for(&self, status: NodeStatus, machine: &Machine) -> Result<Node> {
+        let seen = self.controller.wait_for_status(&self.node.id, status, SOON);
+        seen.with_context(|| format!("the journal of {UNIT}:\n{}", machine.journal(UNIT)))
+    }
+
+    pub(super) fn id(&self) -> &NodeId {
+        &self.node.id
+    }
+}
+
+/// `aio-worker install` with this token.
+pub(super) fn install(machine: &Machine, token: &str) -> Inside {
+    machine.command(COMMAND).args(["install", "--token", token]).bound(Duration::from_secs(90))
+}
+
+/// Fails unless the command exited with 0.
+pub(super) fn succeed(command: Inside, machine: &Machine) -> Result<Outcome> {
+    let outcome = command.run()?;
+    ensure!(outcome.status == Some(0), "{outcome}\n--- journal\n{}", machine.journal(UNIT));
+    Ok(outcome)
+}
+
+/// The one JSON object that a command with `--output json` prints.
+pub(super) fn json_of(outcome: &Outcome) -> Result<Value> {
+    serde_json::from_str(outcome.stdout.trim()).with_context(|| format!("not one JSON object: {outcome}"))
+}

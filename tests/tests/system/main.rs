@@ -1,0 +1,6 @@
+//! Whole-system tests. What boots a machine stands under `lab::`, so that one filter leaves it out.
+
+mod architecture;
+mod demo;
+mod documents;
+mod lab;

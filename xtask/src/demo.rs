@@ -1,0 +1,39 @@
+//! `cargo xtask demo`: builds what the demo runs, and becomes it.
+
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{packages, step};
+
+/// What the demo shows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Stop when the node is online, and print one line of JSON
+    #[arg(long)]
+    once: bool,
+    /// Install on real systemd, in a container (as root; installs what that needs)
+    #[arg(long)]
+    systemd: bool,
+}
+
+/// Unoptimised programs, because they are built soonest; built as the tests build them, so that neither waits for the other.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.systemd {
+        ensure!(rustix::process::geteuid().is_root(), "--systemd boots a container, and that takes root");
+        packages::install(&[packages::LAB])?;
+    }
+    step::run(&mut step::cargo(&["build", "--workspace", "--locked"]))?;
+    let demo = target_dir()?.join("debug/aio-demo");
+    let mut command = step::program(&demo.display().to_string(), &[]);
+    command.args(arguments.once.then_some("--once")).args(arguments.systemd.then_some("--systemd"));
+    eprintln!("xtask: {}", step::shown(&command));
+    // In this process's place, so that a Ctrl-C is the demo's alone and the prompt comes back when it has cleared up.
+    Err(command.exec()).with_context(|| format!("cannot run {}", demo.display()))
+}
+
+fn target_dir() -> Result<std::path::PathBuf> {
+    let program = std::env::current_exe().context("cannot find the running program")?;
+    let target = program.ancestors().nth(2).context("the running program lies in no target folder")?;
+    Ok(target.to_owned())
+}
