@@ -108,14 +108,50 @@ async fn wait_for_next(
     began: Instant,
 ) -> bool {
     loop {
-        let announced = next_beat.borrow_and_update().filter(|&beat| Some(beat) != served);
-        let due = announced
-            .and_then(|beat| beat.checked_sub(LEAD))
-            .map_or(began + IDLE, |due| Instant::from_std(due).min(began + IDLE))
-            .max(began + CLOSEST);
+        let due = next_round(*next_beat.borrow_and_update(), served, began);
         tokio::select! {
             () = tokio::time::sleep_until(due) => return true,
             changed = next_beat.changed() => if changed.is_err() { return false },
+        }
+    }
+}
+
+/// When to ask again: shortly before the announced heartbeat, unless this round has served it already.
+fn next_round(
+    announced: Option<std::time::Instant>,
+    served: Option<std::time::Instant>,
+    began: Instant,
+) -> Instant {
+    let idle = began + IDLE;
+    announced
+        .filter(|&beat| Some(beat) != served)
+        .and_then(|beat| beat.checked_sub(LEAD))
+        .map_or(idle, |due| Instant::from_std(due).min(idle))
+        .max(began + CLOSEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_asked_for_shortly_before_their_heartbeat_and_once() {
+        let began = Instant::now();
+        let after = |millis| began + Duration::from_millis(millis);
+        let beat = |millis| Some(after(millis).into_std());
+        for (announced, served, due) in [
+            // The next heartbeat of an ordinary pace.
+            (beat(20_000), None, after(19_500)),
+            // The one that this very round was for.
+            (beat(500), beat(500), began + IDLE),
+            // No session.
+            (None, None, began + IDLE),
+            // A pace slower than readers of the status socket like.
+            (beat(3_600_000), None, began + IDLE),
+            // Heartbeats faster than anybody measures.
+            (beat(50), None, began + CLOSEST),
+        ] {
+            assert_eq!(next_round(announced, served, began), due, "{announced:?} {served:?}");
         }
     }
 }

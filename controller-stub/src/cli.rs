@@ -165,12 +165,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 async fn serve(args: Serve) -> Result<(), Failure> {
     let flags = Settings {
         listen: args.listen,
-        // Kept for `node add`, which may run elsewhere.
-        releases: args
-            .releases
-            .map(std::path::absolute)
-            .transpose()?
-            .map(|path| path.to_string_lossy().into_owned()),
+        releases: args.releases.map(|path| path.to_string_lossy().into_owned()),
         heartbeat_timeout: args.heartbeat_timeout,
         public_url: args.public_url,
         ..Settings::default()

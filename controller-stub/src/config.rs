@@ -160,7 +160,12 @@ impl Config {
         if let Some(timeout) = settings.heartbeat_timeout {
             config.heartbeat_timeout = heartbeat_timeout(&timeout)?;
         }
-        config.releases = settings.releases.map(PathBuf::from);
+        // Absolute, because `node add` reads it in another folder.
+        config.releases = settings
+            .releases
+            .map(std::path::absolute)
+            .transpose()
+            .map_err(|error| value_error("RELEASES", error.to_string()))?;
         config.public_url = settings.public_url.map(|url| web_url("PUBLIC_URL", &url)).transpose()?;
         config.release_base_url =
             settings.release_base_url.map(|url| web_url("RELEASE_BASE_URL", &url)).transpose()?;

@@ -1,6 +1,14 @@
 //! The controller from outside: a real server in this process, on a free port and a folder of its own, driven over HTTP and
 //! WebSocket as users, installers, workers and NOTI drive it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 #[path = "controller/harness.rs"]
 mod harness;
 #[path = "controller/peers.rs"]
@@ -14,6 +22,8 @@ mod delivery;
 mod enrolment;
 #[path = "controller/gateway.rs"]
 mod gateway;
+#[path = "controller/program.rs"]
+mod program;
 #[path = "controller/restart.rs"]
 mod restart;
 #[path = "controller/scenarios.rs"]

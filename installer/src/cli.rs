@@ -13,10 +13,6 @@ use clap::{Args, builder::BoolishValueParser};
 use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use crate::{
-    failure::Failure,
-    present::{Output, print_failure},
-};
 use crate::{
     accounts::SystemAccounts,
     apply::Uneventful,
@@ -24,6 +20,10 @@ use crate::{
     install::{Host, Interrupt, Outcome, Request, Settings, Surroundings, install},
     present::print_outcome,
     token::{self, NodeToken},
+};
+pub use crate::{
+    failure::Failure,
+    present::{Output, print_failure},
 };
 
 /// Installs the worker on this machine, or brings it to the version that the controller asks for.
@@ -123,17 +123,21 @@ fn check_node(token: &NodeToken, wanted: Option<&NodeId>) -> Result<(), Failure>
 }
 
 fn check_machine(root: bool) -> Result<Platform, Failure> {
+    if !root {
+        return Err(Failure::new(ErrorCode::NotRoot, "an installation needs root"));
+    }
     let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
-    let platform = Platform::of_architecture(architecture).filter(|_| os == "linux").ok_or_else(|| {
+    Platform::of_architecture(architecture).filter(|_| os == "linux").ok_or_else(|| {
         let message = format!("this machine runs {os} on {architecture}, for which there is no release");
         Failure::new(ErrorCode::PlatformUnsupported, message)
-    })?;
-    if root { Ok(platform) } else { Err(Failure::new(ErrorCode::NotRoot, "an installation needs root")) }
+    })
 }
 
 fn interrupted() -> Result<Interrupt<'static>, Failure> {
     let listen = |kind| {
-        signal(kind).map_err(|error| Failure::new(ErrorCode::Internal, format!("could not listen to signals: {error}")))
+        signal(kind).map_err(|error| {
+            Failure::new(ErrorCode::Internal, format!("could not listen to signals: {error}"))
+        })
     };
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;

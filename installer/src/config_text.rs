@@ -36,7 +36,9 @@ pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) 
     if let Some(endpoint) = &settings.controller_endpoint {
         match &file.controller_endpoint {
             // A JSON string is a TOML basic string.
-            None => wanted.push(("controller_endpoint", serde_json::Value::from(endpoint.as_str()).to_string())),
+            None => {
+                wanted.push(("controller_endpoint", serde_json::Value::from(endpoint.as_str()).to_string()))
+            }
             Some(present) if present == endpoint => {}
             Some(present) => {
                 let says = format!("controller_endpoint = \"{present}\"");

@@ -45,7 +45,8 @@ struct Trouble {
 impl<'a> Controller<'a> {
     /// The controller at `base`, for the token's node.
     pub(crate) fn new(client: &'a Client, base: &Url, token: &'a NodeToken) -> Result<Self, Failure> {
-        let text = format!("{}/nodes/{}/installation", base.as_str().trim_end_matches('/'), token.claims().sub);
+        let text =
+            format!("{}/nodes/{}/installation", base.as_str().trim_end_matches('/'), token.claims().sub);
         let url = text.parse().map_err(|error| {
             Failure::new(ErrorCode::ControllerInvalid, format!("`{text}` is not a URL: {error}"))
         })?;
@@ -58,17 +59,22 @@ impl<'a> Controller<'a> {
         url.query_pairs_mut().append_pair("platform", platform.as_str());
         let deadline = Instant::now() + PATIENCE;
         let body = self.persist(deadline, || self.client.get(url.clone())).await?;
-        let plan: InstallationPlan =
-            serde_json::from_slice(&body).map_err(|error| self.not_a_controller(format!("its plan is none: {error}")))?;
+        let plan: InstallationPlan = serde_json::from_slice(&body)
+            .map_err(|error| self.not_a_controller(format!("its plan is none: {error}")))?;
         let node = &self.token.claims().sub;
         if plan.node_id != *node {
             return Err(self.not_a_controller(format!("it gave the plan of node {}", plan.node_id)));
         }
         if plan.size == 0 || plan.size > MAX_RELEASE_BYTES {
-            return Err(self.not_a_controller(format!("its plan says that the release has {} bytes", plan.size)));
+            return Err(
+                self.not_a_controller(format!("its plan says that the release has {} bytes", plan.size))
+            );
         }
         if plan.platform != platform {
-            let message = format!("the controller offers a release for {}, and this machine is {platform}", plan.platform);
+            let message = format!(
+                "the controller offers a release for {}, and this machine is {platform}",
+                plan.platform
+            );
             return Err(Failure::new(ErrorCode::PlatformUnsupported, message));
         }
         if plan.status == NodeStatus::Inactive {
@@ -90,7 +96,11 @@ impl<'a> Controller<'a> {
         }
     }
 
-    async fn persist(&self, deadline: Instant, request: impl Fn() -> RequestBuilder) -> Result<Vec<u8>, Failure> {
+    async fn persist(
+        &self,
+        deadline: Instant,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Vec<u8>, Failure> {
         let mut failed = 0;
         loop {
             let attempt = timeout_at(deadline, self.call(request())).await;
@@ -116,7 +126,9 @@ impl<'a> Controller<'a> {
         let (status, asked) = (response.status(), http::retry_after(&response));
         let body = read(&mut response).await.map_err(|error| match error {
             Some(error) => self.no_answer(error),
-            None => Trouble { failure: self.not_a_controller("its answer is endless".to_owned()), again: None },
+            None => {
+                Trouble { failure: self.not_a_controller("its answer is endless".to_owned()), again: None }
+            }
         })?;
         if status.is_success() {
             return Ok(body);
@@ -139,7 +151,8 @@ impl<'a> Controller<'a> {
         let said = serde_json::from_slice::<ApiError>(body).ok();
         if status.is_server_error() {
             let words = said.map_or_else(|| status.to_string(), |said| said.message);
-            let message = format!("the controller at {} failed with {}: {words}", self.place(), status.as_u16());
+            let message =
+                format!("the controller at {} failed with {}: {words}", self.place(), status.as_u16());
             let failure = Failure::new(ErrorCode::ControllerError, message).with("status", status.as_u16());
             return Trouble { failure, again: Some(asked) };
         }

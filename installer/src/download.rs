@@ -60,7 +60,8 @@ async fn transfer(
     path: &Path,
     received: &impl Fn(u64),
 ) -> Result<(), Broken> {
-    let lost = |error: reqwest::Error| broken(url, &format!("could not be downloaded: {}", http::reason(error)));
+    let lost =
+        |error: reqwest::Error| broken(url, &format!("could not be downloaded: {}", http::reason(error)));
     // A redirect that was refused stays refused; all else may have been bad luck.
     let mut response = client.get(url.clone()).send().await.map_err(|error| {
         let again = (!error.is_redirect()).then_some(None);
@@ -99,7 +100,8 @@ fn admit(url: &Url, promise: &Promise, response: &Response) -> Result<(), Broken
         }
         StatusCode::OK => {}
         _ => {
-            let Broken { failure, .. } = broken(url, &format!("could not be downloaded: the server answered {status}"));
+            let Broken { failure, .. } =
+                broken(url, &format!("could not be downloaded: the server answered {status}"));
             let passing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
             let again = passing.then(|| http::retry_after(response));
             return Err(Broken { failure: failure.with("status", status.as_u16()), again });

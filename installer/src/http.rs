@@ -18,7 +18,11 @@ const MAX_REDIRECTS: usize = 5;
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Builds the client. `controller` is the base of the calls that follow no redirect.
-pub(crate) fn client(controller: &Url, insecure_http: bool, stall_timeout: Option<Duration>) -> Result<Client, Failure> {
+pub(crate) fn client(
+    controller: &Url,
+    insecure_http: bool,
+    stall_timeout: Option<Duration>,
+) -> Result<Client, Failure> {
     let tls = aio_host::tls::client_config()
         .map_err(|error| Failure::new(ErrorCode::Internal, format!("could not set up TLS: {error}")))?;
     let mut builder = Client::builder()
@@ -37,9 +41,8 @@ pub(crate) fn client(controller: &Url, insecure_http: bool, stall_timeout: Optio
 fn redirects(controller: Url, insecure_http: bool) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
         let first = attempt.previous().first();
-        let is_call = first.is_some_and(|url| {
-            url.origin() == controller.origin() && url.path().contains("/nodes/")
-        });
+        let is_call =
+            first.is_some_and(|url| url.origin() == controller.origin() && url.path().contains("/nodes/"));
         if is_call || attempt.previous().len() > MAX_REDIRECTS {
             attempt.stop()
         } else if let Err(refused) = permit(attempt.url(), insecure_http) {
@@ -53,7 +56,10 @@ fn redirects(controller: Url, insecure_http: bool) -> redirect::Policy {
 /// Reads a URL that `source` gave, and refuses one that would cross the network in the clear.
 pub(crate) fn parse(text: &str, source: &str, insecure_http: bool) -> Result<Url, Failure> {
     let url: Url = text.parse().map_err(|error| {
-        Failure::new(ErrorCode::ControllerInvalid, format!("{source} is `{text}`, which is not a URL: {error}"))
+        Failure::new(
+            ErrorCode::ControllerInvalid,
+            format!("{source} is `{text}`, which is not a URL: {error}"),
+        )
     })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         let message = format!("{source} is `{text}`, which is no http or https URL");
@@ -115,15 +121,27 @@ mod tests {
 
     #[test]
     fn plain_http_goes_to_this_machine_alone() {
-        for url in ["http://127.0.0.1:3305", "http://[::1]:3305", "http://localhost/x", "https://aiwm.example"] {
+        for url in
+            ["http://127.0.0.1:3305", "http://[::1]:3305", "http://localhost/x", "https://aiwm.example"]
+        {
             assert!(parse(url, "the token's api", false).is_ok(), "{url}");
         }
-        for url in ["http://aiwm.example", "http://10.0.0.1", "http://localhost.example", "http://127.0.0.1.example"] {
-            assert_eq!(parse(url, "the token's api", false).unwrap_err().code, ErrorCode::InsecureUrl, "{url}");
+        for url in
+            ["http://aiwm.example", "http://10.0.0.1", "http://localhost.example", "http://127.0.0.1.example"]
+        {
+            assert_eq!(
+                parse(url, "the token's api", false).unwrap_err().code,
+                ErrorCode::InsecureUrl,
+                "{url}"
+            );
             assert!(parse(url, "the token's api", true).is_ok(), "{url}");
         }
         for url in ["", "aiwm", "ftp://aiwm.example", "file:///etc/passwd"] {
-            assert_eq!(parse(url, "the token's api", true).unwrap_err().code, ErrorCode::ControllerInvalid, "{url}");
+            assert_eq!(
+                parse(url, "the token's api", true).unwrap_err().code,
+                ErrorCode::ControllerInvalid,
+                "{url}"
+            );
         }
     }
 

@@ -18,7 +18,6 @@ use aio_protocol::{
 };
 use reqwest::Client;
 
-pub use crate::{apply::Timing, config_text::Settings};
 use crate::{
     accounts::{self, Accounts},
     apply::{self, Checkpoint, Work},
@@ -37,6 +36,7 @@ use crate::{
     undo::undo,
     verify::Promise,
 };
+pub use crate::{apply::Timing, config_text::Settings};
 
 /// How long a report that is waited for may take, its tries together.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
@@ -275,7 +275,12 @@ impl<S: ServiceManager> Run<'_, S> {
         }
     }
 
-    async fn succeed(&self, offer: InstallationPlan, timings: Vec<Timing>, worker: WorkerSnapshot) -> Outcome {
+    async fn succeed(
+        &self,
+        offer: InstallationPlan,
+        timings: Vec<Timing>,
+        worker: WorkerSnapshot,
+    ) -> Outcome {
         let took = self.request.began.elapsed();
         let report = InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) };
         let told = self.controller.report(&report, soon()).await;

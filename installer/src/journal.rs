@@ -72,8 +72,12 @@ impl Journal {
         let end = open.iter().rposition(|record| *record == Record::Committed).map_or(0, |last| last + 1);
         let committed = open.drain(..end).collect();
         let mut journal = Self { dir: dir.to_owned(), committed, open, next_copy: 0, file: None };
-        journal.next_copy =
-            journal.referenced().iter().filter_map(|name| name.parse().ok()).max().map_or(0, |last: u32| last + 1);
+        journal.next_copy = journal
+            .referenced()
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .max()
+            .map_or(0, |last: u32| last + 1);
         Ok(journal)
     }
 
@@ -159,7 +163,8 @@ impl Journal {
             return Err(Failure::new(ErrorCode::Internal, "a journal record outside of a transaction"));
         };
         // In one write, so that a reader sees a whole line or a torn last one.
-        let written = file.write_all(&line(&record)?).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
+        let written =
+            file.write_all(&line(&record)?).and_then(|()| if durable { file.sync_data() } else { Ok(()) });
         written.map_err(|error| Failure::io("write", &path, &error))?;
         self.open.push(record);
         Ok(())
@@ -203,8 +208,9 @@ impl Journal {
 }
 
 fn line(record: &Record) -> Result<Vec<u8>, Failure> {
-    let mut bytes = serde_json::to_vec(record)
-        .map_err(|error| Failure::new(ErrorCode::Internal, format!("a journal record cannot be written: {error}")))?;
+    let mut bytes = serde_json::to_vec(record).map_err(|error| {
+        Failure::new(ErrorCode::Internal, format!("a journal record cannot be written: {error}"))
+    })?;
     bytes.push(b'\n');
     Ok(bytes)
 }
@@ -220,7 +226,8 @@ fn parse(text: &str) -> Result<Vec<Record>, (usize, String)> {
 
 /// One transaction that goes back to where `older` goes back to, and undoes what `newer` did beside.
 fn merge(older: &[Record], newer: &[Record]) -> Vec<Record> {
-    let mut merged: Vec<Record> = newer.iter().filter(|r| matches!(r, Record::Began { .. })).cloned().collect();
+    let mut merged: Vec<Record> =
+        newer.iter().filter(|r| matches!(r, Record::Began { .. })).cloned().collect();
     let mut known = HashSet::new();
     for record in older.iter().chain(newer) {
         let Record::Intent { step, undo } = record else { continue };
@@ -316,7 +323,8 @@ mod tests {
     #[test]
     fn a_commit_remembers_how_the_machine_was_before_the_first_installation() {
         let dir = tempfile::tempdir().unwrap();
-        let restore = |copy: String| Undo::RestoreFile { path: "/unit".into(), copy, mode: 0o644, uid: 0, gid: 0 };
+        let restore =
+            |copy: String| Undo::RestoreFile { path: "/unit".into(), copy, mode: 0o644, uid: 0, gid: 0 };
         let mut journal = began(dir.path());
         let foreign = journal.keep(b"by hand").unwrap();
         journal.intend("write_unit", vec![restore(foreign.clone()), Undo::ReloadManager]).unwrap();
@@ -340,7 +348,9 @@ mod tests {
         let undo: Vec<_> = journal
             .committed
             .iter()
-            .filter_map(|record| if let Record::Intent { undo, .. } = record { Some(undo.clone()) } else { None })
+            .filter_map(
+                |record| if let Record::Intent { undo, .. } = record { Some(undo.clone()) } else { None },
+            )
             .collect();
         assert_eq!(undo, [vec![restore(foreign), Undo::ReloadManager], vec![remove("/v2")]]);
     }

@@ -6,7 +6,6 @@
 
 mod accounts;
 mod apply;
-mod online;
 pub mod cli;
 mod config_text;
 pub mod console;
@@ -18,6 +17,7 @@ pub mod install;
 mod journal;
 mod lock;
 mod observe;
+mod online;
 mod plan;
 mod present;
 mod report;

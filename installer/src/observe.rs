@@ -93,7 +93,10 @@ pub(crate) struct Observed {
 }
 
 /// Looks at the machine, with an eye on one release.
-pub(crate) async fn observe<S: ServiceManager>(host: &Host<S>, version: &ReleaseVersion) -> Result<Observed, Failure> {
+pub(crate) async fn observe<S: ServiceManager>(
+    host: &Host<S>,
+    version: &ReleaseVersion,
+) -> Result<Observed, Failure> {
     let layout = &host.layout;
     Ok(Observed {
         config: Entry::at(&layout.config())?,

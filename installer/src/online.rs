@@ -55,7 +55,8 @@ async fn watch<S: ServiceManager>(
         }
         let unit = host.systemd.unit(UNIT).await?;
         if matches!(unit.active_state.as_str(), "failed" | "inactive") || unit.sub_state == "auto-restart" {
-            let message = format!("{UNIT} does not stay up: it is {} ({})", unit.active_state, unit.sub_state);
+            let message =
+                format!("{UNIT} does not stay up: it is {} ({})", unit.active_state, unit.sub_state);
             return Err(describe_service(Failure::new(ErrorCode::ServiceFailed, message), &unit));
         }
         sleep(LOOK_AGAIN).await;
@@ -81,7 +82,8 @@ fn refusal(snapshot: &WorkerSnapshot) -> Option<Failure> {
             | ErrorCode::InsecureUrl
     )
     .then(|| {
-        let message = format!("the worker runs and is refused by {}: {}", snapshot.controller, snapshot.session.detail);
+        let message =
+            format!("the worker runs and is refused by {}: {}", snapshot.controller, snapshot.session.detail);
         Failure::new(code, message).with("controller", &*snapshot.controller)
     })
 }

@@ -62,7 +62,7 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
     let binary = layout.release(version).join(BINARY);
     if observed.placed.as_ref() != Some(&target.promise.checksum) {
         let into = layout.releases().join(format!(".fetch-{version}"));
-        let (url, promise) = (target.url.clone(), target.promise.clone());
+        let (url, promise) = (target.url.clone(), Box::new(target.promise.clone()));
         steps.push(step::FetchRelease { url, promise, into: into.clone() }.into());
         steps.push(step::PlaceRelease { fetched: into, to: binary }.into());
     }
@@ -113,7 +113,11 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
     Ok(steps)
 }
 
-fn config(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Option<step::WriteConfig>, Failure> {
+fn config(
+    observed: &Observed,
+    target: &Target<'_>,
+    layout: &Layout,
+) -> Result<Option<step::WriteConfig>, Failure> {
     let path = layout.config();
     let (existing, mode) = match &observed.config {
         Entry::File { bytes, mode } => {
@@ -134,7 +138,10 @@ fn refuse_masked(observed: &Observed) -> Result<(), Failure> {
         || observed.service.file_state.starts_with("masked")
         || observed.unit.is_link(Path::new("/dev/null"));
     if masked {
-        return Err(Failure::new(ErrorCode::UnitMasked, "aio-worker.service is masked, so it cannot be started"));
+        return Err(Failure::new(
+            ErrorCode::UnitMasked,
+            "aio-worker.service is masked, so it cannot be started",
+        ));
     }
     Ok(())
 }
@@ -142,14 +149,17 @@ fn refuse_masked(observed: &Observed) -> Result<(), Failure> {
 fn refuse_other_identity(observed: &Observed, target: &Target<'_>) -> Result<(), Failure> {
     let Entry::File { bytes, .. } = &observed.token else { return Ok(()) };
     // What is no token names no other node, and is replaced.
-    let Some(present) = std::str::from_utf8(bytes).ok().and_then(|text| NodeClaims::read_unverified(text).ok()) else {
+    let Some(present) =
+        std::str::from_utf8(bytes).ok().and_then(|text| NodeClaims::read_unverified(text).ok())
+    else {
         return Ok(());
     };
     let wanted = &target.token.claims().sub;
     if present.sub == *wanted {
         return Ok(());
     }
-    let message = format!("this machine is installed as node {}, and the token is for node {wanted}", present.sub);
+    let message =
+        format!("this machine is installed as node {}, and the token is for node {wanted}", present.sub);
     Err(Failure::new(ErrorCode::IdentityConflict, message)
         .with("installed", present.sub.as_str())
         .with("requested", wanted.as_str()))
@@ -163,7 +173,12 @@ fn refuse_read_only(observed: &Observed) -> Result<(), Failure> {
 }
 
 /// Twice the release: the download, and room to spare for logs and state.
-fn refuse_full(observed: &Observed, target: &Target<'_>, layout: &Layout, steps: &[Step]) -> Result<(), Failure> {
+fn refuse_full(
+    observed: &Observed,
+    target: &Target<'_>,
+    layout: &Layout,
+    steps: &[Step],
+) -> Result<(), Failure> {
     let needed = target.promise.size.saturating_mul(2);
     let fetches = steps.iter().any(|step| matches!(step, Step::FetchRelease(_)));
     if !fetches || observed.room >= needed {

@@ -3,7 +3,7 @@
 
 use aio_protocol::{inventory::GpuDriverState, snapshot::WorkerSnapshot};
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     apply::Timing,
@@ -51,13 +51,12 @@ fn failure_text(failure: &Failure) -> String {
 }
 
 fn failure_json(failure: &Failure) -> Value {
-    let mut error = json!({
-        "code": failure.code.as_str(),
-        "message": failure.message,
-        "cure": failure.code.cure(),
-    });
+    let mut error = Map::new();
+    error.insert("code".to_owned(), failure.code.as_str().into());
+    error.insert("message".to_owned(), failure.message.as_str().into());
+    error.insert("cure".to_owned(), failure.code.cure().into());
     if !failure.details.is_empty() {
-        error["details"] = failure.details.clone().into();
+        error.insert("details".to_owned(), failure.details.clone().into());
     }
     json!({ "error": error })
 }
@@ -112,42 +111,38 @@ fn why_no_gpu(worker: &WorkerSnapshot) -> String {
 }
 
 fn outcome_json(outcome: &Outcome) -> Value {
-    let mut object = json!({
-        "node": { "id": outcome.node_id, "name": outcome.node_name },
-        "version": outcome.version,
-        "seconds": seconds(outcome.took),
-    });
-    match &outcome.kind {
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+    put("node", json!({ "id": outcome.node_id, "name": outcome.node_name }));
+    put("version", json!(outcome.version));
+    put("seconds", seconds(outcome.took).into());
+    let worker = match &outcome.kind {
         OutcomeKind::Planned { steps, cut_off } => {
-            let steps: Vec<_> =
-                steps.iter().map(|Planned { step, summary }| json!({ "step": step, "summary": summary })).collect();
-            object["outcome"] = "planned".into();
-            object["steps"] = steps.into();
-            object["undoFirst"] = (*cut_off).into();
+            let step = |Planned { step, summary }: &Planned| json!({ "step": step, "summary": summary });
+            put("outcome", "planned".into());
+            put("steps", steps.iter().map(step).collect());
+            put("undoFirst", (*cut_off).into());
+            None
         }
         OutcomeKind::AlreadyInstalled { worker } => {
-            object["outcome"] = "already_installed".into();
-            object["steps"] = json!([]);
-            describe_worker(&mut object, worker);
+            put("outcome", "already_installed".into());
+            put("steps", json!([]));
+            Some(worker)
         }
         OutcomeKind::Installed { worker, timings, warnings } => {
-            let steps: Vec<_> = timings
-                .iter()
-                .map(|Timing { step, took }| json!({ "step": step, "seconds": seconds(*took) }))
-                .collect();
-            object["outcome"] = "installed".into();
-            object["steps"] = steps.into();
-            object["warnings"] = warnings.clone().into();
-            describe_worker(&mut object, worker);
+            let step = |Timing { step, took }: &Timing| json!({ "step": step, "seconds": seconds(*took) });
+            put("outcome", "installed".into());
+            put("steps", timings.iter().map(step).collect());
+            put("warnings", json!(warnings));
+            Some(worker)
         }
+    };
+    if let Some(worker) = worker {
+        put("gpus", json!(worker.gpus));
+        put("gpuDriver", json!(worker.gpu_driver));
+        put("controller", json!(worker.controller));
     }
-    object
-}
-
-fn describe_worker(object: &mut Value, worker: &WorkerSnapshot) {
-    object["gpus"] = json!(worker.gpus);
-    object["gpuDriver"] = json!(worker.gpu_driver);
-    object["controller"] = json!(worker.controller);
+    object.into()
 }
 
 /// Milliseconds are enough for people and programs.

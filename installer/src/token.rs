@@ -37,8 +37,11 @@ impl NodeToken {
             Failure::new(code, error.to_string())
         })?;
         if claims.expired(now) {
-            let message =
-                format!("the token of node {} ended at {}; it is {now} here", claims.sub, claims.expires_at());
+            let message = format!(
+                "the token of node {} ended at {}; it is {now} here",
+                claims.sub,
+                claims.expires_at()
+            );
             return Err(Failure::new(ErrorCode::TokenExpired, message));
         }
         Ok(Self { text: text.into(), claims })
@@ -80,7 +83,9 @@ fn read_limited(input: impl Read, path: &Path) -> Result<SecretString, Failure> 
     let mut text = String::new();
     match input.take(MAX_BYTES + 1).read_to_string(&mut text) {
         Ok(_) if text.len() as u64 <= MAX_BYTES => Ok(text.into()),
-        Err(error) if error.kind() != std::io::ErrorKind::InvalidData => Err(Failure::io("read", path, &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::InvalidData => {
+            Err(Failure::io("read", path, &error))
+        }
         // Too long, or no text: neither is a token, and neither is repeated.
         _ => Err(Failure::new(ErrorCode::TokenInvalid, format!("{} holds no node token", path.display()))),
     }

@@ -2,8 +2,8 @@
 //! of the step's effect, comes to the same. Removes only what we made, and restores what we replaced.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt,
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,6 @@ use rustix::fs::{Gid, Uid, chown};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-
     apply::{Checkpoint, Point},
     failure::Failure,
     install::Host,
@@ -129,7 +128,7 @@ impl Undo {
             Self::RestoreFile { path, copy, mode, uid, gid } => {
                 let bytes = journal.kept(copy)?;
                 files::replace_file(path, &bytes, *mode)?;
-                own(path, *uid, *gid)
+                own(path, *uid, *gid, *mode)
             }
             Self::RestoreLink { path, target } => Ok(files::replace_link(path, target)?),
             Self::RemoveDir { path } => settle(files::remove_dir_if_empty(path)),
@@ -139,8 +138,12 @@ impl Undo {
                 }
                 _ => Ok(()),
             },
-            Self::RemoveUser { name } if host.lists("etc/passwd", name) => host.accounts.remove_user(name).await,
-            Self::RemoveGroup { name } if host.lists("etc/group", name) => host.accounts.remove_group(name).await,
+            Self::RemoveUser { name } if host.lists("etc/passwd", name) => {
+                host.accounts.remove_user(name).await
+            }
+            Self::RemoveGroup { name } if host.lists("etc/group", name) => {
+                host.accounts.remove_group(name).await
+            }
             Self::RemoveUser { .. } | Self::RemoveGroup { .. } => Ok(()),
             Self::ReloadManager => Ok(host.systemd.reload().await?),
             Self::DisableUnit { unit } => tolerate(host.systemd.disable(unit).await),
@@ -180,19 +183,21 @@ fn tolerate(done: Result<(), SystemdError>) -> Result<(), Failure> {
     }
 }
 
-fn own(path: &Path, uid: u32, gid: u32) -> Result<(), Failure> {
+fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
     let metadata = path.symlink_metadata().map_err(|error| Failure::io("read", path, &error))?;
     if (metadata.uid(), metadata.gid()) == (uid, gid) {
         return Ok(());
     }
     chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
         .map_err(|error| Failure::io("set the owner of", path, &error.into()))?;
-    // Giving a file away takes its setuid and setgid bits away; a file of ours has none.
-    Ok(())
+    // A change of owner takes setuid and setgid bits away.
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(|error| Failure::io("set the mode of", path, &error))
 }
 
 pub(crate) fn not_a_file(path: &Path) -> Failure {
-    let message = format!("{} is neither a file nor a link, and a file of that name is needed", path.display());
+    let message =
+        format!("{} is neither a file nor a link, and a file of that name is needed", path.display());
     Failure::new(ErrorCode::FileFailed, message).with("path", path.display().to_string())
 }
 

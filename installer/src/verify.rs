@@ -43,10 +43,13 @@ impl Promise {
         let signature = match (key, &plan.signature) {
             (None, _) => None,
             (Some(_), None) => {
-                let message = format!("the token demands a signed release, and {} has no signature", plan.version);
+                let message =
+                    format!("the token demands a signed release, and {} has no signature", plan.version);
                 return Err(Failure::new(ErrorCode::SignatureMissing, message).with("url", url));
             }
-            (Some(key), Some(signature)) => Some(decode(key, signature).map_err(|reason| unsigned(url, &reason))?),
+            (Some(key), Some(signature)) => {
+                Some(decode(key, signature).map_err(|reason| unsigned(url, &reason))?)
+            }
         };
         Ok(Self {
             version: plan.version.clone(),

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// Health of a GPU, or of the worst of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Every source answered, and none complained.
+    #[default]
     Ok,
     /// It works, with less than it should.
     Degraded,
@@ -17,7 +18,7 @@ pub enum Health {
 }
 
 /// The machine's health in a word and a sentence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSummary {
     /// The worst of all GPUs.
     pub state: Health,
@@ -44,11 +45,11 @@ pub struct GpuStatus {
     /// Watts, rounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_draw: Option<u32>,
-    /// Left out when `active`, to keep a heartbeat of 8 GPUs under 1 KiB.
+    /// Left out when `active`.
     #[serde(default, skip_serializing_if = "GpuActivity::is_active")]
     pub status: GpuActivity,
-    /// Left out when `ok`, for the same reason.
-    #[serde(default = "healthy", skip_serializing_if = "is_healthy")]
+    /// Left out when `ok`.
+    #[serde(default, skip_serializing_if = "Health::is_ok")]
     pub health: Health,
 }
 
@@ -69,12 +70,17 @@ impl GpuActivity {
     }
 }
 
-fn healthy() -> Health {
-    Health::Ok
+impl Health {
+    fn is_ok(&self) -> bool {
+        *self == Self::Ok
+    }
 }
 
-fn is_healthy(health: &Health) -> bool {
-    *health == Health::Ok
+impl HealthSummary {
+    /// Whether there is nothing to say of it.
+    pub(crate) fn is_ok(&self) -> bool {
+        self.state.is_ok() && self.worst.is_none()
+    }
 }
 
 /// The machine at one moment.

@@ -1,7 +1,5 @@
 //! `cargo xtask demo`: builds what the demo runs, and becomes it.
 
-use std::os::unix::process::CommandExt;
-
 use anyhow::{Context, Result, ensure};
 
 use crate::{packages, step};
@@ -27,9 +25,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let demo = target_dir()?.join("debug/aio-demo");
     let mut command = step::program(&demo.display().to_string(), &[]);
     command.args(arguments.once.then_some("--once")).args(arguments.systemd.then_some("--systemd"));
-    eprintln!("xtask: {}", step::shown(&command));
-    // In this process's place, so that a Ctrl-C is the demo's alone and the prompt comes back when it has cleared up.
-    Err(command.exec()).with_context(|| format!("cannot run {}", demo.display()))
+    // So that the prompt comes back after a Ctrl-C when the demo has cleared up, and not before.
+    step::become_it(&mut command)
 }
 
 fn target_dir() -> Result<std::path::PathBuf> {

@@ -1,6 +1,7 @@
 //! One command of a list: shown as a person would type it, run in the repository's root, and an error unless it succeeds.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -34,6 +35,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
     ensure!(status.success(), "`{line}` ended with {status}");
     Ok(())
+}
+
+/// Shows a command and becomes it: its last line is the last line, its exit status ours, and a Ctrl-C its alone. Returns only when
+/// it cannot be run.
+pub(crate) fn become_it(command: &mut Command) -> Result<()> {
+    let line = shown(command);
+    eprintln!("xtask: {line}");
+    Err(command.exec()).with_context(|| format!("cannot run `{line}`"))
 }
 
 /// The command as a person would type it.

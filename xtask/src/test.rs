@@ -29,10 +29,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         step::run(&mut step::cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"]))?;
         let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
         nextest.args(arguments.no_lab.then_some(["--filterset", "not test(/^lab::/)"]).into_iter().flatten());
-        step::run(&mut nextest)
+        step::become_it(&mut nextest)
     } else {
         let mut test = step::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
         test.args(arguments.no_lab.then_some(["--", "--skip", "lab::"]).into_iter().flatten());
-        step::run(&mut test)
+        step::become_it(&mut test)
     }
 }

@@ -1,14 +1,15 @@
-//! JSON bodies: what is not JSON, unknown, missing or out of range is refused with the field's name.
+//! JSON bodies: what is not JSON, no object, or has a field that is unknown, missing or out of range is refused with its name.
 
+use aio_protocol::error_code::ErrorCode;
 use axum::{
     Json,
     body::Bytes,
     extract::{FromRequest, Request},
-    http::header,
+    http::{HeaderMap, StatusCode, header},
 };
 use serde::de::DeserializeOwned;
 
-use super::error::{Rejection, too_large};
+use super::{MAX_BODY_BYTES, error::Rejection};
 
 /// A body that must be there.
 pub(super) struct Body<T>(pub T);
@@ -16,11 +17,15 @@ pub(super) struct Body<T>(pub T);
 /// A body that may be empty, which means the defaults.
 pub(super) struct OptionalBody<T>(pub T);
 
+/// The body as it came, which must be declared as JSON.
+pub(super) struct RawBody(pub Bytes);
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
-        Ok(Self(Json::<T>::from_request(request, state).await?.0))
+        let RawBody(bytes) = RawBody::from_request(request, state).await?;
+        parse(&bytes).map(Self)
     }
 }
 
@@ -28,17 +33,59 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
     type Rejection = Rejection;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
-        let (parts, body) = request.into_parts();
-        let content_type = parts.headers.get(header::CONTENT_TYPE).cloned();
-        let bytes =
-            Bytes::from_request(Request::from_parts(parts, body), state).await.map_err(|_| too_large())?;
+        let declared = is_json(request.headers());
+        let bytes = read(request, state).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
-        let mut request = Request::new(bytes.into());
-        if let Some(content_type) = content_type {
-            request.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        if !declared {
+            return Err(not_json());
         }
-        Ok(Self(Body::from_request(request, state).await?.0))
+        parse(&bytes).map(Self)
     }
+}
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
+        if !is_json(request.headers()) {
+            return Err(not_json());
+        }
+        read(request, state).await.map(Self)
+    }
+}
+
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Rejection> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+            Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BodyTooLarge, message)
+        }
+        _ => Rejection::field("the body broke off"),
+    })
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
+    // A list of values in the fields' order would pass for the object otherwise.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Rejection::field("the body must be a JSON object"));
+    }
+    let Json(body) = Json::from_bytes(bytes)?;
+    Ok(body)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(declared) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    declared.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn not_json() -> Rejection {
+    Rejection::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode::MediaTypeUnsupported,
+        "the body must be JSON, with Content-Type: application/json",
+    )
 }

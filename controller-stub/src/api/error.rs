@@ -134,28 +134,14 @@ impl From<QueryRejection> for Rejection {
 
 impl From<JsonRejection> for Rejection {
     fn from(rejection: JsonRejection) -> Self {
-        let text = reason(&rejection.body_text()).to_owned();
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                ErrorCode::MediaTypeUnsupported,
-                "the body must be JSON, with Content-Type: application/json",
-            ),
-            _ => Self::field(text),
-        }
+        Self::field(reason(&rejection.body_text()))
     }
-}
-
-/// A body beyond the limit.
-pub(super) fn too_large() -> Rejection {
-    let message = format!("the body is larger than {} bytes", super::MAX_BODY_BYTES);
-    Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BodyTooLarge, message)
 }
 
 /// What is left of the library's text when its own preface is gone: the field and what is wrong with it.
 fn reason(text: &str) -> &str {
     text.strip_prefix("Failed to deserialize the JSON body into the target type: ")
+        .or_else(|| text.strip_prefix("Failed to parse the request body as JSON: "))
         .or_else(|| text.strip_prefix("Failed to deserialize query string: "))
         .unwrap_or(text)
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use aio_protocol::{error_code::ErrorCode, ids::NodeId};
 use axum::{
     Json,
-    body::Bytes,
     extract::{FromRequestParts, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, request::Parts},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     auth::{AsUser, bearer},
-    error::{Rejection, too_large},
+    body::RawBody,
+    error::Rejection,
 };
 use crate::{
     app::App,
@@ -44,19 +44,9 @@ pub(super) async fn receive(
     State(app): State<Arc<App>>,
     _emitter: AsEmitter,
     headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    RawBody(body): RawBody,
 ) -> Result<(StatusCode, Json<Value>), Rejection> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_json =
-        |it: &str| it.split(';').next().is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json"));
-    if !text(header::CONTENT_TYPE.as_str()).is_some_and(is_json) {
-        return Err(Rejection::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ErrorCode::MediaTypeUnsupported,
-            "an event must be JSON, with Content-Type: application/json",
-        ));
-    }
-    let body = body.map_err(|_| too_large())?;
     let signed =
         Headers { id: text(ID_HEADER), timestamp: text(TIMESTAMP_HEADER), signature: text(SIGNATURE_HEADER) };
     let new = app.noti.receive(signed, &body, clock::now()).await?;

@@ -225,17 +225,20 @@ impl Connection {
         }
     }
 
-    /// Closes what is to be closed and notes that the node is not connected, unless another connection counts by now.
+    /// Notes that the node is not connected, unless another connection counts by now, and closes what is to be closed.
     async fn finish(mut self, end: End) {
-        if let End::Close { code, reason } = end {
-            tracing::debug!(node = %self.node, code, reason, "a worker's connection is closed");
-            let frame = CloseFrame { code, reason: reason.into() };
-            if self.send(Message::Close(Some(frame))).await.is_ok() {
-                // Its answer is waited for: a socket that is dropped with something unread loses what was sent last.
-                let answer = async { while let Some(Ok(_)) = self.socket.recv().await {} };
-                let _ = timeout(CLOSE_TIMEOUT, answer).await;
-            }
+        self.disconnect().await;
+        let End::Close { code, reason } = end else { return };
+        tracing::debug!(node = %self.node, code, reason, "a worker's connection is closed");
+        let frame = CloseFrame { code, reason: reason.into() };
+        if self.send(Message::Close(Some(frame))).await.is_ok() {
+            // Its answer is waited for: a socket that is dropped with something unread loses what was sent last.
+            let answer = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+            let _ = timeout(CLOSE_TIMEOUT, answer).await;
         }
+    }
+
+    async fn disconnect(&mut self) {
         let turn = self.app.lifecycle.turn(&self.node).await;
         let counts = self.app.registry.leave(&self.node, self.epoch);
         // At a stop nothing is noted: the next start begins with nobody connected.

@@ -72,8 +72,8 @@ async fn a_token_request_is_validated_by_field() {
         (json!({"daemonVersion": "v9.9.9"}), "daemonVersion"),
         (json!({"daemonVersion": 1}), "daemonVersion"),
         (json!({"expiresin": 3600}), "expiresin"),
-        (json!([]), "array"),
-        (json!("x"), "string"),
+        (json!([]), "object"),
+        (json!("x"), "object"),
     ] {
         let message = refusal(owner.post(&path, body.clone()).await, 400, "VALIDATION_FAILED");
         assert!(message.contains(field), "{body}: {message}");

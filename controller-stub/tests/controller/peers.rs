@@ -133,7 +133,11 @@ impl Worker {
     pub(crate) async fn closed(&mut self) -> u16 {
         loop {
             match self.next().await {
-                Message::Close(Some(frame)) => return frame.code.into(),
+                Message::Close(Some(frame)) => {
+                    // Reading on is what answers the close.
+                    while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
+                    return frame.code.into();
+                }
                 Message::Close(None) => panic!("closed without a code"),
                 _ => {}
             }

@@ -40,7 +40,11 @@ fn bare() -> Observed {
         command: Entry::Absent,
         placed: None,
         user: false,
-        service: UnitState { load_state: "not-found".into(), active_state: "inactive".into(), ..UnitState::default() },
+        service: UnitState {
+            load_state: "not-found".into(),
+            active_state: "inactive".into(),
+            ..UnitState::default()
+        },
         room: 1 << 30,
         read_only: Vec::new(),
     }
@@ -107,32 +111,72 @@ fn each_thing_that_is_wrong_takes_its_own_steps() {
     };
     let another = token(NODE, "second");
     let table: [(&str, Observed, &[&str]); 14] = [
-        ("another token", Observed { token: file(another.expose_secret(), 0o600), ..right() },
-            &["write_token", "start_unit", "await_online"]),
-        ("a token that others can read", Observed { token: file(token(NODE, "first").expose_secret(), 0o644), ..right() },
-            &["write_token", "start_unit", "await_online"]),
-        ("a token file without token", Observed { token: file("garbage", 0o600), ..right() },
-            &["write_token", "start_unit", "await_online"]),
-        ("no configuration", Observed { config: Entry::Absent, ..right() },
-            &["write_config", "start_unit", "await_online"]),
-        ("another release", Observed { placed: None, current: link("v0.9.0"), ..right() },
-            &["fetch_release", "place_release", "switch_release", "start_unit", "await_online"]),
-        ("a release that is there but not in use", Observed { current: link("v0.9.0"), ..right() },
-            &["switch_release", "start_unit", "await_online"]),
-        ("a release file that rotted", Observed { placed: None, ..right() },
-            &["fetch_release", "place_release", "start_unit", "await_online"]),
-        ("another unit", Observed { unit: file("[Service]", 0o644), ..right() },
-            &["write_unit", "reload_manager", "start_unit", "await_online"]),
-        ("a command that is a file", Observed { command: file("#!/bin/sh", 0o755), ..right() },
-            &["link_command", "await_online"]),
-        ("no declaration", Observed { declaration: Entry::Absent, ..right() }, &["declare_user", "await_online"]),
+        (
+            "another token",
+            Observed { token: file(another.expose_secret(), 0o600), ..right() },
+            &["write_token", "start_unit", "await_online"],
+        ),
+        (
+            "a token that others can read",
+            Observed { token: file(token(NODE, "first").expose_secret(), 0o644), ..right() },
+            &["write_token", "start_unit", "await_online"],
+        ),
+        (
+            "a token file without token",
+            Observed { token: file("garbage", 0o600), ..right() },
+            &["write_token", "start_unit", "await_online"],
+        ),
+        (
+            "no configuration",
+            Observed { config: Entry::Absent, ..right() },
+            &["write_config", "start_unit", "await_online"],
+        ),
+        (
+            "another release",
+            Observed { placed: None, current: link("v0.9.0"), ..right() },
+            &["fetch_release", "place_release", "switch_release", "start_unit", "await_online"],
+        ),
+        (
+            "a release that is there but not in use",
+            Observed { current: link("v0.9.0"), ..right() },
+            &["switch_release", "start_unit", "await_online"],
+        ),
+        (
+            "a release file that rotted",
+            Observed { placed: None, ..right() },
+            &["fetch_release", "place_release", "start_unit", "await_online"],
+        ),
+        (
+            "another unit",
+            Observed { unit: file("[Service]", 0o644), ..right() },
+            &["write_unit", "reload_manager", "start_unit", "await_online"],
+        ),
+        (
+            "a command that is a file",
+            Observed { command: file("#!/bin/sh", 0o755), ..right() },
+            &["link_command", "await_online"],
+        ),
+        (
+            "no declaration",
+            Observed { declaration: Entry::Absent, ..right() },
+            &["declare_user", "await_online"],
+        ),
         ("no user", Observed { user: false, ..right() }, &["create_user", "await_online"]),
-        ("a unit that is not enabled", unit(|unit| unit.file_state = "disabled".into()),
-            &["enable_unit", "await_online"]),
-        ("a unit that does not run", unit(|unit| unit.active_state = "inactive".into()),
-            &["start_unit", "await_online"]),
-        ("a unit that has failed", unit(|unit| unit.active_state = "failed".into()),
-            &["start_unit", "await_online"]),
+        (
+            "a unit that is not enabled",
+            unit(|unit| unit.file_state = "disabled".into()),
+            &["enable_unit", "await_online"],
+        ),
+        (
+            "a unit that does not run",
+            unit(|unit| unit.active_state = "inactive".into()),
+            &["start_unit", "await_online"],
+        ),
+        (
+            "a unit that has failed",
+            unit(|unit| unit.active_state = "failed".into()),
+            &["start_unit", "await_online"],
+        ),
     ];
     for (what, observed, expected) in table {
         assert_eq!(steps(&observed), expected, "{what}");
@@ -150,11 +194,15 @@ fn a_configuration_is_kept_and_changed_only_where_the_operator_asked() {
 #[test]
 fn a_machine_that_must_not_be_changed_is_refused() {
     let other = token("ffffffffffffffffffffffff", "other");
-    let masked = UnitState { load_state: "masked".into(), file_state: "masked".into(), ..UnitState::default() };
+    let masked =
+        UnitState { load_state: "masked".into(), file_state: "masked".into(), ..UnitState::default() };
     let table = [
         (ErrorCode::IdentityConflict, Observed { token: file(other.expose_secret(), 0o600), ..right() }),
         (ErrorCode::ConfigInvalid, Observed { config: file("contoller_endpoint = \"x\"", 0o644), ..bare() }),
-        (ErrorCode::ConfigInvalid, Observed { config: Entry::File { mode: 0o644, bytes: vec![0xff] }, ..bare() }),
+        (
+            ErrorCode::ConfigInvalid,
+            Observed { config: Entry::File { mode: 0o644, bytes: vec![0xff] }, ..bare() },
+        ),
         (ErrorCode::UnitMasked, Observed { service: masked, ..bare() }),
         (ErrorCode::UnitMasked, Observed { unit: link("/dev/null"), ..bare() }),
         (ErrorCode::DiskFull, Observed { room: 13, ..bare() }),

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct FetchRelease {
     pub(crate) url: Url,
-    pub(crate) promise: Promise,
+    pub(crate) promise: Box<Promise>,
     pub(crate) into: PathBuf,
 }
 

@@ -62,7 +62,10 @@ async fn explain<S: ServiceManager>(systemd: &S, error: SystemdError) -> Failure
 pub(crate) fn describe(failure: Failure, unit: &aio_host::systemd::UnitState) -> Failure {
     let mut message = failure.message;
     if !unit.result.is_empty() {
-        message.push_str(&format!("; the service ended with `{}`, exit status {}", unit.result, unit.exit_status));
+        message.push_str(&format!(
+            "; the service ended with `{}`, exit status {}",
+            unit.result, unit.exit_status
+        ));
     }
     if !unit.status_text.is_empty() {
         message.push_str(&format!("; it said: {}", unit.status_text));

@@ -89,9 +89,11 @@ async fn a_download_that_stalls_is_given_up() {
 #[tokio::test]
 async fn without_the_right_signature_nothing_is_downloaded_or_kept() {
     let keys = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
-    let sign = |bytes: &[u8]| minisign::sign(Some(&keys.pk), &keys.sk, bytes, None, None).unwrap().into_string();
+    let sign =
+        |bytes: &[u8]| minisign::sign(Some(&keys.pk), &keys.sk, bytes, None, None).unwrap().into_string();
     let foreign = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
-    let by_another = minisign::sign(Some(&foreign.pk), &foreign.sk, &b"x"[..], None, None).unwrap().into_string();
+    let by_another =
+        minisign::sign(Some(&foreign.pk), &foreign.sk, &b"x"[..], None, None).unwrap().into_string();
     let table = [
         (None, ErrorCode::SignatureMissing, 0),
         (Some("not a signature".to_owned()), ErrorCode::SignatureInvalid, 0),
@@ -144,10 +146,7 @@ async fn a_plan_that_crosses_the_network_in_the_clear_is_refused() {
 
 #[tokio::test]
 async fn a_token_whose_endpoints_are_not_encrypted_is_refused_before_it_is_sent() {
-    for changes in [
-        json!({ "api": "http://aiwm.invalid" }),
-        json!({ "ctl": "ws://aiwm.invalid/ws/node" }),
-    ] {
+    for changes in [json!({ "api": "http://aiwm.invalid" }), json!({ "ctl": "ws://aiwm.invalid/ws/node" })] {
         let mut world = World::new().await;
         world.use_token("first", &changes);
         fails(&world, ErrorCode::InsecureUrl).await;
@@ -274,7 +273,8 @@ async fn an_interrupted_installation_is_undone_wherever_it_was() {
 
     let world = World::new().await;
     world.change(|server| server.plan = Plan::Never);
-    let failure = world.install_with(&aio_installer::Uneventful, Box::pin(async { "SIGINT" })).await.unwrap_err();
+    let failure =
+        world.install_with(&aio_installer::Uneventful, Box::pin(async { "SIGINT" })).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Interrupted);
     assert!(world.reports().is_empty());
 }

@@ -78,6 +78,8 @@ fn a_failure_is_one_sentence_and_a_cure_on_standard_error_without_the_token() {
 fn a_command_line_that_is_not_understood_ends_with_2() {
     assert_eq!(aio_installer(&["--no-such-flag"], &[], "").status.code(), Some(2));
     assert_eq!(aio_installer(&["--timeout", "soon"], &[], "").status.code(), Some(2));
+    let insecure = |value| aio_installer(&[], &[("AIO_INSECURE_HTTP", value)], "").status.code();
+    assert_eq!((insecure("1"), insecure("false"), insecure("maybe")), (Some(78), Some(78), Some(2)));
 }
 
 /// Where this test runs as root on a machine of systemd's, there is nothing to see.

@@ -1,6 +1,6 @@
 //! A failure, and a killed process, at every moment of an installation. The moments come from the code: a new step cannot be forgotten.
 
-use std::{fs, pin::Pin, sync::Mutex};
+use std::{fs, os::unix::fs::PermissionsExt, pin::Pin, sync::Mutex};
 
 use aio_installer::{Checkpoint, Failure, Point, STEPS, Uneventful, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
@@ -55,7 +55,8 @@ impl Checkpoint for At {
 
 /// Every moment of an installation of these steps.
 fn moments(steps: &[&'static str]) -> Vec<String> {
-    let points = steps.iter().flat_map(|step| [Point::Intended(step), Point::Applied(step), Point::Done(step)]);
+    let points =
+        steps.iter().flat_map(|step| [Point::Intended(step), Point::Applied(step), Point::Done(step)]);
     points.chain([Point::Complete]).map(|point| format!("{point:?}")).collect()
 }
 
@@ -76,13 +77,24 @@ async fn upgradable() -> (World, Listing) {
         server.file = b"the next release".to_vec();
     });
     world.use_token("second", &json!({}));
+    // As somebody left it: of another owner where that can be, and of a mode of its own.
     fs::write(world.host.layout.unit(), "[Service]\n[Install]\nWantedBy=multi-user.target\n").unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(world.host.layout.unit(), Some(7), Some(8)).unwrap();
+    }
+    fs::set_permissions(world.host.layout.unit(), fs::Permissions::from_mode(0o6640)).unwrap();
     let before = world.listing();
     (world, before)
 }
 
 const UPGRADE: &[&str] = &[
-    "fetch_release", "place_release", "write_token", "write_unit", "switch_release", "reload_manager", "start_unit",
+    "fetch_release",
+    "place_release",
+    "write_token",
+    "write_unit",
+    "switch_release",
+    "reload_manager",
+    "start_unit",
     "await_online",
 ];
 
@@ -106,7 +118,8 @@ async fn a_failure_at_any_moment_leaves_a_bare_machine_bare() {
         assert_eq!(failure.message, moment);
         assert_eq!(world.listing(), before, "{moment}");
         assert_eq!(world.phases(), ["started", "failed"], "{moment}");
-        let named = STEPS.iter().find(|step| moment.contains(&format!("\"{step}\""))).unwrap_or(&"await_online");
+        let named =
+            STEPS.iter().find(|step| moment.contains(&format!("\"{step}\""))).unwrap_or(&"await_online");
         assert_eq!(world.reports().last().unwrap()["step"], **named);
     }
 }

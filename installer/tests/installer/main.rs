@@ -1,6 +1,12 @@
 //! The whole installer against a controller, a release server, a service manager and a daemon in this process, under a root of its own.
 
-#![allow(unreachable_pub, reason = "the modules of one test program")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the modules of one test program"
+)]
 
 mod bad_input;
 mod binary;
@@ -8,4 +14,3 @@ mod crash;
 mod server;
 mod success;
 mod world;
-mod zz;

@@ -111,7 +111,8 @@ fn error(status: u16, code: &str) -> Response {
 
 fn authorized(behaviour: &Behaviour, id: &str, headers: &HeaderMap) -> bool {
     let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    id == behaviour.node && behaviour.token.as_ref().is_none_or(|token| shown == Some(&format!("Bearer {token}")))
+    id == behaviour.node
+        && behaviour.token.as_ref().is_none_or(|token| shown == Some(&format!("Bearer {token}")))
 }
 
 async fn give_plan(State(shared): State<Shared>, Path(id): Path<String>, headers: HeaderMap) -> Response {
@@ -184,13 +185,16 @@ async fn give_release(State(shared): State<Shared>, headers: HeaderMap) -> Respo
     };
     match release {
         Release::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Release::StatusAtFirst(status, times) if count <= times => StatusCode::from_u16(status).unwrap().into_response(),
+        Release::StatusAtFirst(status, times) if count <= times => {
+            StatusCode::from_u16(status).unwrap().into_response()
+        }
         Release::CutOff(times) if count <= times => cut_off(file),
         Release::Whole | Release::StatusAtFirst(..) | Release::CutOff(_) => file.into_response(),
         Release::Endless => Body::from_stream(endless()).into_response(),
         Release::Other(body) => body.into_response(),
         Release::Chunked(body) => {
-            let chunks: Vec<_> = body.chunks(1000).map(|chunk| Ok::<_, Infallible>(Bytes::copy_from_slice(chunk))).collect();
+            let chunks: Vec<_> =
+                body.chunks(1000).map(|chunk| Ok::<_, Infallible>(Bytes::copy_from_slice(chunk))).collect();
             Body::from_stream(stream::iter(chunks)).into_response()
         }
         Release::Stalled => Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()).into_response(),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use aio_host::layout::UNIT;
-use aio_installer::{STEPS, install::OutcomeKind};
+use aio_installer::{STEPS, Uneventful, install::OutcomeKind};
 use serde_json::json;
 
 use crate::{
@@ -41,6 +41,21 @@ async fn a_bare_machine_is_online_after_one_run_and_the_controller_heard_of_it()
 }
 
 #[tokio::test]
+async fn the_controller_hears_of_a_step_while_it_is_under_way() {
+    let world = World::new().await;
+    world.change(|server| server.release = Release::Stalled);
+    let progressed = async {
+        while !world.reports().iter().any(|report| report["step"] == "fetch_release") {
+            tokio::task::yield_now().await;
+        }
+        "SIGINT"
+    };
+    world.install_with(&Uneventful, Box::pin(progressed)).await.unwrap_err();
+    let phases: Vec<_> = world.reports().iter().map(|report| report["phase"].clone()).collect();
+    assert_eq!(phases, ["started", "progress", "failed"]);
+}
+
+#[tokio::test]
 async fn a_dry_run_names_every_step_and_changes_nothing() {
     let world = World::new().await;
     let before = world.listing();
@@ -74,8 +89,7 @@ async fn a_new_token_of_the_same_node_is_written_and_the_service_restarted() {
     let written = fs::read_to_string(world.host.layout.token()).unwrap();
     assert_eq!(Some(written), world.change(|server| server.token.clone()));
     assert!(world.systemd.calls().iter().any(|call| call.starts_with("RestartUnit")));
-    let kept = world.host.layout.journal_dir().join("replaced");
-    assert!(!kept.exists(), "the old token is kept for nothing");
+    assert!(!world.host.layout.journal_dir().join("replaced").exists(), "the old token is kept for nothing");
 }
 
 #[tokio::test]

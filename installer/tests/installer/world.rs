@@ -103,7 +103,11 @@ impl World {
         self.install_with(&Uneventful, Box::pin(std::future::pending())).await
     }
 
-    pub async fn install_with(&self, checkpoint: &dyn Checkpoint, interrupt: Interrupt<'_>) -> Result<Outcome, Failure> {
+    pub async fn install_with(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        interrupt: Interrupt<'_>,
+    ) -> Result<Outcome, Failure> {
         let request = Request { began: Instant::now(), ..self.request.clone() };
         install(&self.host, &request, Surroundings { console: &Console::Silent, checkpoint, interrupt }).await
     }
@@ -140,7 +144,11 @@ impl World {
     pub fn listing(&self) -> Listing {
         let mut found = BTreeMap::new();
         list(self.dir.path(), self.dir.path(), &mut found);
-        Listing { files: found, active: self.systemd.unit(UNIT).active_state, unit: self.systemd.unit(UNIT).file_state }
+        Listing {
+            files: found,
+            active: self.systemd.unit(UNIT).active_state,
+            unit: self.systemd.unit(UNIT).file_state,
+        }
     }
 }
 
@@ -195,8 +203,11 @@ pub fn token(base: &str, jti: &str, changes: &Value) -> String {
 
 fn placeholder() -> Request {
     Request {
-        token: NodeToken::parse(&token("http://127.0.0.1:1", "x", &json!({})).as_str().into(), Timestamp::from_millis(0))
-            .unwrap(),
+        token: NodeToken::parse(
+            &token("http://127.0.0.1:1", "x", &json!({})).as_str().into(),
+            Timestamp::from_millis(0),
+        )
+        .unwrap(),
         settings: Settings::default(),
         patience: Duration::from_secs(10),
         stall_timeout: None,
@@ -221,7 +232,11 @@ fn run_daemon(layout: &Layout, daemon: &Arc<Mutex<Daemon>>) {
                 Daemon::Online(node) => vec![snapshot(node, true, None)],
                 Daemon::Stuck(code) => vec![snapshot(NODE, false, code)],
                 Daemon::OnlineSoon => {
-                    vec!["a line of a newer daemon".to_owned(), snapshot(NODE, false, None), snapshot(NODE, true, None)]
+                    vec![
+                        "a line of a newer daemon".to_owned(),
+                        snapshot(NODE, false, None),
+                        snapshot(NODE, true, None),
+                    ]
                 }
             };
             for line in lines {

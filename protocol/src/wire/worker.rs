@@ -55,7 +55,8 @@ pub struct Register {
     pub system_info: SystemInfo,
 }
 
-/// A sign of life, with the numbers that dashboards show.
+/// A sign of life, with the numbers that dashboards show. It leaves out what is as it should be (`status` when `online`, `health` when
+/// `ok`, and the same for each GPU), so that eight busy GPUs fit into 1 KiB.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
@@ -63,7 +64,8 @@ pub struct Heartbeat {
     pub node_id: NodeId,
     /// Counts up by one from 1 within a session; a gap means that messages were lost.
     pub seq: u64,
-    /// The worker's own view; it never overrules an admin's.
+    /// The worker's own view; it never overrules an admin's. Left out when `online`.
+    #[serde(default, skip_serializing_if = "WorkerState::is_online")]
     pub status: WorkerState,
     /// `cpuUsage`, `ramUsage` and `uptimeSeconds`.
     #[serde(flatten)]
@@ -74,18 +76,26 @@ pub struct Heartbeat {
     /// One per GPU.
     #[serde(default)]
     pub gpu_status: Vec<GpuStatus>,
-    /// The worst of them.
+    /// The worst of them. Left out when `ok`.
+    #[serde(default, skip_serializing_if = "HealthSummary::is_ok")]
     pub health: HealthSummary,
 }
 
 /// A worker's own view of what it can take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerState {
     /// Takes work.
+    #[default]
     Online,
     /// Finishes what it has and takes no more.
     Draining,
+}
+
+impl WorkerState {
+    fn is_online(&self) -> bool {
+        *self == Self::Online
+    }
 }
 
 /// More numbers, less often.

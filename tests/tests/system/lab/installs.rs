@@ -6,7 +6,11 @@ use std::{
 };
 
 use aio_protocol::event::EventBody;
-use aio_tests::controller::Settings;
+use aio_tests::{
+    artifacts::INSTALLER_FILE,
+    controller::Settings,
+    lab::{Machine, Outcome},
+};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
@@ -43,14 +47,26 @@ fn the_install_script_works_when_it_is_pasted_into_a_root_shell() -> Result<()> 
     let script = site.controller.token(site.id(), &json!({}))?.install_script.context("no script")?;
 
     shellcheck(&script)?;
-    // A terminal of its own, as a person has, so that what differs in an interactive shell differs here too.
-    let shell =
-        machine.command("script").args(["--quiet", "--return", "--command", "bash --norc -i", "/dev/null"]);
-    let outcome = shell.env("TERM", "dumb").input(format!("{script}\nexit $?\n")).run()?;
+    let before = machine.listing()?;
 
+    site.alter_release(INSTALLER_FILE)?;
+    let outcome = paste(&machine, &script)?;
+    assert_eq!(outcome.status, Some(65), "{outcome}");
+    assert!(outcome.stdout.contains("error[CHECKSUM_MISMATCH]: "), "{outcome}");
+    assert_eq!(before.changes_to(&machine.listing()?), "");
+
+    site.alter_release(INSTALLER_FILE)?;
+    let outcome = paste(&machine, &script)?;
     assert_eq!(outcome.status, Some(0), "{outcome}");
     site.wait_until_online(&machine)?;
     Ok(())
+}
+
+/// On a terminal, as a person has one, so that what differs in an interactive shell differs here too.
+fn paste(machine: &Machine, script: &str) -> Result<Outcome> {
+    let shell =
+        machine.command("script").args(["--quiet", "--return", "--command", "bash --norc -i", "/dev/null"]);
+    shell.env("TERM", "dumb").env("HISTFILE", "").input(format!("{script}\nexit $?\n")).run()
 }
 
 fn shellcheck(script: &str) -> Result<()> {

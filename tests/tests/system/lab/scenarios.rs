@@ -7,6 +7,7 @@ use aio_protocol::{
     node::NodeStatus,
 };
 use aio_tests::{
+    artifacts::WORKER_FILE,
     controller::{ORGANISATION, Settings, StoredEvent, USER},
     lab::Machine,
     relay::Relay,
@@ -127,7 +128,7 @@ fn a_release_with_another_checksum_is_refused_and_the_machine_is_as_it_was() -> 
     let machine = site.machine("checksum")?;
     let expected =
         site.controller.token(site.id(), &serde_json::json!({}))?.checksum.context("no checksum")?;
-    site.alter_release()?;
+    site.alter_release(WORKER_FILE)?;
     let before = machine.listing()?;
 
     let outcome = install(&machine, &site.token).run()?;
@@ -157,7 +158,7 @@ fn a_release_with_another_checksum_is_refused_and_the_machine_is_as_it_was() -> 
 
 /// What lies on the server now, by another program than the ones under test.
 fn machine_sum(site: &Site) -> Result<String> {
-    let sum = std::process::Command::new("sha256sum").arg(site.release_file()).output()?;
+    let sum = std::process::Command::new("sha256sum").arg(site.release_file(WORKER_FILE)).output()?;
     let text = String::from_utf8(sum.stdout)?;
     Ok(text.split_whitespace().next().context("sha256sum printed nothing")?.to_owned())
 }

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use aio_protocol::{ids::NodeId, node::NodeStatus};
 use aio_tests::{
-    artifacts::{Artifacts, VERSION, WORKER_FILE},
+    artifacts::{Artifacts, VERSION},
     controller::{Controller, Node, Settings},
     lab::{Inside, Machine, Outcome},
 };
@@ -62,14 +62,14 @@ impl Site {
         machine.write("/etc/aio-worker/config.toml", "0644", format!("nvml_library = \"{LIBRARY}\"\n"))
     }
 
-    /// The release file that the controller serves.
-    pub(super) fn release_file(&self) -> PathBuf {
-        self.releases.path().join(VERSION).join(WORKER_FILE)
+    /// A file of the release that the controller serves.
+    pub(super) fn release_file(&self, name: &str) -> PathBuf {
+        self.releases.path().join(VERSION).join(name)
     }
 
-    /// Turns a byte in the middle of the served release around.
-    pub(super) fn alter_release(&self) -> Result<()> {
-        let path = self.release_file();
+    /// Turns a byte in the middle of a file of the served release around.
+    pub(super) fn alter_release(&self, name: &str) -> Result<()> {
+        let path = self.release_file(name);
         let mut bytes = fs::read(&path)?;
         let middle = bytes.len() / 2;
         bytes[middle] = !bytes[middle];

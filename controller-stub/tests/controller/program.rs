@@ -1,0 +1,119 @@
+//! The program itself: what it prints where, and how it ends.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+/// A server in a process of its own, ended with the test.
+struct Served {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    url: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program, with no setting of the machine's.
+fn program(arguments: &[&str], data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_controller-stub"));
+    command.args(arguments).arg("--data-dir").arg(data);
+    for variable in controller_stub::config::VARIABLES {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn run(arguments: &[&str], data: &Path) -> Output {
+    program(arguments, data).output().unwrap()
+}
+
+fn serve(data: &Path) -> Served {
+    let mut child = program(&["serve", "--listen", "127.0.0.1:0"], data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let url = line.trim_end().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+    assert!(url.starts_with("http://127.0.0.1:") && !url.ends_with(":0"), "{url}");
+    Served { child, stdout, url }
+}
+
+fn told(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text:?}");
+    text.trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn serve_prints_one_line_and_ends_in_order_when_told_to() {
+    let data = tempfile::tempdir().unwrap();
+    let mut served = serve(data.path());
+    let pid = served.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert!(served.child.wait().unwrap().success());
+    let mut rest = String::new();
+    served.stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+}
+
+#[tokio::test]
+async fn the_commands_work_on_the_folder_of_a_running_server() {
+    let data = tempfile::tempdir().unwrap();
+    let user_token = ["user-token", "--org", "acme", "--user", "someone", "--role", "organization.owner"];
+    let before = told(&run(&user_token, data.path()));
+    let never_served = run(&["node", "add", "too-early"], data.path());
+    assert_eq!(never_served.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&never_served.stderr).starts_with("error[CONFIG_INVALID]: "));
+
+    let served = serve(data.path());
+    let during = told(&run(&user_token, data.path()));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for token in [before, during] {
+        let answer = http.get(format!("{}/nodes", served.url)).bearer_auth(token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let command = told(&run(&["node", "add", "gpu-01"], data.path()));
+    assert!(command.starts_with("sudo aio-worker install --token ey"), "{command}");
+    let added: Value =
+        serde_json::from_str(&told(&run(&["node", "add", "gpu-02", "--output", "json"], data.path())))
+            .unwrap();
+    let (id, token) = (added["nodeId"].as_str().unwrap(), added["token"].as_str().unwrap());
+    assert_eq!(added["command"], format!("sudo aio-worker install --token {token}"));
+    let report = http
+        .post(format!("{}/nodes/{id}/installation", served.url))
+        .bearer_auth(token)
+        .json(&json!({"phase": "started"}));
+    assert_eq!(report.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_setting_that_cannot_be_is_named_with_its_cure() {
+    let data = tempfile::tempdir().unwrap();
+    let output = run(&["serve", "--heartbeat-timeout", "soon"], data.path());
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.starts_with("error[CONFIG_INVALID]: HEARTBEAT_TIMEOUT ") && text.contains("cure: "),
+        "{text}"
+    );
+
+    let file = data.path().join("controller.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:0\"\nheartbeat_timout = \"120s\"\n").unwrap();
+    let output = run(&["serve", "--config", file.to_str().unwrap()], data.path());
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("heartbeat_timout") && text.contains("controller.toml"), "{text}");
+}
