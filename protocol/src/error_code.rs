@@ -64,7 +64,7 @@ catalogue! {
         cure "Find the other machine (a cloned disk?) and give one of the two a node and a token of its own.";
 
     ConfigInvalid "CONFIG_INVALID", exit 78, "A configuration file or variable holds something impossible.",
-        cure "Correct the place that the message names; packaging/config.toml documents every key.";
+        cure "Correct the place that the message names; the sample of config.toml (worker) and .env.example (controller) document every key.";
     InsecureUrl "INSECURE_URL", exit 78, "A URL is plain http or ws and its host is not this machine.",
         cure "Serve the controller over TLS; in a lab, say --insecure-http.";
 

@@ -35,7 +35,7 @@ impl Controller {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        install_provider();
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::new(folder.path().join("data"));
         config.listen = ([127, 0, 0, 1], 0).into();
@@ -101,8 +101,7 @@ impl Controller {
     }
 
     pub(crate) fn nobody(&self) -> Client {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Client { http, base: self.url(), token: None }
+        Client { http: http(), base: self.url(), token: None }
     }
 
     /// Changes the database as no address of the API can yet.
@@ -181,6 +180,16 @@ impl Client {
         })
         .await
     }
+}
+
+fn install_provider() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// A client that goes through no proxy.
+pub(crate) fn http() -> reqwest::Client {
+    install_provider();
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 /// Status and JSON body of an answer.

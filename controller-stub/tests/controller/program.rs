@@ -8,6 +8,8 @@ use std::{
 
 use serde_json::{Value, json};
 
+use crate::harness;
+
 /// A server in a process of its own, ended with the test.
 struct Served {
     child: Child,
@@ -80,7 +82,7 @@ async fn the_commands_work_on_the_folder_of_a_running_server() {
 
     let served = serve(data.path());
     let during = told(&run(&user_token, data.path()));
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = harness::http();
     for token in [before, during] {
         let answer = http.get(format!("{}/nodes", served.url)).bearer_auth(token).send().await.unwrap();
         assert_eq!(answer.status(), 200);
