@@ -54,6 +54,11 @@ impl Worker {
         self.folder.path().join("runtime")
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.process.child.try_wait()?.is_some())
+    }
+
     /// SIGKILL: no goodbye.
     pub fn kill(self) -> Result<()> {
         self.process.signal(Signal::KILL)

@@ -71,7 +71,7 @@ fn audit() -> Result<()> {
     let config = step::root().join("xtask/deny.toml").display().to_string();
     let deny = |words: &[&str]| {
         let mut command = step::cargo(&["deny"]);
-        command.args(words).args(["--config", &config]);
+        command.args(["--config", &config]).args(words);
         command
     };
     step::run(&mut deny(&["check", "bans", "licenses", "sources"]))?;

@@ -65,12 +65,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     eprintln!("demo: node {} ({}) is registered", node.name, node.id);
     let machine = arguments.systemd.then(|| boot(&artifacts)).transpose()?;
     let started = Instant::now();
-    let worker = match machine {
+    let mut worker = match machine {
         Some(machine) => Running::Installation(Installation::start(machine, token)?),
         None => Running::Process(Worker::start(&artifacts, &token, &[])?),
     };
     let mut show = Show { controller: &controller, node: &node, shown: 0 };
-    let online = show.until_online(&worker, &interrupted, started);
+    let online = show.until_online(&mut worker, &interrupted, started);
     let shown = online.and_then(|seconds| {
         if arguments.once {
             println!("{}", summary(&controller, &node, arguments.systemd, seconds)?);
@@ -148,6 +148,14 @@ impl Installation {
 }
 
 impl Running {
+    /// Whether nothing more will come of it.
+    fn has_given_up(&mut self) -> Result<bool> {
+        match self {
+            Self::Process(worker) => worker.has_ended(),
+            Self::Installation(installation) => Ok(installation.thread.is_finished()),
+        }
+    }
+
     fn log(&self) -> String {
         match self {
             Self::Process(worker) => worker.log_tail(),
@@ -188,12 +196,14 @@ impl Show<'_> {
     /// The seconds it took, or nothing when interrupted before.
     fn until_online(
         &mut self,
-        worker: &Running,
+        worker: &mut Running,
         interrupted: &AtomicBool,
         started: Instant,
     ) -> Result<Option<f64>> {
         loop {
             self.new_events()?;
+            // Asked before the node: an installation that has succeeded ends after the node is online.
+            let given_up = worker.has_given_up()?;
             let node = self.controller.node(&self.node.id)?;
             match node.status {
                 NodeStatus::Online => {
@@ -203,6 +213,9 @@ impl Show<'_> {
                 }
                 _ if interrupted.load(Ordering::Relaxed) => return Ok(None),
                 NodeStatus::Error => bail!("the installation failed; {}", worker.log()),
+                status if given_up => {
+                    bail!("the node is {status}, and its worker has ended; {}", worker.log())
+                }
                 status if started.elapsed() > ONLINE => {
                     bail!("the node is {status} and not online after {ONLINE:?}; {}", worker.log())
                 }
