@@ -30,7 +30,7 @@ pub(crate) struct Node {
     pub created_at: Timestamp,
     pub ip_address: Option<IpAddr>,
     pub daemon_version: Option<String>,
-    /// As the worker told it, unread: a newer worker's fields live on.
+    /// As the worker told it, as far as this controller understood.
     pub system_info: Option<serde_json::Value>,
     pub installation: Option<Installation>,
     #[serde(skip)]

@@ -1,27 +1,39 @@
 //! What a machine is made of, as `node.register` tells it. Sizes are bytes. An absent field means that the machine did not say.
+//! A part in a form that this end does not know reads as an empty one: no inventory, however new, keeps a worker from being welcomed.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::event::GpuDevice;
 
+/// Reads a part, or nothing of it.
+pub(crate) fn understood<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let told = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(told).unwrap_or_default())
+}
+
 /// The machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct SystemInfo {
     /// The operating system.
+    #[serde(deserialize_with = "understood")]
     pub os: OperatingSystem,
     /// The kernel's name for the processor, e.g. `x86_64`.
+    #[serde(deserialize_with = "understood")]
     pub architecture: String,
     /// What is built in.
+    #[serde(deserialize_with = "understood")]
     pub hardware: Hardware,
     /// What runs containers here, if anything does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
     pub container_runtime: Option<ContainerRuntime>,
 }
 
 /// The operating system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct OperatingSystem {
     /// The distribution, e.g. `Ubuntu`.
     pub name: String,
@@ -34,39 +46,45 @@ pub struct OperatingSystem {
 }
 
 /// What is built in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Hardware {
     /// Processors.
+    #[serde(deserialize_with = "understood")]
     pub cpu: Cpu,
     /// Main memory.
+    #[serde(deserialize_with = "understood")]
     pub memory: Memory,
     /// File systems on real devices.
+    #[serde(deserialize_with = "understood")]
     pub disk: Vec<Disk>,
     /// Network interfaces, the loopback left out.
+    #[serde(deserialize_with = "understood")]
     pub network: Vec<NetworkInterface>,
     /// GPUs; empty unless the driver answered.
+    #[serde(deserialize_with = "understood")]
     pub gpu: Vec<Gpu>,
     /// What the GPU driver said of itself.
+    #[serde(deserialize_with = "understood")]
     pub gpu_driver: GpuDriver,
 }
 
 /// Processors.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Cpu {
     /// The vendor's name for it.
     pub model: String,
     /// Physical cores; absent when the machine does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<u32>,
     /// Logical processors.
     pub threads: u32,
 }
 
 /// Main memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Memory {
     /// Bytes.
     pub total: u64,
@@ -109,46 +127,46 @@ pub struct ContainerRuntime {
 }
 
 /// A GPU.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Gpu {
     /// The driver's index, as text: what heartbeats call the GPU by. Steady until the machine reboots or its GPUs change.
     pub device_id: String,
     /// The vendor's id for the very card, steady for ever.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
     /// The vendor's product name.
     pub model: String,
     /// Bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_total: Option<u64>,
     /// Where it sits, e.g. `00000000:3B:00.0`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pci_bus_id: Option<String>,
     /// The board's serial number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
 }
 
 /// What the GPU driver said of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct GpuDriver {
     /// Whether it answered.
     pub state: GpuDriverState,
     /// In words, when it did not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The driver's version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The newest CUDA that it supports, e.g. `12.4`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cuda_version: Option<String>,
 }
 
 /// Whether the GPU driver answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GpuDriverState {
     /// It answered.
@@ -156,6 +174,7 @@ pub enum GpuDriverState {
     /// There is no NVIDIA driver on this machine.
     Absent,
     /// It is there and failed, or does not answer: nothing is known of the GPUs.
+    #[default]
     Unknown,
 }
 

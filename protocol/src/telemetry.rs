@@ -85,7 +85,7 @@ impl HealthSummary {
 
 /// The machine at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct HostUsage {
     /// Percent of all processors, since the last sample.
     pub cpu_usage: f32,
@@ -97,7 +97,7 @@ pub struct HostUsage {
 
 /// Traffic of all interfaces but the loopback.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct NetworkTraffic {
     /// Bytes since the machine booted.
     pub received_bytes: u64,

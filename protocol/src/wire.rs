@@ -180,6 +180,21 @@ mod tests {
     }
 
     #[test]
+    fn an_inventory_in_another_form_keeps_nobody_from_registering() {
+        let text = r#"{"type":"node.register","data":{"nodeId":"69396100cd71623c7bbfbfee",
+            "instanceId":"01890a5d-ac96-774b-bcce-b302099a8057","bootId":"b","daemonVersion":"2.0.0",
+            "systemInfo":{"os":"linux","hardware":{"disk":{"total":1},"memory":{"total":7},
+            "gpu":[{"model":"NVIDIA A100","memoryTotal":8,"cores":108}]},"containerRuntime":"docker"}}}"#;
+        let WorkerMessage::Register(register) = WorkerMessage::decode(text).unwrap().message else {
+            panic!("{text}")
+        };
+        let hardware = register.system_info.hardware;
+        assert_eq!((hardware.memory.total, hardware.disk.len()), (7, 0));
+        assert_eq!(hardware.gpu_devices()[0].memory_total, Some(8));
+        assert_eq!(hardware.gpu_driver.state, crate::inventory::GpuDriverState::Unknown);
+    }
+
+    #[test]
     fn an_acknowledgement_of_either_generation_is_understood() {
         for kind in ["connection_ack", "connection.ack", "CONNECTION_ACK"] {
             let text = format!(

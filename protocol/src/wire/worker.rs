@@ -7,7 +7,7 @@ use super::messages;
 use crate::{
     event::ErrorReport,
     ids::NodeId,
-    inventory::{Disk, SystemInfo},
+    inventory::{Disk, SystemInfo, understood},
     release::ReleaseVersion,
     telemetry::{GpuStatus, HealthSummary, HostUsage, NetworkTraffic},
 };
@@ -52,6 +52,7 @@ pub struct Register {
     #[serde(default)]
     pub capabilities: Vec<String>,
     /// The machine.
+    #[serde(default)]
     pub system_info: SystemInfo,
 }
 
@@ -74,7 +75,7 @@ pub struct Heartbeat {
     #[serde(default)]
     pub active_deployments: u32,
     /// One per GPU.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "understood")]
     pub gpu_status: Vec<GpuStatus>,
     /// The worst of them. Left out when `ok`.
     #[serde(default, skip_serializing_if = "HealthSummary::is_ok")]
@@ -108,13 +109,16 @@ pub struct Metrics {
     #[serde(flatten)]
     pub host: HostUsage,
     /// Bytes of main memory that are not available.
+    #[serde(default)]
     pub memory_used: u64,
     /// File systems on real devices.
+    #[serde(default, deserialize_with = "understood")]
     pub disk: Vec<Disk>,
     /// Traffic since the machine booted.
+    #[serde(default, deserialize_with = "understood")]
     pub network: NetworkTraffic,
     /// One per GPU.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "understood")]
     pub gpu: Vec<GpuStatus>,
 }
 
