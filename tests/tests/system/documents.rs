@@ -32,7 +32,7 @@ fn headings(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn troubleshooting_has_a_section_for_every_error_code_and_no_other() {
+fn troubleshooting_says_of_every_error_code_what_the_catalogue_says_and_knows_no_other() {
     let text = prose(&read(&root().join("docs/troubleshooting.md")));
     let is_code = |word: &&str| {
         word.contains(|c: char| c.is_ascii_uppercase())
@@ -44,6 +44,14 @@ fn troubleshooting_has_a_section_for_every_error_code_and_no_other() {
     let missing: Vec<_> = known.difference(&documented).collect();
     let unknown: Vec<_> = documented.difference(&known).collect();
     assert!(missing.is_empty() && unknown.is_empty(), "without a section: {missing:?}; unknown: {unknown:?}");
+    for code in ErrorCode::ALL {
+        let section =
+            text.split("\n### ").find(|section| section.lines().next() == Some(code.as_str())).unwrap();
+        let exit = format!("Exit status {}.", code.exit_status());
+        for words in [code.meaning(), code.cure(), &exit] {
+            assert!(section.contains(words), "the section of {code} does not say `{words}`");
+        }
+    }
 }
 
 #[test]
