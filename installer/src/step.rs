@@ -15,7 +15,9 @@ mod write_config;
 mod write_token;
 mod write_unit;
 
-use aio_host::systemd::ServiceManager;
+use std::path::Path;
+
+use aio_host::{files, systemd::ServiceManager};
 
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
@@ -32,6 +34,14 @@ trait Action {
 
     /// The effect.
     async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure>;
+}
+
+/// Makes the folders above `path`, open to everybody as the system's own are. `Undo::of_file_and_dirs` and `of_dirs` are the way back.
+fn make_folders_of(path: &Path) -> Result<(), Failure> {
+    if let Some(folder) = path.parent() {
+        files::create_dir(folder, 0o755)?;
+    }
+    Ok(())
 }
 
 pub(crate) use declare_user::DECLARATION;

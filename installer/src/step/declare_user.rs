@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aio_host::{files, systemd::ServiceManager};
 
-use super::Action;
+use super::{Action, make_folders_of};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
 /// The declaration: one copy for the installer and the Debian package.
@@ -28,9 +28,7 @@ impl Action for DeclareUser {
     }
 
     async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
-        if let Some(parent) = self.path.parent() {
-            files::create_dir(parent, 0o755)?;
-        }
+        make_folders_of(&self.path)?;
         Ok(files::replace_file(&self.path, DECLARATION.as_bytes(), 0o644)?)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::systemd::ServiceManager;
 use reqwest::Url;
 
-use super::Action;
+use super::{Action, make_folders_of};
 use crate::{
     apply::Work, download, failure::Failure, install::Host, journal::Journal, undo::Undo, verify::Promise,
 };
@@ -30,9 +30,7 @@ impl Action for FetchRelease {
     }
 
     async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
-        if let Some(parent) = self.into.parent() {
-            files::create_dir(parent, 0o755)?;
-        }
+        make_folders_of(&self.into)?;
         let total = self.promise.size;
         let received = |bytes| {
             work.console.downloaded(bytes, total);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aio_host::{files, systemd::ServiceManager};
 
-use super::Action;
+use super::{Action, make_folders_of};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
 /// See the file's head.
@@ -26,9 +26,7 @@ impl Action for LinkCommand {
     }
 
     async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
-        if let Some(parent) = self.link.parent() {
-            files::create_dir(parent, 0o755)?;
-        }
+        make_folders_of(&self.link)?;
         Ok(files::replace_link(&self.link, &self.target)?)
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use aio_host::{files, systemd::ServiceManager};
 
-use super::Action;
+use super::{Action, make_folders_of};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
 /// See the file's head.
@@ -34,9 +34,7 @@ impl Action for PlaceRelease {
 
     async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
         let failed = |error| Failure::io("put in place", &self.to, &error);
-        if let Some(parent) = self.to.parent() {
-            files::create_dir(parent, 0o755)?;
-        }
+        make_folders_of(&self.to)?;
         let file = File::open(&self.fetched).map_err(failed)?;
         file.set_permissions(Permissions::from_mode(MODE)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
