@@ -130,6 +130,7 @@ pub(crate) fn node_claims(
         ctl: gateway.to_owned(),
         api: api.to_owned(),
         rel: release_key.map(str::to_owned),
+        ca: None,
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{NodeId, OwnerId},
+    release::Checksum,
     time::Timestamp,
 };
 
@@ -30,6 +31,10 @@ pub struct NodeClaims {
     /// The minisign public key (base64) that releases for this node are signed with. With it, an unsigned release is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rel: Option<String>,
+    /// The SHA-256 of the certificate (DER) of the controller's own authority. With it, this controller is trusted through that
+    /// authority and no other; without it, through the operating system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Checksum>,
 }
 
 /// Marks a token as a node's, so that no user token passes for one.

@@ -30,6 +30,7 @@ fn signed(secret: &str, sub: &str, exp_in: i64) -> String {
         ctl: "ws://x/ws/node".into(),
         api: "http://x".into(),
         rel: None,
+        ca: None,
     };
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }
