@@ -1,5 +1,6 @@
 //! What must outlive the process, behind one trait. The SQL under `store/` is one text for SQLite and PostgreSQL. The store
-//! decides nothing about nodes; it keeps a node's change, its audit rows and its events together or not at all.
+//! decides nothing about nodes; it keeps a node's change, its audit rows and its events together or not at all. All changes go
+//! through one writer, which says how a new one is added.
 
 mod inbox;
 mod nodes;
@@ -7,8 +8,9 @@ mod outbox;
 mod settings;
 mod sql;
 mod tokens;
+mod writer;
 
-use std::{collections::BTreeMap, future::Future, pin::Pin};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
 use aio_protocol::{
     event::NodeEvent,
@@ -156,6 +158,12 @@ pub(crate) struct Received {
 pub(crate) enum StoreError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    #[error("the database takes no changes now")]
+    Unusable(#[source] Arc<sqlx::Error>),
+    #[error("the change was rolled back")]
+    RolledBack,
+    #[error("the database is closed")]
+    Closed,
     #[error("the database could not be brought up to date")]
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("the database holds something that cannot be read: {what}")]

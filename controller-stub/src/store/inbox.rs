@@ -1,36 +1,56 @@
 //! Events that the built-in NOTI received, in the order in which it did.
 
 use aio_protocol::{event::NodeEvent, time::Timestamp};
-use sqlx::{AnyPool, Row};
+use sqlx::{AnyConnection, AnyPool, Row};
 
 use super::{
     EventQuery, Received, Since, StoreError,
-    sql::{BEGIN, corrupt, signed},
+    sql::{corrupt, signed},
+    writer::Write,
 };
 
-pub(super) async fn receive(
-    pool: &AnyPool,
-    id: &str,
-    event: &NodeEvent,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let body = serde_json::to_string(event).map_err(corrupt("body"))?;
-    let mut transaction = pool.begin_with(BEGIN).await?;
-    // `WHERE TRUE` tells the parser that `ON` begins no join.
-    let inserted = sqlx::query(
-        "INSERT INTO inbox (id, seq, org_id, node_id, happened_at, received_at, body) \
-         SELECT $1, COALESCE(MAX(seq), 0) + 1, $2, $3, $4, $5, $6 FROM inbox WHERE TRUE ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(id)
-    .bind(event.owner().org_id.as_str())
-    .bind(event.node_id().as_str())
-    .bind(event.timestamp.as_millis())
-    .bind(now.as_millis())
-    .bind(body)
-    .execute(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(inserted.rows_affected() == 1)
+/// Keeps an event that was received, and says whether it is new.
+pub(super) struct Receive {
+    id: String,
+    org: String,
+    node: String,
+    happened_at: Timestamp,
+    received_at: Timestamp,
+    body: String,
+}
+
+impl Receive {
+    pub(super) fn new(id: &str, event: &NodeEvent, now: Timestamp) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: id.to_owned(),
+            org: event.owner().org_id.to_string(),
+            node: event.node_id().to_string(),
+            happened_at: event.timestamp,
+            received_at: now,
+            body: serde_json::to_string(event).map_err(corrupt("body"))?,
+        })
+    }
+}
+
+impl Write for Receive {
+    type Answer = bool;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
+        // `WHERE TRUE` tells the parser that `ON` begins no join.
+        let inserted = sqlx::query(
+            "INSERT INTO inbox (id, seq, org_id, node_id, happened_at, received_at, body) \
+             SELECT $1, COALESCE(MAX(seq), 0) + 1, $2, $3, $4, $5, $6 FROM inbox WHERE TRUE ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(&self.id)
+        .bind(&self.org)
+        .bind(&self.node)
+        .bind(self.happened_at.as_millis())
+        .bind(self.received_at.as_millis())
+        .bind(&self.body)
+        .execute(connection)
+        .await?;
+        Ok(inserted.rows_affected() == 1)
+    }
 }
 
 pub(super) async fn list(pool: &AnyPool, query: &EventQuery) -> Result<Vec<Received>, StoreError> {

@@ -12,59 +12,120 @@ use sqlx::{AnyConnection, AnyPool, Row, any::AnyRow};
 
 use super::{
     NodePage, NodeQuery, RecordedStep, StoreError, outbox,
-    sql::{BEGIN, corrupt, signed, time},
+    sql::{corrupt, signed, time},
+    writer::Write,
 };
 use crate::node::Node;
 
-pub(super) async fn add(pool: &AnyPool, node: &Node, step: &RecordedStep) -> Result<(), StoreError> {
-    let mut transaction = pool.begin_with(BEGIN).await?;
-    sqlx::query(
-        "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, websocket_connected) \
-         VALUES ($1, 1, $2, $3, $4, $5, $6, $7, 0)",
-    )
-    .bind(node.id.as_str())
-    .bind(node.owner.org_id.as_str())
-    .bind(node.owner.user_id.as_str())
-    .bind(&node.name)
-    .bind(json("roles", &node.role)?)
-    .bind(node.status.as_str())
-    .bind(node.created_at.as_millis())
-    .execute(&mut *transaction)
-    .await?;
-    record(&mut transaction, &node.id, 0, std::slice::from_ref(step)).await?;
-    Ok(transaction.commit().await?)
+/// Keeps a new node, with its first audit row and its first event.
+pub(super) struct Add {
+    node: Node,
+    roles: String,
+    step: Entry,
 }
 
-pub(super) async fn save(pool: &AnyPool, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
-    let mut transaction = pool.begin_with(BEGIN).await?;
-    let next = node.version + i64::try_from(steps.len().max(1)).unwrap_or(i64::MAX);
-    let saved = sqlx::query(
-        "UPDATE nodes SET version = $3, status = $4, websocket_connected = $5, last_seen_at = $6, \
-         connection_established_at = $7, ip_address = $8, daemon_version = $9, instance_id = $10, boot_id = $11, \
-         system_info = $12, installation = $13 WHERE id = $1 AND version = $2",
-    )
-    .bind(node.id.as_str())
-    .bind(node.version)
-    .bind(next)
-    .bind(node.status.as_str())
-    .bind(i64::from(node.websocket_connected))
-    .bind(node.last_seen_at.map(Timestamp::as_millis))
-    .bind(node.connection_established_at.map(Timestamp::as_millis))
-    .bind(node.ip_address.map(|address| address.to_string()))
-    .bind(node.daemon_version.as_deref())
-    .bind(node.instance_id.map(|id| id.to_string()))
-    .bind(node.boot_id.as_deref())
-    .bind(node.system_info.as_ref().map(|info| json("system_info", info)).transpose()?)
-    .bind(node.installation.as_ref().map(|it| json("installation", it)).transpose()?)
-    .execute(&mut *transaction)
-    .await?;
-    if saved.rows_affected() == 0 {
-        transaction.rollback().await?;
-        return Ok(false);
+impl Add {
+    pub(super) fn new(node: &Node, step: &RecordedStep) -> Result<Self, StoreError> {
+        Ok(Self { roles: json("roles", &node.role)?, node: node.clone(), step: Entry::new(step)? })
     }
-    record(&mut transaction, &node.id, node.version, steps).await?;
-    transaction.commit().await?;
-    Ok(true)
+}
+
+impl Write for Add {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        let Self { node, roles, step } = self;
+        sqlx::query(
+            "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, websocket_connected) \
+             VALUES ($1, 1, $2, $3, $4, $5, $6, $7, 0)",
+        )
+        .bind(node.id.as_str())
+        .bind(node.owner.org_id.as_str())
+        .bind(node.owner.user_id.as_str())
+        .bind(&node.name)
+        .bind(roles)
+        .bind(node.status.as_str())
+        .bind(node.created_at.as_millis())
+        .execute(&mut *connection)
+        .await?;
+        record(connection, &node.id, 0, std::slice::from_ref(step)).await
+    }
+}
+
+/// Keeps a changed node with the audit rows and events of its steps; says whether nobody else had saved it first.
+pub(super) struct Save {
+    node: Node,
+    system_info: Option<String>,
+    installation: Option<String>,
+    steps: Vec<Entry>,
+}
+
+impl Save {
+    pub(super) fn new(node: &Node, steps: &[RecordedStep]) -> Result<Self, StoreError> {
+        Ok(Self {
+            system_info: node.system_info.as_ref().map(|info| json("system_info", info)).transpose()?,
+            installation: node.installation.as_ref().map(|it| json("installation", it)).transpose()?,
+            steps: steps.iter().map(Entry::new).collect::<Result<_, _>>()?,
+            node: Node { system_info: None, installation: None, ..node.clone() },
+        })
+    }
+}
+
+impl Write for Save {
+    type Answer = bool;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
+        let Self { node, system_info, installation, steps } = self;
+        let next = node.version + i64::try_from(steps.len().max(1)).unwrap_or(i64::MAX);
+        let saved = sqlx::query(
+            "UPDATE nodes SET version = $3, status = $4, websocket_connected = $5, last_seen_at = $6, \
+             connection_established_at = $7, ip_address = $8, daemon_version = $9, instance_id = $10, boot_id = $11, \
+             system_info = $12, installation = $13 WHERE id = $1 AND version = $2",
+        )
+        .bind(node.id.as_str())
+        .bind(node.version)
+        .bind(next)
+        .bind(node.status.as_str())
+        .bind(i64::from(node.websocket_connected))
+        .bind(node.last_seen_at.map(Timestamp::as_millis))
+        .bind(node.connection_established_at.map(Timestamp::as_millis))
+        .bind(node.ip_address.map(|address| address.to_string()))
+        .bind(node.daemon_version.as_deref())
+        .bind(node.instance_id.map(|id| id.to_string()))
+        .bind(node.boot_id.as_deref())
+        .bind(system_info.as_deref())
+        .bind(installation.as_deref())
+        .execute(&mut *connection)
+        .await?;
+        if saved.rows_affected() == 0 {
+            return Ok(false);
+        }
+        record(connection, &node.id, node.version, steps).await?;
+        Ok(true)
+    }
+}
+
+/// What the audit trail and the outbox hold of a step.
+struct Entry {
+    from: Option<NodeStatus>,
+    to: NodeStatus,
+    cause: &'static str,
+    actor: String,
+    at: Timestamp,
+    event: String,
+}
+
+impl Entry {
+    fn new(step: &RecordedStep) -> Result<Self, StoreError> {
+        Ok(Self {
+            from: step.from,
+            to: step.to,
+            cause: step.cause,
+            actor: step.actor.clone(),
+            at: step.event.timestamp,
+            event: json("event", &step.event)?,
+        })
+    }
 }
 
 /// Writes the audit rows and events of steps that follow the node's save number `version`.
@@ -72,7 +133,7 @@ async fn record(
     connection: &mut AnyConnection,
     node: &NodeId,
     version: i64,
-    steps: &[RecordedStep],
+    steps: &[Entry],
 ) -> Result<(), StoreError> {
     for (seq, step) in (version + 1..).zip(steps) {
         sqlx::query(
@@ -85,10 +146,10 @@ async fn record(
         .bind(step.to.as_str())
         .bind(step.cause)
         .bind(&step.actor)
-        .bind(step.event.timestamp.as_millis())
+        .bind(step.at.as_millis())
         .execute(&mut *connection)
         .await?;
-        outbox::add(connection, node, seq, json("event", &step.event)?, step.event.timestamp).await?;
+        outbox::add(connection, node, seq, &step.event, step.at).await?;
     }
     Ok(())
 }
@@ -128,25 +189,40 @@ pub(super) async fn with_status(pool: &AnyPool, status: NodeStatus) -> Result<Ve
     rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("id"))).collect()
 }
 
-pub(super) async fn put_last_seen(pool: &AnyPool, seen: &[(NodeId, Timestamp)]) -> Result<(), StoreError> {
-    let mut transaction = pool.begin_with(BEGIN).await?;
-    for (id, at) in seen {
-        sqlx::query("UPDATE nodes SET last_seen_at = $2 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2")
+/// Writes when nodes were last heard of; never moves a node's time back.
+pub(super) struct PutLastSeen(pub Vec<(NodeId, Timestamp)>);
+
+impl Write for PutLastSeen {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        for (id, at) in &self.0 {
+            sqlx::query(
+                "UPDATE nodes SET last_seen_at = $2 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2",
+            )
             .bind(id.as_str())
             .bind(at.as_millis())
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
+        }
+        Ok(())
     }
-    Ok(transaction.commit().await?)
 }
 
-pub(super) async fn clear_connections(pool: &AnyPool) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE nodes SET websocket_connected = 0, version = version + 1 WHERE websocket_connected = 1",
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
+/// Notes that no node is connected.
+pub(super) struct ClearConnections;
+
+impl Write for ClearConnections {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE nodes SET websocket_connected = 0, version = version + 1 WHERE websocket_connected = 1",
+        )
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
 }
 
 fn read(row: &AnyRow) -> Result<Node, StoreError> {

@@ -1,4 +1,4 @@
-//! Events that NOTI has not acknowledged. Rows are written by `nodes::save`, in the transaction of the change that owes them.
+//! Events that NOTI has not acknowledged. Rows are written by `nodes`, in the transaction of the change that owes them.
 
 use aio_protocol::{ids::NodeId, time::Timestamp};
 use sqlx::{AnyConnection, AnyPool, Row};
@@ -6,6 +6,7 @@ use sqlx::{AnyConnection, AnyPool, Row};
 use super::{
     StoreError, Undelivered,
     sql::{corrupt, time},
+    writer::Write,
 };
 
 /// Adds an event in the transaction of `connection`.
@@ -13,7 +14,7 @@ pub(super) async fn add(
     connection: &mut AnyConnection,
     node: &NodeId,
     seq: i64,
-    body: String,
+    body: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query(
@@ -51,24 +52,39 @@ pub(super) async fn oldest(pool: &AnyPool, node: &NodeId) -> Result<Option<Undel
     }))
 }
 
-pub(super) async fn remove(pool: &AnyPool, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(pool).await?;
-    Ok(())
+/// Forgets an event.
+pub(super) struct Remove {
+    pub id: String,
 }
 
-pub(super) async fn postpone(
-    pool: &AnyPool,
-    id: &str,
-    due: Timestamp,
-    error: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = $2, last_error = $3 WHERE id = $1",
-    )
-    .bind(id)
-    .bind(due.as_millis())
-    .bind(error)
-    .execute(pool)
-    .await?;
-    Ok(())
+impl Write for Remove {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM outbox WHERE id = $1").bind(&self.id).execute(connection).await?;
+        Ok(())
+    }
+}
+
+/// Notes a failed attempt and when the next one is due.
+pub(super) struct Postpone {
+    pub id: String,
+    pub due: Timestamp,
+    pub error: String,
+}
+
+impl Write for Postpone {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE outbox SET attempts = attempts + 1, next_attempt_at = $2, last_error = $3 WHERE id = $1",
+        )
+        .bind(&self.id)
+        .bind(self.due.as_millis())
+        .bind(&self.error)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
 }

@@ -1,8 +1,8 @@
 //! Settings: a name and a value.
 
-use sqlx::{AnyPool, Row};
+use sqlx::{AnyConnection, AnyPool, Row};
 
-use super::StoreError;
+use super::{StoreError, writer::Write};
 
 pub(super) async fn read(pool: &AnyPool, name: &str) -> Result<Option<String>, StoreError> {
     let row =
@@ -10,22 +10,46 @@ pub(super) async fn read(pool: &AnyPool, name: &str) -> Result<Option<String>, S
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-pub(super) async fn write(pool: &AnyPool, name: &str, value: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(name)
-    .bind(value)
-    .execute(pool)
-    .await?;
-    Ok(())
+/// Writes a setting.
+pub(super) struct Put {
+    pub name: String,
+    pub value: String,
 }
 
-pub(super) async fn settle(pool: &AnyPool, name: &str, value: &str) -> Result<String, StoreError> {
-    sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-        .bind(name)
-        .bind(value)
-        .execute(pool)
+impl Write for Put {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        )
+        .bind(&self.name)
+        .bind(&self.value)
+        .execute(connection)
         .await?;
-    Ok(read(pool, name).await?.unwrap_or_else(|| value.to_owned()))
+        Ok(())
+    }
+}
+
+/// Writes a setting unless it has a value, and reads the value that it has then.
+pub(super) struct Settle {
+    pub name: String,
+    pub value: String,
+}
+
+impl Write for Settle {
+    type Answer = String;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<String, StoreError> {
+        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+            .bind(&self.name)
+            .bind(&self.value)
+            .execute(&mut *connection)
+            .await?;
+        let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
+            .bind(&self.name)
+            .fetch_one(connection)
+            .await?;
+        Ok(row.try_get(0)?)
+    }
 }

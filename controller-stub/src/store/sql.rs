@@ -11,18 +11,19 @@ use sqlx::{
 
 use super::{
     Answer, EventQuery, IssuedToken, NodePage, NodeQuery, Received, RecordedStep, Store, StoreError,
-    Undelivered, inbox, nodes, outbox, settings, tokens,
+    Undelivered, inbox, nodes, outbox, settings, tokens, writer::Writer,
 };
 use crate::node::Node;
 
 /// Takes SQLite's write lock at once: a transaction that first reads and then writes could otherwise fail half-way.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// Writers wait for each other in SQLite, so more connections only help readers.
+/// Of readers; the writer has one of its own.
 const CONNECTIONS: u32 = 4;
 
 pub(crate) struct SqlStore {
     pool: AnyPool,
+    writer: Writer,
 }
 
 impl SqlStore {
@@ -33,7 +34,7 @@ impl SqlStore {
             None => file_url(&data_dir.join("controller.db"))?,
         };
         sqlx::any::install_default_drivers();
-        let options = AnyPoolOptions::new().max_connections(CONNECTIONS).after_connect(|connection, _| {
+        let options = AnyPoolOptions::new().after_connect(|connection, _| {
             Box::pin(async move {
                 // A commit is on the disk when it returns, and another process that writes is waited for.
                 connection
@@ -45,18 +46,20 @@ impl SqlStore {
                 Ok(())
             })
         });
-        let pool = options.connect(&url).await?;
+        let pool = options.clone().max_connections(CONNECTIONS).connect(&url).await?;
         // SQLite has no lock to hold over migrations. Of two processes that start on a new database at once, the slower fails,
         // and on its second try finds nothing left to do.
         let migrations = sqlx::migrate!("./migrations");
         if migrations.run(&pool).await.is_err() {
             migrations.run(&pool).await?;
         }
-        Ok(Self { pool })
+        let writer = Writer::start(options.max_connections(1).connect(&url).await?);
+        Ok(Self { pool, writer })
     }
 
-    /// Closes every connection, so that nothing is left to recover.
+    /// Writes what waits and closes every connection, so that nothing is left to recover.
     pub(crate) async fn close(&self) {
+        self.writer.close().await;
         self.pool.close().await;
     }
 }
@@ -89,7 +92,12 @@ pub(super) fn signed(number: u64) -> i64 {
 
 impl Store for SqlStore {
     fn ping(&self) -> Answer<'_, ()> {
-        Box::pin(async { Ok(self.pool.execute("SELECT 1").await.map(drop)?) })
+        Box::pin(async {
+            if !self.writer.is_open() {
+                return Err(StoreError::Closed);
+            }
+            Ok(self.pool.execute("SELECT 1").await.map(drop)?)
+        })
     }
 
     fn setting<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
@@ -97,19 +105,19 @@ impl Store for SqlStore {
     }
 
     fn put_setting<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, ()> {
-        Box::pin(settings::write(&self.pool, name, value))
+        Box::pin(self.writer.write(settings::Put { name: name.to_owned(), value: value.to_owned() }))
     }
 
     fn settle<'a>(&'a self, name: &'a str, value: &'a str) -> Answer<'a, String> {
-        Box::pin(settings::settle(&self.pool, name, value))
+        Box::pin(self.writer.write(settings::Settle { name: name.to_owned(), value: value.to_owned() }))
     }
 
     fn add_node<'a>(&'a self, node: &'a Node, step: &'a RecordedStep) -> Answer<'a, ()> {
-        Box::pin(nodes::add(&self.pool, node, step))
+        Box::pin(async { self.writer.write(nodes::Add::new(node, step)?).await })
     }
 
     fn save<'a>(&'a self, node: &'a Node, steps: &'a [RecordedStep]) -> Answer<'a, bool> {
-        Box::pin(nodes::save(&self.pool, node, steps))
+        Box::pin(async { self.writer.write(nodes::Save::new(node, steps)?).await })
     }
 
     fn node<'a>(&'a self, id: &'a NodeId) -> Answer<'a, Option<Node>> {
@@ -125,15 +133,15 @@ impl Store for SqlStore {
     }
 
     fn put_last_seen<'a>(&'a self, seen: &'a [(NodeId, Timestamp)]) -> Answer<'a, ()> {
-        Box::pin(nodes::put_last_seen(&self.pool, seen))
+        Box::pin(self.writer.write(nodes::PutLastSeen(seen.to_vec())))
     }
 
     fn clear_connections(&self) -> Answer<'_, ()> {
-        Box::pin(nodes::clear_connections(&self.pool))
+        Box::pin(self.writer.write(nodes::ClearConnections))
     }
 
     fn add_token<'a>(&'a self, token: &'a IssuedToken) -> Answer<'a, ()> {
-        Box::pin(tokens::add(&self.pool, token))
+        Box::pin(self.writer.write(tokens::Add(token.clone())))
     }
 
     fn token<'a>(&'a self, jti: &'a str) -> Answer<'a, Option<IssuedToken>> {
@@ -157,15 +165,15 @@ impl Store for SqlStore {
     }
 
     fn delivered<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
-        Box::pin(outbox::remove(&self.pool, id))
+        Box::pin(self.writer.write(outbox::Remove { id: id.to_owned() }))
     }
 
     fn postpone<'a>(&'a self, id: &'a str, due: Timestamp, error: &'a str) -> Answer<'a, ()> {
-        Box::pin(outbox::postpone(&self.pool, id, due, error))
+        Box::pin(self.writer.write(outbox::Postpone { id: id.to_owned(), due, error: error.to_owned() }))
     }
 
     fn receive<'a>(&'a self, id: &'a str, event: &'a NodeEvent, now: Timestamp) -> Answer<'a, bool> {
-        Box::pin(inbox::receive(&self.pool, id, event, now))
+        Box::pin(async move { self.writer.write(inbox::Receive::new(id, event, now)?).await })
     }
 
     fn events<'a>(&'a self, query: &'a EventQuery) -> Answer<'a, Vec<Received>> {

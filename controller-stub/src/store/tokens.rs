@@ -1,28 +1,37 @@
 //! What was issued: which token, for whom, until when, and what it promised to install.
 
 use aio_protocol::ids::NodeId;
-use sqlx::{AnyPool, Row, any::AnyRow};
+use sqlx::{AnyConnection, AnyPool, Row, any::AnyRow};
 
 use super::{
     IssuedToken, StoreError,
     sql::{corrupt, time},
+    writer::Write,
 };
 
-pub(super) async fn add(pool: &AnyPool, token: &IssuedToken) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO tokens (jti, node_id, sha256, issued_at, expires_at, release_version, release_checksums) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(&token.jti)
-    .bind(token.node.as_str())
-    .bind(&token.sha256)
-    .bind(token.issued_at.as_millis())
-    .bind(token.expires_at.as_millis())
-    .bind(token.version.to_string())
-    .bind(serde_json::to_string(&token.checksums).map_err(corrupt("release_checksums"))?)
-    .execute(pool)
-    .await?;
-    Ok(())
+/// Keeps what was issued.
+pub(super) struct Add(pub IssuedToken);
+
+impl Write for Add {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        let Self(token) = self;
+        sqlx::query(
+            "INSERT INTO tokens (jti, node_id, sha256, issued_at, expires_at, release_version, release_checksums) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(&token.jti)
+        .bind(token.node.as_str())
+        .bind(&token.sha256)
+        .bind(token.issued_at.as_millis())
+        .bind(token.expires_at.as_millis())
+        .bind(token.version.to_string())
+        .bind(serde_json::to_string(&token.checksums).map_err(corrupt("release_checksums"))?)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
 }
 
 pub(super) async fn find(pool: &AnyPool, jti: &str) -> Result<Option<IssuedToken>, StoreError> {

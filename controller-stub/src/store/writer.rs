@@ -1,0 +1,173 @@
+//! All that changes the database goes through one task: it takes the writes that wait, runs them in one transaction, commits
+//! once, and only then answers each. While one commit waits for the disk, the next writes gather, so that a busy controller
+//! pays one flush for many changes and an idle one waits for nobody. Reads go over the pool beside it.
+//!
+//! To add a write: a struct that owns what it writes, `impl Write` for it beside the reads of its table, and one line in `sql`
+//! that hands it to `Writer::write`. Three rules come with it:
+//!
+//! - `run` either does all of its work or none when it answers `Ok`. What it refuses (a row that is newer than expected) it sees
+//!   by the affected rows of its first statement, and says so in its answer, not as an error.
+//! - `run` may be called twice: when a write of the batch fails, everything is rolled back and each write runs again alone, so
+//!   that the one that fails harms no other.
+//! - Nothing that takes time but SQL belongs into `run`: everybody else waits. JSON is made before.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
+
+use sqlx::{AnyConnection, AnyPool};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{StoreError, sql::BEGIN};
+
+/// So many writes wait for their turn; who comes then waits for room.
+const QUEUE: usize = 1024;
+
+/// So many writes share a commit at most, so that the first of them does not wait for long.
+const BATCH: usize = 256;
+
+/// One change of the database.
+pub(super) trait Write: Send + Sync + 'static {
+    /// What its caller learns.
+    type Answer: Send;
+
+    /// Makes the change in the transaction of `connection`.
+    fn run(
+        &self,
+        connection: &mut AnyConnection,
+    ) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
+}
+
+/// Where writes are handed in.
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    stop: CancellationToken,
+    task: TaskTracker,
+}
+
+impl Writer {
+    /// A writer on a connection of its own.
+    pub(super) fn start(pool: AnyPool) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (stop, task) = (CancellationToken::new(), TaskTracker::new());
+        task.spawn(serve(pool, queue, stop.clone()));
+        task.close();
+        Self { jobs, stop, task }
+    }
+
+    /// Makes a change. When this answers, it is on the disk; a caller that goes away earlier does not take it back.
+    pub(super) async fn write<W: Write>(&self, write: W) -> Result<W::Answer, StoreError> {
+        let (caller, answer) = oneshot::channel();
+        let job = Box::new(Waiting { write, outcome: None, caller });
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Whether it takes writes.
+    pub(super) fn is_open(&self) -> bool {
+        !self.jobs.is_closed()
+    }
+
+    /// Writes what waits, and takes no more.
+    pub(super) async fn close(&self) {
+        self.stop.cancel();
+        self.task.wait().await;
+    }
+}
+
+/// A write whose caller waits, whatever its answer is.
+trait Job: Send {
+    /// Runs it, and says whether it can be committed.
+    fn run<'a>(
+        &'a mut self,
+        connection: &'a mut AnyConnection,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    /// Tells the caller what came of it.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Waiting<W: Write> {
+    write: W,
+    outcome: Option<Result<W::Answer, StoreError>>,
+    caller: oneshot::Sender<Result<W::Answer, StoreError>>,
+}
+
+impl<W: Write> Job for Waiting<W> {
+    fn run<'a>(
+        &'a mut self,
+        connection: &'a mut AnyConnection,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(async move {
+            let outcome = self.write.run(connection).await;
+            let done = outcome.is_ok();
+            self.outcome = Some(outcome);
+            done
+        })
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { outcome, caller, .. } = *self;
+        let answer = match (outcome, committed) {
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (Some(Ok(answer)), Ok(())) => Ok(answer),
+            (None, Ok(())) => Err(StoreError::RolledBack),
+        };
+        // Whoever asked may be gone; the change stands all the same.
+        let _ = caller.send(answer);
+    }
+}
+
+async fn serve(pool: AnyPool, mut queue: mpsc::Receiver<Box<dyn Job>>, stop: CancellationToken) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        tokio::select! {
+            taken = queue.recv_many(&mut batch, BATCH) => match taken {
+                0 => break,
+                _ => write_batch(&pool, &mut batch).await,
+            },
+            () = stop.cancelled(), if !queue.is_closed() => queue.close(),
+        }
+    }
+    pool.close().await;
+}
+
+/// Commits the whole batch at once, or, when one of its writes fails, each of them alone. Empties the batch.
+async fn write_batch(pool: &AnyPool, batch: &mut Vec<Box<dyn Job>>) {
+    let began = Instant::now();
+    metrics::histogram!("aio_store_commit_writes").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+    if batch.len() > 1 && matches!(commit(pool, batch).await, Ok(Ok(()))) {
+        batch.drain(..).for_each(|job| job.answer(Ok(())));
+    }
+    let mut unusable: Option<Arc<sqlx::Error>> = None;
+    for job in batch.drain(..) {
+        if let Some(error) = &unusable {
+            job.answer(Err(StoreError::Unusable(error.clone())));
+            continue;
+        }
+        let mut alone = [job];
+        let committed = commit(pool, &mut alone).await;
+        let [job] = alone;
+        job.answer(match committed {
+            Ok(committed) => committed,
+            // Nobody's fault, and the next would wait as long for the same answer.
+            Err(error) => {
+                let error = unusable.insert(Arc::new(error)).clone();
+                Err(StoreError::Unusable(error))
+            }
+        });
+    }
+    metrics::histogram!("aio_store_commit_seconds").record(began.elapsed());
+}
+
+/// Runs these writes in one transaction; what fails rolls all of them back. The outer error is that there was no transaction.
+async fn commit(pool: &AnyPool, jobs: &mut [Box<dyn Job>]) -> Result<Result<(), StoreError>, sqlx::Error> {
+    let mut transaction = pool.begin_with(BEGIN).await?;
+    for job in jobs {
+        if !job.run(&mut transaction).await {
+            return Ok(Err(StoreError::RolledBack));
+        }
+    }
+    Ok(transaction.commit().await.map_err(StoreError::Database))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! The writer on a real database: what shares a commit, what a failure harms, and what a caller that leaves takes back.
+
+use sqlx::{Executor, Row, any::AnyPoolOptions};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+use super::*;
+
+struct Bench {
+    writer: Arc<Writer>,
+    reader: AnyPool,
+    _folder: TempDir,
+}
+
+async fn bench() -> Bench {
+    sqlx::any::install_default_drivers();
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/test.db?mode=rwc", folder.path().display());
+    let options = AnyPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async move { connection.execute("PRAGMA journal_mode = WAL").await.map(drop) })
+    });
+    let reader = options.clone().max_connections(2).connect(&url).await.unwrap();
+    reader.execute("CREATE TABLE words (word TEXT NOT NULL PRIMARY KEY)").await.unwrap();
+    let writer = Arc::new(Writer::start(options.max_connections(1).connect(&url).await.unwrap()));
+    Bench { writer, reader, _folder: folder }
+}
+
+async fn words(reader: &AnyPool) -> Vec<String> {
+    let rows = sqlx::query("SELECT word FROM words ORDER BY word").fetch_all(reader).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Adds a word, and says which words another connection saw at that moment.
+struct Add {
+    word: &'static str,
+    reader: AnyPool,
+}
+
+impl Write for Add {
+    type Answer = Vec<String>;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<Vec<String>, StoreError> {
+        sqlx::query("INSERT INTO words (word) VALUES ($1)").bind(self.word).execute(connection).await?;
+        Ok(words(&self.reader).await)
+    }
+}
+
+/// Holds the writer up, so that what is written meanwhile gathers.
+struct Hold {
+    reached: Arc<Notify>,
+    release: Arc<Notify>,
+}
+
+impl Write for Hold {
+    type Answer = ();
+
+    async fn run(&self, _: &mut AnyConnection) -> Result<(), StoreError> {
+        self.reached.notify_one();
+        self.release.notified().await;
+        Ok(())
+    }
+}
+
+impl Bench {
+    /// Starts these writes while the writer is held up, and gives each one's answer.
+    async fn together(&self, words: &[&'static str]) -> Vec<Result<Vec<String>, StoreError>> {
+        let hold = Hold { reached: Arc::default(), release: Arc::default() };
+        let (reached, release) = (hold.reached.clone(), hold.release.clone());
+        let writer = self.writer.clone();
+        let held = tokio::spawn(async move { writer.write(hold).await });
+        reached.notified().await;
+        let mut answers = Vec::new();
+        for word in words {
+            let (caller, answer) = oneshot::channel();
+            let write = Add { word, reader: self.reader.clone() };
+            self.writer.jobs.send(Box::new(Waiting { write, outcome: None, caller })).await.unwrap();
+            answers.push(answer);
+        }
+        release.notify_one();
+        held.await.unwrap().unwrap();
+        let mut outcomes = Vec::new();
+        for answer in answers {
+            outcomes.push(answer.await.unwrap());
+        }
+        outcomes
+    }
+}
+
+#[tokio::test]
+async fn writes_that_waited_together_share_a_commit_and_are_answered_after_it() {
+    let bench = bench().await;
+    let seen = bench.together(&["a", "b", "c"]).await;
+    for seen in seen {
+        assert_eq!(seen.unwrap(), [""; 0], "nothing was committed while they ran");
+    }
+    assert_eq!(words(&bench.reader).await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_write_that_fails_harms_no_other_of_its_commit() {
+    let bench = bench().await;
+    let outcomes = bench.together(&["a", "b", "a", "c"]).await;
+    let done: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(done, [true, true, false, true]);
+    assert_eq!(words(&bench.reader).await, ["a", "b", "c"]);
+    // And the writer goes on.
+    bench.writer.write(Add { word: "d", reader: bench.reader.clone() }).await.unwrap();
+    assert_eq!(words(&bench.reader).await, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_takes_nothing_back_and_a_close_writes_what_waits() {
+    let bench = bench().await;
+    let hold = Hold { reached: Arc::default(), release: Arc::default() };
+    let (reached, release) = (hold.reached.clone(), hold.release.clone());
+    let writer = bench.writer.clone();
+    let held = tokio::spawn(async move { writer.write(hold).await });
+    reached.notified().await;
+    let (caller, answer) = oneshot::channel();
+    let write = Add { word: "a", reader: bench.reader.clone() };
+    bench.writer.jobs.send(Box::new(Waiting { write, outcome: None, caller })).await.unwrap();
+    drop(answer);
+    held.abort();
+    release.notify_one();
+    bench.writer.close().await;
+    assert_eq!(words(&bench.reader).await, ["a"]);
+    let late = bench.writer.write(Add { word: "b", reader: bench.reader.clone() }).await;
+    assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+}
