@@ -179,7 +179,16 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    let haste = server.haste();
+    let impatience = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        haste.cancel();
+    });
     server.shutdown().await;
+    impatience.abort();
     Ok(())
 }
 

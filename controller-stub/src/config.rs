@@ -3,7 +3,7 @@
 
 mod settings;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use aio_protocol::{
     error_code::ErrorCode,
@@ -71,6 +71,12 @@ pub struct Config {
     pub installation_timeout: Duration,
     /// How long a connection may go without registering.
     pub register_timeout: Duration,
+    /// How long a worker's socket may outlive its token.
+    pub token_grace: Duration,
+    /// How many workers may connect in a second; others are told to come back.
+    pub upgrades_per_second: NonZeroU32,
+    /// How many may be in the middle of it.
+    pub max_handshakes: u32,
 }
 
 /// Why a configuration cannot be used.
@@ -118,6 +124,9 @@ const MIN_SECRET_BYTES: usize = 16;
 /// Leases shorter than this end before a heartbeat crosses a network; longer ones tell nobody anything.
 const HEARTBEAT_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
 
+/// A fleet of 10,000 is back in some 10 s.
+const UPGRADES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
+
 impl Config {
     /// The built-in values.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -142,6 +151,9 @@ impl Config {
             heartbeat_timeout: Duration::from_secs(120),
             installation_timeout: Duration::from_secs(15 * 60),
             register_timeout: Duration::from_secs(10),
+            token_grace: Duration::from_secs(5 * 60),
+            upgrades_per_second: UPGRADES_PER_SECOND,
+            max_handshakes: 512,
         }
     }
 
@@ -159,6 +171,9 @@ impl Config {
         }
         if let Some(timeout) = settings.heartbeat_timeout {
             config.heartbeat_timeout = heartbeat_timeout(&timeout)?;
+        }
+        if let Some(rate) = settings.upgrades_per_second {
+            config.upgrades_per_second = parsed("UPGRADES_PER_SECOND", &rate)?;
         }
         // Absolute, because `node add` reads it in another folder.
         config.releases = settings

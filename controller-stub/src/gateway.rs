@@ -1,11 +1,18 @@
-//! `/ws/node`: who may connect is decided before the upgrade, in HTTP. What a connection then says is `session`'s (pure), what is
-//! done about it `connection`'s, and which of a node's connections counts is `registry`'s.
+//! `/ws/node`: who may connect is decided before the upgrade, in HTTP: `admission` first, which costs next to nothing, then the token.
+//! What a connection then says is `session`'s (pure), what is done about it `connection`'s, when `timetable`'s (pure), how much it
+//! may say `allowance`'s (pure), and which of a node's connections speaks for it `registry`'s.
 
+pub(crate) mod admission;
+mod allowance;
 mod connection;
+pub(crate) mod drain;
+pub(crate) mod mailbox;
+mod pace;
 pub(crate) mod registry;
 mod session;
+mod timetable;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use aio_protocol::{
     error_code::ErrorCode,
@@ -16,14 +23,18 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use metrics::counter;
 
 use crate::{
     api::{auth::AsNode, error::Rejection},
     app::App,
+    clock,
 };
+use admission::Handshake;
+use connection::Peer;
 
-/// The default of 128 KiB per connection would be most of what a connection costs.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// The default of 128 KiB per connection would be most of what a connection costs. Larger frames take more reads.
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// What waits to be written to a worker that does not read.
 const MAX_WRITE_BUFFER_BYTES: usize = 4 * MAX_FRAME_BYTES;
@@ -32,9 +43,25 @@ const MAX_WRITE_BUFFER_BYTES: usize = 4 * MAX_FRAME_BYTES;
 pub(crate) async fn connect(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    AsNode(node): AsNode,
+    handshake: Handshake,
+    node: Result<AsNode, Rejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Rejection> {
+    let since = Instant::now();
+    admit(app, peer, handshake, since, node, upgrade).inspect_err(|refusal| {
+        counter!("aio_gateway_refusals_total", "reason" => refusal.code().as_str()).increment(1);
+    })
+}
+
+fn admit(
+    app: Arc<App>,
+    peer: SocketAddr,
+    handshake: Handshake,
+    since: Instant,
+    node: Result<AsNode, Rejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Rejection> {
+    let AsNode(node) = node?;
     let upgrade = upgrade.map_err(|rejection| {
         let status = rejection.status();
         Rejection::new(status, ErrorCode::ValidationFailed, rejection.body_text())
@@ -53,8 +80,13 @@ pub(crate) async fn connect(
         .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .max_message_size(MAX_FRAME_BYTES);
-    let connections = app.connections.clone();
-    // axum runs this in a task of its own; tracked, so that a shutdown waits for it.
-    Ok(upgrade
-        .on_upgrade(move |socket| connections.track_future(connection::run(app, node.id, peer.ip(), socket))))
+    // Somewhere in the second half of the grace: tokens that were made together do not end together.
+    let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
+    let token_ends = since + node.expires_at.since(clock::now()) + grace;
+    let peer = Peer { node: node.id, address: peer.ip(), token_ends, handshake, since };
+    // axum's own task ends here: it has room for the handshake, which a connection does not need. Tracked, so that a shutdown waits.
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let connections = app.connections.clone();
+        connections.spawn(connection::run(app, peer, socket));
+    }))
 }

@@ -31,6 +31,11 @@ impl Leases {
         self.length
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries().len()
+    }
+
     /// Gives `id` a whole lease because something was heard at `seen`.
     pub(crate) fn grant(&self, id: &NodeId, now: Instant, seen: Timestamp) {
         let lease = Lease { ends: now + self.length, seen: Some(seen), stored: false };

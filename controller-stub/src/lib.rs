@@ -10,6 +10,7 @@ mod api;
 mod app;
 mod clock;
 mod deployment;
+mod descriptors;
 mod enrolment;
 mod gateway;
 mod install_script;

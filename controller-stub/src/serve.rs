@@ -21,8 +21,9 @@ use crate::{
     commands,
     config::Config,
     deployment::{Deployment, loopback_url},
+    descriptors,
     enrolment::Enroller,
-    gateway::registry::Registry,
+    gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
     noti::{
@@ -44,9 +45,9 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Server {
     address: SocketAddr,
     url: String,
-    stop: CancellationToken,
+    app: Arc<App>,
+    hurry: CancellationToken,
     tasks: JoinSet<()>,
-    connections: TaskTracker,
     store: Arc<SqlStore>,
     // Held until the very end: two servers must not share a data folder.
     _lock: File,
@@ -124,6 +125,8 @@ impl Server {
                 deployment,
             },
             registry: Registry::default(),
+            admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
+            token_grace: config.token_grace,
             noti: Noti::new(store.clone(), secrets.noti_service_token.clone(), webhook_key.clone()),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),
@@ -133,6 +136,7 @@ impl Server {
         // Before the first worker can be heard.
         store.clear_connections().await?;
         app.lifecycle.adopt().await?;
+        warn_of_descriptors(&app);
 
         let built_in = loopback_url(address);
         let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
@@ -148,9 +152,16 @@ impl Server {
         tasks.spawn(watch::run(app.clone(), stop.clone()));
         tasks.spawn(Relay::new(store, delivery, rings).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));
-        let connections = app.connections.clone();
         tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");
-        Ok(Self { address, url: built_in, stop, tasks, connections, store: sql, _lock: lock })
+        Ok(Self {
+            address,
+            url: built_in,
+            app,
+            hurry: CancellationToken::new(),
+            tasks,
+            store: sql,
+            _lock: lock,
+        })
     }
 
     /// The address that it listens on.
@@ -163,12 +174,19 @@ impl Server {
         &self.url
     }
 
-    /// Closes every socket, ends every task, and closes the database.
+    /// Cancelling this makes a shutdown hurry: workers are then sent away all at once.
+    pub fn haste(&self) -> CancellationToken {
+        self.hurry.clone()
+    }
+
+    /// Sends every worker away, ends every task, and closes the database.
     pub async fn shutdown(mut self) {
-        self.stop.cancel();
-        self.connections.close();
+        self.app.stop.cancel();
+        drain::run(&self.app, &self.hurry).await;
+        let connections = &self.app.connections;
+        connections.close();
         let ended = timeout(GRACE, async {
-            self.connections.wait().await;
+            connections.wait().await;
             while self.tasks.join_next().await.is_some() {}
         });
         if ended.await.is_err() {
@@ -193,6 +211,22 @@ fn lock(data_dir: &Path) -> Result<File, Cause> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Cause::Locked(data_dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn warn_of_descriptors(app: &App) {
+    let limit = descriptors::raise_limit();
+    let fleet = app.lifecycle.workers.len() as u64;
+    let missing = descriptors::missing(limit, fleet);
+    if missing == 0 {
+        tracing::debug!(limit, "the limit of open files");
+    } else {
+        tracing::warn!(
+            limit,
+            fleet,
+            missing,
+            "the hard limit of open files is too low for the nodes that are online: raise LimitNOFILE"
+        );
     }
 }
 

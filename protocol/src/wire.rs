@@ -17,7 +17,7 @@ pub use controller::{
 };
 pub use worker::{
     CommandAck, CommandResult, CommandStatus, DisconnectReason, Disconnecting, Heartbeat, InstallationFailed,
-    InstallationProgress, InstallationStarted, Metrics, Register, WorkerMessage, WorkerState,
+    InstallationProgress, InstallationStarted, Metrics, Pulse, Register, WorkerMessage, WorkerState,
 };
 
 /// The WebSocket subprotocol.
@@ -176,6 +176,30 @@ mod tests {
         for text in ["", "{}", "[]", "\u{0}", r#"{"type":"telemetry.heartbeat","data":{}}"#, r#"{"type":7}"#]
         {
             assert!(matches!(WorkerMessage::decode(text), Err(Unreadable::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pulse_is_the_heartbeat_in_short_and_nothing_else_is_one() {
+        for name in ["telemetry.heartbeat.json", "telemetry.heartbeat-driver-silent.json"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/worker").join(name);
+            let text = std::fs::read_to_string(path).unwrap();
+            let WorkerMessage::Heartbeat(whole) = WorkerMessage::decode(&text).unwrap().message else {
+                panic!("{text}")
+            };
+            let pulse = Pulse::read(&text).unwrap();
+            assert_eq!((pulse.node_id, pulse.seq), (whole.node_id.as_str(), whole.seq));
+        }
+        for text in [
+            "",
+            "{}",
+            r#"{"type":"telemetry.metrics","data":{"nodeId":"69396100cd71623c7bbfbfee","seq":1}}"#,
+            r#"{"type":"telemetry.heartbeat","data":{"nodeId":"69396100cd71623c7bbfbfee"}}"#,
+            r#"{"type":"telemetry.heartbeat","data":{"nodeId":"69396100cd71623c7bbfbfee","seq":-1}}"#,
+            r#"{"type":"telemetry.heartbeat","data":{"nodeId":"69396100cd71623c7bbfbfee","seq":1e3}}"#,
+            r#"{"type":"telemetry.heartbeat","data":{"nodeId":"69396100cd71623c7bbfbfee","seq":1}} {}"#,
+        ] {
+            assert_eq!(Pulse::read(text), None, "{text}");
         }
     }
 

@@ -7,6 +7,7 @@ use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
     node::NodeStatus,
+    time::Timestamp,
 };
 use axum::{
     extract::{FromRequestParts, Path},
@@ -29,6 +30,8 @@ pub(crate) struct AsNode(pub NodeOfToken);
 pub(crate) struct NodeOfToken {
     pub id: NodeId,
     pub jti: String,
+    /// When the token ends.
+    pub expires_at: Timestamp,
     pub node: Node,
 }
 
@@ -61,7 +64,7 @@ async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection>
         let message = format!("node {} was decommissioned", node.id);
         return Err(Rejection::forbidden(ErrorCode::NodeInactive, message));
     }
-    Ok(NodeOfToken { id: claims.sub, jti: claims.jti, node })
+    Ok(NodeOfToken { expires_at: claims.expires_at(), id: claims.sub, jti: claims.jti, node })
 }
 
 impl FromRequestParts<Arc<App>> for AsAnyone {

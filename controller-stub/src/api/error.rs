@@ -27,6 +27,10 @@ impl Rejection {
         Self { status, code, message: message.into(), allowed: Vec::new() }
     }
 
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
     /// A field that is unknown, missing or out of range. The message begins with its name.
     pub(crate) fn field(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationFailed, message)

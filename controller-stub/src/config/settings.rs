@@ -8,10 +8,11 @@ use serde::Deserialize;
 use super::{ConfigError, Published};
 
 /// The variables that the controller reads from its environment. `.env.example` documents each.
-pub const VARIABLES: [&str; 11] = [
+pub const VARIABLES: [&str; 12] = [
     "PUBLIC_URL",
     "DATABASE_URL",
     "HEARTBEAT_TIMEOUT",
+    "UPGRADES_PER_SECOND",
     "DEFAULT_DAEMON_VERSION",
     "RELEASE_BASE_URL",
     "RELEASE_PUBLIC_KEY",
@@ -32,6 +33,7 @@ pub struct Settings {
     pub public_url: Option<String>,
     pub database_url: Option<String>,
     pub heartbeat_timeout: Option<String>,
+    pub upgrades_per_second: Option<String>,
     pub default_daemon_version: Option<String>,
     pub release_base_url: Option<String>,
     pub release_public_key: Option<String>,
@@ -66,6 +68,7 @@ impl Settings {
             public_url: value("PUBLIC_URL"),
             database_url: value("DATABASE_URL"),
             heartbeat_timeout: value("HEARTBEAT_TIMEOUT"),
+            upgrades_per_second: value("UPGRADES_PER_SECOND"),
             default_daemon_version: value("DEFAULT_DAEMON_VERSION"),
             release_base_url: value("RELEASE_BASE_URL"),
             release_public_key: value("RELEASE_PUBLIC_KEY"),
@@ -88,6 +91,7 @@ impl Settings {
             public_url: self.public_url.or(lower.public_url),
             database_url: self.database_url.or(lower.database_url),
             heartbeat_timeout: self.heartbeat_timeout.or(lower.heartbeat_timeout),
+            upgrades_per_second: self.upgrades_per_second.or(lower.upgrades_per_second),
             default_daemon_version: self.default_daemon_version.or(lower.default_daemon_version),
             release_base_url: self.release_base_url.or(lower.release_base_url),
             release_public_key: self.release_public_key.or(lower.release_public_key),

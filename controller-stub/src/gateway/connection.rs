@@ -1,8 +1,10 @@
 //! One worker's connection: reads frames, lets `session` say what they mean, and does it, strictly in order. A frame's effects are
-//! done before the next frame is read, so a pong proves that everything before its ping was handled.
+//! done before the next frame is read, so a pong proves that everything before its ping was handled. What is common (a heartbeat)
+//! is done in place; what is rare is boxed, so that ten thousand idle connections do not each keep room for it.
 
 use std::{
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,18 +12,21 @@ use std::{
 use aio_protocol::{
     ids::NodeId,
     transition,
-    wire::{self, Body, ConnectionAck, ErrorMessage, RegisterAck, close},
+    wire::{self, Body, ConnectionAck, ErrorMessage, Register, close},
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use tokio::{
-    sync::oneshot,
-    time::{MissedTickBehavior, interval_at, sleep_until, timeout},
-};
+use metrics::{counter, gauge, histogram};
+use tokio::time::{sleep_until, timeout};
 use uuid::Uuid;
 
 use super::{
+    admission::Handshake,
+    allowance::{self, Allowance},
+    mailbox::{Mailbox, Order},
+    pace,
     registry::Epoch,
     session::{self, Effect, Input, State},
+    timetable::{Due, Timetable},
 };
 use crate::{
     app::App,
@@ -32,29 +37,39 @@ use crate::{
 /// Which controller of a group answers; there is one.
 const CONTROLLER_ID: &str = "main";
 
-/// Keeps proxies from closing a quiet connection.
-const PING: Duration = Duration::from_secs(20);
-
 /// A worker that does not take a frame for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// So long a closed connection may take to say that it has understood.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The longest pace of heartbeats, and the pace of metrics.
-const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
-const METRICS_INTERVAL: Duration = Duration::from_secs(60);
-
 /// The number of an error that says that the node's status does not allow what a message reports.
 const REFUSED_ERROR: u32 = 2002;
+
+/// Who connects, and until when they may stay.
+pub(super) struct Peer {
+    pub node: NodeId,
+    pub address: IpAddr,
+    /// When the socket is closed because its token has ended.
+    pub token_ends: Instant,
+    pub handshake: Handshake,
+    /// When the upgrade was asked for.
+    pub since: Instant,
+}
 
 struct Connection {
     app: Arc<App>,
     node: NodeId,
     address: IpAddr,
+    since: Instant,
     epoch: Epoch,
+    mailbox: Arc<Mailbox>,
     socket: WebSocket,
     state: State,
+    timetable: Timetable,
+    allowance: Allowance,
+    /// Until the worker is welcomed.
+    handshake: Option<Handshake>,
 }
 
 /// How a connection ends.
@@ -66,51 +81,70 @@ enum End {
 }
 
 /// Serves a worker's connection until it ends.
-pub(super) async fn run(app: Arc<App>, node: NodeId, address: IpAddr, socket: WebSocket) {
-    let (epoch, closed) = app.registry.enter(&node);
-    let mut connection = Connection { app, node, address, epoch, socket, state: State::Greeted };
-    tracing::debug!(node = %connection.node, %address, "a worker connected");
-    let end = connection.converse(closed).await;
-    connection.finish(end).await;
+pub(super) async fn run(app: Arc<App>, peer: Peer, socket: WebSocket) {
+    let Peer { node, address, token_ends, handshake, since } = peer;
+    let (epoch, mailbox) = app.registry.enter(&node);
+    tracing::debug!(%node, %address, "a worker connected");
+    gauge!("aio_gateway_sockets").increment(1);
+    if app.stop.is_cancelled() {
+        // It may have entered too late to be sent away with the others.
+        mailbox.post(Order::Close(close::RESTART));
+    }
+    let now = Instant::now();
+    let timetable = Timetable::new(now, app.register_timeout, token_ends);
+    let mut connection = Connection {
+        timetable,
+        app,
+        node,
+        address,
+        since,
+        epoch,
+        mailbox,
+        socket,
+        state: State::Greeted,
+        allowance: Allowance::new(now),
+        handshake: Some(handshake),
+    };
+    let end = connection.converse().await;
+    Box::pin(connection.finish(end)).await;
+    gauge!("aio_gateway_sockets").decrement(1);
 }
 
 fn reason(code: u16) -> &'static str {
     match code {
+        close::RESTART => "the controller restarts",
         close::SUPERSEDED => "another connection of this node took its place",
         close::SILENT => "nothing was heard for a whole lease",
+        close::TOKEN_ENDED => "TOKEN_REVOKED: the token was withdrawn",
         _ => "closed by the controller",
     }
 }
 
+const TOO_FAST: End = End::Close { code: close::TOO_FAST, reason: "more messages than any worker sends" };
+
 impl Connection {
-    async fn converse(&mut self, mut closed: oneshot::Receiver<u16>) -> End {
-        match self.greet().await {
-            Ok(()) => {}
-            Err(end) => return end,
+    async fn converse(&mut self) -> End {
+        if let Err(end) = Box::pin(self.greet()).await {
+            return end;
         }
-        let registration_due = sleep_until((Instant::now() + self.app.register_timeout).into());
-        tokio::pin!(registration_due);
-        let mut registration_awaited = true;
-        let mut ping = interval_at((Instant::now() + PING).into(), PING);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stop = self.app.stop.clone();
+        let mailbox = self.mailbox.clone();
+        let mut timer = pin!(sleep_until(self.timetable.next().into()));
         loop {
+            let next = self.timetable.next().into();
+            if timer.deadline() != next {
+                timer.as_mut().reset(next);
+            }
             // What a frame asks for is done outside of the select's futures, so that nothing ever stops half-way.
             let result = tokio::select! {
                 biased;
-                () = stop.cancelled() => Err(End::Close { code: close::RESTART, reason: "the controller restarts" }),
-                Ok(code) = &mut closed => Err(End::Close { code, reason: reason(code) }),
-                () = &mut registration_due, if registration_awaited => {
-                    registration_awaited = false;
-                    self.take(Input::RegistrationDue).await
-                }
-                _ = ping.tick() => self.send(Message::Ping(Default::default())).await,
+                order = mailbox.next() => self.obey(order),
+                () = &mut timer => match self.timetable.take_due(Instant::now()) {
+                    Some(due) => Box::pin(self.attend(due)).await,
+                    None => Ok(()),
+                },
                 frame = self.socket.recv() => match frame {
-                    Some(Ok(Message::Text(text))) => self.take(Input::Received(&text)).await,
-                    Some(Ok(Message::Binary(_))) => self.take(Input::ReceivedBinary).await,
-                    // The library answers pings by itself, at its next read or write: after all that came before.
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-                    Some(Ok(Message::Close(_))) | None => Err(End::Gone),
+                    Some(Ok(message)) => self.hear(message).await,
+                    None => Err(End::Gone),
                     Some(Err(error)) => Err(broken(&error)),
                 },
             };
@@ -130,48 +164,117 @@ impl Connection {
         self.send_text(ack.encode_for_both_generations(Uuid::now_v7(), clock::now())).await
     }
 
+    fn obey(&mut self, order: Order) -> Result<(), End> {
+        match order {
+            Order::Close(code) => Err(End::Close { code, reason: reason(code) }),
+            Order::OfferToken => {
+                self.timetable.offer_at(Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    async fn attend(&mut self, due: Due) -> Result<(), End> {
+        match due {
+            Due::TokenEnd => Err(End::Close {
+                code: close::TOKEN_ENDED,
+                reason: "TOKEN_EXPIRED: the token's life is over",
+            }),
+            Due::PatienceEnd => {
+                self.timetable.be_content();
+                self.take(Input::PatienceEnded).await
+            }
+            Due::Ping => self.send(Message::Ping(Default::default())).await,
+            Due::Offer => Ok(()),
+        }
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), End> {
+        if !self.allowance.spend(allowance::FRAME, Instant::now()) {
+            return Err(TOO_FAST);
+        }
+        match message {
+            Message::Text(text) => self.take(Input::Received(&text)).await,
+            Message::Binary(_) => self.take(Input::ReceivedBinary).await,
+            // The library answers pings by itself, at its next read or write: after all that came before.
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+            Message::Close(_) => Err(End::Gone),
+        }
+    }
+
     async fn take(&mut self, input: Input<'_>) -> Result<(), End> {
         let (state, effects) = session::step(self.state, input, &self.node);
         self.state = state;
         for effect in effects {
-            self.carry_out(effect).await?;
+            match effect {
+                Effect::RenewLease => self.renew_lease(),
+                rare => Box::pin(self.carry_out(rare)).await?,
+            }
         }
         Ok(())
+    }
+
+    /// Another connection may have taken over: this one is then not heard any more.
+    fn renew_lease(&self) {
+        if self.app.registry.speaks(&self.node, self.epoch) {
+            self.app.lifecycle.workers.renew(&self.node, Instant::now(), clock::now());
+        }
     }
 
     async fn carry_out(&mut self, effect: Effect) -> Result<(), End> {
         match effect {
             Effect::RenewLease => {
-                // Another connection has taken over: this one is not heard any more.
-                if self.app.registry.is_current(&self.node, self.epoch) {
-                    self.app.lifecycle.workers.renew(&self.node, Instant::now(), clock::now());
-                }
+                self.renew_lease();
                 Ok(())
             }
-            Effect::Welcome { register, first, .. } => {
-                let occurrence = Occurrence::Welcomed { register, address: self.address, first };
-                self.happen(&occurrence, None).await?;
-                self.say(&self.pace()).await
-            }
+            Effect::Welcome { register, first, .. } => self.welcome(register, first).await,
             Effect::Report { report, message_id } => {
                 self.happen(&Occurrence::Reported(report), Some(message_id)).await
             }
-            Effect::Leave(reason) => self.happen(&Occurrence::Left { reason: reason.as_str() }, None).await,
+            Effect::Leave(reason) => {
+                self.timetable.expect_by(Instant::now() + CLOSE_TIMEOUT);
+                counter!("aio_worker_departures_total", "how" => "goodbye").increment(1);
+                self.happen(&Occurrence::Left { reason: reason.as_str() }, None).await
+            }
+            Effect::Answer(_) => Ok(()),
             Effect::AskState(request) => self.say(&request).await,
             Effect::Complain(error) => self.say(&error).await,
             Effect::Close { code, reason } => Err(End::Close { code, reason }),
         }
     }
 
-    /// Lets something happen to the node, if this is still the connection that speaks for it.
+    async fn welcome(&mut self, register: Box<Register>, first: bool) -> Result<(), End> {
+        let occurrence = Occurrence::Welcomed { register, address: self.address, first };
+        self.happen(&occurrence, None).await?;
+        if first {
+            self.handshake = None;
+            self.timetable.be_content();
+            histogram!("aio_gateway_connect_seconds").record(self.since.elapsed());
+        }
+        let workers = &self.app.lifecycle.workers;
+        let pace = pace::offer(workers.len(), workers.length(), fastrand::f64());
+        self.say(&pace).await
+    }
+
+    /// Lets something happen to the node, if this is a connection that may speak for it.
     async fn happen(&mut self, occurrence: &Occurrence, reported_in: Option<Uuid>) -> Result<(), End> {
+        if !self.allowance.spend(allowance::WRITE, Instant::now()) {
+            return Err(TOO_FAST);
+        }
         let outcome = {
             let Self { app, node, epoch, .. } = &*self;
             let turn = app.lifecycle.turn(node).await;
-            if !app.registry.is_current(node, *epoch) {
+            let arrives = matches!(occurrence, Occurrence::Welcomed { first: true, .. });
+            let heard =
+                if arrives { app.registry.is_open(node, *epoch) } else { app.registry.speaks(node, *epoch) };
+            if !heard {
                 return Ok(());
             }
-            turn.apply(occurrence, &format!("node:{node}")).await
+            let outcome = turn.apply(occurrence, &format!("node:{node}")).await;
+            if arrives && outcome.is_ok() {
+                app.registry.take_over(node, *epoch);
+            }
+            outcome
         };
         match outcome {
             Ok(_) => Ok(()),
@@ -183,24 +286,14 @@ impl Connection {
                     .await
             }
             // The node was decommissioned or removed while its worker was connected.
-            Err(LifecycleError::Refused { .. } | LifecycleError::NotFound(_)) => {
-                Err(End::Close { code: close::TOKEN_ENDED, reason: "the node is no longer in service" })
-            }
+            Err(LifecycleError::Refused { .. } | LifecycleError::NotFound(_)) => Err(End::Close {
+                code: close::TOKEN_ENDED,
+                reason: "NODE_INACTIVE: the node is no longer in service",
+            }),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 tracing::warn!(node = %self.node, error = &error as &dyn std::error::Error, "a worker's message could not be stored");
                 Err(End::Close { code: close::TRY_LATER, reason: "the controller cannot store this now" })
             }
-        }
-    }
-
-    /// Three heartbeats fit into a lease.
-    fn pace(&self) -> RegisterAck {
-        let heartbeat = MAX_HEARTBEAT_INTERVAL.min(self.app.lifecycle.workers.length() / 3);
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        RegisterAck {
-            heartbeat_interval: millis(heartbeat),
-            metrics_interval: millis(METRICS_INTERVAL),
-            pending_commands: Vec::new(),
         }
     }
 
@@ -227,9 +320,11 @@ impl Connection {
 
     /// Notes that the node is not connected, unless another connection counts by now, and closes what is to be closed.
     async fn finish(mut self, end: End) {
+        self.handshake = None;
         self.disconnect().await;
         let End::Close { code, reason } = end else { return };
         tracing::debug!(node = %self.node, code, reason, "a worker's connection is closed");
+        counter!("aio_gateway_closes_total", "code" => code.to_string()).increment(1);
         let frame = CloseFrame { code, reason: reason.into() };
         if self.send(Message::Close(Some(frame))).await.is_ok() {
             // Its answer is waited for: a socket that is dropped with something unread loses what was sent last.
@@ -240,9 +335,9 @@ impl Connection {
 
     async fn disconnect(&mut self) {
         let turn = self.app.lifecycle.turn(&self.node).await;
-        let counts = self.app.registry.leave(&self.node, self.epoch);
+        let spoke = self.app.registry.leave(&self.node, self.epoch);
         // At a stop nothing is noted: the next start begins with nobody connected.
-        if !counts || self.app.stop.is_cancelled() {
+        if !spoke || self.app.stop.is_cancelled() {
             return;
         }
         if let Err(error) = turn.disconnect().await {

@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! Greeted ── node.register ──▶ Welcomed ── node.disconnecting ──▶ Left
-//!    └─ register timeout: 4408        └─ malformed: 4400, foreign: 4403 (from every state)
+//!    └─ register timeout: 4408        └─ malformed: 4400, foreign: 4403 (from both)   └─ stays open: 4408
 //! ```
 
 use aio_protocol::{
     ids::NodeId,
     installation::InstallationReport,
     wire::{
-        DisconnectReason, ErrorMessage, Register, StateRequest, UNKNOWN_TYPE_ERROR, Unreadable,
-        WorkerMessage, close,
+        CommandAck, DisconnectReason, ErrorMessage, Pulse, Register, StateRequest, UNKNOWN_TYPE_ERROR,
+        Unreadable, WorkerMessage, close,
     },
 };
 use uuid::Uuid;
@@ -34,8 +34,8 @@ pub(super) enum Input<'a> {
     Received(&'a str),
     /// A binary frame came; there are none.
     ReceivedBinary,
-    /// The time to register is over.
-    RegistrationDue,
+    /// The time to register, or to go after a goodbye, is over.
+    PatienceEnded,
 }
 
 /// What is to be done, in order.
@@ -45,6 +45,8 @@ pub(super) enum Effect {
     Welcome { register: Box<Register>, message_id: Uuid, first: bool },
     /// The worker lives: renew its lease.
     RenewLease,
+    /// The worker takes a command or refuses it.
+    Answer(CommandAck),
     /// Tell the lifecycle what an updating daemon reports.
     Report { report: InstallationReport, message_id: Uuid },
     /// Tell the lifecycle that the worker leaves.
@@ -61,9 +63,16 @@ pub(super) enum Effect {
 pub(super) fn step(state: State, input: Input<'_>, node: &NodeId) -> (State, Vec<Effect>) {
     let closed = |code, reason| (State::Left, vec![Effect::Close { code, reason }]);
     match (state, input) {
-        (State::Left, _) | (State::Welcomed { .. }, Input::RegistrationDue) => (state, vec![]),
-        (State::Greeted, Input::RegistrationDue) => closed(close::SILENT, "no node.register came in time"),
+        (State::Left, Input::PatienceEnded) => closed(close::SILENT, "it said goodbye and stayed"),
+        (State::Left, _) | (State::Welcomed { .. }, Input::PatienceEnded) => (state, vec![]),
+        (State::Greeted, Input::PatienceEnded) => closed(close::SILENT, "no node.register came in time"),
         (_, Input::ReceivedBinary) => closed(close::MALFORMED, "a binary frame came; there are none"),
+        (State::Welcomed { last }, Input::Received(text))
+            if let Some(pulse) = Pulse::read(text)
+                && pulse.node_id == node.as_str() =>
+        {
+            heartbeat(last, pulse.seq)
+        }
         (_, Input::Received(text)) => match WorkerMessage::decode(text) {
             Err(Unreadable::Malformed(_)) => closed(close::MALFORMED, "the frame is malformed"),
             Err(Unreadable::UnknownType { kind, message_id }) => {
@@ -75,6 +84,16 @@ pub(super) fn step(state: State, input: Input<'_>, node: &NodeId) -> (State, Vec
             Ok(frame) => understood(state, frame.message, frame.message_id),
         },
     }
+}
+
+fn heartbeat(last: u64, seq: u64) -> (State, Vec<Effect>) {
+    let mut effects = vec![Effect::RenewLease];
+    let expected = last.saturating_add(1);
+    if seq != expected {
+        let reason = Some(format!("heartbeat {seq} came where {expected} was due"));
+        effects.push(Effect::AskState(StateRequest { reason }));
+    }
+    (State::Welcomed { last: seq }, effects)
 }
 
 fn understood(state: State, message: WorkerMessage, message_id: Uuid) -> (State, Vec<Effect>) {
@@ -97,16 +116,9 @@ fn understood(state: State, message: WorkerMessage, message_id: Uuid) -> (State,
         M::Register(register) => {
             vec![Effect::Welcome { register: Box::new(register), message_id, first: false }]
         }
-        M::Heartbeat(heartbeat) => {
-            let mut effects = vec![Effect::RenewLease];
-            let expected = last.saturating_add(1);
-            if heartbeat.seq != expected {
-                let reason = Some(format!("heartbeat {} came where {expected} was due", heartbeat.seq));
-                effects.push(Effect::AskState(StateRequest { reason }));
-            }
-            return (State::Welcomed { last: heartbeat.seq }, effects);
-        }
-        M::Metrics(_) | M::CommandAck(_) | M::CommandResult(_) => vec![Effect::RenewLease],
+        M::Heartbeat(it) => return heartbeat(last, it.seq),
+        M::CommandAck(ack) => vec![Effect::RenewLease, Effect::Answer(ack)],
+        M::Metrics(_) | M::CommandResult(_) => vec![Effect::RenewLease],
         M::Disconnecting(goodbye) => {
             return (State::Left, vec![Effect::RenewLease, Effect::Leave(goodbye.reason)]);
         }
@@ -203,9 +215,9 @@ mod tests {
         let (state, effects) = received(State::Greeted, &heartbeat(1));
         assert_eq!(state, State::Greeted);
         assert!(matches!(&effects[..], [Effect::AskState(_)]), "and no lease is renewed: {effects:?}");
-        let (_, effects) = step(state, Input::RegistrationDue, &id());
+        let (_, effects) = step(state, Input::PatienceEnded, &id());
         assert!(matches!(&effects[..], [Effect::Close { code: close::SILENT, .. }]));
-        assert_eq!(step(WELCOMED, Input::RegistrationDue, &id()), (WELCOMED, vec![]));
+        assert_eq!(step(WELCOMED, Input::PatienceEnded, &id()), (WELCOMED, vec![]));
     }
 
     #[test]

@@ -35,8 +35,9 @@ async fn installation_and_connection_register_install_and_connect_a_node_in_orde
     let mut worker = Worker::connect(&controller.gateway(), &id, &token).await;
     worker.register().await;
     let welcome = worker.receive("register.ack").await;
-    assert_eq!(welcome["data"]["heartbeatInterval"], 30_000, "{welcome}");
-    assert_eq!(welcome["data"]["metricsInterval"], 60_000, "{welcome}");
+    let interval = |name: &str| welcome["data"][name].as_u64().unwrap();
+    assert!((27_000..=33_000).contains(&interval("heartbeatInterval")), "{welcome}");
+    assert!((54_000..=66_000).contains(&interval("metricsInterval")), "{welcome}");
     assert_eq!(installer.post(&path, json!({"phase": "succeeded", "seconds": 1.5})).await.0, 200);
 
     let node = owner.await_status(&id, "online").await;
@@ -101,11 +102,9 @@ async fn disconnection_turns_a_silent_node_offline_after_the_lease_and_online_wh
     let token = owner.token_of(&id).await;
     let mut worker = Worker::connect(&controller.gateway(), &id, &token).await;
     worker.register().await;
-    assert_eq!(
-        worker.receive("register.ack").await["data"]["heartbeatInterval"],
-        300,
-        "a third of the lease"
-    );
+    let welcome = worker.receive("register.ack").await;
+    let interval = welcome["data"]["heartbeatInterval"].as_u64().unwrap();
+    assert!((200..300).contains(&interval), "three fit into the lease: {welcome}");
     worker.heartbeat(1).await;
     worker.ping().await;
     let seen = owner.node(&id).await["lastSeenAt"].as_str().unwrap().to_owned();

@@ -1,0 +1,159 @@
+//! Who may begin a handshake: the first thing that is asked of an upgrade, before any signature or database. Too many at once, or too
+//! many in a second, and the peer is told when to come back; the answer differs between peers, so that they do not come together.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use aio_protocol::{api::ApiError, error_code::ErrorCode};
+use axum::{
+    Json,
+    extract::FromRequestParts,
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use metrics::{counter, gauge};
+
+use crate::app::App;
+
+/// Who is turned away comes back after 1 to so many seconds.
+const LONGEST_WAIT_SECS: u64 = 10;
+
+pub(crate) struct Admission {
+    handshakes: AtomicU32,
+    most_handshakes: u32,
+    upgrades: DefaultDirectRateLimiter,
+}
+
+/// The right to a handshake: from the request to `register.ack`. Dropping it makes room for another.
+pub(crate) struct Handshake(Arc<App>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    /// Too many handshakes are in flight.
+    Handshakes,
+    /// Too many upgrades were asked for in this second.
+    Rate,
+    /// The controller is about to stop.
+    Stopping,
+}
+
+impl Admission {
+    /// Room for `most_handshakes` at once, and `upgrades_per_second`.
+    pub(crate) fn new(most_handshakes: u32, upgrades_per_second: NonZeroU32) -> Self {
+        Self {
+            handshakes: AtomicU32::new(0),
+            most_handshakes,
+            upgrades: RateLimiter::direct(Quota::per_second(upgrades_per_second)),
+        }
+    }
+
+    fn enter(&self) -> Result<(), TurnedAway> {
+        let entered = self.handshakes.try_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < self.most_handshakes).then_some(count + 1)
+        });
+        entered.map_err(|_| TurnedAway::Handshakes)?;
+        if self.upgrades.check().is_err() {
+            self.leave();
+            return Err(TurnedAway::Rate);
+        }
+        Ok(())
+    }
+
+    fn leave(&self) {
+        self.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.admission.leave();
+        gauge!("aio_gateway_handshakes").decrement(1);
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Handshake {
+    type Rejection = TurnedAway;
+
+    async fn from_request_parts(_: &mut Parts, app: &Arc<App>) -> Result<Self, TurnedAway> {
+        let entered = if app.stop.is_cancelled() { Err(TurnedAway::Stopping) } else { app.admission.enter() };
+        match entered {
+            Ok(()) => {
+                gauge!("aio_gateway_handshakes").increment(1);
+                Ok(Self(app.clone()))
+            }
+            Err(why) => {
+                counter!("aio_gateway_refusals_total", "reason" => why.as_str()).increment(1);
+                Err(why)
+            }
+        }
+    }
+}
+
+impl TurnedAway {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshakes => "handshakes",
+            Self::Rate => "rate",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl IntoResponse for TurnedAway {
+    fn into_response(self) -> Response {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let body = ApiError {
+            status_code: status.as_u16(),
+            error: status.canonical_reason().unwrap_or_default().to_owned(),
+            message: "more workers connect than the controller takes at once".to_owned(),
+            code: ErrorCode::RateLimited.as_str().to_owned(),
+            allowed: Vec::new(),
+        };
+        let wait = fastrand::u64(1..=LONGEST_WAIT_SECS).to_string();
+        (status, [(header::RETRY_AFTER, wait), (header::CONNECTION, "close".to_owned())], Json(body))
+            .into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_so_many_handshakes_and_who_leaves_makes_room() {
+        let admission = Admission::new(2, NonZeroU32::MAX);
+        assert_eq!((admission.enter(), admission.enter()), (Ok(()), Ok(())));
+        assert_eq!(admission.enter(), Err(TurnedAway::Handshakes));
+        admission.leave();
+        assert_eq!(admission.enter(), Ok(()));
+    }
+
+    #[test]
+    fn no_more_come_in_a_second_than_are_allowed_and_who_is_refused_holds_no_room() {
+        let admission = Admission::new(8, NonZeroU32::new(3).unwrap());
+        let entered = (0..100).filter(|_| admission.enter() == Ok(())).count();
+        assert_eq!(entered, 3);
+        assert_eq!(admission.handshakes.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn who_is_turned_away_learns_when_to_come_back_and_not_all_the_same() {
+        let waits: std::collections::BTreeSet<u64> = (0..200)
+            .map(|_| {
+                let response = TurnedAway::Rate.into_response();
+                assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+                response.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap()
+            })
+            .collect();
+        assert!(
+            waits.len() > 3 && waits.iter().all(|wait| (1..=LONGEST_WAIT_SECS).contains(wait)),
+            "{waits:?}"
+        );
+    }
+}
