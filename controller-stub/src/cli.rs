@@ -94,14 +94,15 @@ struct UserToken {
 
 #[derive(Subcommand)]
 enum NodeCommand {
-    /// Register a node and print the one command to run on it.
+    /// Register nodes and print for each the one command to run on it.
     Add(AddNode),
 }
 
 #[derive(Args)]
 struct AddNode {
-    /// The node's name.
-    name: String,
+    /// The nodes' names.
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -118,7 +119,7 @@ struct AddNode {
 enum Output {
     /// The command alone.
     Text,
-    /// One JSON object.
+    /// One JSON object for each node.
     Json,
 }
 
@@ -200,11 +201,13 @@ async fn user_token(args: UserToken) -> Result<(), Failure> {
 
 async fn add_node(args: AddNode) -> Result<(), Failure> {
     let config = config(&args.place, Settings::default())?;
-    let added = commands::add_node(&config, args.name, args.whose.into(), args.expires_in).await?;
-    match args.output {
-        Output::Text => print(&added.command),
-        Output::Json => print(&serde_json::to_string(&added).map_err(io::Error::from)?),
+    for added in commands::add_nodes(&config, args.names, args.whose.into(), args.expires_in).await? {
+        match args.output {
+            Output::Text => print(&added.command)?,
+            Output::Json => print(&serde_json::to_string(&added).map_err(io::Error::from)?)?,
+        }
     }
+    Ok(())
 }
 
 /// Flags over environment over file.
@@ -249,11 +252,15 @@ mod tests {
         for line in [
             "controller-stub serve --listen 127.0.0.1:3305 --data-dir d --releases r --heartbeat-timeout 120s",
             "controller-stub user-token --data-dir d --org o --user u --role organization.owner",
-            "controller-stub node add gpu-01 --data-dir d --expires-in 3600 --output json",
+            "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
         ] {
             Cli::try_parse_from(line.split(' ')).map(drop).unwrap();
         }
-        for line in ["controller-stub serve", "controller-stub node add n --data-dir d --expires-in 3599"] {
+        for line in [
+            "controller-stub serve",
+            "controller-stub node add --data-dir d",
+            "controller-stub node add n --data-dir d --expires-in 3599",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -116,14 +116,14 @@ pub async fn user_token(
     Ok(tokens.sign_user(owner.user_id, owner.org_id, roles, clock::now(), lasts_secs)?)
 }
 
-/// Registers a node and makes its token.
-pub async fn add_node(
+/// Registers a node of each name and makes its token. A name that cannot be one is found before anything is registered.
+pub async fn add_nodes(
     config: &Config,
-    name: String,
+    names: Vec<String>,
     whose: For,
     lasts_secs: u64,
-) -> Result<AddedNode, CommandError> {
-    if let Some(problem) = node::refuse_name(&name) {
+) -> Result<Vec<AddedNode>, CommandError> {
+    if let Some(problem) = names.iter().find_map(|name| node::refuse_name(name)) {
         return Err(CommandError::Name(problem));
     }
     let tokens = Tokens::new(&Secrets::load(config)?.jwt);
@@ -134,24 +134,29 @@ pub async fn add_node(
         None => return Err(CommandError::NeverServed),
     };
     let owner = whose.or_default(&*store).await?;
-    let now = clock::now();
-    let node = Node::registered(random::object_id(now)?, name, vec![NodeRole::Worker], owner, now);
-    lifecycle::register(&*store, &node, "command line").await?;
     let enroller = Enroller {
         tokens,
         releases: Releases::new(deployment.releases.clone(), deployment.checksums.clone()),
         deployment,
-        store,
+        store: store.clone(),
     };
-    let enrolment = enroller.enrol(&node, None, lasts_secs, now).await?;
-    Ok(AddedNode {
-        node_id: node.id.to_string(),
-        owner: node.owner,
-        command: format!("sudo aio-worker install --token {}", enrolment.token),
-        token: enrolment.token,
-        expires_at: enrolment.expires_at,
-        install_script: enrolment.install_script,
-    })
+    let mut added = Vec::with_capacity(names.len());
+    for name in names {
+        let now = clock::now();
+        let node =
+            Node::registered(random::object_id(now)?, name, vec![NodeRole::Worker], owner.clone(), now);
+        lifecycle::register(&*store, &node, "command line").await?;
+        let enrolment = enroller.enrol(&node, None, lasts_secs, now).await?;
+        added.push(AddedNode {
+            node_id: node.id.to_string(),
+            owner: node.owner,
+            command: format!("sudo aio-worker install --token {}", enrolment.token),
+            token: enrolment.token,
+            expires_at: enrolment.expires_at,
+            install_script: enrolment.install_script,
+        });
+    }
+    Ok(added)
 }
 
 async fn open(config: &Config) -> Result<SqlStore, CommandError> {

@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: builds what the demo runs, and becomes it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{packages, step};
 
@@ -22,15 +22,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         packages::install(&[packages::LAB])?;
     }
     step::run(&mut step::cargo(&["build", "--workspace", "--locked"]))?;
-    let demo = target_dir()?.join("debug/aio-demo");
+    let demo = step::target_dir()?.join("debug/aio-demo");
     let mut command = step::program(&demo.display().to_string(), &[]);
     command.args(arguments.once.then_some("--once")).args(arguments.systemd.then_some("--systemd"));
     // So that the prompt comes back after a Ctrl-C when the demo has cleared up, and not before.
     step::become_it(&mut command)
-}
-
-fn target_dir() -> Result<std::path::PathBuf> {
-    let program = std::env::current_exe().context("cannot find the running program")?;
-    let target = program.ancestors().nth(2).context("the running program lies in no target folder")?;
-    Ok(target.to_owned())
 }

@@ -2,6 +2,7 @@
 
 mod ci;
 mod demo;
+mod load;
 mod packages;
 mod step;
 mod test;
@@ -26,6 +27,8 @@ enum Command {
     Test(test::Arguments),
     /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
     Ci(test::Arguments),
+    /// Put a full load on what is shipped, and print the figures
+    Load(load::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

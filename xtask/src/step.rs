@@ -14,6 +14,13 @@ pub(crate) fn root() -> PathBuf {
     xtask.parent().unwrap_or(xtask).to_owned()
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find the running program")?;
+    let target = program.ancestors().nth(2).context("the running program lies in no target folder")?;
+    Ok(target.to_owned())
+}
+
 /// The cargo that runs this, or the one on the path.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -175,9 +175,15 @@ async fn release_files_are_served_whole_or_in_part_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_node_added_on_the_command_line_appears_while_the_server_runs() {
+async fn nodes_added_on_the_command_line_appear_while_the_server_runs() {
     let controller = Controller::start().await;
-    let added = commands::add_node(&controller.config, "cli-01".into(), For::default(), 3600).await.unwrap();
+    let add = async |names: [&str; 2]| {
+        let names = names.map(str::to_owned).into();
+        commands::add_nodes(&controller.config, names, For::default(), 3600).await
+    };
+    assert!(add(["cli-00", ""]).await.is_err());
+    let [added, another] = <[_; 2]>::try_from(add(["cli-01", "cli-02"]).await.unwrap()).ok().unwrap();
+    assert_ne!((&added.node_id, &added.token), (&another.node_id, &another.token));
     assert_eq!(added.command, format!("sudo aio-worker install --token {}", added.token));
     assert!(added.install_script.unwrap().contains(&added.token));
     // The default owner's token, and NOTI told by the running relay although nobody rang.
@@ -186,6 +192,8 @@ async fn a_node_added_on_the_command_line_appears_while_the_server_runs() {
     let owner = controller.bearer(&token.await.unwrap());
     owner.await_events(&added.node_id, &["node.registered"]).await;
     assert_eq!(owner.node(&added.node_id).await["name"], "cli-01");
+    let (_, nodes) = owner.get("/nodes").await;
+    assert_eq!(nodes["statistics"]["total"], 2, "one refused name refuses them all: {nodes}");
     let node = controller.bearer(&added.token);
     assert_eq!(node.get(&format!("/nodes/{}/installation", added.node_id)).await.0, 200);
 }

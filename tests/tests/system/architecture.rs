@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("aio-worker", &["aio-protocol", "aio-host", "aio-installer"]),
     ("controller-stub", &["aio-protocol"]),
     ("aio-tests", &["aio-protocol", "aio-host", "aio-installer", "aio-worker", "controller-stub"]),
+    ("aio-fleet", &["aio-protocol", "aio-worker", "aio-tests"]),
     ("fake-nvml", &[]),
     ("xtask", &[]),
 ];

@@ -1,0 +1,225 @@
+//! The real controller as a process: started on a folder of its own, killed, started again on the same port, and asked as a user of
+//! one organisation asks it.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use aio_protocol::{ids::NodeId, wire::GATEWAY_PATH};
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::tungstenite::http::Uri;
+
+use crate::usage;
+
+const ORGANISATION: &str = "fleet";
+const START: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(30);
+/// The most that a page of events has.
+const PAGE: usize = 1000;
+/// Names on one command line.
+const BATCH: usize = 1000;
+
+pub(crate) struct Controller {
+    program: PathBuf,
+    folder: TempDir,
+    heartbeat_timeout: Duration,
+    address: SocketAddr,
+    child: Child,
+    // Held, so that the program may write to it.
+    _stdout: Lines<BufReader<ChildStdout>>,
+    http: reqwest::Client,
+    user_token: String,
+}
+
+/// A node and its token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Enrolled {
+    pub node_id: NodeId,
+    pub token: String,
+}
+
+/// How many events of each type NOTI has, and the last one's id.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub kinds: BTreeMap<String, u64>,
+    since: Option<String>,
+}
+
+impl Controller {
+    pub(crate) async fn start(program: PathBuf, heartbeat_timeout: Duration) -> Result<Self> {
+        // It fails only when one is installed already, and there is only this one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir()?;
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (child, stdout, address) = serve(&program, folder.path(), any_port, heartbeat_timeout).await?;
+        let command = ["user-token", "--org", ORGANISATION, "--user", ORGANISATION];
+        let user_token = print(&program, folder.path(), &command).await?.trim().to_owned();
+        let http = reqwest::Client::builder().timeout(ANSWER).no_proxy().build()?;
+        Ok(Self { program, folder, heartbeat_timeout, address, child, _stdout: stdout, http, user_token })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn gateway(&self) -> Result<Uri> {
+        Ok(format!("ws://{}{GATEWAY_PATH}", self.address).parse()?)
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Starts it again where it was; returns when it listens.
+    pub(crate) async fn start_again(&mut self) -> Result<()> {
+        (self.child, self._stdout, self.address) =
+            serve(&self.program, self.folder.path(), self.address, self.heartbeat_timeout).await?;
+        Ok(())
+    }
+
+    /// Bytes of resident memory.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        usage::resident_bytes(self.pid()?)
+    }
+
+    /// Time on a processor so far.
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        usage::processor_time(self.pid()?)
+    }
+
+    fn pid(&self) -> Result<u32> {
+        self.child.id().context("the controller has ended")
+    }
+
+    /// Registers `count` nodes and makes their tokens, as an operator does on the command line.
+    pub(crate) async fn enrol(&self, count: usize) -> Result<Vec<Enrolled>> {
+        let names: Vec<_> = (0..count).map(|index| format!("gpu-{index:05}")).collect();
+        let mut enrolled = Vec::with_capacity(count);
+        for names in names.chunks(BATCH) {
+            let mut command = vec!["node", "add", "--org", ORGANISATION, "--user", ORGANISATION];
+            command.extend(["--output", "json"]);
+            command.extend(names.iter().map(String::as_str));
+            for line in print(&self.program, self.folder.path(), &command).await?.lines() {
+                enrolled.push(serde_json::from_str(line)?);
+            }
+        }
+        ensure!(enrolled.len() == count, "{} of {count} nodes were registered", enrolled.len());
+        Ok(enrolled)
+    }
+
+    /// Counts what NOTI was told since the last count.
+    pub(crate) async fn count_events(&self, tally: &mut Tally) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Page {
+            data: Vec<Event>,
+        }
+        #[derive(Deserialize)]
+        struct Event {
+            id: String,
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        loop {
+            let since = tally.since.as_ref().map(|id| format!("&since={id}")).unwrap_or_default();
+            let url = format!("http://{}/events?limit={PAGE}{since}", self.address);
+            let answer = self.http.get(url).bearer_auth(&self.user_token).send().await?;
+            let page: Page = answer.error_for_status()?.json().await?;
+            let last = page.data.len() < PAGE;
+            for event in page.data {
+                *tally.kinds.entry(event.kind).or_default() += 1;
+                tally.since = Some(event.id);
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until NOTI was told of `count` events of this type.
+    pub(crate) async fn told(
+        &self,
+        tally: &mut Tally,
+        kind: &str,
+        count: u64,
+        bound: Duration,
+    ) -> Result<()> {
+        let waiting = async {
+            loop {
+                self.count_events(tally).await?;
+                if tally.count(kind) >= count {
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(250)).await;
+            }
+        };
+        match timeout(bound, waiting).await {
+            Ok(done) => done,
+            Err(_) => {
+                anyhow::bail!("after {bound:?} NOTI knows of {:?}, {count} {kind} are due", tally.kinds)
+            }
+        }
+    }
+}
+
+impl Tally {
+    pub(crate) fn count(&self, kind: &str) -> u64 {
+        self.kinds.get(kind).copied().unwrap_or(0)
+    }
+}
+
+async fn serve(
+    program: &Path,
+    folder: &Path,
+    listen: SocketAddr,
+    heartbeat_timeout: Duration,
+) -> Result<(Child, Lines<BufReader<ChildStdout>>, SocketAddr)> {
+    let log = File::options().create(true).append(true).open(folder.join("controller.log"))?;
+    let mut child = Command::new(program)
+        .args(["serve", "--listen", &listen.to_string(), "--data-dir"])
+        .arg(folder.join("data"))
+        .args(["--heartbeat-timeout", &format!("{}ms", heartbeat_timeout.as_millis())])
+        .env_clear()
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let stdout = child.stdout.take().context("the controller's output is not piped")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let line = timeout(START, lines.next_line()).await.context("the controller does not start")??;
+    let address = line.as_deref().and_then(|line| line.strip_prefix("listening on http://"));
+    let log = || std::fs::read_to_string(folder.join("controller.log")).unwrap_or_default();
+    let address = address.with_context(|| format!("the controller said {line:?}; its log:\n{}", log()))?;
+    Ok((child, lines, address.parse()?))
+}
+
+/// What a subcommand prints that works on the data folder.
+async fn print(program: &Path, folder: &Path, subcommand: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(subcommand)
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .env_clear()
+        .env("RUST_LOG", "error")
+        .output()
+        .await?;
+    let name = subcommand.first().unwrap_or(&"");
+    ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}

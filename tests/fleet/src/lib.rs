@@ -1,0 +1,14 @@
+//! The fleet simulator: thousands of workers against the real controller, each with its own node, token, socket and session
+//! machine (the daemon's own), but none of its threads and files. `scenario` decides what is measured, `worker` is one of them,
+//! `controller` the program under test, and `report` the figures.
+
+mod controller;
+mod fleet;
+mod report;
+mod scenario;
+mod usage;
+mod words;
+mod worker;
+
+pub use report::Report;
+pub use scenario::{Scenario, run};

@@ -1,0 +1,138 @@
+//! What a simulated worker says: a machine with GPUs, and numbers of the size that busy ones have.
+
+use aio_protocol::{
+    ids::NodeId,
+    inventory::{
+        Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Hardware, Memory, NetworkInterface, OperatingSystem,
+        SystemInfo,
+    },
+    telemetry::{GpuActivity, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic},
+    time::Timestamp,
+    wire::{Body, Heartbeat, Metrics, Register, WorkerState, encode},
+};
+use uuid::Uuid;
+
+/// A worker's words; `gpus` is how many its machine has.
+#[derive(Debug, Clone)]
+pub(crate) struct Words {
+    node: NodeId,
+    instance: Uuid,
+    gpus: usize,
+}
+
+impl Words {
+    pub(crate) fn new(node: NodeId, gpus: usize) -> Self {
+        Self { node, instance: Uuid::new_v4(), gpus }
+    }
+
+    pub(crate) fn register(&self) -> String {
+        let gpu = |index: usize| Gpu {
+            device_id: index.to_string(),
+            uuid: Some(format!("GPU-{}", self.instance)),
+            model: "NVIDIA H100 80GB HBM3".to_owned(),
+            memory_total: Some(85_520_809_984),
+            pci_bus_id: Some(format!("00000000:{index:02X}:00.0")),
+            serial: None,
+        };
+        text(&Register {
+            node_id: self.node.clone(),
+            instance_id: self.instance,
+            boot_id: self.instance.to_string(),
+            daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: vec![],
+            system_info: SystemInfo {
+                os: OperatingSystem {
+                    name: "Ubuntu".to_owned(),
+                    version: "22.04".to_owned(),
+                    kernel: "5.15.0-122-generic".to_owned(),
+                    hostname: format!("gpu-{}", self.node),
+                },
+                architecture: "x86_64".to_owned(),
+                hardware: Hardware {
+                    cpu: Cpu { model: "AMD EPYC 9654".to_owned(), cores: Some(96), threads: 192 },
+                    memory: Memory { total: 1_621_970_370_560 },
+                    disk: vec![self.disk()],
+                    network: vec![NetworkInterface {
+                        name: "eth0".to_owned(),
+                        mac_address: "52:54:00:12:34:56".to_owned(),
+                        addresses: vec!["10.0.0.7/16".to_owned()],
+                    }],
+                    gpu: (0..self.gpus).map(gpu).collect(),
+                    gpu_driver: GpuDriver {
+                        state: GpuDriverState::Ok,
+                        reason: None,
+                        version: Some("550.54.15".to_owned()),
+                        cuda_version: Some("12.4".to_owned()),
+                    },
+                },
+                container_runtime: None,
+            },
+        })
+    }
+
+    pub(crate) fn heartbeat(&self, seq: u64) -> String {
+        text(&Heartbeat {
+            node_id: self.node.clone(),
+            seq,
+            status: WorkerState::Online,
+            host: self.host(),
+            active_deployments: 8,
+            gpu_status: self.gpu_status(),
+            health: HealthSummary::default(),
+        })
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        text(&Metrics {
+            node_id: self.node.clone(),
+            host: self.host(),
+            memory_used: 917_123_456_000,
+            disk: vec![self.disk()],
+            network: NetworkTraffic { received_bytes: 9_123_456_789_012, sent_bytes: 4_123_456_789_012 },
+            gpu: self.gpu_status(),
+        })
+    }
+
+    fn host(&self) -> HostUsage {
+        HostUsage { cpu_usage: 87.5, ram_usage: 56.25, uptime_seconds: 1_234_567 }
+    }
+
+    fn disk(&self) -> Disk {
+        Disk {
+            mount_point: "/".to_owned(),
+            file_system: "ext4".to_owned(),
+            total: 1_920_383_410_176,
+            available: 1_120_383_410_176,
+        }
+    }
+
+    fn gpu_status(&self) -> Vec<GpuStatus> {
+        let gpu = |index: usize| GpuStatus {
+            device_id: index.to_string(),
+            utilization: Some(97),
+            memory_used: Some(81_234_567_168),
+            temperature: Some(71),
+            power_draw: Some(689),
+            status: GpuActivity::Active,
+            health: Health::Ok,
+        };
+        (0..self.gpus).map(gpu).collect()
+    }
+}
+
+fn text(body: &impl Body) -> String {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    encode(body, Uuid::now_v7(), now)
+        .unwrap_or_else(|error| unreachable!("plain structures are JSON: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_of_eight_gpus_fits_into_a_kibibyte() {
+        let words = Words::new(NodeId::from_bytes([1; 12]), 8);
+        assert!((700..=1024).contains(&words.heartbeat(123_456).len()));
+    }
+}

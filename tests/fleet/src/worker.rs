@@ -1,0 +1,298 @@
+//! One simulated worker: the daemon's own session machine (so its backoff, pace and patience), driven by a task that holds one
+//! socket with small buffers and nothing else. What it talks about is told from outside, so that a phase can be only heartbeats.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    time::Timestamp,
+    wire::{ControllerMessage, SUBPROTOCOL},
+};
+use aio_worker::session::{
+    backoff::Jitter,
+    machine::{Effect, Input, Moment, Session, State, Timings},
+    setback::{HttpRefusal, Setback},
+};
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::watch,
+    time::{sleep_until, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        Error, Message, client::ClientRequestBuilder, http::Uri, http::header::RETRY_AFTER,
+        protocol::WebSocketConfig,
+    },
+};
+
+use crate::{fleet::Counts, words::Words};
+
+/// Thousands of these stand in one process.
+const BUFFER_BYTES: usize = 1024;
+
+/// A controller that takes no frame for so long is as good as gone.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the fleet talks about at present.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Talk {
+    /// What a daemon says, at the pace that the controller told it.
+    Everything,
+    /// Nothing; the socket stays open and pings are answered.
+    Nothing,
+    /// Heartbeats alone, so often; each with the ping that a daemon sends behind it, or without.
+    Heartbeats { every: Duration, pings: bool },
+}
+
+/// Where a worker connects, from where, and as whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub controller: SocketAddr,
+    pub source: Ipv4Addr,
+    pub endpoint: Uri,
+    pub token: String,
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+enum Link {
+    None,
+    Dialling(Pin<Box<dyn Future<Output = Result<Box<Socket>, Setback>> + Send>>),
+    Open(Box<Socket>),
+}
+
+enum Event {
+    Opened(Result<Box<Socket>, Setback>),
+    Frame(Option<Result<Message, Error>>),
+}
+
+pub(crate) struct Worker {
+    place: Place,
+    words: Words,
+    counts: Arc<Counts>,
+    talk: watch::Receiver<Talk>,
+    session: Session,
+    link: Link,
+    /// Of the last heartbeat that was really sent in this session.
+    seq: u64,
+    /// When the next heartbeat is due that the machine does not know of.
+    own_beat: Option<Instant>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        place: Place,
+        words: Words,
+        counts: Arc<Counts>,
+        talk: watch::Receiver<Talk>,
+        timings: Timings,
+    ) -> Self {
+        Self {
+            place,
+            words,
+            counts,
+            talk,
+            session: Session::new(timings),
+            link: Link::None,
+            seq: 0,
+            own_beat: None,
+        }
+    }
+
+    /// Connects and stays connected, for ever.
+    pub(crate) async fn run(mut self) {
+        self.take(Input::FactsRead).await;
+        loop {
+            let deadline = self.session.deadline().into_iter().chain(self.own_beat).min();
+            let deadline = deadline.map_or_else(tokio::time::Instant::now, tokio::time::Instant::from_std);
+            tokio::select! {
+                biased;
+                event = self.link.next() => self.heard(event).await,
+                Ok(()) = self.talk.changed() => self.schedule(),
+                () = sleep_until(deadline) => self.elapsed().await,
+            }
+        }
+    }
+
+    /// A fleet that was told to talk faster does not begin in step.
+    fn schedule(&mut self) {
+        self.own_beat = match *self.talk.borrow_and_update() {
+            Talk::Heartbeats { every, .. } => Some(Instant::now() + every.mul_f64(fastrand::f64())),
+            Talk::Everything | Talk::Nothing => None,
+        };
+    }
+
+    async fn elapsed(&mut self) {
+        let now = Instant::now();
+        let talk = *self.talk.borrow();
+        if let (Talk::Heartbeats { every, pings }, Some(due)) = (talk, self.own_beat)
+            && due <= now
+        {
+            self.own_beat = Some(now.max(due + every));
+            if matches!(self.session.state(), State::Online(_)) {
+                // The machine did not send it, and expects no answer to the number 0.
+                self.beat(pings.then_some(0)).await;
+            }
+        }
+        if self.session.deadline().is_some_and(|deadline| deadline <= now) {
+            self.take(Input::Elapsed).await;
+        }
+    }
+
+    async fn heard(&mut self, event: Event) {
+        let message = match event {
+            Event::Opened(Ok(socket)) => {
+                self.link = Link::Open(socket);
+                self.seq = 0;
+                return self.take(Input::SocketOpened).await;
+            }
+            Event::Opened(Err(setback)) => return self.lose(setback).await,
+            Event::Frame(Some(Ok(message))) => message,
+            Event::Frame(Some(Err(error))) => return self.lose(broken(&error)).await,
+            Event::Frame(None) => return self.lose(broken(&Error::ConnectionClosed)).await,
+        };
+        match message {
+            Message::Text(text) => {
+                if let Ok(frame) = ControllerMessage::decode(&text) {
+                    self.take(Input::FrameReceived(frame.message_id, frame.message)).await;
+                }
+            }
+            Message::Pong(payload) => {
+                self.counts.pong();
+                if let Ok(number) = <[u8; 8]>::try_from(payload.as_ref()) {
+                    self.take(Input::PongReceived(u64::from_be_bytes(number))).await;
+                }
+            }
+            Message::Close(frame) => {
+                let setback = frame.map_or_else(
+                    || Setback::of_close(1005, ""),
+                    |frame| Setback::of_close(frame.code.into(), frame.reason.as_str()),
+                );
+                // The library's answer goes out with the next flush.
+                if let Link::Open(socket) = &mut self.link {
+                    let _ = timeout(SEND_TIMEOUT, socket.flush()).await;
+                }
+                self.lose(setback).await;
+            }
+            Message::Binary(_) | Message::Ping(_) | Message::Frame(_) => {}
+        }
+    }
+
+    async fn lose(&mut self, setback: Setback) {
+        self.link = Link::None;
+        self.counts.setback(&setback);
+        self.take(Input::SocketLost(setback)).await;
+    }
+
+    /// Gives the machine one input, does what it says, and gives it what came of that.
+    async fn take(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let was_online = self.is_online();
+            let at = Moment { now: Instant::now(), jitter: Jitter::new(fastrand::f64()) };
+            let (session, effects) = self.session.clone().step(input, at);
+            self.session = session;
+            self.counts.moved(was_online, self.is_online());
+            for effect in effects {
+                inputs.extend(self.perform(effect).await);
+            }
+        }
+    }
+
+    fn is_online(&self) -> bool {
+        matches!(self.session.state(), State::Online(_))
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Dial => self.link = Link::Dialling(Box::pin(dial(self.place.clone()))),
+            Effect::HangUp => {
+                self.counts.hung_up();
+                self.link = Link::None;
+            }
+            Effect::SendRegister => return self.send(Message::text(self.words.register())).await,
+            Effect::SendBeat(number) if *self.talk.borrow() == Talk::Everything => {
+                return self.beat(Some(number)).await;
+            }
+            // Nobody expects a pong of a heartbeat that was not sent.
+            Effect::SendBeat(number) => return Some(Input::PongReceived(number)),
+            Effect::SendMetrics if *self.talk.borrow() == Talk::Everything => {
+                return self.send(Message::text(self.words.metrics())).await;
+            }
+            Effect::SendMetrics | Effect::RefuseCommand { .. } | Effect::SayGoodbye => {}
+        }
+        None
+    }
+
+    async fn beat(&mut self, ping: Option<u64>) -> Option<Input> {
+        self.seq += 1;
+        self.counts.beat();
+        let lost = self.send(Message::text(self.words.heartbeat(self.seq))).await;
+        match (lost, ping) {
+            (None, Some(number)) => self.send(Message::Ping(number.to_be_bytes().to_vec().into())).await,
+            (lost, _) => lost,
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Option<Input> {
+        let Link::Open(socket) = &mut self.link else { return None };
+        let setback = match timeout(SEND_TIMEOUT, socket.send(message)).await {
+            Ok(Ok(())) => return None,
+            Ok(Err(error)) => broken(&error),
+            Err(_) => Setback::new(ErrorCode::ControllerUnreachable, "the controller takes no frame"),
+        };
+        self.link = Link::None;
+        self.counts.setback(&setback);
+        Some(Input::SocketLost(setback))
+    }
+}
+
+impl Link {
+    async fn next(&mut self) -> Event {
+        match self {
+            Self::None => std::future::pending().await,
+            Self::Dialling(dialling) => Event::Opened(dialling.await),
+            Self::Open(socket) => Event::Frame(socket.next().await),
+        }
+    }
+}
+
+async fn dial(place: Place) -> Result<Box<Socket>, Setback> {
+    let unreachable = |error: std::io::Error| {
+        Setback::new(ErrorCode::ControllerUnreachable, format!("cannot reach {}: {error}", place.controller))
+    };
+    let socket = TcpSocket::new_v4().map_err(unreachable)?;
+    // A fleet has more ports than one address.
+    socket.bind((place.source, 0).into()).map_err(unreachable)?;
+    let stream = socket.connect(place.controller).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    let request = ClientRequestBuilder::new(place.endpoint)
+        .with_sub_protocol(SUBPROTOCOL)
+        .with_header("Authorization", format!("Bearer {}", place.token));
+    let mut config = WebSocketConfig::default();
+    config.read_buffer_size = BUFFER_BYTES;
+    config.write_buffer_size = 0;
+    match client_async_with_config(request, stream, Some(config)).await {
+        Ok((socket, _)) => Ok(Box::new(socket)),
+        Err(Error::Http(response)) => Err(Setback::of_http(
+            HttpRefusal {
+                status: response.status().as_u16(),
+                retry_after: response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()),
+                body: response.body().as_deref().unwrap_or_default(),
+            },
+            Timestamp::from(SystemTime::now()),
+        )),
+        Err(error) => Err(broken(&error)),
+    }
+}
+
+fn broken(error: &Error) -> Setback {
+    Setback::new(ErrorCode::ControllerUnreachable, format!("the connection broke: {error}"))
+}

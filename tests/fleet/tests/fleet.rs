@@ -1,0 +1,31 @@
+//! The scenario at a size that fits among the other tests. The full size, and the figures that the product promises, are
+//! `cargo xtask load fleet`'s.
+
+use std::time::Duration;
+
+use aio_fleet::Scenario;
+use aio_tests::artifacts::Artifacts;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_fleet_survives_its_controllers_death_without_a_false_offline() {
+    let scenario = Scenario {
+        workers: 300,
+        gpus: 8,
+        lease: Duration::from_secs(10),
+        pace: Duration::from_millis(500),
+        phase: Duration::from_secs(2),
+        ramp: Duration::from_secs(1),
+        back: Duration::from_secs(60),
+    };
+    let controller = Artifacts::release().unwrap().controller().unwrap();
+    let report = aio_fleet::run(&scenario, controller).await.unwrap();
+    println!("{report}");
+    assert_eq!((report.disconnected, report.connected, report.online_after_lease), (0, 300, 300), "{report}");
+    assert!(report.beats > 800 && report.pinged_beats > 800, "{report}");
+    assert!(report.pongs >= report.pinged_beats * 9 / 10, "{report}");
+    // A small fleet shares the server's own growth among few, and a busy machine costs more: these find a leak, not a regression
+    // of a tenth.
+    assert!(report.bytes_per_worker() < 64 * 1024, "{report}");
+    assert!(report.beat_cost < Duration::from_micros(200), "{report}");
+    assert!(report.back_in < Duration::from_secs(30), "{report}");
+}
