@@ -66,6 +66,18 @@ struct Serve {
     /// The address that nodes reach this controller by. [default: the listening address]
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
+    /// The TLS certificate's chain in PEM, the server's own first; reloaded when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The TLS certificate's key in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Serve TLS with a certificate of a private authority, made on first start; tokens carry its fingerprint.
+    #[arg(long, conflicts_with = "tls_cert")]
+    tls_self_signed: bool,
+    /// Allow plain HTTP on an address that other machines reach: for labs.
+    #[arg(long)]
+    insecure_http: bool,
 }
 
 #[derive(Args)]
@@ -169,6 +181,10 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         releases: args.releases.map(|path| path.to_string_lossy().into_owned()),
         heartbeat_timeout: args.heartbeat_timeout,
         public_url: args.public_url,
+        tls_cert: args.tls_cert.map(|path| path.to_string_lossy().into_owned()),
+        tls_key: args.tls_key.map(|path| path.to_string_lossy().into_owned()),
+        tls_self_signed: args.tls_self_signed.then(|| "true".to_owned()),
+        insecure_http: args.insecure_http.then(|| "true".to_owned()),
         ..Settings::default()
     };
     let config = config(&args.place, flags)?;

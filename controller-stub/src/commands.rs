@@ -20,6 +20,7 @@ use crate::{
     releases::Releases,
     secrets::{Secrets, SecretsError},
     store::{SqlStore, Store, StoreError},
+    tls::{Authority, TlsError},
     tokens::{Tokens, Unsigned},
 };
 
@@ -94,6 +95,7 @@ macro_rules! of_the_data_dir {
 of_the_data_dir!(
     StoreError,
     SecretsError,
+    TlsError,
     NoRandomness,
     EnrolmentError,
     Unsigned,
@@ -130,7 +132,10 @@ pub async fn add_nodes(
     let store: Arc<dyn Store> = Arc::new(open(config).await?);
     let deployment = match store.setting(DEPLOYMENT).await? {
         Some(text) => serde_json::from_str(&text)?,
-        None if config.public_url.is_some() => Deployment::new(config, config.listen),
+        None if config.public_url.is_some() => {
+            let own = config.tls_self_signed.then(|| Authority::open(&config.data_dir)).transpose()?;
+            Deployment::new(config, config.listen, own.map(|own| own.published()))
+        }
         None => return Err(CommandError::NeverServed),
     };
     let owner = whose.or_default(&*store).await?;

@@ -65,6 +65,12 @@ pub struct Config {
     pub noti_webhook_secret: Option<SecretString>,
     /// Opens NOTI; made on first start when unset.
     pub noti_service_token: Option<SecretString>,
+    /// The PEM files of the TLS certificate's chain and of its key.
+    pub tls_files: Option<(PathBuf, PathBuf)>,
+    /// Serve TLS with a certificate of the controller's own private authority.
+    pub tls_self_signed: bool,
+    /// Allow plain HTTP to other machines.
+    pub insecure_http: bool,
     /// How long a silent worker counts as there.
     pub heartbeat_timeout: Duration,
     /// How long an installation may go without a report.
@@ -148,6 +154,9 @@ impl Config {
             jwt_secret: None,
             noti_webhook_secret: None,
             noti_service_token: None,
+            tls_files: None,
+            tls_self_signed: false,
+            insecure_http: false,
             heartbeat_timeout: Duration::from_secs(120),
             installation_timeout: Duration::from_secs(15 * 60),
             register_timeout: Duration::from_secs(10),
@@ -193,8 +202,43 @@ impl Config {
             settings.noti_webhook_secret.map(|it| secret("NOTI_WEBHOOK_SECRET", it)).transpose()?;
         config.noti_service_token =
             settings.noti_service_token.map(|it| secret("NOTI_SERVICE_TOKEN", it)).transpose()?;
+        config.tls_self_signed = switch("TLS_SELF_SIGNED", settings.tls_self_signed.as_deref())?;
+        config.insecure_http = switch("INSECURE_HTTP", settings.insecure_http.as_deref())?;
+        config.tls_files = tls_files(settings.tls_cert, settings.tls_key)?;
+        if config.tls_files.is_some() && config.tls_self_signed {
+            return Err(value_error("TLS_SELF_SIGNED", "and TLS_CERT exclude each other"));
+        }
+        let clear = |url: &Url| url.scheme() == "http";
+        if config.serves_tls() && config.public_url.as_ref().is_some_and(clear) {
+            return Err(value_error("PUBLIC_URL", "must begin with https://, because TLS is served"));
+        }
         config.checksums = settings.checksums;
         Ok(config)
+    }
+
+    /// Whether the controller ends TLS itself.
+    pub(crate) fn serves_tls(&self) -> bool {
+        self.tls_files.is_some() || self.tls_self_signed
+    }
+}
+
+fn tls_files(
+    certificate: Option<String>,
+    key: Option<String>,
+) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some((certificate.into(), key.into()))),
+        (Some(_), None) => Err(value_error("TLS_KEY", "is missing: TLS_CERT is set")),
+        (None, Some(_)) => Err(value_error("TLS_CERT", "is missing: TLS_KEY is set")),
+    }
+}
+
+fn switch(name: &'static str, text: Option<&str>) -> Result<bool, ConfigError> {
+    match text.map(str::trim) {
+        None | Some("false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(text) => Err(value_error(name, format!("must be true or false, not `{text}`"))),
     }
 }
 
@@ -301,6 +345,14 @@ mod tests {
         assert!(problem(|it| it.public_url = set("ftp://aiwm.example")).starts_with("PUBLIC_URL "));
         assert!(problem(|it| it.noti_service_url = set("http://a/?x=1")).starts_with("NOTI_SERVICE_URL "));
         assert!(problem(|it| it.default_daemon_version = set("latest")).contains("a version such as v1.0.0"));
+        assert!(problem(|it| it.tls_cert = set("chain.pem")).starts_with("TLS_KEY "));
+        assert!(problem(|it| it.insecure_http = set("maybe")).starts_with("INSECURE_HTTP "));
+        let both = |it: &mut Settings| {
+            (it.tls_cert, it.tls_key, it.tls_self_signed) = (set("c"), set("k"), set("true"));
+        };
+        assert!(problem(both).starts_with("TLS_SELF_SIGNED "));
+        let clear = |it: &mut Settings| (it.tls_self_signed, it.public_url) = (set("true"), set("http://a"));
+        assert!(problem(clear).starts_with("PUBLIC_URL "));
         assert!(problem(|it| it.release_public_key = set("RWQ")).starts_with("RELEASE_PUBLIC_KEY "));
     }
 

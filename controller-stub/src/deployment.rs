@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Config, Published},
     releases::ReleaseFile,
+    tls,
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,12 +23,16 @@ pub(crate) struct Deployment {
     pub release_public_key: Option<String>,
     pub releases: Option<PathBuf>,
     pub checksums: Published,
+    /// The authority that nodes trust this controller by, where it is the controller's own.
+    #[serde(default)]
+    pub authority: Option<tls::Published>,
 }
 
 impl Deployment {
     /// The deployment that `config` describes, listening on `listening`.
-    pub(crate) fn new(config: &Config, listening: SocketAddr) -> Self {
-        let api = config.public_url.as_ref().map_or_else(|| loopback_url(listening), base);
+    pub(crate) fn new(config: &Config, listening: SocketAddr, authority: Option<tls::Published>) -> Self {
+        let own = || loopback_url(listening, config.serves_tls());
+        let api = config.public_url.as_ref().map_or_else(own, base);
         Self {
             release_base: config.release_base_url.as_ref().map_or_else(|| format!("{api}/releases"), base),
             docs_base: base(&config.docs_base_url),
@@ -35,6 +40,7 @@ impl Deployment {
             release_public_key: config.release_public_key.clone(),
             releases: config.releases.clone(),
             checksums: config.checksums.clone(),
+            authority,
             api,
         }
     }
@@ -51,6 +57,12 @@ impl Deployment {
         format!("{}/{version}/{file}", self.release_base)
     }
 
+    /// The certificate (PEM) to trust for release downloads, where the controller serves them itself.
+    pub(crate) fn download_authority(&self) -> Option<&str> {
+        let own = self.release_base.strip_prefix(&self.api).is_some_and(|path| path.starts_with('/'));
+        self.authority.as_ref().filter(|_| own).map(|authority| authority.pem.as_str())
+    }
+
     /// The installation guide.
     pub(crate) fn documentation_url(&self) -> String {
         format!("{}/aio-worker/installation", self.docs_base)
@@ -62,7 +74,7 @@ fn base(url: &Url) -> String {
 }
 
 /// The address by which this machine reaches a server that listens on `listening`.
-pub(crate) fn loopback_url(listening: SocketAddr) -> String {
+pub(crate) fn loopback_url(listening: SocketAddr, tls: bool) -> String {
     let mut address = listening;
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -70,7 +82,7 @@ pub(crate) fn loopback_url(listening: SocketAddr) -> String {
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    format!("http://{address}")
+    format!("{}://{address}", if tls { "https" } else { "http" })
 }
 
 #[cfg(test)]
@@ -82,7 +94,7 @@ mod tests {
     fn deployment(public_url: Option<&str>) -> Deployment {
         let mut config = Config::new("data");
         config.public_url = public_url.map(|url| url.parse().unwrap());
-        Deployment::new(&config, "0.0.0.0:3305".parse().unwrap())
+        Deployment::new(&config, "0.0.0.0:3305".parse().unwrap(), None)
     }
 
     #[test]
@@ -100,6 +112,7 @@ mod tests {
     #[test]
     fn without_a_public_url_the_controller_is_on_this_machine() {
         assert_eq!(deployment(None).gateway(), "ws://127.0.0.1:3305/ws/node");
-        assert_eq!(loopback_url("[::]:80".parse().unwrap()), "http://[::1]:80");
+        assert_eq!(loopback_url("[::]:80".parse().unwrap(), false), "http://[::1]:80");
+        assert_eq!(loopback_url("10.0.0.1:80".parse().unwrap(), true), "https://10.0.0.1:80");
     }
 }

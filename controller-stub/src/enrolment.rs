@@ -96,6 +96,7 @@ impl Enroller {
             &self.deployment.api,
             &self.deployment.gateway(),
             self.deployment.release_public_key.as_deref(),
+            self.deployment.authority.as_ref().map(|authority| &authority.fingerprint),
             now,
             lasts_secs,
         );
@@ -115,6 +116,7 @@ impl Enroller {
                 documentation: &documentation_url,
                 generated: now,
                 installers: &installers,
+                authority: self.deployment.download_authority(),
             })?)
         };
         let checksum = checksums.get(&platform).cloned();

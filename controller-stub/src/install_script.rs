@@ -19,6 +19,8 @@ pub(crate) struct Facts<'a> {
     pub generated: Timestamp,
     /// The installers that are published, by platform: address and checksum.
     pub installers: &'a [(Platform, String, Checksum)],
+    /// The certificate (PEM) that the installers' server is trusted by, and no other; none where the operating system's roots will do.
+    pub authority: Option<&'a str>,
 }
 
 #[derive(Template)]
@@ -32,6 +34,7 @@ struct Script<'a> {
     documentation: String,
     generated: Timestamp,
     installers: Vec<Installer<'a>>,
+    authority: Option<&'a str>,
 }
 
 struct Installer<'a> {
@@ -59,6 +62,7 @@ pub(crate) fn render(facts: &Facts<'_>) -> Result<String, askama::Error> {
         documentation: comment(facts.documentation),
         generated: facts.generated,
         installers: installers.collect(),
+        authority: facts.authority.map(str::trim_end),
     }
     .render()
 }
@@ -81,7 +85,13 @@ mod tests {
 
     use super::*;
 
+    const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+
     fn script(node_name: &str, url: &str) -> String {
+        script_trusting(node_name, url, None)
+    }
+
+    fn script_trusting(node_name: &str, url: &str, authority: Option<&str>) -> String {
         let checksum = Checksum::from_hex(&"a".repeat(64)).unwrap();
         render(&Facts {
             node_name,
@@ -95,6 +105,7 @@ mod tests {
                 (Platform::LinuxAmd64, url.to_owned(), checksum.clone()),
                 (Platform::LinuxArm64, url.to_owned(), checksum),
             ],
+            authority,
         })
         .unwrap()
     }
@@ -139,10 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn a_private_authority_is_inline_and_what_the_download_is_trusted_by() {
+        let script = script_trusting("gpu-worker-01", URL, Some(AUTHORITY));
+        assert!(script.contains(&format!("<<'AUTHORITY'\n{AUTHORITY}AUTHORITY\n")), "{script}");
+        assert_eq!(
+            script.matches("\"$authority\"").count(),
+            3,
+            "written, and named to curl and wget: {script}"
+        );
+        assert!(!self::script("gpu-worker-01", URL).contains("authority"));
+    }
+
+    #[test]
     fn bash_and_shellcheck_find_nothing_wrong() {
-        for name in ["gpu-worker-01", NASTY] {
+        for (name, authority) in [("gpu-worker-01", None), (NASTY, None), ("gpu-worker-01", Some(AUTHORITY))]
+        {
             let mut file = tempfile::NamedTempFile::with_suffix(".sh").unwrap();
-            file.write_all(script(name, URL).as_bytes()).unwrap();
+            file.write_all(script_trusting(name, URL, authority).as_bytes()).unwrap();
             let bash = Command::new("bash").arg("-n").arg(file.path()).output().unwrap();
             assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
             match Command::new("shellcheck").arg(file.path()).output() {

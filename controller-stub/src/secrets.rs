@@ -110,7 +110,7 @@ fn read(path: &Path, text: &str) -> Result<SecretString, SecretsError> {
 }
 
 /// Puts a file in place whole and durable, or leaves the one that is there.
-fn make(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn make(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     // A temporary file is its owner's alone (0600) from the start.

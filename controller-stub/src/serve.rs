@@ -11,8 +11,7 @@ use std::{
 };
 
 use aio_protocol::error_code::ErrorCode;
-use axum::serve::ListenerExt;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -26,6 +25,7 @@ use crate::{
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
+    listener::{self, Limits},
     noti::{
         Noti,
         signature::{InvalidSecret, WebhookKey},
@@ -34,6 +34,7 @@ use crate::{
     releases::Releases,
     secrets::{Secrets, SecretsError},
     store::{SqlStore, Store, StoreError},
+    tls::{Tls, TlsError},
     tokens::Tokens,
     watch,
 };
@@ -66,6 +67,10 @@ enum Cause {
     Locked(PathBuf),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("plain HTTP would be served on {0}, which other machines reach")]
+    Exposed(SocketAddr),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
     #[error("the webhook secret in the data folder cannot be used")]
@@ -84,6 +89,8 @@ impl StartError {
         match &self.0 {
             Cause::DataDir { .. } => ErrorCode::FileFailed,
             Cause::Locked(_) | Cause::Listen { .. } | Cause::WebhookKey(_) => ErrorCode::ConfigInvalid,
+            Cause::Exposed(_) => ErrorCode::InsecureListen,
+            Cause::Tls(error) => error.code(),
             Cause::Secrets(error) => error.code(),
             Cause::Store(_) | Cause::Client(_) => ErrorCode::ControllerError,
             Cause::Command(error) => error.code(),
@@ -98,17 +105,21 @@ impl Server {
     }
 
     async fn launch(config: Config) -> Result<Self, Cause> {
+        if !config.serves_tls() && !config.insecure_http && !config.listen.ip().is_loopback() {
+            return Err(Cause::Exposed(config.listen));
+        }
         make_data_dir(&config.data_dir)
             .map_err(|source| Cause::DataDir { path: config.data_dir.clone(), source })?;
         let lock = lock(&config.data_dir)?;
         let secrets = Secrets::load(&config)?;
+        let tls = Tls::open(&config)?;
         let webhook_key = WebhookKey::new(&secrets.noti_webhook)?;
         let sql = Arc::new(SqlStore::open(config.database_url.as_deref(), &config.data_dir).await?);
         let store: Arc<dyn Store> = sql.clone();
         let refused = |source| Cause::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+        let listener = listener::bind(config.listen).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let deployment = Deployment::new(&config, address);
+        let deployment = Deployment::new(&config, address, tls.as_ref().and_then(Tls::published));
         commands::remember(&*store, &deployment).await?;
         commands::default_owner(&*store).await?;
         warn_of_exposure(&config, address);
@@ -138,17 +149,29 @@ impl Server {
         app.lifecycle.adopt().await?;
         warn_of_descriptors(&app);
 
-        let built_in = loopback_url(address);
+        let built_in = loopback_url(address, tls.is_some());
         let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
+        let own_tls = tls.as_ref().filter(|_| config.noti_service_url.is_none());
         let delivery = Delivery::new(
             noti_url,
             config.noti_service_url.is_none(),
+            own_tls.map(Tls::own_client).transpose()?,
             secrets.noti_service_token,
             webhook_key,
         )?;
         let stop = app.stop.clone();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve_http(listener, app.clone()));
+        let acceptor = tls.as_ref().map(Tls::server_config).transpose()?;
+        tasks.spawn(listener::serve(
+            listener,
+            acceptor,
+            api::router(app.clone()),
+            Limits::default(),
+            stop.clone(),
+        ));
+        if let Some(tls) = tls {
+            tasks.spawn(tls.keep_fresh(stop.clone()));
+        }
         tasks.spawn(watch::run(app.clone(), stop.clone()));
         tasks.spawn(Relay::new(store, delivery, rings).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));
@@ -234,23 +257,8 @@ fn warn_of_exposure(config: &Config, address: SocketAddr) {
     if config.public_url.is_none() && address.ip().is_unspecified() {
         tracing::warn!(%address, "PUBLIC_URL is not set, so the tokens that are made here work on this machine only");
     }
-    let plain = config.public_url.as_ref().is_none_or(|url| url.scheme() == "http");
-    if plain && !address.ip().is_loopback() {
-        tracing::warn!(%address, "plain http is served to other machines: tokens cross the network in the clear");
-    }
-}
-
-async fn serve_http(listener: TcpListener, app: Arc<App>) {
-    let stop = app.stop.clone();
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection may be slow");
-        }
-    });
-    let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the HTTP server ended");
+    if !config.serves_tls() && !address.ip().is_loopback() {
+        tracing::warn!(%address, "plain http is served to other machines (insecure_http): tokens cross the network in the clear");
     }
 }
 

@@ -5,6 +5,7 @@ use aio_protocol::{
     claims::{NodeClaims, NodeTokenKind, UserClaims},
     error_code::ErrorCode,
     ids::{NodeId, OwnerId},
+    release::Checksum,
     time::Timestamp,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
@@ -117,6 +118,7 @@ pub(crate) fn node_claims(
     api: &str,
     gateway: &str,
     release_key: Option<&str>,
+    authority: Option<&Checksum>,
     now: Timestamp,
     lasts_secs: u64,
 ) -> NodeClaims {
@@ -130,7 +132,7 @@ pub(crate) fn node_claims(
         ctl: gateway.to_owned(),
         api: api.to_owned(),
         rel: release_key.map(str::to_owned),
-        ca: None,
+        ca: authority.cloned(),
     }
 }
 
@@ -157,7 +159,7 @@ mod tests {
 
     fn node_token(lasts_secs: u64) -> (NodeClaims, String) {
         let id = NodeId::from_bytes([1; 12]);
-        let claims = node_claims(&id, "http://a", "ws://a/ws/node", None, now(), lasts_secs);
+        let claims = node_claims(&id, "http://a", "ws://a/ws/node", None, None, now(), lasts_secs);
         let token = tokens().sign_node(&claims).unwrap();
         (claims, token)
     }

@@ -28,3 +28,5 @@ mod program;
 mod restart;
 #[path = "controller/scenarios.rs"]
 mod scenarios;
+#[path = "controller/tls.rs"]
+mod tls;

@@ -67,6 +67,10 @@ catalogue! {
         cure "Correct the place that the message names; the sample of config.toml (worker) and .env.example (controller) document every key.";
     InsecureUrl "INSECURE_URL", exit 78, "A URL is plain http or ws and its host is not this machine.",
         cure "Serve the controller over TLS; in a lab, say --insecure-http.";
+    InsecureListen "INSECURE_LISTEN", exit 78, "The controller would serve plain HTTP to other machines.",
+        cure "Give --tls-cert and --tls-key, or --tls-self-signed; behind a proxy that ends TLS, listen on a loopback address; in a lab, say --insecure-http.";
+    CertificateInvalid "CERTIFICATE_INVALID", exit 78, "A file of TLS certificates or keys does not hold what it should.",
+        cure "The message names the file; the certificate file holds the chain in PEM, the server's own first, and the key file that one's key.";
 
     PlatformUnsupported "PLATFORM_UNSUPPORTED", exit 69, "There is no release for this processor or operating system.",
         cure "Install on Linux on amd64.";
@@ -90,6 +94,10 @@ catalogue! {
         cure "Check the address in the message, name resolution, firewall and proxy, then run it again.";
     ControllerInvalid "CONTROLLER_INVALID", exit 78, "Something answers at the controller's address that is not an AIWM controller.",
         cure "Check the host and port in the message; a proxy or another service may own them.";
+    CaMismatch "CA_MISMATCH", exit 78, "The controller presented another authority than the token names.",
+        cure "If the controller was set up anew, make a new token; if not, something between this machine and the controller answers in its place.";
+    TlsFailed "TLS_FAILED", exit 69, "There is no trusted TLS connection to the controller.",
+        cure "The message says what is wrong with the certificate: its name, its dates (check this machine's clock) or its authority, which --ca-file makes known.";
     ControllerError "CONTROLLER_ERROR", exit 1, "The controller answered with a fault of its own.",
         cure "Try again in a few minutes; the controller's log says why.";
 

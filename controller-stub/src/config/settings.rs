@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, Published};
 
 /// The variables that the controller reads from its environment. `.env.example` documents each.
-pub const VARIABLES: [&str; 12] = [
+pub const VARIABLES: [&str; 16] = [
     "PUBLIC_URL",
     "DATABASE_URL",
     "HEARTBEAT_TIMEOUT",
@@ -21,6 +21,10 @@ pub const VARIABLES: [&str; 12] = [
     "NOTI_SERVICE_TOKEN",
     "NOTI_WEBHOOK_SECRET",
     "JWT_SECRET",
+    "TLS_CERT",
+    "TLS_KEY",
+    "TLS_SELF_SIGNED",
+    "INSECURE_HTTP",
 ];
 
 /// What was set. It holds secrets, so it cannot be printed.
@@ -42,6 +46,12 @@ pub struct Settings {
     pub noti_service_token: Option<String>,
     pub noti_webhook_secret: Option<String>,
     pub jwt_secret: Option<String>,
+    pub tls_cert: Option<String>,
+    pub tls_key: Option<String>,
+    #[serde(deserialize_with = "switch")]
+    pub tls_self_signed: Option<String>,
+    #[serde(deserialize_with = "switch")]
+    pub insecure_http: Option<String>,
     /// By version and file name: `[checksums."v1.0.0"]`, `linux-amd64 = { checksum = "sha256:…", size = 123 }`.
     pub checksums: Published,
 }
@@ -77,6 +87,10 @@ impl Settings {
             noti_service_token: value("NOTI_SERVICE_TOKEN"),
             noti_webhook_secret: value("NOTI_WEBHOOK_SECRET"),
             jwt_secret: value("JWT_SECRET"),
+            tls_cert: value("TLS_CERT"),
+            tls_key: value("TLS_KEY"),
+            tls_self_signed: value("TLS_SELF_SIGNED"),
+            insecure_http: value("INSECURE_HTTP"),
             checksums: Published::new(),
         }
     }
@@ -100,9 +114,27 @@ impl Settings {
             noti_service_token: self.noti_service_token.or(lower.noti_service_token),
             noti_webhook_secret: self.noti_webhook_secret.or(lower.noti_webhook_secret),
             jwt_secret: self.jwt_secret.or(lower.jwt_secret),
+            tls_cert: self.tls_cert.or(lower.tls_cert),
+            tls_key: self.tls_key.or(lower.tls_key),
+            tls_self_signed: self.tls_self_signed.or(lower.tls_self_signed),
+            insecure_http: self.insecure_http.or(lower.insecure_http),
             checksums,
         }
     }
+}
+
+/// In a file `true` is written as people write it; in the environment everything is text.
+fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Switch {
+        Bool(bool),
+        Text(String),
+    }
+    Ok(Some(match Switch::deserialize(deserializer)? {
+        Switch::Bool(on) => on.to_string(),
+        Switch::Text(text) => text,
+    }))
 }
 
 #[cfg(test)]
@@ -145,6 +177,14 @@ mod tests {
             assert!(from_file.clone().over(Settings::default()) == from_file, "{name}");
             assert!(Settings::default().over(from_file.clone()) == from_file, "{name}");
         }
+    }
+
+    #[test]
+    fn a_switch_of_the_file_is_true_or_a_text() {
+        for line in ["tls_self_signed = true", "tls_self_signed = \"true\""] {
+            assert_eq!(toml::from_str::<Settings>(line).unwrap().tls_self_signed.as_deref(), Some("true"));
+        }
+        assert!(toml::from_str::<Settings>("insecure_http = 1").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{error::Error, time::Duration};
 
 use aio_protocol::time::Timestamp;
 use reqwest::{Client, StatusCode, header, redirect};
+use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::noti::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookKey};
@@ -34,16 +35,21 @@ pub(super) enum Undelivered {
 }
 
 impl Delivery {
-    /// Posts to `{base}/events`. A NOTI on this very machine is never reached through a proxy.
+    /// Posts to `{base}/events`. A NOTI on this very machine is never reached through a proxy, and where that is served over TLS,
+    /// trusted by `own_tls`.
     pub(crate) fn new(
         base: &str,
         built_in: bool,
+        own_tls: Option<ClientConfig>,
         bearer: SecretString,
         key: WebhookKey,
     ) -> Result<Self, Unbuildable> {
         let mut client = Client::builder().timeout(ATTEMPT_TIMEOUT).redirect(redirect::Policy::none());
         if built_in {
             client = client.no_proxy();
+        }
+        if let Some(tls) = own_tls {
+            client = client.tls_backend_preconfigured(tls);
         }
         let url = format!("{}/events", base.trim_end_matches('/'));
         Ok(Self { client: client.build().map_err(Unbuildable)?, url, bearer, key })

@@ -114,6 +114,11 @@ impl Controller {
 }
 
 impl Client {
+    /// The same, by another HTTP client.
+    pub(crate) fn through(self, http: reqwest::Client) -> Self {
+        Self { http, ..self }
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {
@@ -182,7 +187,7 @@ impl Client {
     }
 }
 
-fn install_provider() {
+pub(crate) fn install_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 

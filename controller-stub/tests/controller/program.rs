@@ -1,7 +1,7 @@
 //! The program itself: what it prints where, and how it ends.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Seek},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::harness;
 
 /// A server in a process of its own, ended with the test.
-struct Served {
-    child: Child,
+pub(crate) struct Served {
+    pub child: Child,
     stdout: BufReader<std::process::ChildStdout>,
-    url: String,
+    pub url: String,
 }
 
 impl Drop for Served {
@@ -39,16 +39,37 @@ fn run(arguments: &[&str], data: &Path) -> Output {
 }
 
 fn serve(data: &Path) -> Served {
-    let mut child = program(&["serve", "--listen", "127.0.0.1:0"], data)
+    let served = serve_with(&[], data);
+    assert!(served.url.starts_with("http://127.0.0.1:"), "{}", served.url);
+    served
+}
+
+pub(crate) fn serve_with(flags: &[&str], data: &Path) -> Served {
+    serve_logging(flags, data, Stdio::null())
+}
+
+/// What the program has said in its log when it listens.
+pub(crate) fn log_of_start(flags: &[&str], data: &Path) -> String {
+    let mut log = tempfile::tempfile().unwrap();
+    drop(serve_logging(flags, data, log.try_clone().unwrap().into()));
+    let mut text = String::new();
+    log.rewind().unwrap();
+    log.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn serve_logging(flags: &[&str], data: &Path, log: Stdio) -> Served {
+    let listen = if flags.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] };
+    let mut child = program(&[&["serve"], listen, flags].concat(), data)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(log)
         .spawn()
         .unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     let url = line.trim_end().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-    assert!(url.starts_with("http://127.0.0.1:") && !url.ends_with(":0"), "{url}");
+    assert!(!url.ends_with(":0"), "{url}");
     Served { child, stdout, url }
 }
 
