@@ -1,25 +1,32 @@
-//! The HTTP API: which address is served by what, and what holds for all of them. Every error is an `ApiError`.
+//! The HTTP API: which address is served by what, and what holds for all of them. Every error is an `ApiError`, and every address
+//! is added by `routes!`, which puts it into the OpenAPI document too.
 
 pub(crate) mod auth;
 mod body;
 pub(crate) mod error;
+mod event_schemas;
 mod events;
+mod fields;
+mod health;
 mod installation;
 mod nodes;
+mod openapi;
 mod releases;
+mod roles;
+mod service;
 mod token;
+mod transitions;
 
 use std::sync::Arc;
 
-use aio_protocol::{error_code::ErrorCode, wire::GATEWAY_PATH};
+use aio_protocol::error_code::ErrorCode;
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, State},
+    Router,
+    extract::DefaultBodyLimit,
     http::{Method, StatusCode, Uri},
-    routing::{get, post},
 };
-use serde_json::{Value, json};
 use tower_http::trace::TraceLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{app::App, gateway};
 use error::Rejection;
@@ -27,27 +34,32 @@ use error::Rejection;
 /// No body of the API comes near it.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// Everything that is served, and its description.
+fn documented() -> OpenApiRouter<Arc<App>> {
+    openapi::empty()
+        .routes(routes!(health::health))
+        .routes(routes!(nodes::list, nodes::register))
+        .routes(routes!(nodes::show, service::decommission))
+        .routes(routes!(service::begin_maintenance))
+        .routes(routes!(service::resume))
+        .routes(routes!(transitions::list))
+        .routes(routes!(token::issue))
+        .routes(routes!(token::regenerate))
+        .routes(routes!(installation::plan, installation::report))
+        .routes(routes!(releases::download))
+        .routes(routes!(events::list, events::receive))
+        .routes(routes!(gateway::connect))
+}
+
 /// Everything that is served.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/healthz", get(health))
-        .route("/nodes", get(nodes::list).post(nodes::register))
-        .route("/nodes/{id}", get(nodes::show))
-        .route("/nodes/{id}/token", post(token::issue))
-        .route("/nodes/{id}/installation", get(installation::plan).post(installation::report))
-        .route("/releases/{version}/{file}", get(releases::download))
-        .route("/events", get(events::list).post(events::receive))
-        .route(GATEWAY_PATH, get(gateway::connect))
+    let (router, document) = documented().split_for_parts();
+    openapi::serve(router, document)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(TraceLayer::new_for_http())
         .with_state(app)
-}
-
-async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, Rejection> {
-    app.store.ping().await?;
-    Ok(Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })))
 }
 
 async fn not_found(uri: Uri) -> Rejection {

@@ -13,9 +13,9 @@ use crate::{
     clock,
     config::Config,
     deployment::Deployment,
-    enrolment::{Enroller, EnrolmentError},
+    enrolment::{Enroller, EnrolmentError, Others},
     lifecycle,
-    node::{self, Node},
+    node::{Node, NodeName},
     random::{self, NoRandomness},
     releases::Releases,
     secrets::{Secrets, SecretsError},
@@ -125,9 +125,8 @@ pub async fn add_nodes(
     whose: For,
     lasts_secs: u64,
 ) -> Result<Vec<AddedNode>, CommandError> {
-    if let Some(problem) = names.iter().find_map(|name| node::refuse_name(name)) {
-        return Err(CommandError::Name(problem));
-    }
+    let names = names.into_iter().map(NodeName::try_from).collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(CommandError::Name)?;
     let tokens = Tokens::new(&Secrets::load(config)?.jwt);
     let store: Arc<dyn Store> = Arc::new(open(config).await?);
     let deployment = match store.setting(DEPLOYMENT).await? {
@@ -148,10 +147,15 @@ pub async fn add_nodes(
     let mut added = Vec::with_capacity(names.len());
     for name in names {
         let now = clock::now();
-        let node =
-            Node::registered(random::object_id(now)?, name, vec![NodeRole::Worker], owner.clone(), now);
+        let node = Node::registered(
+            random::object_id(now)?,
+            name.into(),
+            vec![NodeRole::Worker],
+            owner.clone(),
+            now,
+        );
         lifecycle::register(&*store, &node, "command line").await?;
-        let enrolment = enroller.enrol(&node, None, lasts_secs, now).await?;
+        let enrolment = enroller.enrol(&node, None, lasts_secs, Others::Stay, now).await?;
         added.push(AddedNode {
             node_id: node.id.to_string(),
             owner: node.owner,

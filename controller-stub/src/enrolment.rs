@@ -10,6 +10,7 @@ use aio_protocol::{
     time::Timestamp,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     deployment::Deployment,
@@ -24,19 +25,30 @@ use crate::{
 pub(crate) const DEFAULT_LIFE_SECS: u64 = 31_536_000;
 
 /// What is handed to whoever puts the node onto its machine. The `Debug` form is missing on purpose: it holds the token.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Enrolment {
+    /// A secret.
     pub token: String,
     pub expires_at: Timestamp,
     /// `null` while the release's installer is not published.
     pub install_script: Option<String>,
+    /// `systemd`.
     pub install_method: &'static str,
     pub daemon_version: ReleaseVersion,
     pub download_url: String,
     /// `null` while the release is not published.
     pub checksum: Option<Checksum>,
     pub documentation_url: String,
+}
+
+/// What becomes of the tokens that a node has already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// They stay valid.
+    Stay,
+    /// They open nothing any more.
+    End,
 }
 
 /// Why there is no token or no plan.
@@ -70,6 +82,7 @@ impl Enroller {
         node: &Node,
         version: Option<ReleaseVersion>,
         lasts_secs: u64,
+        others: Others,
         now: Timestamp,
     ) -> Result<Enrolment, EnrolmentError> {
         let asked_for = version.is_some();
@@ -129,7 +142,10 @@ impl Enroller {
             version: version.clone(),
             checksums,
         };
-        self.store.add_token(&issued).await?;
+        match others {
+            Others::Stay => self.store.add_token(&issued).await?,
+            Others::End => self.store.revoke_tokens(&node.id, now, Some(&issued)).await?,
+        }
         Ok(Enrolment {
             token,
             expires_at,

@@ -15,6 +15,7 @@ mod timetable;
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use aio_protocol::{
+    api::ApiError,
     error_code::ErrorCode,
     wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
@@ -39,7 +40,13 @@ const READ_BUFFER_BYTES: usize = 1024;
 /// What waits to be written to a worker that does not read.
 const MAX_WRITE_BUFFER_BYTES: usize = 4 * MAX_FRAME_BYTES;
 
-/// `GET /ws/node`.
+/// Connect as a worker
+///
+/// Subprotocol `aio.node.v1`, one JSON object per text frame.
+#[utoipa::path(get, path = "/ws/node", operation_id = "connectWorker", tag = "workers", security(("node" = [])), responses(
+    (status = 101, description = "The WebSocket"),
+    (status = 400, description = "VALIDATION_FAILED: no WebSocket upgrade to `aio.node.v1`", body = ApiError),
+    (status = 426, description = "VALIDATION_FAILED: the connection cannot be upgraded", body = ApiError)))]
 pub(crate) async fn connect(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

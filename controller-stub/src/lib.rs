@@ -22,6 +22,7 @@ mod noti;
 mod outbox;
 mod random;
 mod releases;
+mod revocations;
 mod secrets;
 mod store;
 mod tls;

@@ -138,9 +138,9 @@ pub(crate) async fn register(store: &dyn Store, node: &Node, actor: &str) -> Res
 impl Turn<'_> {
     /// Lets `occurrence` happen to the node and says what the node is then.
     pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
-        let trigger = occurrence.trigger();
         let node = self
             .change(|node| {
+                let trigger = occurrence.trigger(node);
                 let steps = match transition::decide(node.status, trigger) {
                     Decision::Refused => {
                         return Err(LifecycleError::Refused { status: node.status, trigger });
@@ -168,8 +168,13 @@ impl Turn<'_> {
         let (now, seen) = (Instant::now(), clock::now());
         match occurrence {
             Occurrence::Welcomed { .. } => workers.grant(self.id, now, seen),
-            Occurrence::LeaseExpired | Occurrence::Left { .. } => workers.end(self.id),
-            Occurrence::Reported(_) | Occurrence::Stalled(_) => {}
+            Occurrence::LeaseExpired | Occurrence::Left { .. } | Occurrence::DecommissionRequested => {
+                workers.end(self.id);
+            }
+            Occurrence::Reported(_)
+            | Occurrence::Stalled(_)
+            | Occurrence::MaintenanceRequested
+            | Occurrence::ResumeRequested => {}
         }
         match (node.status, occurrence) {
             (NodeStatus::Installing, Occurrence::Reported(_)) => installations.grant(self.id, now, seen),

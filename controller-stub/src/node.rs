@@ -5,15 +5,17 @@ use std::net::IpAddr;
 use aio_protocol::{
     event::ErrorReport,
     ids::NodeId,
+    inventory::SystemInfo,
     node::{NodeRole, NodeStatus, Owner},
     release::ReleaseVersion,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A node. What is not known is `null` in the API.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Node {
     #[serde(rename = "_id")]
@@ -28,9 +30,12 @@ pub(crate) struct Node {
     pub last_seen_at: Option<Timestamp>,
     pub connection_established_at: Option<Timestamp>,
     pub created_at: Timestamp,
+    /// The address that its worker connected from.
+    #[schema(value_type = Option<String>)]
     pub ip_address: Option<IpAddr>,
     pub daemon_version: Option<String>,
     /// As the worker told it, as far as this controller understood.
+    #[schema(value_type = Option<SystemInfo>)]
     pub system_info: Option<serde_json::Value>,
     pub installation: Option<Installation>,
     #[serde(skip)]
@@ -43,7 +48,7 @@ pub(crate) struct Node {
 }
 
 /// Where the last installation stands, after its last report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Installation {
     pub phase: Phase,
@@ -60,13 +65,25 @@ pub(crate) struct Installation {
 }
 
 /// The phase of an installation, as reports name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
     Started,
     Progress,
     Failed,
     Succeeded,
+}
+
+impl Phase {
+    /// The phase as it is written.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Progress => "progress",
+            Self::Failed => "failed",
+            Self::Succeeded => "succeeded",
+        }
+    }
 }
 
 impl Node {
@@ -99,19 +116,34 @@ impl Node {
     }
 }
 
-/// The longest name of a node, in characters.
-pub(crate) const MAX_NAME_CHARS: usize = 128;
+/// A node's name: one printable line, since names stand in logs, events and the install script's comments.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 128, example = "gpu-worker-01")]
+pub(crate) struct NodeName(String);
 
-/// Why `name` cannot be a node's name, if it cannot: names stand in logs, events and the install script's comments.
-pub(crate) fn refuse_name(name: &str) -> Option<&'static str> {
-    if name.trim().is_empty() {
-        Some("must not be empty")
-    } else if name.chars().count() > MAX_NAME_CHARS {
-        Some("must have at most 128 characters")
-    } else if name.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
-        Some("must not have control characters or line breaks")
-    } else {
-        None
+/// In characters.
+const MAX_NAME_CHARS: usize = 128;
+
+impl TryFrom<String> for NodeName {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        if name.trim().is_empty() {
+            Err("must not be empty")
+        } else if name.chars().count() > MAX_NAME_CHARS {
+            Err("must have at most 128 characters")
+        } else if name.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
+            Err("must not have control characters or line breaks")
+        } else {
+            Ok(Self(name))
+        }
+    }
+}
+
+impl From<NodeName> for String {
+    fn from(name: NodeName) -> Self {
+        name.0
     }
 }
 
@@ -122,10 +154,10 @@ mod tests {
     #[test]
     fn a_name_is_one_printable_line() {
         for name in ["gpu-worker-01", "Gerät 7 $(reboot) `x` 'y'", &"x".repeat(128)] {
-            assert_eq!(refuse_name(name), None, "{name}");
+            assert!(NodeName::try_from(name.to_owned()).is_ok(), "{name}");
         }
         for name in ["", "  ", "a\nb", "a\rb", "a\u{2028}b", "\u{1b}[31m", &"x".repeat(129)] {
-            assert!(refuse_name(name).is_some(), "{name:?}");
+            assert!(NodeName::try_from(name.to_owned()).is_err(), "{name:?}");
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     },
     outbox::{Delivery, Doorbell, Relay, Unbuildable},
     releases::Releases,
+    revocations,
     secrets::{Secrets, SecretsError},
     store::{SqlStore, Store, StoreError},
     tls::{Tls, TlsError},
@@ -173,6 +174,7 @@ impl Server {
             tasks.spawn(tls.keep_fresh(stop.clone()));
         }
         tasks.spawn(watch::run(app.clone(), stop.clone()));
+        tasks.spawn(revocations::run(app.clone(), stop.clone()));
         tasks.spawn(Relay::new(store, delivery, rings).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));
         tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");

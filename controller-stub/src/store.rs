@@ -8,6 +8,7 @@ mod outbox;
 mod settings;
 mod sql;
 mod tokens;
+mod transitions;
 mod writer;
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
@@ -45,7 +46,9 @@ pub(crate) trait Store: Send + Sync {
     /// says whether it did.
     fn save<'a>(&'a self, node: &'a Node, steps: &'a [RecordedStep]) -> Answer<'a, bool>;
     fn node<'a>(&'a self, id: &'a NodeId) -> Answer<'a, Option<Node>>;
-    /// A page of an organisation's nodes, newest first.
+    /// A node, and what is known of a token of it.
+    fn admission<'a>(&'a self, id: &'a NodeId, jti: &'a str) -> Answer<'a, Option<Admission>>;
+    /// A page of an organisation's nodes.
     fn nodes<'a>(&'a self, query: &'a NodeQuery) -> Answer<'a, NodePage>;
     /// Which nodes have this status.
     fn nodes_with_status(&self, status: NodeStatus) -> Answer<'_, Vec<NodeId>>;
@@ -57,7 +60,18 @@ pub(crate) trait Store: Send + Sync {
     fn add_token<'a>(&'a self, token: &'a IssuedToken) -> Answer<'a, ()>;
     fn token<'a>(&'a self, jti: &'a str) -> Answer<'a, Option<IssuedToken>>;
     fn newest_token<'a>(&'a self, node: &'a NodeId) -> Answer<'a, Option<IssuedToken>>;
-    fn token_is_revoked<'a>(&'a self, jti: &'a str) -> Answer<'a, bool>;
+    /// Withdraws every token of a node that was issued until `at`, by whomever, and keeps the one that takes their place.
+    fn revoke_tokens<'a>(
+        &'a self,
+        node: &'a NodeId,
+        at: Timestamp,
+        successor: Option<&'a IssuedToken>,
+    ) -> Answer<'a, ()>;
+    /// Whose tokens were withdrawn after `since` although their worker, connected before that, still is.
+    fn connected_without_token(&self, since: Timestamp) -> Answer<'_, Vec<NodeId>>;
+
+    /// A page of a node's audit trail, newest first.
+    fn transitions<'a>(&'a self, node: &'a NodeId, window: Window) -> Answer<'a, TransitionPage>;
 
     /// Which nodes have events that NOTI has not acknowledged.
     fn nodes_with_undelivered(&self) -> Answer<'_, Vec<NodeId>>;
@@ -91,8 +105,60 @@ pub(crate) struct RecordedStep {
 pub(crate) struct NodeQuery {
     pub org: OwnerId,
     pub status: Option<NodeStatus>,
+    pub sort: Sort,
+    pub window: Window,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
     pub offset: u64,
     pub limit: u64,
+}
+
+/// The order of a list of nodes. Those that are alike in it are ordered by their id, so that no page shows one twice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sort {
+    pub by: SortKey,
+    pub descending: bool,
+}
+
+/// What a list of nodes is ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SortKey {
+    CreatedAt,
+    Name,
+    Status,
+    /// Who was never seen counts as seen first of all.
+    LastSeenAt,
+}
+
+/// A node, and what is known of a token of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    pub node: Node,
+    /// `None` when it was not issued here.
+    pub revoked: Option<bool>,
+    /// What was issued until then opens nothing.
+    pub not_before: Timestamp,
+}
+
+/// A row of the audit trail: a move that a node made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transition {
+    pub from: Option<NodeStatus>,
+    pub to: NodeStatus,
+    pub cause: String,
+    pub actor: String,
+    pub at: Timestamp,
+}
+
+/// A page of an audit trail.
+#[derive(Debug, Clone)]
+pub(crate) struct TransitionPage {
+    pub transitions: Vec<Transition>,
+    /// How many there are in all.
+    pub total: u64,
 }
 
 /// A page of nodes.

@@ -14,6 +14,8 @@ mod harness;
 #[path = "controller/peers.rs"]
 mod peers;
 
+#[path = "controller/admin.rs"]
+mod admin;
 #[path = "controller/api.rs"]
 mod api;
 #[path = "controller/delivery.rs"]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Every error answer of the HTTP API, in AIWM's form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ApiError {
     /// The HTTP status, again.

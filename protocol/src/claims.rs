@@ -98,6 +98,11 @@ impl NodeClaims {
         serde_json::from_slice(&claims).map_err(|error| UnreadableToken::Claims(error.to_string()))
     }
 
+    /// When the token was made.
+    pub fn issued_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.iat.saturating_mul(1000))
+    }
+
     /// When the token ends.
     pub fn expires_at(&self) -> Timestamp {
         Timestamp::from_millis(self.exp.saturating_mul(1000))

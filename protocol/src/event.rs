@@ -34,6 +34,7 @@ pub enum EventKind {
 
 /// One event, as it is posted to NOTI.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeEvent {
     /// What happened, to whom, with what detail.
     #[serde(flatten)]
@@ -44,6 +45,7 @@ pub struct NodeEvent {
 
 /// `type` and `data` of an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", content = "data")]
 pub enum EventBody {
     /// See [`EventKind::Registered`].
@@ -74,6 +76,7 @@ pub enum EventBody {
 
 /// What every event says of its node, and what only its type says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EventData<D> {
     /// The node.
@@ -91,10 +94,12 @@ pub struct EventData<D> {
 
 /// Nothing beyond what every event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NoDetail {}
 
 /// Why an installation failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FailureDetail {
     /// As the installer reported it.
     pub error: ErrorReport,
@@ -102,6 +107,7 @@ pub struct FailureDetail {
 
 /// An error as reports and events carry it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorReport {
     /// A stable code of the catalogue (`error_code`), or one of a newer worker.
     pub code: String,
@@ -114,9 +120,11 @@ pub struct ErrorReport {
 
 /// From where a worker came, and with what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionDetail {
     /// The address that the controller saw.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "192.168.1.100"))]
     pub ip_address: IpAddr,
     /// The GPUs of the first `node.register`.
     pub gpu_devices: Vec<GpuDevice>,
@@ -124,6 +132,7 @@ pub struct ConnectionDetail {
 
 /// A GPU as a dashboard shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GpuDevice {
     /// The vendor's product name.
@@ -135,6 +144,7 @@ pub struct GpuDevice {
 
 /// Why and since when a node is gone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DisconnectionDetail {
     /// `heartbeat_timeout`, or the reason that the worker gave in its goodbye.

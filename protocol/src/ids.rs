@@ -13,9 +13,10 @@ pub struct InvalidId {
 }
 
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident, $expected:literal, $valid:expr) => {
+    ($(#[$doc:meta])* $name:ident, $expected:literal, $pattern:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(pattern = $pattern))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -61,6 +62,7 @@ identifier!(
     /// A node, as AIWM's database names it: 24 lowercase hex digits.
     NodeId,
     "a node id (24 lowercase hex digits)",
+    "^[0-9a-f]{24}$",
     |text| text.len() == 24 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 );
 
@@ -68,6 +70,7 @@ identifier!(
     /// An organisation or a user, as the identity provider names it: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     OwnerId,
     "an organisation or user id (1 to 64 letters, digits, `.`, `_` or `-`)",
+    "^[A-Za-z0-9._-]{1,64}$",
     |text| matches!(text.len(), 1..=64)
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 );

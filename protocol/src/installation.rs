@@ -12,6 +12,7 @@ use crate::{
 
 /// What to install on a node, and how to know that it is the right thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InstallationPlan {
     /// The node that the plan is for.
@@ -75,6 +76,7 @@ pub enum InstallationReport {
 
 /// The answer to a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReportReceipt {
     /// The node's status after the report.
     pub status: NodeStatus,

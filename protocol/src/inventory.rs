@@ -15,6 +15,7 @@ pub(crate) fn understood<'de, D: Deserializer<'de>, T: Default + DeserializeOwne
 
 /// The machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct SystemInfo {
     /// The operating system.
@@ -33,6 +34,7 @@ pub struct SystemInfo {
 
 /// The operating system.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperatingSystem {
     /// The distribution, e.g. `Ubuntu`.
@@ -47,6 +49,7 @@ pub struct OperatingSystem {
 
 /// What is built in.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Hardware {
     /// Processors.
@@ -71,6 +74,7 @@ pub struct Hardware {
 
 /// Processors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Cpu {
     /// The vendor's name for it.
@@ -84,6 +88,7 @@ pub struct Cpu {
 
 /// Main memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Memory {
     /// Bytes.
@@ -92,6 +97,7 @@ pub struct Memory {
 
 /// A file system on a real device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
     /// Where it is mounted.
@@ -106,6 +112,7 @@ pub struct Disk {
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkInterface {
     /// The kernel's name, e.g. `eth0`.
@@ -118,6 +125,7 @@ pub struct NetworkInterface {
 
 /// What runs containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerRuntime {
     /// `docker`, `containerd` or `podman`.
@@ -128,6 +136,7 @@ pub struct ContainerRuntime {
 
 /// A GPU.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Gpu {
     /// The driver's index, as text: what heartbeats call the GPU by. Steady until the machine reboots or its GPUs change.
@@ -150,6 +159,7 @@ pub struct Gpu {
 
 /// What the GPU driver said of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct GpuDriver {
     /// Whether it answered.
@@ -167,6 +177,7 @@ pub struct GpuDriver {
 
 /// Whether the GPU driver answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum GpuDriverState {
     /// It answered.

@@ -6,6 +6,7 @@ use crate::ids::OwnerId;
 
 /// Where a node stands in its life. `transition` decides how it moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NodeStatus {
     /// Registered; nothing has been heard of the machine.
@@ -63,6 +64,7 @@ impl std::fmt::Display for NodeStatus {
 
 /// What a node does for the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum NodeRole {
     /// Runs workloads.
@@ -77,6 +79,7 @@ pub enum NodeRole {
 
 /// Who a node belongs to. Events reach the dashboards of this organisation only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
     /// The organisation.

@@ -14,6 +14,7 @@ pub struct InvalidName {
 
 /// A release's version: `v` and a semantic version, e.g. `v1.0.0`. Ordered as semantic versions are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "v1.0.0"))]
 #[serde(try_from = "String", into = "String")]
 pub struct ReleaseVersion(semver::Version);
 
@@ -51,6 +52,7 @@ impl fmt::Display for ReleaseVersion {
 
 /// What a release file runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Platform {
     /// 64-bit x86 Linux.
     #[serde(rename = "linux-amd64")]
@@ -101,6 +103,7 @@ impl fmt::Display for Platform {
 
 /// A SHA-256 digest, written `sha256:` and 64 lowercase hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(pattern = "^sha256:[0-9a-f]{64}$"))]
 #[serde(try_from = "String", into = "String")]
 pub struct Checksum(String);
 

@@ -6,6 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A UTC timestamp with millisecond precision. Nothing here reads a clock; callers pass what they read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(value_type = String, format = DateTime, example = "2025-12-11T12:00:00.000Z")
+)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -22,6 +27,11 @@ impl Timestamp {
     /// This point moved later by `duration`.
     pub fn plus(self, duration: Duration) -> Self {
         Self::from_millis(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// This point moved earlier by `duration`.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self::from_millis(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// How much later this is than `earlier`; zero if it is not.

@@ -13,15 +13,19 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::{header, request::Parts},
 };
+use utoipa::IntoParams;
 
-use super::error::Rejection;
-use crate::{app::App, node::Node, tokens::Bearer};
+use super::{
+    error::Rejection,
+    roles::{self, Permission},
+};
+use crate::{app::App, node::Node, store::Admission, tokens::Bearer};
 
-/// Who may change what the organisation owns. Whoever belongs to it may look.
-const WRITING_ROLES: [&str; 3] = ["organization.owner", "organization.admin", "universe.owner"];
-
-/// A user.
+/// A user who may look.
 pub(crate) struct AsUser(pub UserClaims);
+
+/// A user who may change things.
+pub(crate) struct AsManager(pub UserClaims);
 
 /// A worker or an installer, and the node that its token speaks for.
 pub(crate) struct AsNode(pub NodeOfToken);
@@ -42,6 +46,8 @@ pub(crate) enum AsAnyone {
 }
 
 /// The node of the path.
+#[derive(IntoParams)]
+#[into_params(names("id"), parameter_in = Path)]
 pub(crate) struct NodeIdOfPath(pub NodeId);
 
 /// The token of the Authorization header.
@@ -54,26 +60,39 @@ pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
 }
 
-/// A node token that was verified is accepted unless it was revoked or its node is gone.
+/// A node token that was verified is accepted unless it was withdrawn or its node is gone.
 async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
-    if app.store.token_is_revoked(&claims.jti).await? {
-        return Err(Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"));
-    }
-    let node = app.store.node(&claims.sub).await?.ok_or_else(|| Rejection::no_node(claims.sub.as_str()))?;
+    let known = app.store.admission(&claims.sub, &claims.jti).await?;
+    let Admission { node, revoked, not_before } =
+        known.ok_or_else(|| Rejection::no_node(claims.sub.as_str()))?;
     if node.status == NodeStatus::Inactive {
         let message = format!("node {} was decommissioned", node.id);
         return Err(Rejection::forbidden(ErrorCode::NodeInactive, message));
     }
+    // One that another issuer made with our key is unknown here, and stands unless all of the node's were withdrawn since.
+    if revoked.unwrap_or_else(|| claims.issued_at() <= not_before) {
+        return Err(Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"));
+    }
     Ok(NodeOfToken { expires_at: claims.expires_at(), id: claims.sub, jti: claims.jti, node })
 }
 
-impl FromRequestParts<Arc<App>> for AsAnyone {
-    type Rejection = Rejection;
+fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
+    Ok(app.enroller.tokens.verify(bearer(parts)?)?)
+}
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        match app.enroller.tokens.verify(bearer(parts)?)? {
-            Bearer::User(user) => Ok(Self::User(user)),
-            Bearer::Node(claims) => Ok(Self::Node(Box::new(accept(app, claims).await?))),
+fn permitted(user: UserClaims, permission: Permission) -> Result<UserClaims, Rejection> {
+    if roles::allow(&user.roles, permission) {
+        return Ok(user);
+    }
+    let message = format!("this takes one of the roles {}", roles::that_allow(permission).join(", "));
+    Err(Rejection::forbidden(ErrorCode::Forbidden, message))
+}
+
+fn user_who_may(permission: Permission, parts: &Parts, app: &App) -> Result<UserClaims, Rejection> {
+    match bearer_of(parts, app)? {
+        Bearer::User(user) => permitted(user, permission),
+        Bearer::Node(_) => {
+            Err(Rejection::forbidden(ErrorCode::Forbidden, "this takes a user's token, not a node's"))
         }
     }
 }
@@ -82,12 +101,15 @@ impl FromRequestParts<Arc<App>> for AsUser {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        match AsAnyone::from_request_parts(parts, app).await? {
-            AsAnyone::User(user) => Ok(Self(user)),
-            AsAnyone::Node(_) => {
-                Err(Rejection::forbidden(ErrorCode::Forbidden, "this takes a user's token, not a node's"))
-            }
-        }
+        user_who_may(Permission::See, parts, app).map(Self)
+    }
+}
+
+impl FromRequestParts<Arc<App>> for AsManager {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        user_who_may(Permission::Manage, parts, app).map(Self)
     }
 }
 
@@ -95,12 +117,23 @@ impl FromRequestParts<Arc<App>> for AsNode {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        match AsAnyone::from_request_parts(parts, app).await? {
-            AsAnyone::Node(node) => Ok(Self(*node)),
-            AsAnyone::User(_) => Err(Rejection::unauthorized(
+        match bearer_of(parts, app)? {
+            Bearer::Node(claims) => Ok(Self(accept(app, claims).await?)),
+            Bearer::User(_) => Err(Rejection::unauthorized(
                 ErrorCode::TokenInvalid,
                 "this takes a node's token, not a user's",
             )),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<App>> for AsAnyone {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        match bearer_of(parts, app)? {
+            Bearer::User(user) => permitted(user, Permission::See).map(Self::User),
+            Bearer::Node(claims) => Ok(Self::Node(Box::new(accept(app, claims).await?))),
         }
     }
 }
@@ -124,17 +157,6 @@ impl NodeOfToken {
         }
         let message = format!("the token is node {}'s and opens nothing of node {id}", self.id);
         Err(Rejection::forbidden(ErrorCode::TokenForeign, message))
-    }
-}
-
-impl AsUser {
-    /// Refuses a user who may only look.
-    pub(super) fn who_may_write(self) -> Result<UserClaims, Rejection> {
-        if self.0.roles.iter().any(|role| WRITING_ROLES.contains(&role.as_str())) {
-            return Ok(self.0);
-        }
-        let message = format!("this takes one of the roles {}", WRITING_ROLES.join(", "));
-        Err(Rejection::forbidden(ErrorCode::Forbidden, message))
     }
 }
 

@@ -7,7 +7,8 @@ use axum::{
     extract::{FromRequest, Request},
     http::{HeaderMap, StatusCode, header},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 
 use super::{MAX_BODY_BYTES, error::Rejection};
 
@@ -16,6 +17,11 @@ pub(super) struct Body<T>(pub T);
 
 /// A body that may be empty, which means the defaults.
 pub(super) struct OptionalBody<T>(pub T);
+
+/// A body without fields.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoFields {}
 
 /// The body as it came, which must be declared as JSON.
 pub(super) struct RawBody(pub Bytes);

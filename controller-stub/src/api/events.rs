@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use aio_protocol::{error_code::ErrorCode, ids::NodeId};
+use aio_protocol::{error_code::ErrorCode, event::NodeEvent, ids::NodeId};
 use axum::{
     Json,
     extract::{FromRequestParts, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, request::Parts},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     auth::{AsUser, bearer},
     body::RawBody,
     error::Rejection,
+    fields::Bounded,
 };
 use crate::{
     app::App,
@@ -24,6 +25,8 @@ use crate::{
 };
 
 const MAX_LIMIT: u64 = 1000;
+
+type Limit = Bounded<1, MAX_LIMIT>;
 
 /// Whoever holds NOTI's service token.
 pub(super) struct AsEmitter;
@@ -39,55 +42,78 @@ impl FromRequestParts<Arc<App>> for AsEmitter {
     }
 }
 
-/// 202 when the event is kept, 200 when it was before.
+/// Take an event from an outbox
+///
+/// Signed after the Standard Webhooks specification over the raw body.
+#[utoipa::path(post, path = "/events", operation_id = "receiveEvent", tag = "events", security(("service" = [])),
+    params(
+        ("webhook-id" = String, Header, description = "The same at every try"),
+        ("webhook-timestamp" = i64, Header, description = "Seconds since the Unix epoch, at most 300 s off"),
+        ("webhook-signature" = String, Header, description = "`v1,<base64 of HMAC-SHA256>`")),
+    request_body = NodeEvent, responses(
+        (status = 202, description = "The event is kept", body = Receipt),
+        (status = 200, description = "It was kept before", body = Receipt)))]
 pub(super) async fn receive(
     State(app): State<Arc<App>>,
     _emitter: AsEmitter,
     headers: HeaderMap,
     RawBody(body): RawBody,
-) -> Result<(StatusCode, Json<Value>), Rejection> {
+) -> Result<(StatusCode, Json<Receipt>), Rejection> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let signed =
         Headers { id: text(ID_HEADER), timestamp: text(TIMESTAMP_HEADER), signature: text(SIGNATURE_HEADER) };
     let new = app.noti.receive(signed, &body, clock::now()).await?;
-    let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, Json(json!({ "status": if new { "accepted" } else { "duplicate" } }))))
+    let (status, receipt) =
+        if new { (StatusCode::ACCEPTED, "accepted") } else { (StatusCode::OK, "duplicate") };
+    Ok((status, Json(Receipt { status: receipt })))
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, ToSchema)]
+pub(super) struct Receipt {
+    /// `accepted` or `duplicate`.
+    status: &'static str,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Filter {
+    /// Only this node's.
     node_id: Option<NodeId>,
+    /// The id of the last event that the caller has, or a time.
     since: Option<String>,
-    limit: Option<u64>,
+    /// 1000 unless something else is said.
+    #[param(inline)]
+    limit: Option<Limit>,
 }
 
-#[derive(Serialize)]
-pub(super) struct List {
-    data: Vec<Entry>,
+#[derive(Serialize, ToSchema)]
+pub(super) struct EventList {
+    data: Vec<ReceivedEvent>,
 }
 
-#[derive(Serialize)]
-struct Entry {
+#[derive(Serialize, ToSchema)]
+struct ReceivedEvent {
     id: String,
     #[serde(flatten)]
-    event: aio_protocol::event::NodeEvent,
+    event: NodeEvent,
 }
 
-/// Oldest first, at most 1000; `since` is the id of the last event that the caller has, or a time.
+/// List the organisation's events
+///
+/// Oldest first.
+#[utoipa::path(get, path = "/events", operation_id = "listEvents", tag = "events", security(("user" = [])),
+    params(Filter), responses((status = 200, description = "Events", body = EventList)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     AsUser(user): AsUser,
     filter: Result<Query<Filter>, QueryRejection>,
-) -> Result<Json<List>, Rejection> {
+) -> Result<Json<EventList>, Rejection> {
     let Query(filter) = filter?;
-    let limit = filter.limit.unwrap_or(MAX_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Rejection::field(format!("limit: must be between 1 and {MAX_LIMIT}")));
-    }
+    let limit = filter.limit.map_or(MAX_LIMIT, Bounded::value);
     let since = filter.since.map(|text| text.parse().map(Since::Time).unwrap_or(Since::Event(text)));
     let query = EventQuery { org: user.org_id, node: filter.node_id, since, limit };
     let events = app.store.events(&query).await?;
-    let data = events.into_iter().map(|Received { id, event }| Entry { id, event }).collect();
-    Ok(Json(List { data }))
+    let data = events.into_iter().map(|Received { id, event }| ReceivedEvent { id, event }).collect();
+    Ok(Json(EventList { data }))
 }

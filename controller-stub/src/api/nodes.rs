@@ -1,4 +1,4 @@
-//! `POST /nodes`, `GET /nodes`, `GET /nodes/{id}`.
+//! `/nodes` and `/nodes/{id}`: registering and looking.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,112 +9,176 @@ use axum::{
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    auth::{AsUser, NodeIdOfPath, node_of_user},
+    auth::{AsManager, AsUser, NodeIdOfPath, node_of_user},
     body::Body,
     error::Rejection,
+    fields::{PageNumber, PageSize, Pagination, Paging},
 };
-use crate::{app::App, clock, node::Node, random, store::NodeQuery};
+use crate::{
+    app::App,
+    clock,
+    node::{Node, NodeName},
+    random,
+    store::{NodeQuery, Sort, SortKey},
+};
 
-const DEFAULT_LIMIT: u64 = 20;
-const MAX_LIMIT: u64 = 100;
-
-#[derive(Deserialize)]
+/// What a node is registered with.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Registration {
-    name: String,
+    name: NodeName,
+    /// What it does for the fleet; a worker unless something else is said.
     #[serde(default)]
-    role: Option<Vec<NodeRole>>,
+    role: Roles,
 }
 
+/// At least one role, each once.
+#[derive(Debug, PartialEq, Deserialize, ToSchema)]
+#[serde(try_from = "Vec<NodeRole>")]
+#[schema(min_items = 1)]
+struct Roles(Vec<NodeRole>);
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self(vec![NodeRole::Worker])
+    }
+}
+
+impl TryFrom<Vec<NodeRole>> for Roles {
+    type Error = &'static str;
+
+    fn try_from(named: Vec<NodeRole>) -> Result<Self, Self::Error> {
+        let mut roles = Vec::new();
+        for role in named {
+            if !roles.contains(&role) {
+                roles.push(role);
+            }
+        }
+        if roles.is_empty() {
+            return Err("must name at least one of worker, controller, proxy, storage");
+        }
+        Ok(Self(roles))
+    }
+}
+
+/// Register a node
+///
+/// It begins as `pending`, and belongs to the user's organisation.
+#[utoipa::path(post, path = "/nodes", operation_id = "registerNode", tag = "nodes", security(("user" = [])),
+    request_body = Registration, responses((status = 201, description = "The node", body = Node)))]
 pub(super) async fn register(
     State(app): State<Arc<App>>,
-    user: AsUser,
-    Body(registration): Body<Registration>,
+    AsManager(user): AsManager,
+    Body(Registration { name, role: Roles(roles) }): Body<Registration>,
 ) -> Result<(StatusCode, Json<Node>), Rejection> {
-    let user = user.who_may_write()?;
-    if let Some(problem) = crate::node::refuse_name(&registration.name) {
-        return Err(Rejection::field(format!("name: {problem}")));
-    }
-    let mut role = registration.role.unwrap_or_else(|| vec![NodeRole::Worker]);
-    let mut seen = Vec::new();
-    role.retain(|role| {
-        !seen.contains(role) && {
-            seen.push(*role);
-            true
-        }
-    });
-    if role.is_empty() {
-        return Err(Rejection::field("role: must name at least one of worker, controller, proxy, storage"));
-    }
     let now = clock::now();
     let actor = format!("user:{}", user.sub);
     let owner = Owner { org_id: user.org_id, user_id: user.sub };
-    let node = Node::registered(random::object_id(now)?, registration.name, role, owner, now);
+    let node = Node::registered(random::object_id(now)?, name.into(), roles, owner, now);
     app.lifecycle.register(&node, &actor).await?;
     Ok((StatusCode::CREATED, Json(node)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
-    page: Option<u64>,
-    limit: Option<u64>,
+    #[param(inline)]
+    page: Option<PageNumber>,
+    #[param(inline)]
+    limit: Option<PageSize>,
+    /// Only nodes with this status.
     status: Option<NodeStatus>,
+    /// What to order by; with `-`, the other way round. Newest first unless something else is said.
+    #[param(inline)]
+    sort: Option<SortBy>,
 }
 
-#[derive(Serialize)]
-pub(super) struct List {
+/// `sort`, as it is written.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum SortBy {
+    CreatedAt,
+    #[default]
+    #[serde(rename = "-createdAt")]
+    CreatedAtDescending,
+    Name,
+    #[serde(rename = "-name")]
+    NameDescending,
+    Status,
+    #[serde(rename = "-status")]
+    StatusDescending,
+    LastSeenAt,
+    #[serde(rename = "-lastSeenAt")]
+    LastSeenAtDescending,
+}
+
+impl From<SortBy> for Sort {
+    fn from(sort: SortBy) -> Self {
+        let (by, descending) = match sort {
+            SortBy::CreatedAt => (SortKey::CreatedAt, false),
+            SortBy::CreatedAtDescending => (SortKey::CreatedAt, true),
+            SortBy::Name => (SortKey::Name, false),
+            SortBy::NameDescending => (SortKey::Name, true),
+            SortBy::Status => (SortKey::Status, false),
+            SortBy::StatusDescending => (SortKey::Status, true),
+            SortBy::LastSeenAt => (SortKey::LastSeenAt, false),
+            SortBy::LastSeenAtDescending => (SortKey::LastSeenAt, true),
+        };
+        Self { by, descending }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct NodeList {
     data: Vec<Node>,
     pagination: Pagination,
     statistics: Statistics,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Pagination {
-    page: u64,
-    limit: u64,
-    total: u64,
-    total_pages: u64,
-}
-
 /// Of all the organisation's nodes, whatever the filter.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Statistics {
     total: u64,
+    /// By status; one that no node has is 0.
+    #[schema(value_type = BTreeMap<String, u64>)]
     by_status: BTreeMap<NodeStatus, u64>,
 }
 
+/// List the organisation's nodes
+///
+/// `sort` by `lastSeenAt` is by what the database knows, which may be 10 s behind what the answer shows.
+#[utoipa::path(get, path = "/nodes", operation_id = "listNodes", tag = "nodes", security(("user" = [])),
+    params(Filter), responses((status = 200, description = "A page of nodes", body = NodeList)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     AsUser(user): AsUser,
     filter: Result<Query<Filter>, QueryRejection>,
-) -> Result<Json<List>, Rejection> {
-    let Query(Filter { page, limit, status }) = filter?;
-    let (page, limit) = (page.unwrap_or(1), limit.unwrap_or(DEFAULT_LIMIT));
-    if page == 0 {
-        return Err(Rejection::field("page: begins at 1"));
-    }
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Rejection::field(format!("limit: must be between 1 and {MAX_LIMIT}")));
-    }
-    let query = NodeQuery { org: user.org_id, status, offset: (page - 1).saturating_mul(limit), limit };
+) -> Result<Json<NodeList>, Rejection> {
+    let Query(Filter { page, limit, status, sort }) = filter?;
+    let paging = Paging::new(page, limit);
+    let sort = sort.unwrap_or_default().into();
+    let query = NodeQuery { org: user.org_id, status, sort, window: paging.window() };
     let found = app.store.nodes(&query).await?;
 
     let mut by_status: BTreeMap<_, _> = NodeStatus::ALL.into_iter().map(|status| (status, 0)).collect();
     by_status.extend(found.by_status);
     let all = by_status.values().sum();
     let total = status.map_or(all, |status| by_status.get(&status).copied().unwrap_or(0));
-    Ok(Json(List {
+    Ok(Json(NodeList {
         data: found.nodes.into_iter().map(|node| as_seen_now(&app, node)).collect(),
-        pagination: Pagination { page, limit, total, total_pages: total.div_ceil(limit) },
+        pagination: paging.of(total),
         statistics: Statistics { total: all, by_status },
     }))
 }
 
+/// Look at a node
+#[utoipa::path(get, path = "/nodes/{id}", operation_id = "showNode", tag = "nodes", security(("user" = [])),
+    params(NodeIdOfPath), responses((status = 200, description = "The node", body = Node)))]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     AsUser(user): AsUser,
@@ -125,7 +189,7 @@ pub(super) async fn show(
 }
 
 /// The database learns of heartbeats in batches; the leases know them at once.
-fn as_seen_now(app: &App, mut node: Node) -> Node {
+pub(super) fn as_seen_now(app: &App, mut node: Node) -> Node {
     node.last_seen_at = node.last_seen_at.max(app.lifecycle.workers.last_seen(&node.id));
     node
 }

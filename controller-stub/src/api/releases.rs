@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aio_protocol::{error_code::ErrorCode, release::ReleaseVersion};
+use aio_protocol::{api::ApiError, error_code::ErrorCode, release::ReleaseVersion};
 use axum::{
     body::Body,
     extract::{Path, Request, State},
@@ -17,6 +17,18 @@ use crate::{
     releases::{ReleaseFile, SIGNATURE_SUFFIX},
 };
 
+/// Download a release file
+///
+/// `linux-amd64`, `aio-installer-linux-amd64`, and each with `.minisig`.
+#[utoipa::path(get, path = "/releases/{version}/{file}", operation_id = "downloadRelease", tag = "installation",
+    params(("version" = String, Path, description = "e.g. `v1.0.0`"), ("file" = String, Path, description = "e.g. `linux-amd64`")),
+    responses(
+        (status = 200, description = "The file", content_type = "application/octet-stream"),
+        (status = 206, description = "The part that `Range` asked for", content_type = "application/octet-stream"),
+        (status = 304, description = "It is as it was at `If-Modified-Since`"),
+        (status = 412, description = "It has changed since `If-Unmodified-Since`"),
+        (status = 416, description = "The file has no such range"),
+        (status = 404, description = "RELEASE_NOT_FOUND: there is no such file", body = ApiError)))]
 pub(super) async fn download(
     State(app): State<Arc<App>>,
     Path((version, name)): Path<(String, String)>,

@@ -31,10 +31,17 @@ pub(crate) enum Occurrence {
     LeaseExpired,
     /// A worker said goodbye.
     Left { reason: &'static str },
+    /// An admin took the node out of service.
+    MaintenanceRequested,
+    /// An admin put it back.
+    ResumeRequested,
+    /// An admin decommissioned it.
+    DecommissionRequested,
 }
 
 impl Occurrence {
-    pub(crate) fn trigger(&self) -> Trigger {
+    /// What this is to the status machine when it happens to `node`.
+    pub(super) fn trigger(&self, node: &Node) -> Trigger {
         match self {
             Self::Reported(InstallationReport::Started { .. }) => Trigger::InstallationStarted,
             Self::Reported(InstallationReport::Progress { .. }) => Trigger::InstallationProgressed,
@@ -44,6 +51,9 @@ impl Occurrence {
             Self::Welcomed { .. } => Trigger::WorkerWelcomed,
             Self::LeaseExpired => Trigger::LeaseExpired,
             Self::Left { .. } => Trigger::WorkerLeft,
+            Self::MaintenanceRequested => Trigger::MaintenanceRequested,
+            Self::ResumeRequested => Trigger::ResumeRequested { connected: node.websocket_connected },
+            Self::DecommissionRequested => Trigger::DecommissionRequested,
         }
     }
 
@@ -73,7 +83,10 @@ impl Occurrence {
                     node.connection_established_at = Some(now);
                 }
             }
-            Self::LeaseExpired | Self::Left { .. } => node.websocket_connected = false,
+            Self::LeaseExpired | Self::Left { .. } | Self::DecommissionRequested => {
+                node.websocket_connected = false;
+            }
+            Self::MaintenanceRequested | Self::ResumeRequested => {}
         }
     }
 

@@ -8,10 +8,10 @@ use aio_protocol::{
     time::Timestamp,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{AnyConnection, AnyPool, Row, any::AnyRow};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row, any::AnyRow};
 
 use super::{
-    NodePage, NodeQuery, RecordedStep, StoreError, outbox,
+    Admission, NodePage, NodeQuery, RecordedStep, Sort, SortKey, StoreError, outbox,
     sql::{corrupt, signed, time},
     writer::Write,
 };
@@ -159,17 +159,69 @@ pub(super) async fn find(pool: &AnyPool, id: &NodeId) -> Result<Option<Node>, St
     row.as_ref().map(read).transpose()
 }
 
-pub(super) async fn page(pool: &AnyPool, query: &NodeQuery) -> Result<NodePage, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM nodes WHERE org_id = $1 AND ($2 = '' OR status = $2) \
-         ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4",
+/// One read, because every worker of the fleet asks for it when it comes back.
+pub(super) async fn admission(
+    pool: &AnyPool,
+    id: &NodeId,
+    jti: &str,
+) -> Result<Option<Admission>, StoreError> {
+    let row = sqlx::query(
+        "SELECT nodes.*, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked \
+         FROM nodes LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id WHERE nodes.id = $1",
     )
-    .bind(query.org.as_str())
-    .bind(query.status.map_or("", NodeStatus::as_str))
-    .bind(signed(query.limit))
-    .bind(signed(query.offset))
+    .bind(id.as_str())
+    .bind(jti)
+    .fetch_optional(pool)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let revoked = match row.try_get::<i64, _>("revoked")? {
+        -1 => None,
+        revoked => Some(revoked != 0),
+    };
+    Ok(Some(Admission { node: read(&row)?, revoked, not_before: time(&row, "tokens_not_before")? }))
+}
+
+pub(super) async fn connected_without_token(
+    pool: &AnyPool,
+    since: Timestamp,
+) -> Result<Vec<NodeId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM nodes WHERE tokens_not_before > $1 AND websocket_connected = 1 \
+         AND tokens_not_before > connection_established_at",
+    )
+    .bind(since.as_millis())
     .fetch_all(pool)
     .await?;
+    rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("id"))).collect()
+}
+
+/// A constant text, so that nothing which was asked for gets into the statement.
+fn order(sort: Sort) -> &'static str {
+    match (sort.by, sort.descending) {
+        (SortKey::CreatedAt, false) => "created_at, id",
+        (SortKey::CreatedAt, true) => "created_at DESC, id DESC",
+        (SortKey::Name, false) => "name, id",
+        (SortKey::Name, true) => "name DESC, id DESC",
+        (SortKey::Status, false) => "status, id",
+        (SortKey::Status, true) => "status DESC, id DESC",
+        // Databases disagree on where a NULL stands.
+        (SortKey::LastSeenAt, false) => "COALESCE(last_seen_at, 0), id",
+        (SortKey::LastSeenAt, true) => "COALESCE(last_seen_at, 0) DESC, id DESC",
+    }
+}
+
+pub(super) async fn page(pool: &AnyPool, query: &NodeQuery) -> Result<NodePage, StoreError> {
+    let statement = format!(
+        "SELECT * FROM nodes WHERE org_id = $1 AND ($2 = '' OR status = $2) ORDER BY {} LIMIT $3 OFFSET $4",
+        order(query.sort)
+    );
+    let rows = sqlx::query(AssertSqlSafe(statement))
+        .bind(query.org.as_str())
+        .bind(query.status.map_or("", NodeStatus::as_str))
+        .bind(signed(query.window.limit))
+        .bind(signed(query.window.offset))
+        .fetch_all(pool)
+        .await?;
     let nodes = rows.iter().map(read).collect::<Result<_, _>>()?;
 
     let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")

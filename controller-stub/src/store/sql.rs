@@ -10,8 +10,9 @@ use sqlx::{
 };
 
 use super::{
-    Answer, EventQuery, IssuedToken, NodePage, NodeQuery, Received, RecordedStep, Store, StoreError,
-    Undelivered, inbox, nodes, outbox, settings, tokens, writer::Writer,
+    Admission, Answer, EventQuery, IssuedToken, NodePage, NodeQuery, Received, RecordedStep, Store,
+    StoreError, TransitionPage, Undelivered, Window, inbox, nodes, outbox, settings, tokens, transitions,
+    writer::Writer,
 };
 use crate::node::Node;
 
@@ -124,6 +125,10 @@ impl Store for SqlStore {
         Box::pin(nodes::find(&self.pool, id))
     }
 
+    fn admission<'a>(&'a self, id: &'a NodeId, jti: &'a str) -> Answer<'a, Option<Admission>> {
+        Box::pin(nodes::admission(&self.pool, id, jti))
+    }
+
     fn nodes<'a>(&'a self, query: &'a NodeQuery) -> Answer<'a, NodePage> {
         Box::pin(nodes::page(&self.pool, query))
     }
@@ -152,8 +157,22 @@ impl Store for SqlStore {
         Box::pin(tokens::newest(&self.pool, node))
     }
 
-    fn token_is_revoked<'a>(&'a self, jti: &'a str) -> Answer<'a, bool> {
-        Box::pin(tokens::is_revoked(&self.pool, jti))
+    fn revoke_tokens<'a>(
+        &'a self,
+        node: &'a NodeId,
+        at: Timestamp,
+        successor: Option<&'a IssuedToken>,
+    ) -> Answer<'a, ()> {
+        let (node, successor) = (node.clone(), successor.cloned().map(tokens::Add));
+        Box::pin(self.writer.write(tokens::Revoke { node, at, successor }))
+    }
+
+    fn connected_without_token(&self, since: Timestamp) -> Answer<'_, Vec<NodeId>> {
+        Box::pin(nodes::connected_without_token(&self.pool, since))
+    }
+
+    fn transitions<'a>(&'a self, node: &'a NodeId, window: Window) -> Answer<'a, TransitionPage> {
+        Box::pin(transitions::page(&self.pool, node, window))
     }
 
     fn nodes_with_undelivered(&self) -> Answer<'_, Vec<NodeId>> {

@@ -1,6 +1,6 @@
 //! What was issued: which token, for whom, until when, and what it promised to install.
 
-use aio_protocol::ids::NodeId;
+use aio_protocol::{ids::NodeId, time::Timestamp};
 use sqlx::{AnyConnection, AnyPool, Row, any::AnyRow};
 
 use super::{
@@ -34,6 +34,34 @@ impl Write for Add {
     }
 }
 
+/// Withdraws all that a node has, and keeps what takes their place.
+pub(super) struct Revoke {
+    pub node: NodeId,
+    pub at: Timestamp,
+    pub successor: Option<Add>,
+}
+
+impl Write for Revoke {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        for statement in [
+            "UPDATE tokens SET revoked_at = $2 WHERE node_id = $1 AND revoked_at IS NULL",
+            "UPDATE nodes SET tokens_not_before = $2 WHERE id = $1 AND tokens_not_before < $2",
+        ] {
+            sqlx::query(statement)
+                .bind(self.node.as_str())
+                .bind(self.at.as_millis())
+                .execute(&mut *connection)
+                .await?;
+        }
+        match &self.successor {
+            Some(token) => token.run(connection).await,
+            None => Ok(()),
+        }
+    }
+}
+
 pub(super) async fn find(pool: &AnyPool, jti: &str) -> Result<Option<IssuedToken>, StoreError> {
     let row = sqlx::query("SELECT * FROM tokens WHERE jti = $1").bind(jti).fetch_optional(pool).await?;
     row.as_ref().map(read).transpose()
@@ -45,14 +73,6 @@ pub(super) async fn newest(pool: &AnyPool, node: &NodeId) -> Result<Option<Issue
         .fetch_optional(pool)
         .await?;
     row.as_ref().map(read).transpose()
-}
-
-pub(super) async fn is_revoked(pool: &AnyPool, jti: &str) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM tokens WHERE jti = $1 AND revoked_at IS NOT NULL")
-        .bind(jti)
-        .fetch_optional(pool)
-        .await?;
-    Ok(row.is_some())
 }
 
 fn read(row: &AnyRow) -> Result<IssuedToken, StoreError> {

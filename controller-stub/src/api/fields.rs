@@ -1,0 +1,83 @@
+//! Fields that hold nothing impossible: they parse or refuse, and the refusal goes to whoever asked, with the field's name.
+
+use serde::Deserialize;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+};
+
+use crate::store::Window;
+
+/// A whole number between two others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub(super) struct Bounded<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Bounded<MIN, MAX> {
+    pub(super) fn value(self) -> u64 {
+        self.0
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> TryFrom<u64> for Bounded<MIN, MAX> {
+    type Error = String;
+
+    fn try_from(number: u64) -> Result<Self, String> {
+        if (MIN..=MAX).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(format!("must be between {MIN} and {MAX}"))
+        }
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> PartialSchema for Bounded<MIN, MAX> {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(MIN)).maximum(Some(MAX)).into()
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> ToSchema for Bounded<MIN, MAX> {}
+
+/// Of a page, counted from 1.
+pub(super) type PageNumber = Bounded<1, 1_000_000_000>;
+
+/// How many entries a page has.
+pub(super) type PageSize = Bounded<1, 100>;
+
+const DEFAULT_PAGE_SIZE: u64 = 20;
+
+/// Which page was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paging {
+    page: u64,
+    limit: u64,
+}
+
+/// Which page an answer is, and of how many.
+#[derive(Debug, serde::Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Pagination {
+    /// Counted from 1.
+    page: u64,
+    /// Entries on a whole page.
+    limit: u64,
+    /// Entries on all pages.
+    total: u64,
+    total_pages: u64,
+}
+
+impl Paging {
+    pub(super) fn new(page: Option<PageNumber>, limit: Option<PageSize>) -> Self {
+        Self { page: page.map_or(1, Bounded::value), limit: limit.map_or(DEFAULT_PAGE_SIZE, Bounded::value) }
+    }
+
+    pub(super) fn window(self) -> Window {
+        Window { offset: (self.page - 1).saturating_mul(self.limit), limit: self.limit }
+    }
+
+    pub(super) fn of(self, total: u64) -> Pagination {
+        let Self { page, limit } = self;
+        Pagination { page, limit, total, total_pages: total.div_ceil(limit) }
+    }
+}

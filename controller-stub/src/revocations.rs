@@ -1,0 +1,43 @@
+//! Ends the connections of nodes whose tokens were withdrawn by somebody who does not hold their sockets: the command line, or
+//! another controller on the same database. Who asks this controller's API does not wait for it.
+
+use std::{sync::Arc, time::Duration};
+
+use aio_protocol::wire::close;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{app::App, clock, store::StoreError};
+
+/// How often the database is asked.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long ago a withdrawal may be and still be found: as long as this controller may not have been able to look.
+const HORIZON: Duration = Duration::from_secs(15 * 60);
+
+/// Looks until `stop`.
+pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(look.tick()).await.is_some() {
+        if let Err(error) = end_withdrawn(&app).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "withdrawn tokens could not be looked for"
+            );
+        }
+    }
+}
+
+async fn end_withdrawn(app: &App) -> Result<(), StoreError> {
+    let since = clock::now().minus(HORIZON);
+    for id in app.store.connected_without_token(since).await? {
+        tracing::info!(node = %id, "a worker's connection ends, because its tokens were withdrawn");
+        let turn = app.lifecycle.turn(&id).await;
+        app.registry.close(&id, close::TOKEN_ENDED);
+        if let Err(error) = turn.disconnect().await {
+            tracing::warn!(node = %id, error = &error as &dyn std::error::Error, "the end of a connection could not be noted");
+        }
+    }
+    Ok(())
+}
