@@ -1,12 +1,16 @@
 //! What every request and every connection needs at hand.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    brake::Brake,
     enrolment::Enroller,
-    gateway::{admission::Admission, registry::Registry},
+    gateway::{admission::Admission, clones::Clones, registry::Registry},
     lifecycle::Lifecycle,
     noti::Noti,
     store::Store,
@@ -19,12 +23,27 @@ pub(crate) struct App {
     pub registry: Registry,
     pub admission: Admission,
     pub noti: Noti,
+    pub clones: Mutex<Clones>,
+    /// Holds the fleet back when most of it falls silent at once.
+    pub brake: Mutex<Brake>,
     /// How long a connection may go without registering.
     pub register_timeout: Duration,
     /// How long a socket may outlive its token.
     pub token_grace: Duration,
+    /// How often what was seen last is written down.
+    pub last_seen_lag: Duration,
     /// Connections live outside the HTTP server's care; here they are tracked.
     pub connections: TaskTracker,
     /// Ends everything.
     pub stop: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn clones(&self) -> MutexGuard<'_, Clones> {
+        self.clones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn brake(&self) -> MutexGuard<'_, Brake> {
+        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -79,6 +79,8 @@ pub struct Config {
     pub register_timeout: Duration,
     /// How long a worker's socket may outlive its token.
     pub token_grace: Duration,
+    /// How far `lastSeenAt` in the database may lag behind. The API knows better, and a transition writes it exactly.
+    pub last_seen_lag: Duration,
     /// How many workers may connect in a second; others are told to come back.
     pub upgrades_per_second: NonZeroU32,
     /// How many may be in the middle of it.
@@ -161,6 +163,7 @@ impl Config {
             installation_timeout: Duration::from_secs(15 * 60),
             register_timeout: Duration::from_secs(10),
             token_grace: Duration::from_secs(5 * 60),
+            last_seen_lag: Duration::from_secs(10),
             upgrades_per_second: UPGRADES_PER_SECOND,
             max_handshakes: 512,
         }

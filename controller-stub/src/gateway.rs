@@ -4,6 +4,7 @@
 
 pub(crate) mod admission;
 mod allowance;
+pub(crate) mod clones;
 mod connection;
 pub(crate) mod drain;
 pub(crate) mod mailbox;
@@ -12,7 +13,11 @@ pub(crate) mod registry;
 mod session;
 mod timetable;
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aio_protocol::{
     api::ApiError,
@@ -27,7 +32,10 @@ use axum::{
 use metrics::counter;
 
 use crate::{
-    api::{auth::AsNode, error::Rejection},
+    api::{
+        auth::{AsNode, NodeOfToken},
+        error::Rejection,
+    },
     app::App,
     clock,
 };
@@ -80,6 +88,14 @@ fn admit(
             format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`"),
         ));
     }
+    if let Some(pause) = stay_away(&app, &node, peer.ip()) {
+        return Err(Rejection::later(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::NodeSuperseded,
+            "another machine is connected as this node",
+            pause,
+        ));
+    }
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -90,10 +106,25 @@ fn admit(
     // Somewhere in the second half of the grace: tokens that were made together do not end together.
     let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
     let token_ends = since + node.expires_at.since(clock::now()) + grace;
-    let peer = Peer { node: node.id, address: peer.ip(), token_ends, handshake, since };
+    let peer = Peer {
+        node: node.id,
+        address: peer.ip(),
+        before: node.node.instance_id,
+        token_ends,
+        handshake,
+        since,
+    };
     // axum's own task ends here: it has room for the handshake, which a connection does not need. Tracked, so that a shutdown waits.
     Ok(upgrade.on_upgrade(async move |socket| {
         let connections = app.connections.clone();
         connections.spawn(connection::run(app, peer, socket));
     }))
+}
+
+/// How long a machine that was refused because another has its identity must not even try again.
+fn stay_away(app: &App, node: &NodeOfToken, address: IpAddr) -> Option<Duration> {
+    let pause = app.clones().pause(&node.id, address, Instant::now())?;
+    // Behind one address the two cannot be told apart before they register, and a node that nobody holds is free.
+    let elsewhere = node.node.ip_address.is_some_and(|holder| holder != address.to_canonical());
+    (elsewhere && app.registry.has_speaker(&node.id)).then_some(pause)
 }

@@ -9,9 +9,18 @@ use std::{
 
 use aio_protocol::{ids::NodeId, time::Timestamp};
 
+use crate::brake::Fleet;
+
 pub(crate) struct Leases {
     length: Duration,
     entries: Mutex<HashMap<NodeId, Lease>>,
+}
+
+/// How the leases stand.
+pub(crate) struct Survey {
+    pub fleet: Fleet,
+    /// Whose leases have run out.
+    pub expired: Vec<NodeId>,
 }
 
 struct Lease {
@@ -58,6 +67,35 @@ impl Leases {
     /// Takes the lease away.
     pub(crate) fn end(&self, id: &NodeId) {
         self.entries().remove(id);
+    }
+
+    /// Makes every lease that ends within `window`, or has ended, a whole one, although nothing was heard.
+    pub(crate) fn pardon(&self, now: Instant, window: Duration) {
+        for lease in self.entries().values_mut().filter(|lease| lease.ends <= now + window) {
+            lease.ends = now + self.length;
+        }
+    }
+
+    /// Makes every lease last longer.
+    pub(crate) fn postpone(&self, by: Duration) {
+        self.entries().values_mut().for_each(|lease| lease.ends += by);
+    }
+
+    /// How the leases stand, seen from `now`; those that end within `window` count as silent.
+    pub(crate) fn survey(&self, now: Instant, window: Duration) -> Survey {
+        let entries = self.entries();
+        let mut fleet = Fleet { leased: entries.len(), silent: 0, expired: 0 };
+        let mut expired = Vec::new();
+        for (id, lease) in entries.iter() {
+            if lease.ends <= now + window {
+                fleet.silent += 1;
+            }
+            if lease.ends <= now {
+                fleet.expired += 1;
+                expired.push(id.clone());
+            }
+        }
+        Survey { fleet, expired }
     }
 
     /// Whose leases have run out.
@@ -136,6 +174,44 @@ mod tests {
         assert_eq!((leases.last_seen(&id()), leases.take_unstored()), (None, vec![]));
         leases.grant_amnesty(&id(), start + LENGTH / 2);
         assert!(leases.has_expired(&id(), start + LENGTH), "and is granted once");
+    }
+
+    #[test]
+    fn a_survey_tells_the_silent_from_those_whose_lease_has_ended() {
+        let (leases, start) = (Leases::new(LENGTH), Instant::now());
+        for (byte, secs) in [(1, 0), (2, 50), (3, 61)] {
+            leases.grant(&NodeId::from_bytes([byte; 12]), start + Duration::from_secs(secs), at(1));
+        }
+        let minute = Duration::from_secs(60);
+        assert_eq!(leases.survey(start, minute).fleet, Fleet { leased: 3, silent: 0, expired: 0 });
+        let Survey { fleet, expired } = leases.survey(start + LENGTH, minute);
+        assert_eq!(fleet, Fleet { leased: 3, silent: 2, expired: 1 });
+        assert_eq!(expired, [NodeId::from_bytes([1; 12])]);
+    }
+
+    #[test]
+    fn a_pardon_claims_no_sighting_and_shortens_no_lease() {
+        let (leases, start) = (Leases::new(LENGTH), Instant::now());
+        leases.grant(&id(), start, at(1));
+        leases.take_unstored();
+        leases.pardon(start + LENGTH, Duration::ZERO);
+        assert!(!leases.has_expired(&id(), start + LENGTH * 2 - Duration::from_millis(1)));
+        assert!(leases.has_expired(&id(), start + LENGTH * 2));
+        assert_eq!((leases.last_seen(&id()), leases.take_unstored()), (Some(at(1)), vec![]));
+        leases.pardon(start, LENGTH);
+        assert!(
+            !leases.has_expired(&id(), start + LENGTH * 2 - Duration::from_millis(1)),
+            "it is not silent"
+        );
+    }
+
+    #[test]
+    fn every_lease_lasts_longer_by_a_standstill() {
+        let (leases, start) = (Leases::new(LENGTH), Instant::now());
+        leases.grant(&id(), start, at(1));
+        leases.postpone(LENGTH);
+        assert!(!leases.has_expired(&id(), start + LENGTH));
+        assert!(leases.has_expired(&id(), start + LENGTH * 2));
     }
 
     #[test]

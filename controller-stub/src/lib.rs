@@ -8,6 +8,7 @@ pub mod serve;
 
 mod api;
 mod app;
+mod brake;
 mod clock;
 mod deployment;
 mod descriptors;

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api,
     app::App,
+    brake::Brake,
     commands,
     config::Config,
     deployment::{Deployment, loopback_url},
@@ -137,8 +138,11 @@ impl Server {
                 deployment,
             },
             registry: Registry::default(),
+            clones: Mutex::default(),
+            brake: Mutex::new(Brake::new(config.heartbeat_timeout)),
             admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
             token_grace: config.token_grace,
+            last_seen_lag: config.last_seen_lag,
             noti: Noti::new(store.clone(), secrets.noti_service_token.clone(), webhook_key.clone()),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),

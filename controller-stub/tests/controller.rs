@@ -22,8 +22,12 @@ mod api;
 mod delivery;
 #[path = "controller/enrolment.rs"]
 mod enrolment;
+#[path = "controller/fleet.rs"]
+mod fleet;
 #[path = "controller/gateway.rs"]
 mod gateway;
+#[path = "controller/hostile.rs"]
+mod hostile;
 #[path = "controller/program.rs"]
 mod program;
 #[path = "controller/restart.rs"]

@@ -1,5 +1,7 @@
 //! How a refusal or a fault is told: which HTTP status and which code of the catalogue.
 
+use std::time::Duration;
+
 use aio_protocol::{api::ApiError, error_code::ErrorCode, transition};
 use axum::{
     Json,
@@ -20,11 +22,22 @@ pub(crate) struct Rejection {
     code: ErrorCode,
     message: String,
     allowed: Vec<String>,
+    retry_after: Option<Duration>,
 }
 
 impl Rejection {
     pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), allowed: Vec::new() }
+        Self { status, code, message: message.into(), allowed: Vec::new(), retry_after: None }
+    }
+
+    /// A refusal that ends by itself after `pause`.
+    pub(crate) fn later(
+        status: StatusCode,
+        code: ErrorCode,
+        message: impl Into<String>,
+        pause: Duration,
+    ) -> Self {
+        Self { retry_after: Some(pause), ..Self::new(status, code, message) }
     }
 
     pub(crate) fn code(&self) -> ErrorCode {
@@ -71,6 +84,11 @@ impl IntoResponse for Rejection {
         let mut response = (self.status, Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(pause) = self.retry_after {
+            // Rounded up: who comes a moment too early would only be refused again.
+            let seconds = pause.as_secs().saturating_add(1);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -7,11 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
-use aio_protocol::{api::ApiError, error_code::ErrorCode};
+use aio_protocol::error_code::ErrorCode;
 use axum::{
-    Json,
     extract::FromRequestParts,
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
@@ -19,10 +19,10 @@ use axum::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::{counter, gauge};
 
-use crate::app::App;
+use crate::{api::error::Rejection, app::App};
 
-/// Who is turned away comes back after 1 to so many seconds.
-const LONGEST_WAIT_SECS: u64 = 10;
+/// Who is turned away comes back within this time.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Admission {
     handshakes: AtomicU32,
@@ -107,17 +107,11 @@ impl TurnedAway {
 
 impl IntoResponse for TurnedAway {
     fn into_response(self) -> Response {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        let body = ApiError {
-            status_code: status.as_u16(),
-            error: status.canonical_reason().unwrap_or_default().to_owned(),
-            message: "more workers connect than the controller takes at once".to_owned(),
-            code: ErrorCode::RateLimited.as_str().to_owned(),
-            allowed: Vec::new(),
-        };
-        let wait = fastrand::u64(1..=LONGEST_WAIT_SECS).to_string();
-        (status, [(header::RETRY_AFTER, wait), (header::CONNECTION, "close".to_owned())], Json(body))
-            .into_response()
+        let pause = Duration::from_millis(fastrand::u64(0..LONGEST_WAIT.as_secs() * 1000));
+        let message = "more workers connect than the controller takes at once";
+        let refusal =
+            Rejection::later(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message, pause);
+        ([(header::CONNECTION, "close")], refusal).into_response()
     }
 }
 
@@ -152,7 +146,7 @@ mod tests {
             })
             .collect();
         assert!(
-            waits.len() > 3 && waits.iter().all(|wait| (1..=LONGEST_WAIT_SECS).contains(wait)),
+            waits.len() > 3 && waits.iter().all(|wait| (1..=LONGEST_WAIT.as_secs()).contains(wait)),
             "{waits:?}"
         );
     }

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     admission::Handshake,
     allowance::{self, Allowance},
+    clones::{Arrival, Verdict},
     mailbox::{Mailbox, Order},
     pace,
     registry::Epoch,
@@ -50,6 +51,8 @@ const REFUSED_ERROR: u32 = 2002;
 pub(super) struct Peer {
     pub node: NodeId,
     pub address: IpAddr,
+    /// The instance that was welcomed last.
+    pub before: Option<Uuid>,
     /// When the socket is closed because its token has ended.
     pub token_ends: Instant,
     pub handshake: Handshake,
@@ -61,6 +64,7 @@ struct Connection {
     app: Arc<App>,
     node: NodeId,
     address: IpAddr,
+    before: Option<Uuid>,
     since: Instant,
     epoch: Epoch,
     mailbox: Arc<Mailbox>,
@@ -82,7 +86,7 @@ enum End {
 
 /// Serves a worker's connection until it ends.
 pub(super) async fn run(app: Arc<App>, peer: Peer, socket: WebSocket) {
-    let Peer { node, address, token_ends, handshake, since } = peer;
+    let Peer { node, address, before, token_ends, handshake, since } = peer;
     let (epoch, mailbox) = app.registry.enter(&node);
     tracing::debug!(%node, %address, "a worker connected");
     gauge!("aio_gateway_sockets").increment(1);
@@ -97,6 +101,7 @@ pub(super) async fn run(app: Arc<App>, peer: Peer, socket: WebSocket) {
         app,
         node,
         address,
+        before,
         since,
         epoch,
         mailbox,
@@ -270,6 +275,9 @@ impl Connection {
             if !heard {
                 return Ok(());
             }
+            if let Occurrence::Welcomed { register, first: true, .. } = occurrence {
+                self.judge(register.instance_id)?;
+            }
             let outcome = turn.apply(occurrence, &format!("node:{node}")).await;
             if arrives && outcome.is_ok() {
                 app.registry.take_over(node, *epoch);
@@ -293,6 +301,26 @@ impl Connection {
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 tracing::warn!(node = %self.node, error = &error as &dyn std::error::Error, "a worker's message could not be stored");
                 Err(End::Close { code: close::TRY_LATER, reason: "the controller cannot store this now" })
+            }
+        }
+    }
+
+    /// Refuses a worker whose identity another machine has and holds.
+    fn judge(&self, instance: Uuid) -> Result<(), End> {
+        let Self { app, node, address, before, .. } = self;
+        let connected = app.registry.has_speaker(node);
+        let arrival = Arrival { instance, address: *address, before: *before, connected };
+        match app.clones().arrive(node, arrival, (Instant::now(), clock::now())) {
+            Verdict::Welcome => Ok(()),
+            Verdict::Refuse { times } => {
+                if times.is_power_of_two() {
+                    tracing::warn!(%node, %address, %instance, times, "two machines have this node's identity: the one that holds it stays, this one is refused");
+                }
+                counter!("aio_gateway_refusals_total", "reason" => "cloned").increment(1);
+                Err(End::Close {
+                    code: close::SUPERSEDED,
+                    reason: "NODE_SUPERSEDED: another machine is connected as this node",
+                })
             }
         }
     }

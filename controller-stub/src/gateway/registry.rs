@@ -68,7 +68,6 @@ impl Registry {
     }
 
     /// Whether any connection speaks for the node.
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked about clones"))]
     pub(crate) fn has_speaker(&self, id: &NodeId) -> bool {
         self.places().get(id).is_some_and(|place| place.speaker.is_some())
     }

@@ -19,7 +19,7 @@ async fn node(controller: &Controller) -> (Client, String, String) {
     (owner, id, token)
 }
 
-fn signed(secret: &str, sub: &str, exp_in: i64) -> String {
+pub(crate) fn signed(secret: &str, sub: &str, exp_in: i64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
     let claims = NodeClaims {
         sub: sub.parse().unwrap(),

@@ -104,6 +104,16 @@ impl Controller {
         Client { http: http(), base: self.url(), token: None }
     }
 
+    /// `lastSeenAt` as another process would find it.
+    pub(crate) async fn last_seen_in_database(&self, node: &str) -> i64 {
+        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
+        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        let seen = sqlx::query_scalar("SELECT last_seen_at FROM nodes WHERE id = $1").bind(node.to_owned());
+        let seen = seen.fetch_one(&pool).await.unwrap();
+        pool.close().await;
+        seen
+    }
+
     /// Changes the database as no address of the API can yet.
     pub(crate) async fn sql(&self, statement: &'static str) {
         let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());

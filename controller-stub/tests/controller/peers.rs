@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,9 +15,12 @@ use axum::{
 };
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    MaybeTlsStream, WebSocketStream, client_async,
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
 };
 
@@ -27,10 +30,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Worker {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub node: String,
+    /// The process that it claims to be.
+    pub instance: uuid::Uuid,
 }
 
 /// Dials as a worker does, with what the test wants to be different.
 pub(crate) async fn dial(
+    url: &str,
+    token: Option<&str>,
+    protocol: Option<&str>,
+) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Error> {
+    dial_from(Ipv4Addr::LOCALHOST, url, token, protocol).await
+}
+
+/// Dials as a worker at another address of this machine.
+pub(crate) async fn dial_from(
+    source: Ipv4Addr,
     url: &str,
     token: Option<&str>,
     protocol: Option<&str>,
@@ -43,14 +58,23 @@ pub(crate) async fn dial(
     if let Some(protocol) = protocol {
         request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
     }
-    connect_async(request).await.map(|(socket, _)| socket)
+    let server = url.strip_prefix("ws://").and_then(|rest| rest.split_once('/')).unwrap().0.parse().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    let stream = socket.connect(server).await?;
+    stream.set_nodelay(true).unwrap();
+    client_async(request, MaybeTlsStream::Plain(stream)).await.map(|(socket, _)| socket)
 }
 
 impl Worker {
     /// Connects and takes the greeting.
     pub(crate) async fn connect(url: &str, node: &str, token: &str) -> Self {
-        let socket = dial(url, Some(token), Some("aio.node.v1")).await.unwrap();
-        let mut worker = Self { socket, node: node.to_owned() };
+        Self::connect_from(Ipv4Addr::LOCALHOST, url, node, token).await
+    }
+
+    async fn connect_from(source: Ipv4Addr, url: &str, node: &str, token: &str) -> Self {
+        let socket = dial_from(source, url, Some(token), Some("aio.node.v1")).await.unwrap();
+        let mut worker = Self { socket, node: node.to_owned(), instance: uuid::Uuid::new_v4() };
         let ack = worker.receive("connection_ack").await;
         assert_eq!(ack["nodeId"], node, "{ack}");
         worker
@@ -61,6 +85,24 @@ impl Worker {
         let mut worker = Self::connect(url, node, token).await;
         worker.register().await;
         worker.receive("register.ack").await;
+        worker
+    }
+
+    /// Connects as this process; registers and does not wait for the answer.
+    pub(crate) async fn registering(url: &str, node: &str, token: &str, instance: uuid::Uuid) -> Self {
+        Self::registering_from(Ipv4Addr::LOCALHOST, url, node, token, instance).await
+    }
+
+    pub(crate) async fn registering_from(
+        source: Ipv4Addr,
+        url: &str,
+        node: &str,
+        token: &str,
+        instance: uuid::Uuid,
+    ) -> Self {
+        let mut worker = Self::connect_from(source, url, node, token).await;
+        worker.instance = instance;
+        worker.register().await;
         worker
     }
 
@@ -84,7 +126,7 @@ impl Worker {
             "architecture": "x86_64",
             "hardware": {"cpu": {"model": "EPYC", "cores": 64, "threads": 128}, "memory": {"total": 1_099_511_627_776_u64},
                 "disk": [], "network": [], "gpu": gpu, "gpuDriver": {"state": "ok", "version": "550.54"}}});
-        let data = json!({"instanceId": uuid::Uuid::new_v4(), "bootId": "boot", "daemonVersion": "1.0.0", "capabilities": [],
+        let data = json!({"instanceId": self.instance, "bootId": "boot", "daemonVersion": "1.0.0", "capabilities": [],
             "systemInfo": info});
         self.send("node.register", data).await;
     }
@@ -146,6 +188,14 @@ impl Worker {
 
     pub(crate) async fn send_raw(&mut self, message: Message) -> Result<(), Error> {
         self.socket.send(message).await
+    }
+
+    /// The socket under it, to be used otherwise than the protocol says.
+    pub(crate) fn bare(self) -> TcpStream {
+        match self.socket.into_inner() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("it is encrypted"),
+        }
     }
 }
 
