@@ -3,6 +3,8 @@
 
 pub(crate) mod auth;
 mod body;
+mod dead_letters;
+mod delivery;
 pub(crate) mod error;
 mod event_schemas;
 mod events;
@@ -48,6 +50,11 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(installation::plan, installation::report))
         .routes(routes!(releases::download))
         .routes(routes!(events::list, events::receive))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::replay_all))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(delivery::show))
+        .routes(routes!(delivery::resume))
         .routes(routes!(gateway::connect))
 }
 

@@ -13,6 +13,7 @@ use crate::{
     gateway::{admission::Admission, clones::Clones, registry::Registry},
     lifecycle::Lifecycle,
     noti::Noti,
+    outbox::Outbox,
     store::Store,
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct App {
     pub clones: Mutex<Clones>,
     /// Holds the fleet back when most of it falls silent at once.
     pub brake: Mutex<Brake>,
+    pub outbox: Outbox,
     /// How long a connection may go without registering.
     pub register_timeout: Duration,
     /// How long a socket may outlive its token.

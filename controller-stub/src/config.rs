@@ -71,6 +71,9 @@ pub struct Config {
     pub tls_self_signed: bool,
     /// Allow plain HTTP to other machines.
     pub insecure_http: bool,
+    /// How long delivery of events pauses first when NOTI fails again and again; each further pause is twice as long, up to twelve
+    /// times this.
+    pub noti_breaker_pause: Duration,
     /// How long a silent worker counts as there.
     pub heartbeat_timeout: Duration,
     /// How long an installation may go without a report.
@@ -134,6 +137,8 @@ const HEARTBEAT_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Du
 
 /// A fleet of 10,000 is back in some 10 s.
 const UPGRADES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
+/// Shorter ones pause nothing; longer ones keep events from a NOTI that is well again.
+const BREAKER_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(300));
 
 impl Config {
     /// The built-in values.
@@ -159,6 +164,7 @@ impl Config {
             tls_files: None,
             tls_self_signed: false,
             insecure_http: false,
+            noti_breaker_pause: Duration::from_secs(5),
             heartbeat_timeout: Duration::from_secs(120),
             installation_timeout: Duration::from_secs(15 * 60),
             register_timeout: Duration::from_secs(10),
@@ -186,6 +192,9 @@ impl Config {
         }
         if let Some(rate) = settings.upgrades_per_second {
             config.upgrades_per_second = parsed("UPGRADES_PER_SECOND", &rate)?;
+        }
+        if let Some(pause) = settings.noti_breaker_pause {
+            config.noti_breaker_pause = duration("NOTI_BREAKER_PAUSE", &pause, BREAKER_PAUSES)?;
         }
         // Absolute, because `node add` reads it in another folder.
         config.releases = settings
@@ -278,13 +287,18 @@ fn database_url(text: String) -> Result<String, ConfigError> {
 }
 
 fn heartbeat_timeout(text: &str) -> Result<Duration, ConfigError> {
-    const NAME: &str = "HEARTBEAT_TIMEOUT";
-    let timeout: jiff::SignedDuration = parsed(NAME, text)?;
-    let (shortest, longest) = HEARTBEAT_TIMEOUTS;
-    Duration::try_from(timeout)
-        .ok()
-        .filter(|timeout| (shortest..=longest).contains(timeout))
-        .ok_or_else(|| value_error(NAME, format!("must be between 100ms and 24h, not `{text}`")))
+    duration("HEARTBEAT_TIMEOUT", text, HEARTBEAT_TIMEOUTS)
+}
+
+fn duration(
+    name: &'static str,
+    text: &str,
+    (shortest, longest): (Duration, Duration),
+) -> Result<Duration, ConfigError> {
+    let duration: jiff::SignedDuration = parsed(name, text)?;
+    Duration::try_from(duration).ok().filter(|duration| (shortest..=longest).contains(duration)).ok_or_else(
+        || value_error(name, format!("must be between {shortest:?} and {longest:?}, not `{text}`")),
+    )
 }
 
 /// A minisign public key as its tool prints it: base64 of `Ed`, 8 bytes of key id and 32 of key.

@@ -14,6 +14,7 @@ use aio_protocol::{
     event::{EventBody, EventData, NoDetail, NodeEvent},
     ids::NodeId,
     node::NodeStatus,
+    time::Timestamp,
     transition::{self, Decision, Trigger},
 };
 use tokio::sync::{Mutex, MutexGuard};
@@ -49,6 +50,8 @@ pub(crate) struct Lifecycle {
 pub(crate) struct Turn<'a> {
     lifecycle: &'a Lifecycle,
     id: &'a NodeId,
+    /// When it was asked for, which is when its cause was noticed.
+    noticed_at: Timestamp,
     _held: Option<MutexGuard<'a, ()>>,
 }
 
@@ -96,6 +99,7 @@ impl Lifecycle {
 
     /// Waits until nobody else changes the node.
     pub(crate) async fn turn<'a>(&'a self, id: &'a NodeId) -> Turn<'a> {
+        let noticed_at = clock::now();
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
         let stripe = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or(0);
@@ -103,13 +107,13 @@ impl Lifecycle {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        Turn { lifecycle: self, id, _held: held }
+        Turn { lifecycle: self, id, noticed_at, _held: held }
     }
 
     /// Keeps a node that was just registered.
     pub(crate) async fn register(&self, node: &Node, actor: &str) -> Result<(), StoreError> {
         register(&*self.store, node, actor).await?;
-        self.doorbell.ring(&node.id);
+        self.doorbell.ring(&node.id, &node.owner.org_id);
         Ok(())
     }
 }
@@ -128,6 +132,7 @@ pub(crate) async fn register(store: &dyn Store, node: &Node, actor: &str) -> Res
         to: node.status,
         cause: "registered",
         actor: actor.to_owned(),
+        noticed_at: node.created_at,
         event: NodeEvent { body: EventBody::Registered(data), timestamp: node.created_at },
     };
     store.add_node(node, &step).await?;
@@ -158,6 +163,7 @@ impl Turn<'_> {
                         to: step.to,
                         cause: trigger.as_str(),
                         actor: actor.to_owned(),
+                        noticed_at: self.noticed_at,
                         event,
                     }));
                 }
@@ -217,7 +223,7 @@ impl Turn<'_> {
                     to = step.to.as_str(), cause = step.cause, actor = step.actor, "a node's status changed");
             }
             if !steps.is_empty() {
-                doorbell.ring(self.id);
+                doorbell.ring(self.id, &node.owner.org_id);
             }
             return Ok(node);
         }

@@ -31,7 +31,7 @@ use crate::{
         Noti,
         signature::{InvalidSecret, WebhookKey},
     },
-    outbox::{Delivery, Doorbell, Relay, Unbuildable},
+    outbox::{Delivery, Outbox, Relay, Unbuildable},
     releases::Releases,
     revocations,
     secrets::{Secrets, SecretsError},
@@ -126,11 +126,11 @@ impl Server {
         commands::default_owner(&*store).await?;
         warn_of_exposure(&config, address);
 
-        let (doorbell, rings) = Doorbell::new();
+        let outbox = Outbox::new(config.noti_breaker_pause);
         let (workers, installations) =
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
         let app = Arc::new(App {
-            lifecycle: Lifecycle::new(store.clone(), doorbell, workers, installations),
+            lifecycle: Lifecycle::new(store.clone(), outbox.doorbell.clone(), workers, installations),
             enroller: Enroller {
                 store: store.clone(),
                 tokens: Tokens::new(&secrets.jwt),
@@ -144,6 +144,7 @@ impl Server {
             token_grace: config.token_grace,
             last_seen_lag: config.last_seen_lag,
             noti: Noti::new(store.clone(), secrets.noti_service_token.clone(), webhook_key.clone()),
+            outbox: outbox.clone(),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -179,7 +180,7 @@ impl Server {
         }
         tasks.spawn(watch::run(app.clone(), stop.clone()));
         tasks.spawn(revocations::run(app.clone(), stop.clone()));
-        tasks.spawn(Relay::new(store, delivery, rings).run(stop.clone()));
+        tasks.spawn(Relay::new(store, delivery, outbox).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));
         tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");
         Ok(Self {

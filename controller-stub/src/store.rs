@@ -2,6 +2,7 @@
 //! decides nothing about nodes; it keeps a node's change, its audit rows and its events together or not at all. All changes go
 //! through one writer, which says how a new one is added.
 
+mod dead_letters;
 mod inbox;
 mod nodes;
 mod outbox;
@@ -73,14 +74,27 @@ pub(crate) trait Store: Send + Sync {
     /// A page of a node's audit trail, newest first.
     fn transitions<'a>(&'a self, node: &'a NodeId, window: Window) -> Answer<'a, TransitionPage>;
 
-    /// Which nodes have events that NOTI has not acknowledged.
-    fn nodes_with_undelivered(&self) -> Answer<'_, Vec<NodeId>>;
-    /// The oldest event of a node that NOTI has not acknowledged.
-    fn oldest_undelivered<'a>(&'a self, node: &'a NodeId) -> Answer<'a, Option<Undelivered>>;
+    /// Which nodes have events that NOTI has not acknowledged, and whose they are.
+    fn nodes_with_undelivered(&self) -> Answer<'_, Vec<(NodeId, OwnerId)>>;
+    /// The oldest events of a node that NOTI has not acknowledged, in their order.
+    fn undelivered<'a>(&'a self, node: &'a NodeId, limit: u64) -> Answer<'a, Vec<Undelivered>>;
+    /// How much is owed to NOTI.
+    fn backlog(&self) -> Answer<'_, Backlog>;
     /// Forgets an event that NOTI acknowledged.
     fn delivered<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// Notes a failed attempt and when the next one is due.
-    fn postpone<'a>(&'a self, id: &'a str, due: Timestamp, error: &'a str) -> Answer<'a, ()>;
+    fn postpone<'a>(&'a self, id: &'a str, now: Timestamp, due: Timestamp, error: &'a str) -> Answer<'a, ()>;
+    /// Gives an event up: it becomes a dead letter.
+    fn bury<'a>(&'a self, id: &'a str, now: Timestamp, reason: &'a str) -> Answer<'a, ()>;
+    /// A page of an organisation's dead letters, the latest first.
+    fn dead_letters<'a>(&'a self, org: &'a OwnerId, window: Window) -> Answer<'a, DeadLetterPage>;
+    /// Puts an organisation's dead letters back into the outbox, or the one with this id; says how many, and of which nodes.
+    fn replay<'a>(
+        &'a self,
+        org: &'a OwnerId,
+        id: Option<&'a str>,
+        now: Timestamp,
+    ) -> Answer<'a, (u64, Vec<(NodeId, OwnerId)>)>;
 
     /// Keeps an event that the built-in NOTI received; says whether it is new.
     fn receive<'a>(&'a self, id: &'a str, event: &'a NodeEvent, now: Timestamp) -> Answer<'a, bool>;
@@ -97,6 +111,8 @@ pub(crate) struct RecordedStep {
     pub cause: &'static str,
     /// Who caused it.
     pub actor: String,
+    /// When the frame, the request or the end of a lease that caused it was noticed: the event's delivery is measured from here.
+    pub noticed_at: Timestamp,
     pub event: NodeEvent,
 }
 
@@ -189,9 +205,40 @@ pub(crate) struct Undelivered {
     pub id: String,
     /// What is posted, byte for byte.
     pub body: String,
+    pub noticed_at: Timestamp,
     /// Failed attempts so far.
     pub attempts: u32,
+    pub first_attempt_at: Option<Timestamp>,
     pub due: Timestamp,
+}
+
+/// How much is owed to NOTI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    pub events: u64,
+    /// When the oldest of them was noticed.
+    pub oldest: Option<Timestamp>,
+    /// Those that were given up.
+    pub dead: u64,
+}
+
+/// An event that was given up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DeadLetter {
+    pub id: String,
+    pub event: NodeEvent,
+    pub noticed_at: Timestamp,
+    pub attempts: u32,
+    pub died_at: Timestamp,
+    pub reason: String,
+}
+
+/// A page of dead letters.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DeadLetterPage {
+    pub letters: Vec<DeadLetter>,
+    /// How many the organisation has in all.
+    pub total: u64,
 }
 
 /// Which events to list.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::{ConfigError, Published};
 
 /// The variables that the controller reads from its environment. `.env.example` documents each.
-pub const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 17] = [
     "PUBLIC_URL",
     "DATABASE_URL",
     "HEARTBEAT_TIMEOUT",
@@ -20,6 +20,7 @@ pub const VARIABLES: [&str; 16] = [
     "NOTI_SERVICE_URL",
     "NOTI_SERVICE_TOKEN",
     "NOTI_WEBHOOK_SECRET",
+    "NOTI_BREAKER_PAUSE",
     "JWT_SECRET",
     "TLS_CERT",
     "TLS_KEY",
@@ -45,6 +46,7 @@ pub struct Settings {
     pub noti_service_url: Option<String>,
     pub noti_service_token: Option<String>,
     pub noti_webhook_secret: Option<String>,
+    pub noti_breaker_pause: Option<String>,
     pub jwt_secret: Option<String>,
     pub tls_cert: Option<String>,
     pub tls_key: Option<String>,
@@ -86,6 +88,7 @@ impl Settings {
             noti_service_url: value("NOTI_SERVICE_URL"),
             noti_service_token: value("NOTI_SERVICE_TOKEN"),
             noti_webhook_secret: value("NOTI_WEBHOOK_SECRET"),
+            noti_breaker_pause: value("NOTI_BREAKER_PAUSE"),
             jwt_secret: value("JWT_SECRET"),
             tls_cert: value("TLS_CERT"),
             tls_key: value("TLS_KEY"),
@@ -113,6 +116,7 @@ impl Settings {
             noti_service_url: self.noti_service_url.or(lower.noti_service_url),
             noti_service_token: self.noti_service_token.or(lower.noti_service_token),
             noti_webhook_secret: self.noti_webhook_secret.or(lower.noti_webhook_secret),
+            noti_breaker_pause: self.noti_breaker_pause.or(lower.noti_breaker_pause),
             jwt_secret: self.jwt_secret.or(lower.jwt_secret),
             tls_cert: self.tls_cert.or(lower.tls_cert),
             tls_key: self.tls_key.or(lower.tls_key),

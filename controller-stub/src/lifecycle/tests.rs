@@ -24,7 +24,8 @@ const LEASE: Duration = Duration::from_secs(120);
 async fn bench() -> Bench {
     let data = tempfile::tempdir().unwrap();
     let store = Arc::new(SqlStore::open(None, data.path()).await.unwrap());
-    let lifecycle = Lifecycle::new(store.clone(), Doorbell::new().0, Leases::new(LEASE), Leases::new(LEASE));
+    let lifecycle =
+        Lifecycle::new(store.clone(), Doorbell::default(), Leases::new(LEASE), Leases::new(LEASE));
     Bench { lifecycle, store, _data: data }
 }
 
@@ -86,8 +87,7 @@ impl Bench {
     /// Takes every event of the node out of the outbox, as NOTI would get them.
     async fn events(&self, id: &NodeId) -> Vec<NodeEvent> {
         let mut events = Vec::new();
-        while let Some(Undelivered { id: event, body, .. }) = self.store.oldest_undelivered(id).await.unwrap()
-        {
+        for Undelivered { id: event, body, .. } in self.store.undelivered(id, 1000).await.unwrap() {
             events.push(serde_json::from_str(&body).unwrap());
             self.store.delivered(&event).await.unwrap();
         }

@@ -1,16 +1,20 @@
-//! Posts one event to NOTI, signed after the Standard Webhooks specification. Only a 2xx is an acknowledgement.
+//! Posts one event to NOTI, signed after the Standard Webhooks specification. What the answer means, `verdict` says.
 
 use std::{error::Error, time::Duration};
 
 use aio_protocol::time::Timestamp;
-use reqwest::{Client, StatusCode, header, redirect};
+use reqwest::{Client, Response, header, redirect};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::verdict::Answer;
 use crate::noti::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookKey};
 
 /// An attempt that takes longer has failed.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So much of an answer's body is read, so that its connection can be used again.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Posts to one NOTI.
 pub(crate) struct Delivery {
@@ -24,15 +28,6 @@ pub(crate) struct Delivery {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make an HTTP client")]
 pub(crate) struct Unbuildable(#[source] reqwest::Error);
-
-/// Why NOTI has not acknowledged an event.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Undelivered {
-    #[error("NOTI answered {0}")]
-    Refused(StatusCode),
-    #[error("NOTI did not answer: {0}")]
-    Unreachable(String),
-}
 
 impl Delivery {
     /// Posts to `{base}/events`. A NOTI on this very machine is never reached through a proxy, and where that is served over TLS,
@@ -56,10 +51,10 @@ impl Delivery {
     }
 
     /// Makes one attempt.
-    pub(super) async fn post(&self, id: &str, body: String, now: Timestamp) -> Result<(), Undelivered> {
+    pub(super) async fn post(&self, id: &str, body: String, now: Timestamp) -> Answer {
         let timestamp = now.as_millis() / 1000;
         let signature = self.key.sign(id, timestamp, body.as_bytes());
-        let answer = self
+        let answered = self
             .client
             .post(&self.url)
             .header(header::CONTENT_TYPE, "application/json")
@@ -69,11 +64,28 @@ impl Delivery {
             .bearer_auth(self.bearer.expose_secret())
             .body(body)
             .send()
-            .await
-            .map_err(|error| Undelivered::Unreachable(innermost(&error)))?;
-        match answer.status() {
-            status if status.is_success() => Ok(()),
-            status => Err(Undelivered::Refused(status)),
+            .await;
+        match answered {
+            Ok(response) => {
+                let retry_after = response.headers().get(header::RETRY_AFTER);
+                let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+                let code = response.status().as_u16();
+                finish(response).await;
+                Answer::Status { code, retry_after }
+            }
+            Err(error) if error.is_timeout() => Answer::TimedOut,
+            Err(error) => Answer::Broken(innermost(&error)),
+        }
+    }
+}
+
+/// Reads what is left of an answer. What it says is known already, so that nothing can go wrong here.
+async fn finish(mut response: Response) {
+    let mut read = 0;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        read += chunk.len();
+        if read > MAX_ANSWER_BYTES {
+            return;
         }
     }
 }

@@ -112,6 +112,7 @@ struct Entry {
     cause: &'static str,
     actor: String,
     at: Timestamp,
+    noticed_at: Timestamp,
     event: String,
 }
 
@@ -123,6 +124,7 @@ impl Entry {
             cause: step.cause,
             actor: step.actor.clone(),
             at: step.event.timestamp,
+            noticed_at: step.noticed_at,
             event: json("event", &step.event)?,
         })
     }
@@ -149,7 +151,7 @@ async fn record(
         .bind(step.at.as_millis())
         .execute(&mut *connection)
         .await?;
-        outbox::add(connection, node, seq, &step.event, step.at).await?;
+        outbox::add(connection, node, seq, &step.event, step.noticed_at).await?;
     }
     Ok(())
 }

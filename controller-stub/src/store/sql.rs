@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-use aio_protocol::{event::NodeEvent, ids::NodeId, node::NodeStatus, time::Timestamp};
+use aio_protocol::{
+    event::NodeEvent,
+    ids::{NodeId, OwnerId},
+    node::NodeStatus,
+    time::Timestamp,
+};
 use reqwest::Url;
 use sqlx::{
     AnyPool, Executor,
@@ -10,9 +15,9 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Answer, EventQuery, IssuedToken, NodePage, NodeQuery, Received, RecordedStep, Store,
-    StoreError, TransitionPage, Undelivered, Window, inbox, nodes, outbox, settings, tokens, transitions,
-    writer::Writer,
+    Admission, Answer, Backlog, DeadLetterPage, EventQuery, IssuedToken, NodePage, NodeQuery, Received,
+    RecordedStep, Store, StoreError, TransitionPage, Undelivered, Window, dead_letters, inbox, nodes, outbox,
+    settings, tokens, transitions, writer::Writer,
 };
 use crate::node::Node;
 
@@ -48,11 +53,15 @@ impl SqlStore {
             })
         });
         let pool = options.clone().max_connections(CONNECTIONS).connect(&url).await?;
-        // SQLite has no lock to hold over migrations. Of two processes that start on a new database at once, the slower fails,
-        // and on its second try finds nothing left to do.
+        // SQLite has no lock to hold over migrations. Of two processes that start on a new database at once, the slower may fail at
+        // each of them once, and on its next try finds that one done.
         let migrations = sqlx::migrate!("./migrations");
-        if migrations.run(&pool).await.is_err() {
-            migrations.run(&pool).await?;
+        let mut tries = migrations.iter().count();
+        while let Err(error) = migrations.run(&pool).await {
+            if tries == 0 {
+                return Err(error.into());
+            }
+            tries -= 1;
         }
         let writer = Writer::start(options.max_connections(1).connect(&url).await?);
         Ok(Self { pool, writer })
@@ -175,20 +184,44 @@ impl Store for SqlStore {
         Box::pin(transitions::page(&self.pool, node, window))
     }
 
-    fn nodes_with_undelivered(&self) -> Answer<'_, Vec<NodeId>> {
+    fn nodes_with_undelivered(&self) -> Answer<'_, Vec<(NodeId, OwnerId)>> {
         Box::pin(outbox::nodes(&self.pool))
     }
 
-    fn oldest_undelivered<'a>(&'a self, node: &'a NodeId) -> Answer<'a, Option<Undelivered>> {
-        Box::pin(outbox::oldest(&self.pool, node))
+    fn undelivered<'a>(&'a self, node: &'a NodeId, limit: u64) -> Answer<'a, Vec<Undelivered>> {
+        Box::pin(outbox::oldest(&self.pool, node, limit))
+    }
+
+    fn backlog(&self) -> Answer<'_, Backlog> {
+        Box::pin(outbox::backlog(&self.pool))
     }
 
     fn delivered<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
         Box::pin(self.writer.write(outbox::Remove { id: id.to_owned() }))
     }
 
-    fn postpone<'a>(&'a self, id: &'a str, due: Timestamp, error: &'a str) -> Answer<'a, ()> {
-        Box::pin(self.writer.write(outbox::Postpone { id: id.to_owned(), due, error: error.to_owned() }))
+    fn postpone<'a>(&'a self, id: &'a str, now: Timestamp, due: Timestamp, error: &'a str) -> Answer<'a, ()> {
+        let (id, error) = (id.to_owned(), error.to_owned());
+        Box::pin(self.writer.write(outbox::Postpone { id, attempted_at: now, due, error }))
+    }
+
+    fn bury<'a>(&'a self, id: &'a str, now: Timestamp, reason: &'a str) -> Answer<'a, ()> {
+        let (id, reason) = (id.to_owned(), reason.to_owned());
+        Box::pin(self.writer.write(dead_letters::Bury { id, reason, now }))
+    }
+
+    fn dead_letters<'a>(&'a self, org: &'a OwnerId, window: Window) -> Answer<'a, DeadLetterPage> {
+        Box::pin(dead_letters::page(&self.pool, org, window))
+    }
+
+    fn replay<'a>(
+        &'a self,
+        org: &'a OwnerId,
+        id: Option<&'a str>,
+        now: Timestamp,
+    ) -> Answer<'a, (u64, Vec<(NodeId, OwnerId)>)> {
+        let (org, id) = (org.clone(), id.map(str::to_owned));
+        Box::pin(self.writer.write(dead_letters::Replay { org, id, now }))
     }
 
     fn receive<'a>(&'a self, id: &'a str, event: &'a NodeEvent, now: Timestamp) -> Answer<'a, bool> {

@@ -1,0 +1,113 @@
+//! `/dead-letters`: events that were given up, and their way back into the outbox.
+
+use std::sync::Arc;
+
+use aio_protocol::{error_code::ErrorCode, event::NodeEvent, time::Timestamp};
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    auth::{AsManager, AsUser},
+    error::Rejection,
+    fields::{PageNumber, PageSize, Pagination, Paging},
+};
+use crate::{app::App, clock, store};
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pages {
+    #[param(inline)]
+    page: Option<PageNumber>,
+    #[param(inline)]
+    limit: Option<PageSize>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct DeadLetterList {
+    data: Vec<DeadLetter>,
+    pagination: Pagination,
+}
+
+/// An event that was given up.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct DeadLetter {
+    /// Its `webhook-id`.
+    id: String,
+    /// `rejected` or `expired`, and NOTI's last answer.
+    reason: String,
+    /// How often it was posted.
+    attempts: u32,
+    created_at: Timestamp,
+    died_at: Timestamp,
+    event: NodeEvent,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Replayed {
+    /// How many are on their way again.
+    replayed: u64,
+}
+
+/// List the events that NOTI was not to be told of
+///
+/// The latest first.
+#[utoipa::path(get, path = "/dead-letters", operation_id = "listDeadLetters", tag = "delivery", security(("user" = [])),
+    params(Pages), responses((status = 200, description = "A page of dead letters", body = DeadLetterList)))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    AsUser(user): AsUser,
+    pages: Result<Query<Pages>, QueryRejection>,
+) -> Result<Json<DeadLetterList>, Rejection> {
+    let Query(Pages { page, limit }) = pages?;
+    let paging = Paging::new(page, limit);
+    let found = app.store.dead_letters(&user.org_id, paging.window()).await?;
+    let data = found.letters.into_iter().map(DeadLetter::from).collect();
+    Ok(Json(DeadLetterList { data, pagination: paging.of(found.total) }))
+}
+
+/// Deliver all dead letters again
+#[utoipa::path(post, path = "/dead-letters/replay", operation_id = "replayDeadLetters", tag = "delivery",
+    security(("user" = [])), responses((status = 200, description = "They are on their way", body = Replayed)))]
+pub(super) async fn replay_all(
+    State(app): State<Arc<App>>,
+    AsManager(user): AsManager,
+) -> Result<Json<Replayed>, Rejection> {
+    let (replayed, nodes) = app.store.replay(&user.org_id, None, clock::now()).await?;
+    app.outbox.doorbell.hurry(nodes);
+    tracing::info!(replayed, user = %user.sub, "dead letters are delivered again");
+    Ok(Json(Replayed { replayed }))
+}
+
+/// Deliver one dead letter again
+#[utoipa::path(post, path = "/dead-letters/{letter}/replay", operation_id = "replayDeadLetter", tag = "delivery",
+    security(("user" = [])), params(("letter" = String, Path, description = "The event's `webhook-id`")), responses(
+        (status = 200, description = "It is on its way", body = Replayed),
+        (status = 404, description = "NOT_FOUND: the organisation has no such dead letter", body = aio_protocol::api::ApiError)))]
+pub(super) async fn replay(
+    State(app): State<Arc<App>>,
+    AsManager(user): AsManager,
+    Path(id): Path<String>,
+) -> Result<Json<Replayed>, Rejection> {
+    let (replayed, nodes) = app.store.replay(&user.org_id, Some(&id), clock::now()).await?;
+    if replayed == 0 {
+        let message = format!("there is no dead letter {id}");
+        return Err(Rejection::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message));
+    }
+    app.outbox.doorbell.hurry(nodes);
+    tracing::info!(event = id, user = %user.sub, "a dead letter is delivered again");
+    Ok(Json(Replayed { replayed }))
+}
+
+impl From<store::DeadLetter> for DeadLetter {
+    fn from(letter: store::DeadLetter) -> Self {
+        let store::DeadLetter { id, event, noticed_at, attempts, died_at, reason } = letter;
+        Self { id, reason, attempts, created_at: noticed_at, died_at, event }
+    }
+}
