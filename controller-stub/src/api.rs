@@ -3,6 +3,7 @@
 
 pub(crate) mod auth;
 mod body;
+pub(crate) mod client;
 mod dead_letters;
 mod delivery;
 pub(crate) mod error;
@@ -11,6 +12,7 @@ mod events;
 mod fields;
 mod health;
 mod installation;
+pub(crate) mod limit;
 mod nodes;
 mod openapi;
 mod releases;

@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    api::limit::RequestLimit,
     brake::Brake,
     enrolment::Enroller,
     gateway::{admission::Admission, clones::Clones, registry::Registry},
@@ -28,6 +30,8 @@ pub(crate) struct App {
     /// Holds the fleet back when most of it falls silent at once.
     pub brake: Mutex<Brake>,
     pub outbox: Outbox,
+    pub request_limit: Option<RequestLimit>,
+    pub trusted_proxies: Vec<IpNet>,
     /// How long a connection may go without registering.
     pub register_timeout: Duration,
     /// How long a socket may outlive its token.

@@ -66,6 +66,12 @@ pub enum CommandError {
         "no server has run on this data folder yet, so its address is unknown; start it once, or set PUBLIC_URL"
     )]
     NeverServed,
+    /// A token cannot be signed.
+    #[error(transparent)]
+    Unsigned(#[from] Unsigned),
+    /// A secret or a key cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// Something of the data folder cannot be used.
     #[error("cannot use the data folder")]
     DataDir(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -77,7 +83,18 @@ impl CommandError {
         match self {
             Self::Name(_) => ErrorCode::Usage,
             Self::NeverServed => ErrorCode::ConfigInvalid,
+            Self::Unsigned(error) => error.code(),
+            Self::Secrets(error) => error.code(),
             Self::DataDir(_) => ErrorCode::FileFailed,
+        }
+    }
+}
+
+impl From<EnrolmentError> for CommandError {
+    fn from(error: EnrolmentError) -> Self {
+        match error {
+            EnrolmentError::Unsigned(error) => error.into(),
+            error => Self::DataDir(Box::new(error)),
         }
     }
 }
@@ -92,16 +109,7 @@ macro_rules! of_the_data_dir {
     };
 }
 
-of_the_data_dir!(
-    StoreError,
-    SecretsError,
-    TlsError,
-    NoRandomness,
-    EnrolmentError,
-    Unsigned,
-    InvalidId,
-    serde_json::Error
-);
+of_the_data_dir!(StoreError, TlsError, NoRandomness, InvalidId, serde_json::Error);
 
 /// A token for a user of the API.
 pub async fn user_token(
@@ -110,7 +118,7 @@ pub async fn user_token(
     roles: Vec<String>,
     lasts_secs: u64,
 ) -> Result<String, CommandError> {
-    let tokens = Tokens::new(&Secrets::load(config)?.jwt);
+    let tokens = Tokens::new(Secrets::load(config)?.tokens);
     let owner = match whose {
         For { org: Some(org_id), user: Some(user_id) } => Owner { org_id, user_id },
         whose => whose.or_default(&open(config).await?).await?,
@@ -127,7 +135,7 @@ pub async fn add_nodes(
 ) -> Result<Vec<AddedNode>, CommandError> {
     let names = names.into_iter().map(NodeName::try_from).collect::<Result<Vec<_>, _>>();
     let names = names.map_err(CommandError::Name)?;
-    let tokens = Tokens::new(&Secrets::load(config)?.jwt);
+    let tokens = Tokens::new(Secrets::load(config)?.tokens);
     let store: Arc<dyn Store> = Arc::new(open(config).await?);
     let deployment = match store.setting(DEPLOYMENT).await? {
         Some(text) => serde_json::from_str(&text)?,

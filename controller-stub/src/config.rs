@@ -3,13 +3,20 @@
 
 mod settings;
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
 
 use aio_protocol::{
     error_code::ErrorCode,
     release::{Checksum, ReleaseVersion},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -59,8 +66,12 @@ pub struct Config {
     pub checksums: Published,
     /// The NOTI service; the built-in one when unset.
     pub noti_service_url: Option<Url>,
-    /// Signs tokens; made on first start when unset.
+    /// Signs tokens (HS256); made on first start when unset and no key is named. Beside a key, tokens that it signed stay valid.
     pub jwt_secret: Option<SecretString>,
+    /// The PEM file of the Ed25519 key that signs tokens.
+    pub jwt_private_key_file: Option<PathBuf>,
+    /// The PEM file of its public half. Alone, tokens are verified here and not made.
+    pub jwt_public_key_file: Option<PathBuf>,
     /// Signs events; made on first start when unset.
     pub noti_webhook_secret: Option<SecretString>,
     /// Opens NOTI; made on first start when unset.
@@ -74,6 +85,10 @@ pub struct Config {
     /// How long delivery of events pauses first when NOTI fails again and again; each further pause is twice as long, up to twelve
     /// times this.
     pub noti_breaker_pause: Duration,
+    /// How many requests a client of the API may send in a second; as many as it likes when unset.
+    pub api_requests_per_second: Option<NonZeroU32>,
+    /// The proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long a silent worker counts as there.
     pub heartbeat_timeout: Duration,
     /// How long an installation may go without a report.
@@ -135,8 +150,12 @@ const MIN_SECRET_BYTES: usize = 16;
 /// Leases shorter than this end before a heartbeat crosses a network; longer ones tell nobody anything.
 const HEARTBEAT_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(86_400));
 
+/// More than a dashboard or a script of one user needs.
+const API_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+
 /// A fleet of 10,000 is back in some 10 s.
 const UPGRADES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
+
 /// Shorter ones pause nothing; longer ones keep events from a NOTI that is well again.
 const BREAKER_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(300));
 
@@ -159,12 +178,16 @@ impl Config {
             checksums: Published::new(),
             noti_service_url: None,
             jwt_secret: None,
+            jwt_private_key_file: None,
+            jwt_public_key_file: None,
             noti_webhook_secret: None,
             noti_service_token: None,
             tls_files: None,
             tls_self_signed: false,
             insecure_http: false,
             noti_breaker_pause: Duration::from_secs(5),
+            api_requests_per_second: Some(API_REQUESTS_PER_SECOND),
+            trusted_proxies: Vec::new(),
             heartbeat_timeout: Duration::from_secs(120),
             installation_timeout: Duration::from_secs(15 * 60),
             register_timeout: Duration::from_secs(10),
@@ -209,6 +232,12 @@ impl Config {
             settings.noti_service_url.map(|url| web_url("NOTI_SERVICE_URL", &url)).transpose()?;
         config.database_url = settings.database_url.map(database_url).transpose()?;
         config.release_public_key = settings.release_public_key.map(minisign_key).transpose()?;
+        if let Some(rate) = settings.api_requests_per_second {
+            config.api_requests_per_second = NonZeroU32::new(parsed("API_REQUESTS_PER_SECOND", rate.trim())?);
+        }
+        config.trusted_proxies = networks("TRUSTED_PROXIES", settings.trusted_proxies.as_deref())?;
+        config.jwt_private_key_file = settings.jwt_private_key_file.map(PathBuf::from);
+        config.jwt_public_key_file = settings.jwt_public_key_file.map(PathBuf::from);
         config.jwt_secret = settings.jwt_secret.map(|it| secret("JWT_SECRET", it)).transpose()?;
         config.noti_webhook_secret =
             settings.noti_webhook_secret.map(|it| secret("NOTI_WEBHOOK_SECRET", it)).transpose()?;
@@ -244,6 +273,17 @@ fn tls_files(
         (Some(_), None) => Err(value_error("TLS_KEY", "is missing: TLS_CERT is set")),
         (None, Some(_)) => Err(value_error("TLS_CERT", "is missing: TLS_KEY is set")),
     }
+}
+
+/// Addresses and networks, with commas between them.
+fn networks(name: &'static str, text: Option<&str>) -> Result<Vec<IpNet>, ConfigError> {
+    let entries = text.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| match entry.parse::<IpAddr>() {
+            Ok(address) => Ok(address.into()),
+            Err(_) => parsed(name, entry),
+        })
+        .collect()
 }
 
 fn switch(name: &'static str, text: Option<&str>) -> Result<bool, ConfigError> {
@@ -362,6 +402,9 @@ mod tests {
         assert!(problem(|it| it.public_url = set("ftp://aiwm.example")).starts_with("PUBLIC_URL "));
         assert!(problem(|it| it.noti_service_url = set("http://a/?x=1")).starts_with("NOTI_SERVICE_URL "));
         assert!(problem(|it| it.default_daemon_version = set("latest")).contains("a version such as v1.0.0"));
+        assert!(problem(|it| it.api_requests_per_second = set("-1")).starts_with("API_REQUESTS_PER_SECOND "));
+        assert!(problem(|it| it.trusted_proxies = set("10.0.0.0/33")).starts_with("TRUSTED_PROXIES "));
+        assert!(problem(|it| it.trusted_proxies = set("10.0.0.1, proxy")).contains("`proxy`"));
         assert!(problem(|it| it.tls_cert = set("chain.pem")).starts_with("TLS_KEY "));
         assert!(problem(|it| it.insecure_http = set("maybe")).starts_with("INSECURE_HTTP "));
         let both = |it: &mut Settings| {

@@ -14,7 +14,7 @@ mod session;
 mod timetable;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,7 +25,7 @@ use aio_protocol::{
     wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
 use axum::{
-    extract::{ConnectInfo, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     http::StatusCode,
     response::Response,
 };
@@ -34,6 +34,7 @@ use metrics::counter;
 use crate::{
     api::{
         auth::{AsNode, NodeOfToken},
+        client::ClientAddress,
         error::Rejection,
     },
     app::App,
@@ -57,20 +58,20 @@ const MAX_WRITE_BUFFER_BYTES: usize = 4 * MAX_FRAME_BYTES;
     (status = 426, description = "VALIDATION_FAILED: the connection cannot be upgraded", body = ApiError)))]
 pub(crate) async fn connect(
     State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ClientAddress(address): ClientAddress,
     handshake: Handshake,
     node: Result<AsNode, Rejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Rejection> {
     let since = Instant::now();
-    admit(app, peer, handshake, since, node, upgrade).inspect_err(|refusal| {
+    admit(app, address, handshake, since, node, upgrade).inspect_err(|refusal| {
         counter!("aio_gateway_refusals_total", "reason" => refusal.code().as_str()).increment(1);
     })
 }
 
 fn admit(
     app: Arc<App>,
-    peer: SocketAddr,
+    address: IpAddr,
     handshake: Handshake,
     since: Instant,
     node: Result<AsNode, Rejection>,
@@ -88,7 +89,7 @@ fn admit(
             format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`"),
         ));
     }
-    if let Some(pause) = stay_away(&app, &node, peer.ip()) {
+    if let Some(pause) = stay_away(&app, &node, address) {
         return Err(Rejection::later(
             StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::NodeSuperseded,
@@ -106,14 +107,7 @@ fn admit(
     // Somewhere in the second half of the grace: tokens that were made together do not end together.
     let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
     let token_ends = since + node.expires_at.since(clock::now()) + grace;
-    let peer = Peer {
-        node: node.id,
-        address: peer.ip(),
-        before: node.node.instance_id,
-        token_ends,
-        handshake,
-        since,
-    };
+    let peer = Peer { node: node.id, address, before: node.node.instance_id, token_ends, handshake, since };
     // axum's own task ends here: it has room for the handshake, which a connection does not need. Tracked, so that a shutdown waits.
     Ok(upgrade.on_upgrade(async move |socket| {
         let connections = app.connections.clone();

@@ -14,11 +14,12 @@ use crate::{
     config::Config,
     noti::signature::{InvalidSecret, SECRET_PREFIX},
     random,
+    tokens::keys::{KeyError, TokenKeys},
 };
 
 /// What signs tokens, signs events and opens NOTI.
 pub(crate) struct Secrets {
-    pub jwt: SecretString,
+    pub tokens: TokenKeys,
     pub noti_webhook: SecretString,
     pub noti_service_token: SecretString,
 }
@@ -43,6 +44,9 @@ pub enum SecretsError {
     /// There was no randomness to be had.
     #[error("cannot make a secret")]
     Random(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A key that signs or verifies tokens cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The webhook secret cannot be read.
     #[error("NOTI_WEBHOOK_SECRET cannot be used")]
     Webhook(#[from] InvalidSecret),
@@ -54,6 +58,7 @@ impl SecretsError {
         match self {
             Self::File { .. } | Self::Empty { .. } => ErrorCode::FileFailed,
             Self::Random(_) => ErrorCode::Internal,
+            Self::Key(error) => error.code(),
             Self::Webhook(_) => ErrorCode::ConfigInvalid,
         }
     }
@@ -64,7 +69,7 @@ impl Secrets {
     pub(crate) fn load(config: &Config) -> Result<Self, SecretsError> {
         let folder = config.data_dir.join("secrets");
         Ok(Self {
-            jwt: given_or_kept(&config.jwt_secret, &folder, "jwt-secret", "")?,
+            tokens: TokenKeys::load(config, || kept(&folder.join("jwt-secret"), ""))?,
             noti_webhook: given_or_kept(
                 &config.noti_webhook_secret,
                 &folder,
@@ -137,9 +142,10 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let config = Config::new(data.path().join("new/folder"));
         let (first, second) = (Secrets::load(&config).unwrap(), Secrets::load(&config).unwrap());
-        assert_eq!(first.jwt.expose_secret(), second.jwt.expose_secret());
+        assert_eq!(first.noti_service_token.expose_secret(), second.noti_service_token.expose_secret());
+        let jwt_secret = fs::read_to_string(config.data_dir.join("secrets/jwt-secret")).unwrap();
         assert!(first.noti_webhook.expose_secret().starts_with("whsec_"));
-        assert_ne!(first.jwt.expose_secret(), first.noti_service_token.expose_secret());
+        assert_ne!(jwt_secret.trim(), first.noti_service_token.expose_secret());
         for name in ["jwt-secret", "noti-webhook-secret", "noti-service-token"] {
             let file = config.data_dir.join("secrets").join(name);
             assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
@@ -154,8 +160,12 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let mut config = Config::new(data.path());
         config.jwt_secret = Some(SecretString::from("given-by-the-operator"));
-        assert_eq!(Secrets::load(&config).unwrap().jwt.expose_secret(), "given-by-the-operator");
-        assert!(!data.path().join("secrets/jwt-secret").exists());
+        config.noti_service_token = Some(SecretString::from("given-by-the-operator, too"));
+        let secrets = Secrets::load(&config).unwrap();
+        assert_eq!(secrets.noti_service_token.expose_secret(), "given-by-the-operator, too");
+        for name in ["jwt-secret", "noti-service-token"] {
+            assert!(!data.path().join("secrets").join(name).exists(), "{name}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api,
+    api::{self, limit::RequestLimit},
     app::App,
     brake::Brake,
     commands,
@@ -133,13 +133,15 @@ impl Server {
             lifecycle: Lifecycle::new(store.clone(), outbox.doorbell.clone(), workers, installations),
             enroller: Enroller {
                 store: store.clone(),
-                tokens: Tokens::new(&secrets.jwt),
+                tokens: Tokens::new(secrets.tokens),
                 releases: Releases::new(deployment.releases.clone(), deployment.checksums.clone()),
                 deployment,
             },
             registry: Registry::default(),
             clones: Mutex::default(),
             brake: Mutex::new(Brake::new(config.heartbeat_timeout)),
+            request_limit: config.api_requests_per_second.map(RequestLimit::new),
+            trusted_proxies: config.trusted_proxies.clone(),
             admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
             token_grace: config.token_grace,
             last_seen_lag: config.last_seen_lag,

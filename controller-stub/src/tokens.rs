@@ -1,5 +1,7 @@
-//! JWTs: signed and verified with HS256 and nothing else. Decides what is a valid token of which kind; whether it was revoked and
-//! what its bearer may do is decided elsewhere.
+//! JWTs: signed and verified with the keys that are configured and nothing else. Decides what is a valid token of which kind; whether
+//! it was revoked and what its bearer may do is decided elsewhere.
+
+pub(crate) mod keys;
 
 use aio_protocol::{
     claims::{NodeClaims, NodeTokenKind, UserClaims},
@@ -9,18 +11,30 @@ use aio_protocol::{
     time::Timestamp,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
-use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+
+use keys::TokenKeys;
 
 /// Clocks of the issuer and ours may differ by this much.
 const LEEWAY_SECS: u64 = 30;
 
+/// The longest id of a token.
+const MAX_JTI_BYTES: usize = 128;
+
 /// Signs and verifies.
 #[derive(Clone)]
 pub(crate) struct Tokens {
-    signing: EncodingKey,
-    verifying: DecodingKey,
+    signing: Option<(Algorithm, EncodingKey)>,
+    verifiers: Vec<Verifier>,
+}
+
+/// A key with the one algorithm that it is for.
+#[derive(Clone)]
+struct Verifier {
+    algorithm: Algorithm,
+    key: DecodingKey,
     validation: Validation,
 }
 
@@ -49,24 +63,48 @@ impl InvalidToken {
     }
 }
 
-/// A token could not be signed.
+/// Why a token could not be signed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot sign a token")]
-pub(crate) struct Unsigned(#[source] jsonwebtoken::errors::Error);
+pub enum Unsigned {
+    /// There is a key to verify with, and none to sign with.
+    #[error("this controller only verifies tokens: it holds no private key")]
+    VerifyOnly,
+    /// The key or the claims do not do.
+    #[error("cannot sign a token")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Unsigned {
+    /// The catalogue's code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::VerifyOnly => ErrorCode::VerifyOnly,
+            Self::Failed(_) => ErrorCode::Internal,
+        }
+    }
+}
 
 impl Tokens {
-    pub(crate) fn new(secret: &SecretString) -> Self {
-        let key = secret.expose_secret().as_bytes();
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = LEEWAY_SECS;
-        validation.validate_nbf = true;
-        validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp", "sub"]);
-        Self { signing: EncodingKey::from_secret(key), verifying: DecodingKey::from_secret(key), validation }
+    pub(crate) fn new(keys: TokenKeys) -> Self {
+        let verifiers = keys.verifying.into_iter().map(|(algorithm, key)| {
+            let mut validation = Validation::new(algorithm);
+            validation.leeway = LEEWAY_SECS;
+            validation.validate_nbf = true;
+            validation.validate_aud = false;
+            validation.set_required_spec_claims(&["exp", "sub"]);
+            Verifier { algorithm, key, validation }
+        });
+        Self { verifiers: verifiers.collect(), signing: keys.signing }
+    }
+
+    fn sign(&self, claims: &impl Serialize) -> Result<String, Unsigned> {
+        let (algorithm, key) = self.signing.as_ref().ok_or(Unsigned::VerifyOnly)?;
+        jsonwebtoken::encode(&Header::new(*algorithm), claims, key)
+            .map_err(|error| Unsigned::Failed(Box::new(error)))
     }
 
     pub(crate) fn sign_node(&self, claims: &NodeClaims) -> Result<String, Unsigned> {
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.signing).map_err(Unsigned)
+        self.sign(claims)
     }
 
     pub(crate) fn sign_user(
@@ -80,32 +118,51 @@ impl Tokens {
         let iat = now.as_millis() / 1000;
         let exp = iat.saturating_add_unsigned(lasts_secs);
         let claims = UserClaims { sub: user, org_id: org, roles, exp, iat };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing).map_err(Unsigned)
+        self.sign(&claims)
     }
 
-    /// Verifies `token`. Its `type` decides its kind: `node`, or anything else for a user's.
+    /// Verifies `token`. Its `type` decides its kind: `node`, or `user`, or none for a user's that another issuer made.
     pub(crate) fn verify(&self, token: &str) -> Result<Bearer, InvalidToken> {
-        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &self.verifying, &self.validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => InvalidToken::Expired,
-                kind => InvalidToken::Invalid(reason(kind)),
-            })?
-            .claims;
-        let of_a_node = claims.get("type") == Some(&Value::from("node"));
-        let claims = Value::Object(claims);
-        let bearer = if of_a_node {
-            serde_json::from_value(claims).map(Bearer::Node)
-        } else {
-            serde_json::from_value(claims).map(Bearer::User)
+        let invalid = |why: &str| InvalidToken::Invalid(why.to_owned());
+        let header = jsonwebtoken::decode_header(token).map_err(|error| refused(&error))?;
+        // The token only says which of our keys it was signed with; each key knows one algorithm.
+        let Some(Verifier { key, validation, .. }) =
+            self.verifiers.iter().find(|verifier| verifier.algorithm == header.alg)
+        else {
+            return Err(invalid("it was signed with an algorithm that is not accepted here"));
         };
-        bearer.map_err(|error| InvalidToken::Invalid(format!("its claims: {error}")))
+        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, key, validation)
+            .map_err(|error| refused(&error))?
+            .claims;
+        let kind = claims.get("type").cloned();
+        let claims = Value::Object(claims);
+        let unreadable = |error: serde_json::Error| InvalidToken::Invalid(format!("its claims: {error}"));
+        match kind.as_ref().map(Value::as_str) {
+            Some(Some("node")) => {
+                let claims: NodeClaims = serde_json::from_value(claims).map_err(unreadable)?;
+                if !(1..=MAX_JTI_BYTES).contains(&claims.jti.len()) {
+                    return Err(invalid("its claims: `jti` must have 1 to 128 bytes"));
+                }
+                Ok(Bearer::Node(claims))
+            }
+            None | Some(Some("user")) => {
+                Ok(Bearer::User(serde_json::from_value(claims).map_err(unreadable)?))
+            }
+            Some(_) => Err(invalid("its claims: `type` is neither `node` nor `user`")),
+        }
+    }
+}
+
+fn refused(error: &jsonwebtoken::errors::Error) -> InvalidToken {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => InvalidToken::Expired,
+        kind => InvalidToken::Invalid(reason(kind)),
     }
 }
 
 fn reason(kind: &ErrorKind) -> String {
     match kind {
         ErrorKind::InvalidSignature => "it was signed with another key".into(),
-        ErrorKind::InvalidAlgorithm => "it was signed with another algorithm than HS256".into(),
         ErrorKind::MissingRequiredClaim(claim) => format!("its claim `{claim}` is missing"),
         ErrorKind::ImmatureSignature => "it is not valid yet".into(),
         _ => "it is not a whole JWT".into(),
@@ -145,12 +202,17 @@ pub(crate) fn fingerprint(token: &str) -> String {
 mod tests {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use proptest::prelude::*;
+    use secrecy::SecretString;
     use serde_json::json;
 
     use super::*;
 
+    fn with_secret(secret: &str) -> Tokens {
+        Tokens::new(TokenKeys::of_secret(&SecretString::from(secret)))
+    }
+
     fn tokens() -> Tokens {
-        Tokens::new(&SecretString::from("a secret of more than 32 bytes, at least"))
+        with_secret("a secret of more than 32 bytes, at least")
     }
 
     fn now() -> Timestamp {
@@ -165,7 +227,7 @@ mod tests {
     }
 
     fn signed(header: &Header, claims: &Value) -> String {
-        jsonwebtoken::encode(header, claims, &tokens().signing).unwrap()
+        jsonwebtoken::encode(header, claims, &tokens().signing.unwrap().1).unwrap()
     }
 
     #[test]
@@ -195,7 +257,7 @@ mod tests {
     #[test]
     fn what_was_signed_otherwise_opens_nothing() {
         let (claims, token) = node_token(3600);
-        let other = Tokens::new(&SecretString::from("another secret of more than 32 bytes"));
+        let other = with_secret("another secret of more than 32 bytes");
         assert!(matches!(other.verify(&token), Err(InvalidToken::Invalid(_))));
         assert!(tokens().verify(&signed(&Header::new(Algorithm::HS512), &json!(claims))).is_err());
 
@@ -221,6 +283,24 @@ mod tests {
         let exp = now().as_millis() / 1000 + 60;
         let both = json!({"sub": "u", "orgId": "o", "roles": [], "exp": exp, "type": "node"});
         assert!(matches!(tokens().verify(&signed(&Header::default(), &both)), Err(InvalidToken::Invalid(_))));
+    }
+
+    #[test]
+    fn a_users_type_is_user_or_none_at_all() {
+        let exp = now().as_millis() / 1000 + 60;
+        let of_type = |kind: Value| {
+            let mut claims = json!({"sub": "u", "orgId": "o", "roles": [], "exp": exp});
+            if !kind.is_null() {
+                claims["type"] = kind;
+            }
+            tokens().verify(&signed(&Header::default(), &claims))
+        };
+        for kind in [Value::Null, json!("user")] {
+            assert!(matches!(of_type(kind), Ok(Bearer::User(_))));
+        }
+        for kind in [json!("refresh"), json!("Node"), json!(""), json!(7), json!(["user"])] {
+            assert!(matches!(of_type(kind), Err(InvalidToken::Invalid(_))));
+        }
     }
 
     proptest! {

@@ -36,3 +36,5 @@ mod restart;
 mod scenarios;
 #[path = "controller/tls.rs"]
 mod tls;
+#[path = "controller/tokens.rs"]
+mod tokens;

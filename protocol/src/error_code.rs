@@ -147,6 +147,8 @@ catalogue! {
         cure "Send JSON with Content-Type: application/json.";
     SignatureRefused "SIGNATURE_REFUSED", exit 77, "An event's webhook signature is missing, wrong or too old.",
         cure "Sign the raw body with NOTI_WEBHOOK_SECRET after the Standard Webhooks specification, and check the clock.";
+    VerifyOnly "VERIFY_ONLY", exit 78, "This controller holds no key to sign tokens with.",
+        cure "Ask the controller that has JWT_PRIVATE_KEY_FILE, or set it here.";
     RateLimited "RATE_LIMITED", exit 1, "More requests came than the controller takes at present.",
         cure "Wait for as long as Retry-After says.";
 }

@@ -16,7 +16,9 @@ use axum::{
 use utoipa::IntoParams;
 
 use super::{
+    client,
     error::Rejection,
+    limit::Client,
     roles::{self, Permission},
 };
 use crate::{app::App, node::Node, store::Admission, tokens::Bearer};
@@ -77,7 +79,15 @@ async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection>
 }
 
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
-    Ok(app.enroller.tokens.verify(bearer(parts)?)?)
+    let verified = bearer(parts).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
+    if let Some(limit) = &app.request_limit {
+        limit.admit(match &verified {
+            Ok(Bearer::User(user)) => Client::User(user.org_id.clone(), user.sub.clone()),
+            Ok(Bearer::Node(node)) => Client::Node(node.sub.clone()),
+            Err(_) => Client::Stranger(client::address(parts, &app.trusted_proxies)),
+        })?;
+    }
+    verified
 }
 
 fn permitted(user: UserClaims, permission: Permission) -> Result<UserClaims, Rejection> {

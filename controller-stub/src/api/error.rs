@@ -11,8 +11,12 @@ use axum::{
 };
 
 use crate::{
-    enrolment::EnrolmentError, lifecycle::LifecycleError, noti::NotKept, random::NoRandomness,
-    store::StoreError, tokens::InvalidToken,
+    enrolment::EnrolmentError,
+    lifecycle::LifecycleError,
+    noti::NotKept,
+    random::NoRandomness,
+    store::StoreError,
+    tokens::{InvalidToken, Unsigned},
 };
 
 /// An error answer.
@@ -126,6 +130,9 @@ impl From<EnrolmentError> for Rejection {
         match &error {
             EnrolmentError::NotPublished { .. } => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::ReleaseNotFound, error.to_string())
+            }
+            EnrolmentError::Unsigned(Unsigned::VerifyOnly) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::VerifyOnly, error.to_string())
             }
             _ => Self::fault(&error),
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::{ConfigError, Published};
 
 /// The variables that the controller reads from its environment. `.env.example` documents each.
-pub const VARIABLES: [&str; 17] = [
+pub const VARIABLES: &[&str] = &[
     "PUBLIC_URL",
     "DATABASE_URL",
     "HEARTBEAT_TIMEOUT",
@@ -22,6 +22,10 @@ pub const VARIABLES: [&str; 17] = [
     "NOTI_WEBHOOK_SECRET",
     "NOTI_BREAKER_PAUSE",
     "JWT_SECRET",
+    "JWT_PRIVATE_KEY_FILE",
+    "JWT_PUBLIC_KEY_FILE",
+    "API_REQUESTS_PER_SECOND",
+    "TRUSTED_PROXIES",
     "TLS_CERT",
     "TLS_KEY",
     "TLS_SELF_SIGNED",
@@ -48,6 +52,10 @@ pub struct Settings {
     pub noti_webhook_secret: Option<String>,
     pub noti_breaker_pause: Option<String>,
     pub jwt_secret: Option<String>,
+    pub jwt_private_key_file: Option<String>,
+    pub jwt_public_key_file: Option<String>,
+    pub api_requests_per_second: Option<String>,
+    pub trusted_proxies: Option<String>,
     pub tls_cert: Option<String>,
     pub tls_key: Option<String>,
     #[serde(deserialize_with = "switch")]
@@ -70,8 +78,8 @@ impl Settings {
     /// Reads `VARIABLES` through `variable`; an empty one is not set.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set: BTreeMap<_, _> = VARIABLES
-            .into_iter()
-            .filter_map(|name| Some((name, variable(name).filter(|value| !value.is_empty())?)))
+            .iter()
+            .filter_map(|name| Some((*name, variable(name).filter(|value| !value.is_empty())?)))
             .collect();
         let value = |name| set.get(name).cloned();
         Self {
@@ -90,6 +98,10 @@ impl Settings {
             noti_webhook_secret: value("NOTI_WEBHOOK_SECRET"),
             noti_breaker_pause: value("NOTI_BREAKER_PAUSE"),
             jwt_secret: value("JWT_SECRET"),
+            jwt_private_key_file: value("JWT_PRIVATE_KEY_FILE"),
+            jwt_public_key_file: value("JWT_PUBLIC_KEY_FILE"),
+            api_requests_per_second: value("API_REQUESTS_PER_SECOND"),
+            trusted_proxies: value("TRUSTED_PROXIES"),
             tls_cert: value("TLS_CERT"),
             tls_key: value("TLS_KEY"),
             tls_self_signed: value("TLS_SELF_SIGNED"),
@@ -118,6 +130,10 @@ impl Settings {
             noti_webhook_secret: self.noti_webhook_secret.or(lower.noti_webhook_secret),
             noti_breaker_pause: self.noti_breaker_pause.or(lower.noti_breaker_pause),
             jwt_secret: self.jwt_secret.or(lower.jwt_secret),
+            jwt_private_key_file: self.jwt_private_key_file.or(lower.jwt_private_key_file),
+            jwt_public_key_file: self.jwt_public_key_file.or(lower.jwt_public_key_file),
+            api_requests_per_second: self.api_requests_per_second.or(lower.api_requests_per_second),
+            trusted_proxies: self.trusted_proxies.or(lower.trusted_proxies),
             tls_cert: self.tls_cert.or(lower.tls_cert),
             tls_key: self.tls_key.or(lower.tls_key),
             tls_self_signed: self.tls_self_signed.or(lower.tls_self_signed),
@@ -157,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_sample_documents_exactly_the_variables_that_are_read() {
-        let mut known = VARIABLES;
+        let mut known = VARIABLES.to_vec();
         known.sort_unstable();
         assert_eq!(documented().into_keys().collect::<Vec<_>>(), known);
     }
@@ -176,7 +192,7 @@ mod tests {
             let line = format!("{} = \"value\"", name.to_lowercase());
             let from_file: Settings = toml::from_str(&line).unwrap();
             let from_environment =
-                Settings::from_environment(|asked| (asked == name).then(|| "value".to_owned()));
+                Settings::from_environment(|asked| (asked == *name).then(|| "value".to_owned()));
             assert!(from_file == from_environment && from_file != Settings::default(), "{name}");
             assert!(from_file.clone().over(Settings::default()) == from_file, "{name}");
             assert!(Settings::default().over(from_file.clone()) == from_file, "{name}");

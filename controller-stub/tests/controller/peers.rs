@@ -50,7 +50,20 @@ pub(crate) async fn dial_from(
     token: Option<&str>,
     protocol: Option<&str>,
 ) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Error> {
+    dial_with(source, url, token, protocol, None).await
+}
+
+async fn dial_with(
+    source: Ipv4Addr,
+    url: &str,
+    token: Option<&str>,
+    protocol: Option<&str>,
+    forwarded_for: Option<&str>,
+) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Error> {
     let mut request = url.into_client_request().unwrap();
+    if let Some(address) = forwarded_for {
+        request.headers_mut().insert("x-forwarded-for", address.parse().unwrap());
+    }
     if let Some(token) = token {
         let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
         request.headers_mut().insert("authorization", bearer);
@@ -74,6 +87,17 @@ impl Worker {
 
     async fn connect_from(source: Ipv4Addr, url: &str, node: &str, token: &str) -> Self {
         let socket = dial_from(source, url, Some(token), Some("aio.node.v1")).await.unwrap();
+        Self::greeted(socket, node).await
+    }
+
+    /// Connects as through a proxy that says for whom.
+    pub(crate) async fn connect_through(url: &str, node: &str, token: &str, address: &str) -> Self {
+        let protocol = Some("aio.node.v1");
+        let socket = dial_with(Ipv4Addr::LOCALHOST, url, Some(token), protocol, Some(address)).await.unwrap();
+        Self::greeted(socket, node).await
+    }
+
+    async fn greeted(socket: WebSocketStream<MaybeTlsStream<TcpStream>>, node: &str) -> Self {
         let mut worker = Self { socket, node: node.to_owned(), instance: uuid::Uuid::new_v4() };
         let ack = worker.receive("connection_ack").await;
         assert_eq!(ack["nodeId"], node, "{ack}");

@@ -1,0 +1,129 @@
+//! How many requests a client may send in a second. A client is whom its valid token speaks for, so that a fleet behind one address
+//! is many; who shows no valid token is one of its address.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    ids::{NodeId, OwnerId},
+};
+use axum::http::StatusCode;
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    state::keyed::HashMapStateStore,
+};
+
+use super::error::Rejection;
+
+/// A whole site may stand behind an address.
+const STRANGERS_FACTOR: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+
+/// Clients that have been quiet are forgotten at every so manyth request.
+const FORGET_EVERY: u32 = 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    User(OwnerId, OwnerId),
+    Node(NodeId),
+    Stranger(IpAddr),
+}
+
+type Keyed = RateLimiter<Client, HashMapStateStore<Client>, DefaultClock>;
+
+/// The limit, and who has used how much of it.
+pub(crate) struct RequestLimit {
+    known: Keyed,
+    strangers: Keyed,
+    clock: DefaultClock,
+    requests: AtomicU32,
+}
+
+impl RequestLimit {
+    /// So many in a second, and as many at once.
+    pub(crate) fn new(per_second: NonZeroU32) -> Self {
+        let strangers = per_second.saturating_mul(STRANGERS_FACTOR);
+        Self {
+            known: RateLimiter::hashmap(Quota::per_second(per_second)),
+            strangers: RateLimiter::hashmap(Quota::per_second(strangers)),
+            clock: DefaultClock::default(),
+            requests: AtomicU32::new(0),
+        }
+    }
+
+    /// Counts a request of `client`, or says when to come back.
+    pub(super) fn admit(&self, client: Client) -> Result<(), Rejection> {
+        if self.requests.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
+            self.known.retain_recent();
+            self.strangers.retain_recent();
+        }
+        let checked = match client {
+            Client::Stranger(address) => self.strangers.check_key(&Client::Stranger(site(address))),
+            known => self.known.check_key(&known),
+        };
+        checked.map_err(|until| {
+            let wait = until.wait_time_from(self.clock.now());
+            Rejection::later(
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorCode::RateLimited,
+                "more requests came from this client in a second than the controller takes",
+                wait,
+            )
+        })
+    }
+}
+
+/// Whoever has one IPv6 address has 2^64 of them.
+fn site(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: u8) -> Client {
+        Client::Node(NodeId::from_bytes([number; 12]))
+    }
+
+    #[test]
+    fn each_client_has_a_limit_of_its_own() {
+        let limit = RequestLimit::new(NonZeroU32::new(2).unwrap());
+        for number in 0..100 {
+            let admitted = (0..50).filter(|_| limit.admit(node(number)).is_ok()).count();
+            // A slow machine gives a little of the next second.
+            assert!((2..=4).contains(&admitted), "{admitted}");
+        }
+    }
+
+    #[test]
+    fn strangers_of_one_site_are_one_client() {
+        let limit = RequestLimit::new(NonZeroU32::MIN);
+        let admitted = (0..1000_u16)
+            .filter(|last| {
+                let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, *last);
+                limit.admit(Client::Stranger(address.into())).is_ok()
+            })
+            .count();
+        assert!((10..=20).contains(&admitted), "{admitted}");
+        assert!(limit.admit(Client::Stranger([192, 0, 2, 1].into())).is_ok());
+    }
+
+    #[test]
+    fn who_has_been_quiet_is_forgotten() {
+        let limit = RequestLimit::new(NonZeroU32::new(1_000_000).unwrap());
+        for number in 0..FORGET_EVERY * 4 {
+            let mut bytes = [0; 12];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            limit.admit(Client::Node(NodeId::from_bytes(bytes))).unwrap();
+        }
+        assert!(limit.known.len() <= 2 * FORGET_EVERY as usize, "{}", limit.known.len());
+    }
+}
