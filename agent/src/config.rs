@@ -3,7 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use aio_host::{config::ConfigFile, layout::Layout};
+use aio_host::{
+    config::ConfigFile,
+    layout::Layout,
+    tls::{PinnedAuthority, Trust},
+};
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, ids::NodeId};
 use secrecy::SecretString;
 
@@ -30,6 +34,9 @@ pub struct Flags {
     /// Where the status socket is made [env: AIO_RUNTIME_DIR] [default: $RUNTIME_DIRECTORY or /run/aio-worker]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
+    /// A PEM file of authorities to trust beside the operating system's [env: AIO_CA_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Allow plain ws to other machines: for labs, the token crosses the network in the clear [env: AIO_INSECURE_HTTP]
     #[arg(long)]
     pub insecure_http: bool,
@@ -44,6 +51,8 @@ pub struct WorkerConfig {
     pub token: TokenSource,
     /// Instead of the token's endpoint.
     pub endpoint: Option<Endpoint>,
+    /// Authorities (PEM) to trust beside the operating system's.
+    pub ca_file: Option<PathBuf>,
     /// Whether plain `ws` may leave this machine.
     pub insecure_http: bool,
     /// The GPU driver's library.
@@ -67,6 +76,8 @@ pub struct Credentials {
     pub claims: NodeClaims,
     /// Where to connect.
     pub endpoint: Endpoint,
+    /// Whom to trust there.
+    pub trust: Trust,
 }
 
 /// Why the daemon cannot go by what it was told.
@@ -125,6 +136,7 @@ impl WorkerConfig {
             node_id: node_id(token.read()?.claims, env)?,
             token,
             endpoint,
+            ca_file: flags.ca_file.clone().or_else(|| env("AIO_CA_FILE").map(PathBuf::from)).or(file.ca_file),
             insecure_http,
             nvml_library: env("AIO_NVML_LIBRARY")
                 .map(PathBuf::from)
@@ -156,7 +168,10 @@ impl WorkerConfig {
             Some(endpoint) => endpoint.clone(),
             None => checked_endpoint(&token.claims.ctl, self.insecure_http)?,
         };
-        Ok(Credentials { secret: token.secret, claims: token.claims, endpoint })
+        let hosts: Vec<_> = endpoint.host().map(str::to_owned).into_iter().collect();
+        let pin = token.claims.ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
+        let trust = Trust { pin, ca_file: self.ca_file.clone() };
+        Ok(Credentials { secret: token.secret, claims: token.claims, endpoint, trust })
     }
 }
 

@@ -67,6 +67,11 @@ impl Endpoint {
         if self.exposed() { format!("{self} (in the clear: insecure_http)") } else { self.to_string() }
     }
 
+    /// The host, as URLs write it.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.0.host()
+    }
+
     /// For the dialler.
     pub(crate) fn uri(&self) -> &Uri {
         &self.0

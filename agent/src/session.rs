@@ -6,4 +6,6 @@ pub mod machine;
 pub(crate) mod reporter;
 pub mod setback;
 pub mod socket;
+pub use trusted::Trusted;
+mod trusted;
 pub mod words;

@@ -8,5 +8,6 @@ mod agent {
     mod daemon;
     mod session;
     mod status;
+    mod tls;
     mod trouble;
 }

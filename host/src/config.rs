@@ -15,6 +15,9 @@ pub struct ConfigFile {
     /// Allow plain `http` and `ws` to other machines: for labs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub insecure_http: Option<bool>,
+    /// Authorities (PEM) to trust beside the operating system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// The log filter, e.g. `info` or `aio_worker=debug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -84,6 +87,6 @@ mod tests {
             .collect();
         let every = ConfigFile::parse(Path::new("sample"), &uncommented).unwrap();
         let keys = toml::Table::try_from(&every).unwrap();
-        assert_eq!(keys.len(), 4, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
+        assert_eq!(keys.len(), 5, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
     }
 }

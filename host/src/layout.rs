@@ -67,6 +67,11 @@ impl Layout {
         self.config_dir().join("config.toml")
     }
 
+    /// The authorities that the operator made known, where there are any.
+    pub fn ca_file(&self) -> PathBuf {
+        self.config_dir().join("ca.pem")
+    }
+
     /// The node token, readable by root alone; the daemon gets it as a systemd credential.
     pub fn token(&self) -> PathBuf {
         self.config_dir().join("token")

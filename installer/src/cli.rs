@@ -46,6 +46,10 @@ pub struct InstallArgs {
     #[arg(long, value_name = "URL", env = "AIO_CONTROLLER_ENDPOINT")]
     controller_endpoint: Option<String>,
 
+    /// A PEM file of authorities to trust beside the operating system's; it is copied for the daemon
+    #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
+    ca_file: Option<PathBuf>,
+
     /// Allow plain http and ws to other machines: for labs
     #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
@@ -101,7 +105,9 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
         settings: Settings {
             insecure_http: args.insecure_http,
             controller_endpoint: args.controller_endpoint.filter(|endpoint| !endpoint.is_empty()),
+            ca_file: None,
         },
+        ca_file: args.ca_file.filter(|path| !path.as_os_str().is_empty()),
         patience: args.timeout,
         stall_timeout: None,
         dry_run: args.dry_run,

@@ -1,7 +1,7 @@
 //! `config.toml` as the installer leaves it: the documented sample with what the operator asked for; a file that is there already is
 //! kept, comments and all. What the keys mean is `aio_host::config`'s business.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aio_host::config::{ConfigError, ConfigFile};
 use aio_protocol::error_code::ErrorCode;
@@ -18,6 +18,8 @@ pub struct Settings {
     pub insecure_http: bool,
     /// Another WebSocket endpoint than the token's.
     pub controller_endpoint: Option<String>,
+    /// Where the authorities lie that are trusted beside the operating system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The text that the file at `path` must have, given what it holds now. Refuses a file that the daemon would refuse, and one that
@@ -33,17 +35,24 @@ pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) 
         }
         _ => {}
     }
-    if let Some(endpoint) = &settings.controller_endpoint {
-        match &file.controller_endpoint {
+    let ca_file = settings.ca_file.as_ref().map(|path| path.display().to_string());
+    let present_ca_file = file.ca_file.as_ref().map(|path| path.display().to_string());
+    for (key, flag, asked, present) in [
+        (
+            "controller_endpoint",
+            "--controller-endpoint",
+            &settings.controller_endpoint,
+            file.controller_endpoint,
+        ),
+        ("ca_file", "--ca-file", &ca_file, present_ca_file),
+    ] {
+        match (asked, present) {
             // A JSON string is a TOML basic string.
-            None => {
-                wanted.push(("controller_endpoint", serde_json::Value::from(endpoint.as_str()).to_string()))
+            (Some(asked), None) => wanted.push((key, serde_json::Value::from(asked.as_str()).to_string())),
+            (Some(asked), Some(present)) if *asked != present => {
+                return Err(contradiction(path, &format!("{key} = \"{present}\""), flag));
             }
-            Some(present) if present == endpoint => {}
-            Some(present) => {
-                let says = format!("controller_endpoint = \"{present}\"");
-                return Err(contradiction(path, &says, "--controller-endpoint"));
-            }
+            _ => {}
         }
     }
     let text = wanted.into_iter().fold(text.to_owned(), |text, (key, value)| set(&text, key, &value));
@@ -110,12 +119,16 @@ mod tests {
 
     #[test]
     fn what_the_operator_asked_stands_where_the_sample_documents_it() {
-        let settings =
-            Settings { insecure_http: true, controller_endpoint: Some("ws://lab:1/\"x\"".to_owned()) };
+        let settings = Settings {
+            insecure_http: true,
+            controller_endpoint: Some("ws://lab:1/\"x\"".to_owned()),
+            ca_file: Some("/etc/aio-worker/ca.pem".into()),
+        };
         let text = of(None, &settings).unwrap();
         assert_eq!(text.lines().count(), SAMPLE.lines().count());
         let file = ConfigFile::parse(Path::new("x"), &text).unwrap();
         assert_eq!(file.insecure_http, Some(true));
+        assert_eq!(file.ca_file.as_deref(), Some(Path::new("/etc/aio-worker/ca.pem")));
         assert_eq!(file.controller_endpoint.as_deref(), Some("ws://lab:1/\"x\""));
         assert_eq!(of(Some(&text), &settings).unwrap(), text, "a second run changes nothing");
     }

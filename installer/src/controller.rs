@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aio_host::tls;
 use aio_protocol::{
     api::ApiError,
     error_code::ErrorCode,
@@ -137,6 +138,12 @@ impl<'a> Controller<'a> {
     }
 
     fn no_answer(&self, error: reqwest::Error) -> Trouble {
+        if let Some(trouble) = tls::explain(&error) {
+            let message =
+                format!("could not connect to the controller at {}: {}", self.place(), trouble.words);
+            let failure = Failure::new(trouble.code, message).with("url", self.url.as_str());
+            return Trouble { failure, again: None };
+        }
         let reachable = !error.is_connect() && !error.is_timeout();
         let reason = http::reason(error);
         let failure = if reachable {

@@ -3,6 +3,7 @@
 
 use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
+use aio_host::tls;
 use aio_protocol::error_code::ErrorCode;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::sleep;
@@ -60,12 +61,18 @@ async fn transfer(
     path: &Path,
     received: &impl Fn(u64),
 ) -> Result<(), Broken> {
-    let lost =
-        |error: reqwest::Error| broken(url, &format!("could not be downloaded: {}", http::reason(error)));
+    let lost = |error: reqwest::Error| match tls::explain(&error) {
+        Some(trouble) => Broken {
+            again: None,
+            ..broken(url, &format!("could not be downloaded: {} [{}]", trouble.words, trouble.code))
+        },
+        None => broken(url, &format!("could not be downloaded: {}", http::reason(error))),
+    };
     // A redirect that was refused stays refused; all else may have been bad luck.
     let mut response = client.get(url.clone()).send().await.map_err(|error| {
-        let again = (!error.is_redirect()).then_some(None);
-        Broken { again, ..lost(error) }
+        let again = !error.is_redirect();
+        let broken = lost(error);
+        Broken { again: broken.again.filter(|_| again), ..broken }
     })?;
     admit(url, promise, &response)?;
 

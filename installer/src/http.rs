@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aio_host::tls::{self, Trust};
 use aio_protocol::error_code::ErrorCode;
 use reqwest::{Client, Response, Url, header::RETRY_AFTER, redirect};
 
@@ -20,11 +21,11 @@ pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Builds the client. `controller` is the base of the calls that follow no redirect.
 pub(crate) fn client(
     controller: &Url,
+    trust: &Trust,
     insecure_http: bool,
     stall_timeout: Option<Duration>,
 ) -> Result<Client, Failure> {
-    let tls = aio_host::tls::client_config()
-        .map_err(|error| Failure::new(ErrorCode::Internal, format!("could not set up TLS: {error}")))?;
+    let tls = tls::client_config(trust).map_err(|error| Failure::new(error.code(), chain(&error)))?;
     let mut builder = Client::builder()
         .tls_backend_preconfigured((*tls).clone())
         .user_agent(concat!("aio-installer/", env!("CARGO_PKG_VERSION")))

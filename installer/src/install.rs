@@ -4,11 +4,17 @@
 use std::{
     cell::Cell,
     fs,
+    path::{Path, PathBuf},
     pin::Pin,
     time::{Duration, Instant},
 };
 
-use aio_host::{layout::Layout, systemd::ServiceManager};
+use aio_host::{
+    config::ConfigFile,
+    layout::Layout,
+    systemd::ServiceManager,
+    tls::{PinnedAuthority, Trust},
+};
 use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
@@ -67,6 +73,8 @@ pub struct Request {
     pub token: NodeToken,
     /// What the daemon's configuration must say.
     pub settings: Settings,
+    /// Authorities (PEM) that are to be trusted beside the operating system's; copied for the daemon.
+    pub ca_file: Option<PathBuf>,
     /// How long the worker may take to be online, once started.
     pub patience: Duration,
     /// After how long without a byte a download is given up, if not after the usual time.
@@ -147,10 +155,13 @@ pub async fn install<S: ServiceManager>(
     surroundings: Surroundings<'_>,
 ) -> Result<Outcome, Failure> {
     let base = endpoints(request)?;
-    let client = http::client(&base, request.settings.insecure_http, request.stall_timeout)?;
+    let trust = trust(request, &base, &host.layout);
+    let client = http::client(&base, &trust, request.settings.insecure_http, request.stall_timeout)?;
+    let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = Controller::new(&client, &base, &request.token)?;
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
-    let run = Run { host, request, client: &client, controller, console, checkpoint };
+    let authorities = authorities.as_deref();
+    let run = Run { host, request, client: &client, controller, authorities, console, checkpoint };
     let dir = host.layout.journal_dir();
     if request.dry_run {
         return run.preview(Journal::read(&dir)?.is_cut_off()).await;
@@ -182,12 +193,27 @@ fn endpoints(request: &Request) -> Result<reqwest::Url, Failure> {
     http::parse(&claims.api, "the controller's address in the token", insecure)
 }
 
+/// Whom this installation trusts: the authority that the token names for the controller, and for all others the operating system's and
+/// the operator's own, those of an earlier installation included.
+fn trust(request: &Request, base: &reqwest::Url, layout: &Layout) -> Trust {
+    let hosts = base.host_str().map(str::to_owned).into_iter().collect();
+    let pin = request.token.claims().ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
+    // A configuration that cannot be read is refused later on, by name.
+    let installed = || ConfigFile::read(&layout.config()).ok().and_then(|file| file.ca_file);
+    Trust { pin, ca_file: request.ca_file.clone().or_else(installed) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| Failure::io("read", path, &error))
+}
+
 /// One run against one machine.
 struct Run<'a, S> {
     host: &'a Host<S>,
     request: &'a Request,
     client: &'a Client,
     controller: Controller<'a>,
+    authorities: Option<&'a [u8]>,
     console: &'a Console,
     checkpoint: &'a dyn Checkpoint,
 }
@@ -234,7 +260,8 @@ impl<S: ServiceManager> Run<'_, S> {
         let promise = Promise::of(offer, token.claims().rel.as_deref())?;
         let observed = observe(self.host, &offer.version).await?;
         tracing::debug!(?observed, "observed");
-        let target = Target { token, settings, promise, url, patience: self.request.patience };
+        let (authorities, patience) = (self.authorities, self.request.patience);
+        let target = Target { token, settings, authorities, promise, url, patience };
         plan(&observed, &target, &self.host.layout)
     }
 

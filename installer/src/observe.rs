@@ -76,6 +76,7 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
     pub(crate) config: Entry,
+    pub(crate) ca_file: Entry,
     pub(crate) token: Entry,
     pub(crate) unit: Entry,
     pub(crate) declaration: Entry,
@@ -100,6 +101,7 @@ pub(crate) async fn observe<S: ServiceManager>(
     let layout = &host.layout;
     Ok(Observed {
         config: Entry::at(&layout.config())?,
+        ca_file: Entry::at(&layout.ca_file())?,
         token: Entry::at(&layout.token())?,
         unit: Entry::at(&layout.unit())?,
         declaration: Entry::at(&layout.sysusers())?,

@@ -27,6 +27,8 @@ pub(crate) struct Target<'a> {
     pub(crate) token: &'a NodeToken,
     pub(crate) settings: &'a Settings,
     pub(crate) promise: Promise,
+    /// The authorities that the operator makes known, in PEM.
+    pub(crate) authorities: Option<&'a [u8]>,
     /// Where the release is.
     pub(crate) url: Url,
     /// How long the worker may take to be online.
@@ -39,6 +41,7 @@ pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) ->
     refuse_other_identity(observed, target)?;
     let places = [
         (&observed.config, layout.config()),
+        (&observed.ca_file, layout.ca_file()),
         (&observed.token, layout.token()),
         (&observed.unit, layout.unit()),
         (&observed.declaration, layout.sysusers()),
@@ -119,6 +122,15 @@ fn config(
     layout: &Layout,
 ) -> Result<Option<step::WriteConfig>, Failure> {
     let path = layout.config();
+    let mut files = Vec::new();
+    let mut settings = target.settings.clone();
+    if let Some(authorities) = target.authorities {
+        let ca_file = layout.ca_file();
+        if !observed.ca_file.is_file(authorities, step::CONFIG_MODE) {
+            files.push((ca_file.clone(), authorities.to_vec(), step::CONFIG_MODE));
+        }
+        settings.ca_file = Some(ca_file);
+    }
     let (existing, mode) = match &observed.config {
         Entry::File { bytes, mode } => {
             let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -129,8 +141,11 @@ fn config(
         }
         _ => (None, step::CONFIG_MODE),
     };
-    let text = config_text::desired(&path, existing, target.settings)?;
-    Ok((existing != Some(text.as_str())).then_some(step::WriteConfig { path, text, mode }))
+    let text = config_text::desired(&path, existing, &settings)?;
+    if existing != Some(text.as_str()) {
+        files.push((path, text.into_bytes(), mode));
+    }
+    Ok((!files.is_empty()).then_some(step::WriteConfig { files }))
 }
 
 fn refuse_masked(observed: &Observed) -> Result<(), Failure> {

@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{
+    Trusted,
     backoff::Jitter,
     machine::{Effect, Input, Moment, Session, State, Timings},
     reporter::{Reporter, Tally},
@@ -55,6 +56,7 @@ pub(crate) struct Driver {
     reporter: Reporter,
     session: Session,
     link: Option<Link>,
+    trusted: Trusted,
     /// The token that the last connection was tried with.
     tried: Option<SecretString>,
     /// What the controller knows of this machine, in this session.
@@ -83,6 +85,7 @@ impl Driver {
             reporter: Reporter::new(snapshots),
             session: Session::new(timings),
             link: None,
+            trusted: Trusted::default(),
             tried: None,
             registered: None,
             sent: (0, Timestamp::from_millis(0)),
@@ -190,7 +193,12 @@ impl Driver {
                 {
                     warn!(%expires_at, "by this machine's clock the token has ended; the controller will say");
                 }
-                self.link = Some(Link::dial(credentials.endpoint, credentials.secret));
+                self.link = Some(Link::dial(
+                    credentials.endpoint,
+                    credentials.secret,
+                    credentials.trust,
+                    self.trusted.clone(),
+                ));
                 None
             }
             Err(unusable) => {

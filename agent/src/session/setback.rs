@@ -71,6 +71,8 @@ impl Setback {
                     | ErrorCode::NodeSuperseded
                     | ErrorCode::Forbidden
                     | ErrorCode::InsecureUrl
+                    | ErrorCode::CaMismatch
+                    | ErrorCode::TlsFailed
                     | ErrorCode::ControllerInvalid
             )
         })

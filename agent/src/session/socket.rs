@@ -1,15 +1,13 @@
 //! One connection to the controller as one task: dials, then carries frames both ways until either end is done. Dropping the
 //! [`Link`] ends it. Turns what went wrong into setbacks; decides neither when to dial nor what to say.
 
-use std::{io, sync::Arc};
-
+use aio_host::tls::{self, Trust};
 use aio_protocol::{
     error_code::ErrorCode,
     time::Timestamp,
     wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
@@ -24,7 +22,10 @@ use tokio_tungstenite::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::setback::{HttpRefusal, Setback};
+use super::{
+    Trusted,
+    setback::{HttpRefusal, Patience, Setback},
+};
 use crate::endpoint::Endpoint;
 
 /// The buffers' size. The library's own default would cost 256 KiB for a connection that carries one kilobyte in half a minute.
@@ -67,11 +68,11 @@ pub struct Link {
 
 impl Link {
     /// Begins to dial.
-    pub fn dial(endpoint: Endpoint, token: SecretString) -> Self {
+    pub fn dial(endpoint: Endpoint, token: SecretString, trust: Trust, trusted: Trusted) -> Self {
         let (event_sender, events) = mpsc::channel(QUEUE);
         let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
-            let setback = match connect(&endpoint, &token).await {
+            let setback = match connect(&endpoint, &token, &trust, &trusted).await {
                 Ok(socket) => carry(socket, &event_sender, outgoing_receiver).await,
                 Err(setback) => setback,
             };
@@ -95,7 +96,12 @@ impl Link {
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn connect(endpoint: &Endpoint, token: &SecretString) -> Result<Socket, Setback> {
+async fn connect(
+    endpoint: &Endpoint,
+    token: &SecretString,
+    trust: &Trust,
+    trusted: &Trusted,
+) -> Result<Socket, Setback> {
     let request = ClientRequestBuilder::new(endpoint.uri().clone())
         .with_sub_protocol(SUBPROTOCOL)
         .with_header("Authorization", format!("Bearer {}", token.expose_secret()))
@@ -105,25 +111,22 @@ async fn connect(endpoint: &Endpoint, token: &SecretString) -> Result<Socket, Se
     config.write_buffer_size = 0;
     config.max_message_size = Some(MAX_FRAME_BYTES);
     config.max_frame_size = Some(MAX_FRAME_BYTES);
-    let connector = if endpoint.encrypted() { Connector::Rustls(tls().await?) } else { Connector::Plain };
+    let connector =
+        if endpoint.encrypted() { Connector::Rustls(trusted.config(trust).await?) } else { Connector::Plain };
     match connect_async_tls_with_config(request, Some(config), true, Some(connector)).await {
         Ok((socket, _)) => Ok(socket),
-        Err(error) => Err(refused(error, endpoint)),
+        Err(error) => {
+            if let Some(trouble) = tls::explain(&error) {
+                trusted.forget();
+                return Err(Setback {
+                    code: Some(trouble.code),
+                    message: format!("cannot connect to {}: {}", endpoint.in_words(), trouble.words),
+                    patience: Patience::Long,
+                });
+            }
+            Err(refused(error, endpoint))
+        }
     }
-}
-
-/// Reads the machine's roots anew for each connection: they change, and between connections they need no room.
-async fn tls() -> Result<Arc<ClientConfig>, Setback> {
-    let unusable = |error: String| {
-        Setback::new(
-            ErrorCode::ControllerUnreachable,
-            format!("this machine's certificates cannot be used: {error}"),
-        )
-    };
-    tokio::task::spawn_blocking(aio_host::tls::client_config)
-        .await
-        .map_err(|error| unusable(error.to_string()))?
-        .map_err(|error| unusable(error.to_string()))
 }
 
 fn refused(error: Error, endpoint: &Endpoint) -> Setback {
@@ -136,14 +139,9 @@ fn refused(error: Error, endpoint: &Endpoint) -> Setback {
             },
             Timestamp::from(std::time::SystemTime::now()),
         ),
-        Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => Setback::new(
-            ErrorCode::ControllerUnreachable,
-            format!("cannot reach {}: {error}", endpoint.in_words()),
-        ),
-        // A certificate that this machine does not trust comes as invalid data.
         Error::Io(error) => Setback::new(
             ErrorCode::ControllerUnreachable,
-            format!("cannot trust {}: {error}", endpoint.in_words()),
+            format!("cannot reach {}: {error}", endpoint.in_words()),
         ),
         error => Setback::new(
             ErrorCode::ControllerInvalid,

@@ -24,6 +24,7 @@ use aio_worker::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sd_notify::NotifyState;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::UnixStream,
@@ -35,10 +36,16 @@ use tokio_util::sync::CancellationToken;
 use super::controller::{NODE, PATIENCE};
 
 pub(crate) fn token(controller: &str, id: &str) -> String {
-    let claims = serde_json::json!({
+    token_with(controller, id, |_| {})
+}
+
+/// A token with other claims.
+pub(crate) fn token_with(controller: &str, id: &str, change: impl FnOnce(&mut serde_json::Value)) -> String {
+    let mut claims = serde_json::json!({
         "sub": NODE, "type": "node", "jti": id, "iat": 1, "exp": 4_000_000_000_i64,
         "ctl": controller, "api": "http://127.0.0.1:1",
     });
+    change(&mut claims);
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!("{}.{}.{}", part("{}"), part(&claims.to_string()), part("signature"))
 }
@@ -157,10 +164,18 @@ pub(crate) struct Daemon {
     pub(crate) machine: Arc<Machine>,
     pub(crate) heard: Heard,
     pub(crate) runtime_dir: PathBuf,
-    token_file: PathBuf,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    folder: Arc<TempDir>,
+}
+
+/// What a daemon finds when it starts, and keeps when it ends.
+pub(crate) fn folder_with(token: &str) -> Arc<TempDir> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), token).unwrap();
+    std::fs::write(folder.path().join("config.toml"), "").unwrap();
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    Arc::new(folder)
 }
 
 impl Daemon {
@@ -169,16 +184,19 @@ impl Daemon {
     }
 
     pub(crate) fn with(controller: &str, timings: Timings, watchdog: Option<Duration>) -> Self {
+        Self::on(&folder_with(&token(controller, "first")), timings, watchdog)
+    }
+
+    /// On a folder that may have known a daemon before.
+    pub(crate) fn on(folder: &Arc<TempDir>, timings: Timings, watchdog: Option<Duration>) -> Self {
         aio_host::tls::install_provider();
-        let folder = tempfile::tempdir().unwrap();
-        let (token_file, runtime_dir) = (folder.path().join("token"), folder.path().join("run"));
-        let config_file = folder.path().join("config.toml");
-        std::fs::write(&token_file, token(controller, "first")).unwrap();
-        std::fs::write(&config_file, "").unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let runtime_dir = at("run");
         let flags = Flags {
-            token_file: Some(token_file.clone()),
+            token_file: Some(at("token")),
             runtime_dir: Some(runtime_dir.clone()),
-            config: Some(config_file),
+            state_dir: Some(at("state")),
+            config: Some(at("config.toml")),
             ..Flags::default()
         };
         let machine =
@@ -199,14 +217,14 @@ impl Daemon {
             let stop = stop.clone();
             async move { worker.run(stop).await.unwrap() }
         });
-        Self { machine, heard, runtime_dir, token_file, stop, task, _folder: folder }
+        Self { machine, heard, runtime_dir, stop, task, folder: folder.clone() }
     }
 
     /// Replaces the token as an admin would: in one step.
     pub(crate) fn replace_token(&self, text: &str) {
-        let fresh = self.token_file.with_extension("new");
+        let (fresh, token) = (self.folder.path().join("token.new"), self.folder.path().join("token"));
         std::fs::write(&fresh, text).unwrap();
-        std::fs::rename(&fresh, &self.token_file).unwrap();
+        std::fs::rename(&fresh, &token).unwrap();
     }
 
     pub(crate) fn alive(&self) -> bool {

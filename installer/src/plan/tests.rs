@@ -33,6 +33,7 @@ fn link(target: impl Into<PathBuf>) -> Entry {
 fn bare() -> Observed {
     Observed {
         config: Entry::Absent,
+        ca_file: Entry::Absent,
         token: Entry::Absent,
         unit: Entry::Absent,
         declaration: Entry::Absent,
@@ -72,11 +73,20 @@ fn right() -> Observed {
 }
 
 fn steps_for(observed: &Observed, settings: &Settings) -> Result<Vec<&'static str>, Failure> {
+    steps_with(observed, settings, None)
+}
+
+fn steps_with(
+    observed: &Observed,
+    settings: &Settings,
+    authorities: Option<&[u8]>,
+) -> Result<Vec<&'static str>, Failure> {
     let token = NodeToken::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
     let target = Target {
         token: &token,
         settings,
         promise: Promise::of(&plan_of(b"release"), None).unwrap(),
+        authorities,
         url: "https://releases.example/v1.0.0/linux-amd64".parse().unwrap(),
         patience: Duration::from_secs(60),
     };
@@ -90,6 +100,19 @@ fn steps(observed: &Observed) -> Vec<&'static str> {
 
 fn refusal(observed: &Observed) -> ErrorCode {
     steps_for(observed, &Settings::default()).unwrap_err().code
+}
+
+#[test]
+fn authorities_are_written_once_and_named_in_the_configuration() {
+    let with = |observed: &Observed| steps_with(observed, &Settings::default(), Some(b"PEM")).unwrap();
+    let restart = ["write_config", "start_unit", "await_online"];
+    assert_eq!(with(&right()), restart);
+    let Entry::File { bytes, .. } = right().config else { panic!("no file") };
+    let named = format!("{}ca_file = \"/etc/aio-worker/ca.pem\"\n", String::from_utf8(bytes).unwrap());
+    let done = Observed { config: file(&named, 0o644), ca_file: file("PEM", 0o644), ..right() };
+    assert_eq!(with(&done), [""; 0]);
+    assert_eq!(with(&Observed { ca_file: file("other", 0o644), ..done.clone() }), restart);
+    assert_eq!(steps(&done), [""; 0], "what was made known stays known");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Writes `config.toml`.
+//! Writes `config.toml`, and beside it the authorities that the operator made known.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,8 @@ use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct WriteConfig {
-    pub(crate) path: PathBuf,
-    pub(crate) text: String,
-    /// A file that is there keeps its mode.
-    pub(crate) mode: u32,
+    /// What changes: the files' paths, what they will hold, and their modes.
+    pub(crate) files: Vec<(PathBuf, Vec<u8>, u32)>,
 }
 
 /// The configuration holds no secret, and the daemon must read it.
@@ -23,15 +21,27 @@ impl Action for WriteConfig {
     const NAME: &'static str = "write_config";
 
     fn summary(&self) -> String {
-        format!("write {}", self.path.display())
+        let paths: Vec<_> = self.files.iter().map(|(path, ..)| path.display().to_string()).collect();
+        format!("write {}", paths.join(" and "))
     }
 
     fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
-        Undo::of_file_and_dirs(&self.path, journal)
+        // The folders last: each file is in one of them.
+        let mut undo = Vec::new();
+        for (path, ..) in &self.files {
+            undo.push(Undo::of_file(path, journal)?);
+        }
+        undo.extend(
+            self.files.first().and_then(|(path, ..)| path.parent()).into_iter().flat_map(Undo::of_dirs),
+        );
+        Ok(undo)
     }
 
     async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
-        make_folders_of(&self.path)?;
-        Ok(files::replace_file(&self.path, self.text.as_bytes(), self.mode)?)
+        for (path, bytes, mode) in &self.files {
+            make_folders_of(path)?;
+            files::replace_file(path, bytes, *mode)?;
+        }
+        Ok(())
     }
 }

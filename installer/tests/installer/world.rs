@@ -209,6 +209,7 @@ fn placeholder() -> Request {
         )
         .unwrap(),
         settings: Settings::default(),
+        ca_file: None,
         patience: Duration::from_secs(10),
         stall_timeout: None,
         dry_run: false,
