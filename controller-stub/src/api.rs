@@ -4,6 +4,7 @@
 pub(crate) mod auth;
 mod body;
 pub(crate) mod client;
+mod dashboards;
 mod dead_letters;
 mod delivery;
 pub(crate) mod error;
@@ -16,7 +17,7 @@ pub(crate) mod limit;
 mod nodes;
 mod openapi;
 mod releases;
-mod roles;
+pub(crate) mod roles;
 mod service;
 mod token;
 mod transitions;
@@ -57,6 +58,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(dead_letters::replay))
         .routes(routes!(delivery::show))
         .routes(routes!(delivery::resume))
+        .routes(routes!(dashboards::watch))
         .routes(routes!(gateway::connect))
 }
 

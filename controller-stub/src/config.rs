@@ -89,6 +89,14 @@ pub struct Config {
     pub api_requests_per_second: Option<NonZeroU32>,
     /// The proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<IpNet>,
+    /// How long the built-in NOTI keeps events.
+    pub event_retention: Duration,
+    /// The origins of web pages that may watch events, as browsers write them: `https://dashboard.example`.
+    pub dashboard_origins: Vec<String>,
+    /// How long a dashboard may take to read what was sent to it.
+    pub dashboard_patience: Duration,
+    /// Opens `/metrics`; without it, only this machine may read them.
+    pub metrics_token: Option<SecretString>,
     /// How long a silent worker counts as there.
     pub heartbeat_timeout: Duration,
     /// How long an installation may go without a report.
@@ -188,6 +196,10 @@ impl Config {
             noti_breaker_pause: Duration::from_secs(5),
             api_requests_per_second: Some(API_REQUESTS_PER_SECOND),
             trusted_proxies: Vec::new(),
+            event_retention: Duration::from_secs(30 * 86_400),
+            dashboard_origins: Vec::new(),
+            dashboard_patience: Duration::from_secs(15),
+            metrics_token: None,
             heartbeat_timeout: Duration::from_secs(120),
             installation_timeout: Duration::from_secs(15 * 60),
             register_timeout: Duration::from_secs(10),
@@ -253,6 +265,13 @@ impl Config {
         if config.serves_tls() && config.public_url.as_ref().is_some_and(clear) {
             return Err(value_error("PUBLIC_URL", "must begin with https://, because TLS is served"));
         }
+        if let Some(retention) = settings.event_retention {
+            config.event_retention = event_retention(&retention)?;
+        }
+        if let Some(origins) = settings.dashboard_origins {
+            config.dashboard_origins = origins.split(',').map(origin).collect::<Result<_, _>>()?;
+        }
+        config.metrics_token = settings.metrics_token.map(|it| secret("METRICS_TOKEN", it)).transpose()?;
         config.checksums = settings.checksums;
         Ok(config)
     }
@@ -341,6 +360,31 @@ fn duration(
     )
 }
 
+/// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
+const EVENT_RETENTIONS: (Duration, Duration) =
+    (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));
+
+fn event_retention(text: &str) -> Result<Duration, ConfigError> {
+    const NAME: &str = "EVENT_RETENTION";
+    let span: jiff::Span = parsed(NAME, text)?;
+    let (shortest, longest) = EVENT_RETENTIONS;
+    span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .ok()
+        .and_then(|retention| Duration::try_from(retention).ok())
+        .filter(|retention| (shortest..=longest).contains(retention))
+        .ok_or_else(|| value_error(NAME, format!("must be between 1d and 3660d, not `{text}`")))
+}
+
+/// A page's origin as browsers write it.
+fn origin(text: &str) -> Result<String, ConfigError> {
+    const NAME: &str = "DASHBOARD_ORIGINS";
+    let url = web_url(NAME, text.trim())?;
+    if url.path() != "/" {
+        return Err(value_error(NAME, format!("takes scheme, host and port, and no path: `{text}`")));
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
 /// A minisign public key as its tool prints it: base64 of `Ed`, 8 bytes of key id and 32 of key.
 fn minisign_key(text: String) -> Result<String, ConfigError> {
     let bytes = STANDARD.decode(&text).unwrap_or_default();
@@ -414,6 +458,30 @@ mod tests {
         let clear = |it: &mut Settings| (it.tls_self_signed, it.public_url) = (set("true"), set("http://a"));
         assert!(problem(clear).starts_with("PUBLIC_URL "));
         assert!(problem(|it| it.release_public_key = set("RWQ")).starts_with("RELEASE_PUBLIC_KEY "));
+    }
+
+    #[test]
+    fn events_are_kept_for_days_and_never_for_less_than_their_senders_repeat_them() {
+        for (text, hours) in [("30d", 720), ("1d", 24), ("36h", 36), ("1w", 168)] {
+            assert_eq!(event_retention(text).unwrap(), Duration::from_secs(hours * 3600), "{text}");
+        }
+        for text in ["", "23h", "-30d", "1y", "20y", "ever"] {
+            assert!(event_retention(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        let settings = Settings {
+            dashboard_origins: Some("https://Dash.example:443, http://localhost:5173/".into()),
+            ..Settings::default()
+        };
+        let config = Config::check("data", settings).unwrap();
+        assert_eq!(config.dashboard_origins, ["https://dash.example", "http://localhost:5173"]);
+        for text in ["*", "null", "dash.example", "https://dash.example/path", "https://a,,https://b"] {
+            let refusal = problem(|it| it.dashboard_origins = Some(text.into()));
+            assert!(refusal.starts_with("DASHBOARD_ORIGINS "), "{refusal}");
+        }
     }
 
     #[test]

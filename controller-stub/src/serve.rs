@@ -28,7 +28,7 @@ use crate::{
     lifecycle::Lifecycle,
     listener::{self, Limits},
     noti::{
-        Noti,
+        self, Noti,
         signature::{InvalidSecret, WebhookKey},
     },
     outbox::{Delivery, Outbox, Relay, Unbuildable},
@@ -129,6 +129,7 @@ impl Server {
         let outbox = Outbox::new(config.noti_breaker_pause);
         let (workers, installations) =
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
+        let public = deployment.api.clone();
         let app = Arc::new(App {
             lifecycle: Lifecycle::new(store.clone(), outbox.doorbell.clone(), workers, installations),
             enroller: Enroller {
@@ -145,8 +146,15 @@ impl Server {
             admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
             token_grace: config.token_grace,
             last_seen_lag: config.last_seen_lag,
-            noti: Noti::new(store.clone(), secrets.noti_service_token.clone(), webhook_key.clone()),
             outbox: outbox.clone(),
+            noti: Noti::new(
+                store.clone(),
+                secrets.noti_service_token.clone(),
+                webhook_key.clone(),
+                &public,
+                config.dashboard_origins,
+                config.dashboard_patience,
+            ),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -182,6 +190,7 @@ impl Server {
         }
         tasks.spawn(watch::run(app.clone(), stop.clone()));
         tasks.spawn(revocations::run(app.clone(), stop.clone()));
+        tasks.spawn(noti::retention::run(store.clone(), config.event_retention, stop.clone()));
         tasks.spawn(Relay::new(store, delivery, outbox).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));
         tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");

@@ -98,6 +98,10 @@ pub(crate) trait Store: Send + Sync {
 
     /// Keeps an event that the built-in NOTI received; says whether it is new.
     fn receive<'a>(&'a self, id: &'a str, event: &'a NodeEvent, now: Timestamp) -> Answer<'a, bool>;
+    /// Behind which number a list of an organisation's events begins; none when the event to begin behind is not there.
+    fn event_position<'a>(&'a self, org: &'a OwnerId, since: &'a Since) -> Answer<'a, Option<i64>>;
+    /// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
+    fn prune_events(&self, before: Timestamp, limit: u64) -> Answer<'_, u64>;
     /// Received events, oldest first.
     fn events<'a>(&'a self, query: &'a EventQuery) -> Answer<'a, Vec<Received>>;
 }
@@ -246,23 +250,37 @@ pub(crate) struct DeadLetterPage {
 pub(crate) struct EventQuery {
     pub org: OwnerId,
     pub node: Option<NodeId>,
-    pub since: Option<Since>,
+    /// Those with a larger number.
+    pub after: i64,
     pub limit: u64,
 }
 
 /// Where a list of events begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Since {
+    /// With the oldest that is kept.
+    Beginning,
+    /// With the next that comes.
+    Now,
     /// After the event with this id.
     Event(String),
     /// With the first that happened at this time or later.
     Time(Timestamp),
 }
 
+impl Since {
+    /// A time, or else an event's id.
+    pub(crate) fn parse(text: String) -> Self {
+        text.parse().map(Self::Time).unwrap_or(Self::Event(text))
+    }
+}
+
 /// An event that the built-in NOTI received.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Received {
     pub id: String,
+    /// Its place in the order in which events were received.
+    pub seq: i64,
     pub event: NodeEvent,
 }
 

@@ -18,6 +18,8 @@ mod peers;
 mod admin;
 #[path = "controller/api.rs"]
 mod api;
+#[path = "controller/dashboards.rs"]
+mod dashboards;
 #[path = "controller/delivery.rs"]
 mod delivery;
 #[path = "controller/enrolment.rs"]

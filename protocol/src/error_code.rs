@@ -149,6 +149,8 @@ catalogue! {
         cure "Sign the raw body with NOTI_WEBHOOK_SECRET after the Standard Webhooks specification, and check the clock.";
     VerifyOnly "VERIFY_ONLY", exit 78, "This controller holds no key to sign tokens with.",
         cure "Ask the controller that has JWT_PRIVATE_KEY_FILE, or set it here.";
+    EventGone "EVENT_GONE", exit 69, "The event to continue behind is not kept: it was pruned, or never received.",
+        cure "Begin anew without `since`, or with a time; what was pruned meanwhile is lost.";
     RateLimited "RATE_LIMITED", exit 1, "More requests came than the controller takes at present.",
         cure "Wait for as long as Retry-After says.";
 }

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod claims;
+pub mod dashboard;
 pub mod error_code;
 pub mod event;
 pub mod ids;

@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use aio_protocol::{
+    dashboard::{DashboardRequest, Notice, ReceivedEvent},
     event::{EventKind, NodeEvent},
     installation::{InstallationPlan, InstallationReport},
     wire::{ControllerMessage, WorkerMessage},
@@ -91,6 +92,20 @@ fn every_event_reads_and_writes_as_its_fixture() {
         assert_eq!(serde_json::from_str::<NodeEvent>(&from_the_future(&text)).unwrap(), event, "{name}");
     }
     assert_eq!(types_of("events"), EventKind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect());
+}
+
+#[test]
+fn every_message_of_a_dashboards_stream_reads_and_writes_as_its_fixture() {
+    for (name, text) in fixtures("dashboard") {
+        match name.as_str() {
+            "authenticate" => reads_and_writes_the_same::<DashboardRequest>(&name, &text),
+            "event" => reads_and_writes_the_same::<ReceivedEvent>(&name, &text),
+            _ => {
+                reads_and_writes_the_same::<Notice>(&name, &text);
+                assert_eq!(value(&text)["type"], name);
+            }
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use aio_protocol::{error_code::ErrorCode, event::NodeEvent, ids::NodeId};
+use aio_protocol::{
+    api::ApiError, dashboard::ReceivedEvent, error_code::ErrorCode, event::NodeEvent, ids::NodeId,
+};
 use axum::{
     Json,
     extract::{FromRequestParts, Query, State, rejection::QueryRejection},
@@ -80,7 +82,7 @@ pub(super) struct Receipt {
 pub(super) struct Filter {
     /// Only this node's.
     node_id: Option<NodeId>,
-    /// The id of the last event that the caller has, or a time.
+    /// The id of the last event that the caller has, or a time: then the list begins with the first that happened then or later.
     since: Option<String>,
     /// 1000 unless something else is said.
     #[param(inline)]
@@ -92,18 +94,13 @@ pub(super) struct EventList {
     data: Vec<ReceivedEvent>,
 }
 
-#[derive(Serialize, ToSchema)]
-struct ReceivedEvent {
-    id: String,
-    #[serde(flatten)]
-    event: NodeEvent,
-}
-
 /// List the organisation's events
 ///
-/// Oldest first.
+/// Oldest first. Whoever has the last event's `id` gets the rest with `since`, page by page, until one is not full.
 #[utoipa::path(get, path = "/events", operation_id = "listEvents", tag = "events", security(("user" = [])),
-    params(Filter), responses((status = 200, description = "Events", body = EventList)))]
+    params(Filter), responses(
+        (status = 200, description = "Events", body = EventList),
+        (status = 410, description = "EVENT_GONE: the event that `since` names is not kept any more", body = ApiError)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     AsUser(user): AsUser,
@@ -111,9 +108,15 @@ pub(super) async fn list(
 ) -> Result<Json<EventList>, Rejection> {
     let Query(filter) = filter?;
     let limit = filter.limit.map_or(MAX_LIMIT, Bounded::value);
-    let since = filter.since.map(|text| text.parse().map(Since::Time).unwrap_or(Since::Event(text)));
-    let query = EventQuery { org: user.org_id, node: filter.node_id, since, limit };
+    let since = filter.since.map_or(Since::Beginning, Since::parse);
+    let after = app.store.event_position(&user.org_id, &since).await?.ok_or_else(gone)?;
+    let query = EventQuery { org: user.org_id, node: filter.node_id, after, limit };
     let events = app.store.events(&query).await?;
-    let data = events.into_iter().map(|Received { id, event }| ReceivedEvent { id, event }).collect();
+    let data = events.into_iter().map(|Received { id, event, .. }| ReceivedEvent { id, event }).collect();
     Ok(Json(EventList { data }))
+}
+
+fn gone() -> Rejection {
+    let message = "since: this event is not kept, so what came after it may be missing too";
+    Rejection::new(StatusCode::GONE, ErrorCode::EventGone, message)
 }

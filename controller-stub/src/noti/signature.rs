@@ -81,10 +81,11 @@ impl WebhookKey {
         if (now.as_millis() / 1000).saturating_sub(timestamp).saturating_abs() > TOLERANCE_SECS {
             return Err(Unverified::Stale);
         }
+        let mac = self.mac(id, timestamp, body);
         let genuine = signatures
             .split(' ')
             .filter_map(|signature| STANDARD.decode(signature.strip_prefix("v1,")?).ok())
-            .any(|signature| self.mac(id, timestamp, body).verify_slice(&signature).is_ok());
+            .any(|signature| mac.clone().verify_slice(&signature).is_ok());
         if genuine { Ok(id) } else { Err(Unverified::Wrong) }
     }
 

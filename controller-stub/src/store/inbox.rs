@@ -1,11 +1,12 @@
-//! Events that the built-in NOTI received, in the order in which it did.
+//! Events that the built-in NOTI received, in the order in which it did: `seq` grows by one with each and is never used twice. They are
+//! dropped from the old end; the newest of each organisation stays, so that whoever has it knows that nothing was missed.
 
-use aio_protocol::{event::NodeEvent, time::Timestamp};
+use aio_protocol::{event::NodeEvent, ids::OwnerId, time::Timestamp};
 use sqlx::{AnyConnection, AnyPool, Row};
 
 use super::{
     EventQuery, Received, Since, StoreError,
-    sql::{corrupt, signed},
+    sql::{corrupt, signed, time},
     writer::Write,
 };
 
@@ -53,27 +54,193 @@ impl Write for Receive {
     }
 }
 
-pub(super) async fn list(pool: &AnyPool, query: &EventQuery) -> Result<Vec<Received>, StoreError> {
-    let (after_event, from_time) = match &query.since {
-        None => ("", 0),
-        Some(Since::Event(id)) => (id.as_str(), 0),
-        Some(Since::Time(time)) => ("", time.as_millis()),
+/// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
+pub(super) struct Prune {
+    pub before: Timestamp,
+    pub limit: u64,
+}
+
+/// Whether an event's organisation has a newer one.
+const SUCCEEDED: &str =
+    "EXISTS (SELECT 1 FROM inbox AS newer WHERE newer.org_id = inbox.org_id AND newer.seq > inbox.seq)";
+
+impl Write for Prune {
+    type Answer = u64;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<u64, StoreError> {
+        let oldest = format!("SELECT seq, received_at FROM inbox WHERE {SUCCEEDED} ORDER BY seq LIMIT $1");
+        let oldest = sqlx::query(sqlx::AssertSqlSafe(oldest))
+            .bind(signed(self.limit))
+            .fetch_all(&mut *connection)
+            .await?;
+        // Only a whole beginning goes, even when the clock was set back once: a list never has a gap in its middle.
+        let mut last = None;
+        for row in &oldest {
+            if time(row, "received_at")? >= self.before {
+                break;
+            }
+            last = Some(row.try_get::<i64, _>("seq")?);
+        }
+        let Some(last) = last else { return Ok(0) };
+        let prune = format!("DELETE FROM inbox WHERE seq <= $1 AND {SUCCEEDED}");
+        Ok(sqlx::query(sqlx::AssertSqlSafe(prune)).bind(last).execute(connection).await?.rows_affected())
+    }
+}
+
+/// Behind which `seq` a list begins; none when the event to begin behind is not there.
+pub(super) async fn position(
+    pool: &AnyPool,
+    org: &OwnerId,
+    since: &Since,
+) -> Result<Option<i64>, StoreError> {
+    let found = match since {
+        Since::Beginning => return Ok(Some(0)),
+        Since::Now => {
+            sqlx::query("SELECT COALESCE(MAX(seq), 0) FROM inbox WHERE org_id = $1").bind(org.as_str())
+        }
+        Since::Event(id) => {
+            sqlx::query("SELECT seq FROM inbox WHERE org_id = $1 AND id = $2").bind(org.as_str()).bind(id)
+        }
+        // The first that happened then or later; behind the last when there is none.
+        Since::Time(time) => sqlx::query(
+            "SELECT COALESCE((SELECT MIN(seq) - 1 FROM inbox WHERE org_id = $1 AND happened_at >= $2), \
+             (SELECT MAX(seq) FROM inbox WHERE org_id = $1), 0)",
+        )
+        .bind(org.as_str())
+        .bind(time.as_millis()),
     };
+    Ok(found.fetch_optional(pool).await?.map(|row| row.try_get(0)).transpose()?)
+}
+
+pub(super) async fn list(pool: &AnyPool, query: &EventQuery) -> Result<Vec<Received>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, body FROM inbox WHERE org_id = $1 AND ($2 = '' OR node_id = $2) AND happened_at >= $3 \
-         AND seq > COALESCE((SELECT seq FROM inbox WHERE id = $4 AND org_id = $1), 0) ORDER BY seq LIMIT $5",
+        "SELECT id, seq, body FROM inbox WHERE org_id = $1 AND ($2 = '' OR node_id = $2) AND seq > $3 \
+         ORDER BY seq LIMIT $4",
     )
     .bind(query.org.as_str())
     .bind(query.node.as_ref().map_or("", |node| node.as_str()))
-    .bind(from_time)
-    .bind(after_event)
+    .bind(query.after)
     .bind(signed(query.limit))
     .fetch_all(pool)
     .await?;
     rows.iter()
         .map(|row| {
             let event = serde_json::from_str(row.try_get("body")?).map_err(corrupt("body"))?;
-            Ok(Received { id: row.try_get("id")?, event })
+            Ok(Received { id: row.try_get("id")?, seq: row.try_get("seq")?, event })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use aio_protocol::ids::NodeId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{SqlStore, Store};
+
+    async fn store() -> (SqlStore, tempfile::TempDir) {
+        let data = tempfile::tempdir().unwrap();
+        (SqlStore::open(None, data.path()).await.unwrap(), data)
+    }
+
+    fn event(org: &str, at: i64) -> NodeEvent {
+        let node = NodeId::from_bytes([1; 12]);
+        serde_json::from_value(serde_json::json!({"type": "node.registered", "timestamp": Timestamp::from_millis(at),
+            "data": {"nodeId": node, "nodeName": "gpu", "status": "pending", "owner": {"orgId": org, "userId": "u"}}}))
+        .unwrap()
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn org(name: &str) -> OwnerId {
+        name.parse().unwrap()
+    }
+
+    async fn ids(store: &SqlStore, name: &str, since: Since) -> Option<Vec<String>> {
+        let after = store.event_position(&org(name), &since).await.unwrap()?;
+        let query = EventQuery { org: org(name), node: None, after, limit: 1000 };
+        Some(store.events(&query).await.unwrap().into_iter().map(|it| it.id).collect())
+    }
+
+    #[tokio::test]
+    async fn what_is_old_is_dropped_in_small_batches_and_the_newest_of_each_organisation_stays() {
+        let (store, _data) = store().await;
+        for number in 0..10 {
+            store.receive(&format!("a{number}"), &event("a", number), at(number)).await.unwrap();
+        }
+        store.receive("b", &event("b", 0), at(0)).await.unwrap();
+        let mut dropped = Vec::new();
+        loop {
+            match store.prune_events(at(1_000), 4).await.unwrap() {
+                0 => break,
+                some => dropped.push(some),
+            }
+        }
+        assert_eq!(dropped, [4, 4, 1]);
+        assert_eq!(ids(&store, "a", Since::Beginning).await.unwrap(), ["a9"]);
+        assert_eq!(ids(&store, "b", Since::Beginning).await.unwrap(), ["b"]);
+        // Numbers go on, and whoever had the last knows that nothing was missed.
+        store.receive("a10", &event("a", 10), at(2_000)).await.unwrap();
+        assert_eq!(ids(&store, "a", Since::Event("a9".into())).await.unwrap(), ["a10"]);
+        assert_eq!(
+            ids(&store, "a", Since::Event("a8".into())).await,
+            None,
+            "it was pruned, and that is told"
+        );
+        assert_eq!(
+            ids(&store, "a", Since::Event("b".into())).await,
+            None,
+            "another organisation's is not there"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_makes_no_gap() {
+        let (store, _data) = store().await;
+        for (id, received) in [("a", 5_000), ("b", 100), ("c", 6_000)] {
+            store.receive(id, &event("a", 0), at(received)).await.unwrap();
+        }
+        assert_eq!(store.prune_events(at(1_000), 100).await.unwrap(), 0);
+        assert_eq!(ids(&store, "a", Since::Beginning).await.unwrap(), ["a", "b", "c"]);
+        assert_eq!(store.prune_events(at(5_500), 100).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_time_begins_with_the_first_event_that_happened_then_or_later() {
+        let (store, _data) = store().await;
+        for (id, happened) in [("a", 100), ("b", 300), ("late", 200)] {
+            store.receive(id, &event("a", happened), at(1_000)).await.unwrap();
+        }
+        assert_eq!(ids(&store, "a", Since::Time(at(101))).await.unwrap(), ["b", "late"]);
+        assert!(ids(&store, "a", Since::Time(at(301))).await.unwrap().is_empty());
+        assert!(ids(&store, "a", Since::Now).await.unwrap().is_empty());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn pages_of_any_size_make_the_whole_list(page in 1..9_u64, events in 0..20_usize) {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let (store, _data) = store().await;
+                let expected: Vec<_> = (0..events).map(|number| format!("e{number}")).collect();
+                for id in &expected {
+                    store.receive(id, &event("a", 7), at(7)).await.unwrap();
+                    store.receive(&format!("other-{id}"), &event("b", 7), at(7)).await.unwrap();
+                }
+                let (mut seen, mut since) = (Vec::new(), Since::Beginning);
+                loop {
+                    let after = store.event_position(&org("a"), &since).await.unwrap().unwrap();
+                    let query = EventQuery { org: org("a"), node: None, after, limit: page };
+                    let found = store.events(&query).await.unwrap();
+                    let Some(last) = found.last() else { break };
+                    since = Since::Event(last.id.clone());
+                    seen.extend(found.into_iter().map(|it| it.id));
+                }
+                assert_eq!(seen, expected);
+            });
+        }
+    }
 }

@@ -16,8 +16,8 @@ use sqlx::{
 
 use super::{
     Admission, Answer, Backlog, DeadLetterPage, EventQuery, IssuedToken, NodePage, NodeQuery, Received,
-    RecordedStep, Store, StoreError, TransitionPage, Undelivered, Window, dead_letters, inbox, nodes, outbox,
-    settings, tokens, transitions, writer::Writer,
+    RecordedStep, Since, Store, StoreError, TransitionPage, Undelivered, Window, dead_letters, inbox, nodes,
+    outbox, settings, tokens, transitions, writer::Writer,
 };
 use crate::node::Node;
 
@@ -226,6 +226,14 @@ impl Store for SqlStore {
 
     fn receive<'a>(&'a self, id: &'a str, event: &'a NodeEvent, now: Timestamp) -> Answer<'a, bool> {
         Box::pin(async move { self.writer.write(inbox::Receive::new(id, event, now)?).await })
+    }
+
+    fn event_position<'a>(&'a self, org: &'a OwnerId, since: &'a Since) -> Answer<'a, Option<i64>> {
+        Box::pin(inbox::position(&self.pool, org, since))
+    }
+
+    fn prune_events(&self, before: Timestamp, limit: u64) -> Answer<'_, u64> {
+        Box::pin(self.writer.write(inbox::Prune { before, limit }))
     }
 
     fn events<'a>(&'a self, query: &'a EventQuery) -> Answer<'a, Vec<Received>> {

@@ -34,7 +34,7 @@ fn signature(id: &str, timestamp: &str, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64
 }
 
@@ -122,7 +122,7 @@ async fn an_event_is_with_noti_well_within_half_a_second() {
     assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
 }
 
-fn event(node: &str) -> String {
+pub(crate) fn event(node: &str) -> String {
     json!({"type": "node.registered", "timestamp": "2025-12-11T12:00:00.000Z", "data": {"nodeId": node, "nodeName": "gpu",
         "status": "pending", "owner": {"orgId": "acme", "userId": "u"}}})
     .to_string()
@@ -131,7 +131,7 @@ fn event(node: &str) -> String {
 const NODE: &str = "69396100cd71623c7bbfbfee";
 
 /// A post to the built-in NOTI as a proper emitter makes it.
-fn posted(controller: &Controller, id: &str, timestamp: i64, body: &str) -> RequestBuilder {
+pub(crate) fn posted(controller: &Controller, id: &str, timestamp: i64, body: &str) -> RequestBuilder {
     let timestamp = timestamp.to_string();
     let signature = signature(id, &timestamp, body.as_bytes());
     controller

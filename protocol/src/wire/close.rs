@@ -1,4 +1,4 @@
-//! Close codes of the node WebSocket, and what a worker makes of them.
+//! Close codes of the WebSockets, the workers' and the dashboards'.
 
 /// The server restarts; come back.
 pub const RESTART: u16 = 1012;
@@ -14,7 +14,9 @@ pub const TOKEN_ENDED: u16 = 4401;
 pub const FOREIGN: u16 = 4403;
 /// The worker did not register in time, or fell silent.
 pub const SILENT: u16 = 4408;
+/// A dashboard wants to continue behind an event that is not kept.
+pub const GONE: u16 = 4410;
 /// Another connection of the same node took this one's place.
 pub const SUPERSEDED: u16 = 4409;
-/// Too many messages.
+/// Too many messages; or, of a dashboard, too few that it takes.
 pub const TOO_FAST: u16 = 4429;
