@@ -2,9 +2,11 @@
 //! for. A token pins the checksums that were published when it was made: a release file that changes afterwards is refused by
 //! every machine that holds an older token.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use aio_protocol::{
+    claims::NodeClaims,
+    ids::NodeId,
     installation::InstallationPlan,
     release::{Checksum, Platform, ReleaseVersion},
     time::Timestamp,
@@ -104,15 +106,7 @@ impl Enroller {
             return Err(EnrolmentError::NotPublished { version, platform });
         }
 
-        let claims = tokens::node_claims(
-            &node.id,
-            &self.deployment.api,
-            &self.deployment.gateway(),
-            self.deployment.release_public_key.as_deref(),
-            self.deployment.authority.as_ref().map(|authority| &authority.fingerprint),
-            now,
-            lasts_secs,
-        );
+        let claims = self.claims(&node.id, now, lasts_secs);
         let token = self.tokens.sign_node(&claims)?;
         let expires_at = claims.expires_at();
         let documentation_url = self.deployment.documentation_url();
@@ -156,6 +150,44 @@ impl Enroller {
             checksum,
             documentation_url,
         })
+    }
+
+    /// A token for `node` that lasts `life` and promises what the one that it replaces did. It is kept nowhere yet.
+    pub(crate) async fn renew(
+        &self,
+        node: &NodeId,
+        replaces: &str,
+        life: Duration,
+        now: Timestamp,
+    ) -> Result<(String, IssuedToken), EnrolmentError> {
+        let (version, checksums) = match self.store.token(replaces).await? {
+            Some(before) => (before.version, before.checksums),
+            None => (self.deployment.default_daemon_version.clone(), BTreeMap::new()),
+        };
+        let claims = self.claims(node, now, life.as_secs());
+        let token = self.tokens.sign_node(&claims)?;
+        let issued = IssuedToken {
+            expires_at: claims.expires_at(),
+            jti: claims.jti,
+            node: node.clone(),
+            sha256: tokens::fingerprint(&token),
+            issued_at: now,
+            version,
+            checksums,
+        };
+        Ok((token, issued))
+    }
+
+    fn claims(&self, node: &NodeId, now: Timestamp, lasts_secs: u64) -> NodeClaims {
+        tokens::node_claims(
+            node,
+            &self.deployment.api,
+            &self.deployment.gateway(),
+            self.deployment.release_public_key.as_deref(),
+            self.deployment.authority.as_ref().map(|authority| &authority.fingerprint),
+            now,
+            lasts_secs,
+        )
     }
 
     /// What to install on `node`, as the token `jti` promised; for a person who asks, as the node's newest token did.

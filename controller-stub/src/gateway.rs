@@ -7,7 +7,6 @@ mod allowance;
 pub(crate) mod clones;
 mod connection;
 pub(crate) mod drain;
-pub(crate) mod mailbox;
 mod pace;
 pub(crate) mod registry;
 mod session;
@@ -41,7 +40,7 @@ use crate::{
     clock,
 };
 use admission::Handshake;
-use connection::Peer;
+use connection::{Newcomer, Peer};
 
 /// The default of 128 KiB per connection would be most of what a connection costs. Larger frames take more reads.
 const READ_BUFFER_BYTES: usize = 1024;
@@ -63,8 +62,7 @@ pub(crate) async fn connect(
     node: Result<AsNode, Rejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Rejection> {
-    let since = Instant::now();
-    admit(app, address, handshake, since, node, upgrade).inspect_err(|refusal| {
+    admit(app, address, handshake, node, upgrade).inspect_err(|refusal| {
         counter!("aio_gateway_refusals_total", "reason" => refusal.code().as_str()).increment(1);
     })
 }
@@ -73,7 +71,6 @@ fn admit(
     app: Arc<App>,
     address: IpAddr,
     handshake: Handshake,
-    since: Instant,
     node: Result<AsNode, Rejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Rejection> {
@@ -106,8 +103,9 @@ fn admit(
         .max_message_size(MAX_FRAME_BYTES);
     // Somewhere in the second half of the grace: tokens that were made together do not end together.
     let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
-    let token_ends = since + node.expires_at.since(clock::now()) + grace;
-    let peer = Peer { node: node.id, address, before: node.node.instance_id, token_ends, handshake, since };
+    let token_ends = Instant::now() + node.token.life.expires_at.since(clock::now()) + grace;
+    let newcomer = Box::new(Newcomer { handshake, before: node.node.instance_id });
+    let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
     // axum's own task ends here: it has room for the handshake, which a connection does not need. Tracked, so that a shutdown waits.
     Ok(upgrade.on_upgrade(async move |socket| {
         let connections = app.connections.clone();

@@ -24,6 +24,7 @@ mod outbox;
 mod random;
 mod releases;
 mod revocations;
+mod rotation;
 mod secrets;
 mod store;
 mod tls;

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::gateway::clones::Conflict;
+
 /// A node. What is not known is `null` in the API.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -38,6 +40,8 @@ pub(crate) struct Node {
     #[schema(value_type = Option<SystemInfo>)]
     pub system_info: Option<serde_json::Value>,
     pub installation: Option<Installation>,
+    /// Another machine that claims to be this node and is refused.
+    pub identity_conflict: Option<Conflict>,
     #[serde(skip)]
     pub instance_id: Option<Uuid>,
     #[serde(skip)]
@@ -109,6 +113,7 @@ impl Node {
             daemon_version: None,
             system_info: None,
             installation: None,
+            identity_conflict: None,
             instance_id: None,
             boot_id: None,
             version: 0,

@@ -5,6 +5,7 @@
 mod dead_letters;
 mod inbox;
 mod nodes;
+mod offers;
 mod outbox;
 mod settings;
 mod sql;
@@ -22,7 +23,7 @@ use aio_protocol::{
     time::Timestamp,
 };
 
-use crate::node::Node;
+use crate::{node::Node, rotation::History};
 
 pub(crate) use sql::SqlStore;
 
@@ -68,6 +69,20 @@ pub(crate) trait Store: Send + Sync {
         at: Timestamp,
         successor: Option<&'a IssuedToken>,
     ) -> Answer<'a, ()>;
+    /// What was offered in place of a token so far.
+    fn offers_for<'a>(&'a self, jti: &'a str) -> Answer<'a, History>;
+    /// Keeps an offer and revokes the one before it; refuses when the token that it replaces was withdrawn.
+    fn offer_token<'a>(&'a self, replacement: &'a Replacement) -> Answer<'a, bool>;
+    /// Notes that an offer was taken, and revokes the token that it replaces. Says whether the offer still stood.
+    fn take_offer<'a>(&'a self, jti: &'a str, at: Timestamp) -> Answer<'a, bool>;
+    /// Notes that an offer was given back, and revokes it. Says whether it stood.
+    fn reject_offer<'a>(
+        &'a self,
+        node: &'a NodeId,
+        jti: &'a str,
+        reason: &'a str,
+        at: Timestamp,
+    ) -> Answer<'a, bool>;
     /// Whose tokens were withdrawn after `since` although their worker, connected before that, still is.
     fn connected_without_token(&self, since: Timestamp) -> Answer<'_, Vec<NodeId>>;
 
@@ -159,8 +174,19 @@ pub(crate) struct Admission {
     pub node: Node,
     /// `None` when it was not issued here.
     pub revoked: Option<bool>,
+    /// Whether it is an offer that nobody has taken yet.
+    pub offered: bool,
     /// What was issued until then opens nothing.
     pub not_before: Timestamp,
+}
+
+/// A token that is offered in place of another.
+#[derive(Debug, Clone)]
+pub(crate) struct Replacement {
+    pub issued: IssuedToken,
+    /// The `jti` of the other.
+    pub replaces: String,
+    pub replaced_issued_at: Timestamp,
 }
 
 /// A row of the audit trail: a move that a node made.

@@ -34,6 +34,8 @@ mod hostile;
 mod program;
 #[path = "controller/restart.rs"]
 mod restart;
+#[path = "controller/rotation.rs"]
+mod rotation;
 #[path = "controller/scenarios.rs"]
 mod scenarios;
 #[path = "controller/tls.rs"]

@@ -7,7 +7,6 @@ use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
     node::NodeStatus,
-    time::Timestamp,
 };
 use axum::{
     extract::{FromRequestParts, Path},
@@ -21,7 +20,13 @@ use super::{
     limit::Client,
     roles::{self, Permission},
 };
-use crate::{app::App, node::Node, store::Admission, tokens::Bearer};
+use crate::{
+    app::App,
+    node::Node,
+    rotation::{Life, offers::InUse},
+    store::Admission,
+    tokens::Bearer,
+};
 
 /// A user who may look.
 pub(crate) struct AsUser(pub UserClaims);
@@ -35,9 +40,7 @@ pub(crate) struct AsNode(pub NodeOfToken);
 /// The node of a token that was accepted.
 pub(crate) struct NodeOfToken {
     pub id: NodeId,
-    pub jti: String,
-    /// When the token ends.
-    pub expires_at: Timestamp,
+    pub token: InUse,
     pub node: Node,
 }
 
@@ -65,7 +68,7 @@ pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
 /// A node token that was verified is accepted unless it was withdrawn or its node is gone.
 async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
     let known = app.store.admission(&claims.sub, &claims.jti).await?;
-    let Admission { node, revoked, not_before } =
+    let Admission { node, revoked, offered, not_before } =
         known.ok_or_else(|| Rejection::no_node(claims.sub.as_str()))?;
     if node.status == NodeStatus::Inactive {
         let message = format!("node {} was decommissioned", node.id);
@@ -75,7 +78,8 @@ async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection>
     if revoked.unwrap_or_else(|| claims.issued_at() <= not_before) {
         return Err(Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"));
     }
-    Ok(NodeOfToken { expires_at: claims.expires_at(), id: claims.sub, jti: claims.jti, node })
+    let life = Life { issued_at: claims.issued_at(), expires_at: claims.expires_at() };
+    Ok(NodeOfToken { id: claims.sub, token: InUse { jti: claims.jti, life, offered }, node })
 }
 
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {

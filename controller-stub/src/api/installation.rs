@@ -47,7 +47,7 @@ pub(super) async fn plan(
     let (node, jti) = match anyone {
         AsAnyone::Node(bearer) => {
             let bearer = bearer.speaks_for(&id)?;
-            (bearer.node, Some(bearer.jti))
+            (bearer.node, Some(bearer.token.jti))
         }
         AsAnyone::User(user) => (node_of_user(&app, &user, &id).await?, None),
     };

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aio_protocol::error_code::ErrorCode;
@@ -31,7 +31,11 @@ pub(crate) struct Admission {
 }
 
 /// The right to a handshake: from the request to `register.ack`. Dropping it makes room for another.
-pub(crate) struct Handshake(Arc<App>);
+pub(crate) struct Handshake {
+    app: Arc<App>,
+    /// When it began.
+    pub since: Instant,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
@@ -72,7 +76,7 @@ impl Admission {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.0.admission.leave();
+        self.app.admission.leave();
         gauge!("aio_gateway_handshakes").decrement(1);
     }
 }
@@ -85,7 +89,7 @@ impl FromRequestParts<Arc<App>> for Handshake {
         match entered {
             Ok(()) => {
                 gauge!("aio_gateway_handshakes").increment(1);
-                Ok(Self(app.clone()))
+                Ok(Self { app: app.clone(), since: Instant::now() })
             }
             Err(why) => {
                 counter!("aio_gateway_refusals_total", "reason" => why.as_str()).increment(1);

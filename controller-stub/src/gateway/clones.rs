@@ -13,6 +13,8 @@ use std::{
 };
 
 use aio_protocol::{ids::NodeId, time::Timestamp};
+use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// What is older proves nothing: displaced workers come back within a minute.
@@ -48,12 +50,13 @@ struct Contest {
 }
 
 /// Two workers with one identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Conflict {
     /// When it was found.
     pub since: Timestamp,
     /// Where the other one is that wants the node's place.
+    #[schema(value_type = String)]
     pub address: IpAddr,
 }
 
@@ -118,7 +121,6 @@ impl Clones {
     }
 
     /// The conflict about a node.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the API shows it"))]
     pub(crate) fn conflict(&self, id: &NodeId) -> Option<Conflict> {
         self.contests.get(id)?.conflict
     }

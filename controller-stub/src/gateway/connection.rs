@@ -11,19 +11,22 @@ use std::{
 
 use aio_protocol::{
     ids::NodeId,
+    time::Timestamp,
     transition,
-    wire::{self, Body, ConnectionAck, ErrorMessage, Register, close},
+    wire::{self, Body, CommandAck, CommandStatus, ConnectionAck, ErrorMessage, Register, close},
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use metrics::{counter, gauge, histogram};
-use tokio::time::{sleep_until, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep_until, timeout},
+};
 use uuid::Uuid;
 
 use super::{
     admission::Handshake,
     allowance::{self, Allowance},
     clones::{Arrival, Verdict},
-    mailbox::{Mailbox, Order},
     pace,
     registry::Epoch,
     session::{self, Effect, Input, State},
@@ -33,6 +36,10 @@ use crate::{
     app::App,
     clock,
     lifecycle::{LifecycleError, Occurrence},
+    rotation::{
+        History,
+        offers::{self, InUse, Next},
+    },
 };
 
 /// Which controller of a group answers; there is one.
@@ -51,29 +58,30 @@ const REFUSED_ERROR: u32 = 2002;
 pub(super) struct Peer {
     pub node: NodeId,
     pub address: IpAddr,
-    /// The instance that was welcomed last.
-    pub before: Option<Uuid>,
+    pub token: InUse,
     /// When the socket is closed because its token has ended.
     pub token_ends: Instant,
+    pub newcomer: Box<Newcomer>,
+}
+
+/// What a connection keeps until its worker is welcomed.
+pub(super) struct Newcomer {
     pub handshake: Handshake,
-    /// When the upgrade was asked for.
-    pub since: Instant,
+    /// The instance that was welcomed last.
+    pub before: Option<Uuid>,
 }
 
 struct Connection {
     app: Arc<App>,
     node: NodeId,
     address: IpAddr,
-    before: Option<Uuid>,
-    since: Instant,
+    token: InUse,
     epoch: Epoch,
-    mailbox: Arc<Mailbox>,
     socket: WebSocket,
     state: State,
     timetable: Timetable,
     allowance: Allowance,
-    /// Until the worker is welcomed.
-    handshake: Option<Handshake>,
+    newcomer: Option<Box<Newcomer>>,
 }
 
 /// How a connection ends.
@@ -86,13 +94,13 @@ enum End {
 
 /// Serves a worker's connection until it ends.
 pub(super) async fn run(app: Arc<App>, peer: Peer, socket: WebSocket) {
-    let Peer { node, address, before, token_ends, handshake, since } = peer;
-    let (epoch, mailbox) = app.registry.enter(&node);
+    let Peer { node, address, token, token_ends, newcomer } = peer;
+    let (epoch, closed) = app.registry.enter(&node, newcomer.handshake.since);
     tracing::debug!(%node, %address, "a worker connected");
     gauge!("aio_gateway_sockets").increment(1);
     if app.stop.is_cancelled() {
         // It may have entered too late to be sent away with the others.
-        mailbox.post(Order::Close(close::RESTART));
+        app.registry.close(&node, close::RESTART);
     }
     let now = Instant::now();
     let timetable = Timetable::new(now, app.register_timeout, token_ends);
@@ -101,16 +109,14 @@ pub(super) async fn run(app: Arc<App>, peer: Peer, socket: WebSocket) {
         app,
         node,
         address,
-        before,
-        since,
+        token,
         epoch,
-        mailbox,
         socket,
         state: State::Greeted,
         allowance: Allowance::new(now),
-        handshake: Some(handshake),
+        newcomer: Some(newcomer),
     };
-    let end = connection.converse().await;
+    let end = connection.converse(closed).await;
     Box::pin(connection.finish(end)).await;
     gauge!("aio_gateway_sockets").decrement(1);
 }
@@ -125,14 +131,22 @@ fn reason(code: u16) -> &'static str {
     }
 }
 
+/// Offers that are due at once, after a restart say, are spread over this time.
+const LONGEST_OFFER_JITTER: Duration = Duration::from_secs(60);
+
+/// An offer that could not be made is tried again so much later.
+const OFFER_RETRY: Duration = Duration::from_secs(300);
+
+const WITHDRAWN: End =
+    End::Close { code: close::TOKEN_ENDED, reason: "TOKEN_REVOKED: the token was withdrawn" };
+
 const TOO_FAST: End = End::Close { code: close::TOO_FAST, reason: "more messages than any worker sends" };
 
 impl Connection {
-    async fn converse(&mut self) -> End {
+    async fn converse(&mut self, mut closed: oneshot::Receiver<u16>) -> End {
         if let Err(end) = Box::pin(self.greet()).await {
             return end;
         }
-        let mailbox = self.mailbox.clone();
         let mut timer = pin!(sleep_until(self.timetable.next().into()));
         loop {
             let next = self.timetable.next().into();
@@ -142,7 +156,7 @@ impl Connection {
             // What a frame asks for is done outside of the select's futures, so that nothing ever stops half-way.
             let result = tokio::select! {
                 biased;
-                order = mailbox.next() => self.obey(order),
+                Ok(code) = &mut closed => Err(End::Close { code, reason: reason(code) }),
                 () = &mut timer => match self.timetable.take_due(Instant::now()) {
                     Some(due) => Box::pin(self.attend(due)).await,
                     None => Ok(()),
@@ -169,16 +183,6 @@ impl Connection {
         self.send_text(ack.encode_for_both_generations(Uuid::now_v7(), clock::now())).await
     }
 
-    fn obey(&mut self, order: Order) -> Result<(), End> {
-        match order {
-            Order::Close(code) => Err(End::Close { code, reason: reason(code) }),
-            Order::OfferToken => {
-                self.timetable.offer_at(Instant::now());
-                Ok(())
-            }
-        }
-    }
-
     async fn attend(&mut self, due: Due) -> Result<(), End> {
         match due {
             Due::TokenEnd => Err(End::Close {
@@ -190,7 +194,7 @@ impl Connection {
                 self.take(Input::PatienceEnded).await
             }
             Due::Ping => self.send(Message::Ping(Default::default())).await,
-            Due::Offer => Ok(()),
+            Due::Offer => self.offer_token().await,
         }
     }
 
@@ -241,7 +245,7 @@ impl Connection {
                 counter!("aio_worker_departures_total", "how" => "goodbye").increment(1);
                 self.happen(&Occurrence::Left { reason: reason.as_str() }, None).await
             }
-            Effect::Answer(_) => Ok(()),
+            Effect::Answer(ack) => self.note_answer(&ack).await,
             Effect::AskState(request) => self.say(&request).await,
             Effect::Complain(error) => self.say(&error).await,
             Effect::Close { code, reason } => Err(End::Close { code, reason }),
@@ -251,21 +255,76 @@ impl Connection {
     async fn welcome(&mut self, register: Box<Register>, first: bool) -> Result<(), End> {
         let occurrence = Occurrence::Welcomed { register, address: self.address, first };
         self.happen(&occurrence, None).await?;
-        if first {
-            self.handshake = None;
+        if let Some(newcomer) = self.newcomer.take() {
             self.timetable.be_content();
-            histogram!("aio_gateway_connect_seconds").record(self.since.elapsed());
+            histogram!("aio_gateway_connect_seconds").record(newcomer.handshake.since.elapsed());
+            self.settle_token().await?;
         }
         let workers = &self.app.lifecycle.workers;
         let pace = pace::offer(workers.len(), workers.length(), fastrand::f64());
         self.say(&pace).await
     }
 
+    /// The worker was welcomed: if it came with the token that it was offered, that is now its only one.
+    async fn settle_token(&mut self) -> Result<(), End> {
+        if self.token.offered {
+            match offers::take(&self.app, &self.node, &self.token.jti, clock::now()).await {
+                Ok(true) => {}
+                Ok(false) => return Err(WITHDRAWN),
+                Err(error) => return Err(self.unstored(&error)),
+            }
+        }
+        self.plan_offer(self.token.life.next_offer(History::default()));
+        Ok(())
+    }
+
+    fn plan_offer(&mut self, due: Timestamp) {
+        let jitter = LONGEST_OFFER_JITTER.min(self.token.life.length() / 60).mul_f64(fastrand::f64());
+        self.timetable.offer_at(Instant::now() + due.since(clock::now()) + jitter);
+    }
+
+    async fn offer_token(&mut self) -> Result<(), End> {
+        match offers::next(&self.app, &self.node, &self.token, clock::now()).await {
+            Ok(Next::Offer { message_id, offer }) => {
+                // When to offer again is looked up when that is due: until then this one may be given back.
+                self.plan_offer(clock::now());
+                self.send_text(wire::encode(&offer, message_id, clock::now())).await
+            }
+            Ok(Next::NotBefore(due)) => {
+                self.plan_offer(due);
+                Ok(())
+            }
+            Ok(Next::Withdrawn) => Err(WITHDRAWN),
+            Err(error) => {
+                tracing::warn!(node = %self.node, error = &error as &dyn std::error::Error, "no new token could be offered");
+                self.plan_offer(clock::now().plus(OFFER_RETRY));
+                Ok(())
+            }
+        }
+    }
+
+    async fn note_answer(&mut self, ack: &CommandAck) -> Result<(), End> {
+        if ack.status != CommandStatus::Rejected {
+            return Ok(());
+        }
+        self.spend_write()?;
+        offers::give_back(&self.app, &self.node, ack.original_message_id, ack.error.as_ref(), clock::now())
+            .await
+            .map_err(|error| self.unstored(&error))
+    }
+
+    fn spend_write(&mut self) -> Result<(), End> {
+        if self.allowance.spend(allowance::WRITE, Instant::now()) { Ok(()) } else { Err(TOO_FAST) }
+    }
+
+    fn unstored(&self, error: &(dyn std::error::Error + 'static)) -> End {
+        tracing::warn!(node = %self.node, error, "a worker's message could not be stored");
+        End::Close { code: close::TRY_LATER, reason: "the controller cannot store this now" }
+    }
+
     /// Lets something happen to the node, if this is a connection that may speak for it.
     async fn happen(&mut self, occurrence: &Occurrence, reported_in: Option<Uuid>) -> Result<(), End> {
-        if !self.allowance.spend(allowance::WRITE, Instant::now()) {
-            return Err(TOO_FAST);
-        }
+        self.spend_write()?;
         let outcome = {
             let Self { app, node, epoch, .. } = &*self;
             let turn = app.lifecycle.turn(node).await;
@@ -299,17 +358,17 @@ impl Connection {
                 reason: "NODE_INACTIVE: the node is no longer in service",
             }),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
-                tracing::warn!(node = %self.node, error = &error as &dyn std::error::Error, "a worker's message could not be stored");
-                Err(End::Close { code: close::TRY_LATER, reason: "the controller cannot store this now" })
+                Err(self.unstored(&error))
             }
         }
     }
 
     /// Refuses a worker whose identity another machine has and holds.
     fn judge(&self, instance: Uuid) -> Result<(), End> {
-        let Self { app, node, address, before, .. } = self;
+        let Self { app, node, address, newcomer, .. } = self;
+        let before = newcomer.as_ref().and_then(|newcomer| newcomer.before);
         let connected = app.registry.has_speaker(node);
-        let arrival = Arrival { instance, address: *address, before: *before, connected };
+        let arrival = Arrival { instance, address: *address, before, connected };
         match app.clones().arrive(node, arrival, (Instant::now(), clock::now())) {
             Verdict::Welcome => Ok(()),
             Verdict::Refuse { times } => {
@@ -348,7 +407,7 @@ impl Connection {
 
     /// Notes that the node is not connected, unless another connection counts by now, and closes what is to be closed.
     async fn finish(mut self, end: End) {
-        self.handshake = None;
+        self.newcomer = None;
         self.disconnect().await;
         let End::Close { code, reason } = end else { return };
         tracing::debug!(node = %self.node, code, reason, "a worker's connection is closed");

@@ -1,22 +1,28 @@
 //! Which connection speaks for a node. A connection is the node's newcomer until its worker is welcomed, and speaks for the node from
 //! then on; whoever spoke before is closed. Each has an epoch; what an older one does or how it ends changes nothing.
+//! A withdrawal of tokens also closes who was let in with one before it and enters only now.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use aio_protocol::{ids::NodeId, wire::close};
+use tokio::sync::oneshot;
 
-use super::mailbox::{Mailbox, Order};
+/// No upgrade takes longer from its first look at a token to its entry.
+const LONGEST_UPGRADE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(crate) struct Registry {
     epochs: AtomicU64,
     places: Mutex<HashMap<NodeId, Place>>,
+    /// Whose tokens were withdrawn lately, and when.
+    withdrawn: Mutex<HashMap<NodeId, Instant>>,
 }
 
 /// Tells a node's connections apart, in the order in which they came.
@@ -32,18 +38,24 @@ struct Place {
 
 struct Line {
     epoch: Epoch,
-    mailbox: Arc<Mailbox>,
+    /// Takes the code to close with, once.
+    close: Option<oneshot::Sender<u16>>,
 }
 
 impl Registry {
-    /// Takes a new connection in as the node's newcomer. An older newcomer that has not been welcomed yet is closed.
-    pub(crate) fn enter(&self, id: &NodeId) -> (Epoch, Arc<Mailbox>) {
-        let mailbox = Arc::new(Mailbox::default());
+    /// Takes a new connection in as the node's newcomer; its upgrade began at `since`. An older newcomer that has not been welcomed
+    /// yet is closed. The receiver yields the code to close with.
+    pub(crate) fn enter(&self, id: &NodeId, since: Instant) -> (Epoch, oneshot::Receiver<u16>) {
+        let (close, closed) = oneshot::channel();
         let mut places = self.places();
         let epoch = Epoch(self.epochs.fetch_add(1, Ordering::Relaxed));
+        if self.withdrawn().get(id).is_some_and(|at| since <= *at) {
+            let _ = close.send(close::TOKEN_ENDED);
+            return (epoch, closed);
+        }
         let place = places.entry(id.clone()).or_default();
-        dismiss(place.newcomer.replace(Line { epoch, mailbox: mailbox.clone() }), close::SUPERSEDED);
-        (epoch, mailbox)
+        dismiss(place.newcomer.replace(Line { epoch, close: Some(close) }).as_mut(), close::SUPERSEDED);
+        (epoch, closed)
     }
 
     /// Whether this connection is still open to be welcomed, or speaks already.
@@ -57,8 +69,8 @@ impl Registry {
         if let Some(place) = places.get_mut(id)
             && is(&place.newcomer, epoch)
         {
-            let before = std::mem::replace(&mut place.speaker, place.newcomer.take());
-            dismiss(before, close::SUPERSEDED);
+            let mut before = std::mem::replace(&mut place.speaker, place.newcomer.take());
+            dismiss(before.as_mut(), close::SUPERSEDED);
         }
     }
 
@@ -86,25 +98,36 @@ impl Registry {
 
     /// Closes every connection of a node. From this moment none of them is heard.
     pub(crate) fn close(&self, id: &NodeId, code: u16) {
-        if let Some(place) = self.places().remove(id) {
-            dismiss(place.speaker, code);
-            dismiss(place.newcomer, code);
+        let mut places = self.places();
+        if code == close::TOKEN_ENDED {
+            let now = Instant::now();
+            let mut withdrawn = self.withdrawn();
+            withdrawn.retain(|_, at| now.saturating_duration_since(*at) < LONGEST_UPGRADE);
+            withdrawn.insert(id.clone(), now);
+        }
+        if let Some(mut place) = places.remove(id) {
+            dismiss(place.speaker.as_mut(), code);
+            dismiss(place.newcomer.as_mut(), code);
         }
     }
 
-    /// Asks the connection that speaks for the node for something; says whether there is one.
-    #[expect(dead_code, reason = "token offers")]
-    pub(crate) fn order(&self, id: &NodeId, order: Order) -> bool {
-        let places = self.places();
-        let speaker = places.get(id).and_then(|place| place.speaker.as_ref());
-        speaker.inspect(|line| line.mailbox.post(order)).is_some()
+    /// Asks the connections of so many nodes to close that were not asked before. They are heard until they have.
+    pub(crate) fn send_away(&self, nodes: usize, code: u16) {
+        let mut places = self.places();
+        let stay = places.values_mut().filter_map(|place| {
+            let mut lines = place.lines().filter(|line| line.close.is_some()).peekable();
+            lines.peek().is_some().then_some(lines)
+        });
+        stay.take(nodes).flatten().for_each(|line| dismiss(Some(line), code));
     }
 
-    /// Every connection's mailbox.
-    pub(crate) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
-        let places = self.places();
-        let lines = places.values().flat_map(|place| place.speaker.iter().chain(&place.newcomer));
-        lines.map(|line| line.mailbox.clone()).collect()
+    /// How many nodes have a connection.
+    pub(crate) fn len(&self) -> usize {
+        self.places().len()
+    }
+
+    fn withdrawn(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
+        self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<NodeId, Place>> {
@@ -116,9 +139,15 @@ fn is(line: &Option<Line>, epoch: Epoch) -> bool {
     line.as_ref().is_some_and(|line| line.epoch == epoch)
 }
 
-fn dismiss(line: Option<Line>, code: u16) {
-    if let Some(line) = line {
-        line.mailbox.post(Order::Close(code));
+fn dismiss(line: Option<&mut Line>, code: u16) {
+    if let Some(close) = line.and_then(|line| line.close.take()) {
+        let _ = close.send(code);
+    }
+}
+
+impl Place {
+    fn lines(&mut self) -> impl Iterator<Item = &mut Line> {
+        self.speaker.iter_mut().chain(&mut self.newcomer)
     }
 }
 
@@ -130,28 +159,28 @@ mod tests {
         NodeId::from_bytes([3; 12])
     }
 
-    async fn closed(mailbox: &Mailbox) -> Order {
-        mailbox.next().await
+    fn enter(registry: &Registry) -> (Epoch, oneshot::Receiver<u16>) {
+        registry.enter(&id(), Instant::now())
     }
 
-    #[tokio::test]
-    async fn who_is_welcomed_speaks_and_closes_who_spoke_before() {
+    #[test]
+    fn who_is_welcomed_speaks_and_closes_who_spoke_before() {
         let registry = Registry::default();
-        let (first, first_mail) = registry.enter(&id());
+        let (first, mut first_closed) = enter(&registry);
         registry.take_over(&id(), first);
-        let (second, _mail) = registry.enter(&id());
+        let (second, _closed) = enter(&registry);
         assert!(registry.speaks(&id(), first), "a newcomer that has not registered takes nobody's place");
         registry.take_over(&id(), second);
-        assert_eq!(closed(&first_mail).await, Order::Close(close::SUPERSEDED));
+        assert_eq!(first_closed.try_recv(), Ok(close::SUPERSEDED));
         assert!(!registry.speaks(&id(), first) && registry.speaks(&id(), second));
     }
 
-    #[tokio::test]
-    async fn a_node_has_one_newcomer_at_a_time() {
+    #[test]
+    fn a_node_has_one_newcomer_at_a_time() {
         let registry = Registry::default();
-        let (first, first_mail) = registry.enter(&id());
-        let (second, _mail) = registry.enter(&id());
-        assert_eq!(closed(&first_mail).await, Order::Close(close::SUPERSEDED));
+        let (first, mut first_closed) = enter(&registry);
+        let (second, _closed) = enter(&registry);
+        assert_eq!(first_closed.try_recv(), Ok(close::SUPERSEDED));
         assert!(!registry.is_open(&id(), first) && registry.is_open(&id(), second));
         registry.take_over(&id(), first);
         assert!(!registry.has_speaker(&id()));
@@ -160,29 +189,62 @@ mod tests {
     #[test]
     fn a_stale_connections_late_end_changes_nothing() {
         let registry = Registry::default();
-        let (first, _mail) = registry.enter(&id());
+        let (first, _closed) = enter(&registry);
         registry.take_over(&id(), first);
-        let (second, _mail) = registry.enter(&id());
+        let (second, _closed) = enter(&registry);
         registry.take_over(&id(), second);
         assert!(!registry.leave(&id(), first));
         assert!(registry.speaks(&id(), second));
         assert!(registry.leave(&id(), second));
         assert!(!registry.leave(&id(), second));
-        assert!(registry.places().is_empty(), "nothing is left of who has gone");
+        assert_eq!(registry.len(), 0, "nothing is left of who has gone");
     }
 
-    #[tokio::test]
-    async fn a_closed_node_is_not_heard_on_any_of_its_connections() {
+    #[test]
+    fn a_closed_node_is_not_heard_on_any_of_its_connections() {
         let registry = Registry::default();
-        let (speaker, speaker_mail) = registry.enter(&id());
+        let (speaker, mut speaker_closed) = enter(&registry);
         registry.take_over(&id(), speaker);
-        let (newcomer, newcomer_mail) = registry.enter(&id());
-        registry.close(&id(), close::TOKEN_ENDED);
-        for mailbox in [speaker_mail, newcomer_mail] {
-            assert_eq!(closed(&mailbox).await, Order::Close(close::TOKEN_ENDED));
+        let (newcomer, mut newcomer_closed) = enter(&registry);
+        registry.close(&id(), close::SILENT);
+        for closed in [&mut speaker_closed, &mut newcomer_closed] {
+            assert_eq!(closed.try_recv(), Ok(close::SILENT));
         }
         assert!(!registry.speaks(&id(), speaker) && !registry.is_open(&id(), newcomer));
         registry.take_over(&id(), newcomer);
         assert!(!registry.has_speaker(&id()));
+    }
+
+    #[test]
+    fn a_withdrawal_overtakes_an_upgrade_that_began_before_it() {
+        let registry = Registry::default();
+        let before = Instant::now();
+        registry.close(&id(), close::TOKEN_ENDED);
+        let (late, mut late_closed) = registry.enter(&id(), before);
+        assert_eq!(late_closed.try_recv(), Ok(close::TOKEN_ENDED));
+        assert!(!registry.is_open(&id(), late));
+        let (next, mut next_closed) = registry.enter(&id(), Instant::now() + Duration::from_millis(1));
+        assert!(next_closed.try_recv().is_err() && registry.is_open(&id(), next));
+    }
+
+    #[test]
+    fn all_are_sent_away_a_part_at_a_time_and_each_once() {
+        let registry = Registry::default();
+        let mut closed: Vec<_> = (0..10)
+            .map(|byte| {
+                let id = NodeId::from_bytes([byte; 12]);
+                let (epoch, closed) = registry.enter(&id, Instant::now());
+                registry.take_over(&id, epoch);
+                closed
+            })
+            .collect();
+        let mut gone = 0;
+        for count in [0, 4, 4, usize::MAX, usize::MAX] {
+            registry.send_away(count, close::RESTART);
+            gone = (gone + count.min(10)).min(10);
+            let asked =
+                closed.iter_mut().filter(|closed| !closed.is_empty() || closed.is_terminated()).count();
+            assert_eq!(asked, gone);
+        }
     }
 }

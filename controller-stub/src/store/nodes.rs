@@ -168,7 +168,8 @@ pub(super) async fn admission(
     jti: &str,
 ) -> Result<Option<Admission>, StoreError> {
     let row = sqlx::query(
-        "SELECT nodes.*, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked \
+        "SELECT nodes.*, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked, \
+         CASE WHEN tokens.replaces IS NOT NULL AND tokens.taken_at IS NULL THEN 1 ELSE 0 END AS offered \
          FROM nodes LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id WHERE nodes.id = $1",
     )
     .bind(id.as_str())
@@ -180,7 +181,12 @@ pub(super) async fn admission(
         -1 => None,
         revoked => Some(revoked != 0),
     };
-    Ok(Some(Admission { node: read(&row)?, revoked, not_before: time(&row, "tokens_not_before")? }))
+    Ok(Some(Admission {
+        node: read(&row)?,
+        revoked,
+        offered: row.try_get::<i64, _>("offered")? != 0,
+        not_before: time(&row, "tokens_not_before")?,
+    }))
 }
 
 pub(super) async fn connected_without_token(
@@ -302,6 +308,7 @@ fn read(row: &AnyRow) -> Result<Node, StoreError> {
             .transpose()
             .map_err(corrupt("ip_address"))?,
         daemon_version: optional("daemon_version")?,
+        identity_conflict: None,
         instance_id: optional("instance_id")?
             .map(|text| text.parse())
             .transpose()

@@ -16,10 +16,10 @@ use sqlx::{
 
 use super::{
     Admission, Answer, Backlog, DeadLetterPage, EventQuery, IssuedToken, NodePage, NodeQuery, Received,
-    RecordedStep, Since, Store, StoreError, TransitionPage, Undelivered, Window, dead_letters, inbox, nodes,
-    outbox, settings, tokens, transitions, writer::Writer,
+    RecordedStep, Replacement, Since, Store, StoreError, TransitionPage, Undelivered, Window, dead_letters,
+    inbox, nodes, offers, outbox, settings, tokens, transitions, writer::Writer,
 };
-use crate::node::Node;
+use crate::{node::Node, rotation::History};
 
 /// Takes SQLite's write lock at once: a transaction that first reads and then writes could otherwise fail half-way.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -174,6 +174,29 @@ impl Store for SqlStore {
     ) -> Answer<'a, ()> {
         let (node, successor) = (node.clone(), successor.cloned().map(tokens::Add));
         Box::pin(self.writer.write(tokens::Revoke { node, at, successor }))
+    }
+
+    fn offers_for<'a>(&'a self, jti: &'a str) -> Answer<'a, History> {
+        Box::pin(offers::history(&self.pool, jti))
+    }
+
+    fn offer_token<'a>(&'a self, replacement: &'a Replacement) -> Answer<'a, bool> {
+        Box::pin(self.writer.write(offers::Offer(replacement.clone())))
+    }
+
+    fn take_offer<'a>(&'a self, jti: &'a str, at: Timestamp) -> Answer<'a, bool> {
+        Box::pin(self.writer.write(offers::Take { jti: jti.to_owned(), at }))
+    }
+
+    fn reject_offer<'a>(
+        &'a self,
+        node: &'a NodeId,
+        jti: &'a str,
+        reason: &'a str,
+        at: Timestamp,
+    ) -> Answer<'a, bool> {
+        let (node, jti, reason) = (node.clone(), jti.to_owned(), reason.to_owned());
+        Box::pin(self.writer.write(offers::Reject { node, jti, reason, at }))
     }
 
     fn connected_without_token(&self, since: Timestamp) -> Answer<'_, Vec<NodeId>> {

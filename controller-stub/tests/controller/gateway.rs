@@ -24,7 +24,7 @@ pub(crate) fn signed(secret: &str, sub: &str, exp_in: i64) -> String {
     let claims = NodeClaims {
         sub: sub.parse().unwrap(),
         kind: NodeTokenKind::Node,
-        jti: "made-elsewhere".into(),
+        jti: uuid::Uuid::new_v4().to_string(),
         iat: now,
         exp: now + exp_in,
         ctl: "ws://x/ws/node".into(),

@@ -104,10 +104,22 @@ impl Controller {
         Client { http: http(), base: self.url(), token: None }
     }
 
+    /// What a query of one text finds.
+    pub(crate) async fn text_in_database(&self, query: &'static str) -> String {
+        let pool = self.database().await;
+        let text = sqlx::query_scalar(query).fetch_one(&pool).await.unwrap();
+        pool.close().await;
+        text
+    }
+
+    async fn database(&self) -> sqlx::AnyPool {
+        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
+        sqlx::AnyPool::connect(&url).await.unwrap()
+    }
+
     /// `lastSeenAt` as another process would find it.
     pub(crate) async fn last_seen_in_database(&self, node: &str) -> i64 {
-        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
-        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        let pool = self.database().await;
         let seen = sqlx::query_scalar("SELECT last_seen_at FROM nodes WHERE id = $1").bind(node.to_owned());
         let seen = seen.fetch_one(&pool).await.unwrap();
         pool.close().await;

@@ -1,0 +1,91 @@
+//! Makes offers of tokens, and notes what becomes of them. `rotation` says when.
+
+use aio_protocol::{event::ErrorReport, ids::NodeId, time::Timestamp, wire::TokenOffer};
+use metrics::counter;
+use uuid::Uuid;
+
+use super::Life;
+use crate::{
+    app::App,
+    enrolment::EnrolmentError,
+    store::{Replacement, StoreError},
+};
+
+/// Of a worker's words about a refusal, so many characters are kept.
+const REJECTION_CHARS: usize = 200;
+
+/// The token that a connection was opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InUse {
+    pub jti: String,
+    pub life: Life,
+    /// Whether it is an offer that its worker has now come with.
+    pub offered: bool,
+}
+
+/// Whether there is an offer now.
+pub(crate) enum Next {
+    /// This one; its message's id is the token's, so that an answer tells which it means, whatever restarted meanwhile.
+    Offer { message_id: Uuid, offer: TokenOffer },
+    /// None before then.
+    NotBefore(Timestamp),
+    /// The token in use was withdrawn: its worker is offered nothing.
+    Withdrawn,
+}
+
+/// Offers the node's worker a new token in place of the one in use, if it is time.
+pub(crate) async fn next(
+    app: &App,
+    node: &NodeId,
+    in_use: &InUse,
+    now: Timestamp,
+) -> Result<Next, EnrolmentError> {
+    let due = in_use.life.next_offer(app.store.offers_for(&in_use.jti).await?);
+    if due > now {
+        return Ok(Next::NotBefore(due));
+    }
+    let (token, issued) = app.enroller.renew(node, &in_use.jti, in_use.life.length(), now).await?;
+    let replacement =
+        Replacement { issued, replaces: in_use.jti.clone(), replaced_issued_at: in_use.life.issued_at };
+    if !app.store.offer_token(&replacement).await? {
+        return Ok(Next::Withdrawn);
+    }
+    count("made");
+    let jti = replacement.issued.jti;
+    tracing::info!(%node, offer = jti, "a new token is offered, because the one in use ends soon");
+    let message_id = jti.parse().unwrap_or_default();
+    let offer = TokenOffer { token, expires_at: replacement.issued.expires_at, offer_id: jti };
+    Ok(Next::Offer { message_id, offer })
+}
+
+/// Notes that the node's worker was welcomed with the offered token, and revokes the one that it replaces. Says whether the offer
+/// still stood.
+pub(crate) async fn take(app: &App, node: &NodeId, jti: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let taken = app.store.take_offer(jti, now).await?;
+    if taken {
+        count("taken");
+        tracing::info!(%node, offer = jti, "the worker uses its new token, and the one before is revoked");
+    }
+    Ok(taken)
+}
+
+/// Notes that the node's worker gave an offer back.
+pub(crate) async fn give_back(
+    app: &App,
+    node: &NodeId,
+    offer: Uuid,
+    error: Option<&ErrorReport>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let reason = error.map_or_else(String::new, |it| format!("{}: {}", it.code, it.message));
+    let reason: String = reason.chars().filter(|c| !c.is_control()).take(REJECTION_CHARS).collect();
+    if app.store.reject_offer(node, &offer.to_string(), &reason, now).await? {
+        count("rejected");
+        tracing::warn!(%node, %offer, reason, "the worker gave its new token back; it will be offered another");
+    }
+    Ok(())
+}
+
+fn count(outcome: &'static str) {
+    counter!("aio_token_offers_total", "outcome" => outcome).increment(1);
+}
