@@ -11,7 +11,7 @@ pub(crate) mod error;
 mod event_schemas;
 mod events;
 mod fields;
-mod health;
+pub(crate) mod health;
 mod installation;
 pub(crate) mod limit;
 mod nodes;
@@ -43,6 +43,8 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 fn documented() -> OpenApiRouter<Arc<App>> {
     openapi::empty()
         .routes(routes!(health::health))
+        .routes(routes!(health::readiness))
+        .routes(routes!(health::metrics))
         .routes(routes!(nodes::list, nodes::register))
         .routes(routes!(nodes::show, service::decommission))
         .routes(routes!(service::begin_maintenance))

@@ -6,12 +6,14 @@ use std::{
 };
 
 use ipnet::IpNet;
+use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::limit::RequestLimit,
+    api::{health::Probe, limit::RequestLimit},
     brake::Brake,
     enrolment::Enroller,
+    exporter::Exporter,
     gateway::{admission::Admission, clones::Clones, registry::Registry},
     lifecycle::Lifecycle,
     noti::Noti,
@@ -31,6 +33,10 @@ pub(crate) struct App {
     pub brake: Mutex<Brake>,
     pub outbox: Outbox,
     pub request_limit: Option<RequestLimit>,
+    pub exporter: Exporter,
+    pub metrics_token: Option<SecretString>,
+    /// Whether the database takes changes.
+    pub probe: Probe,
     pub trusted_proxies: Vec<IpNet>,
     /// How long a connection may go without registering.
     pub register_timeout: Duration,

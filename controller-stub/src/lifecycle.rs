@@ -3,6 +3,7 @@
 //! happenings carry and what they write.
 
 mod occurrence;
+mod outcome;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -222,6 +223,7 @@ impl Turn<'_> {
                 tracing::info!(node = %node.id, name = node.name, from = step.from.map(NodeStatus::as_str),
                     to = step.to.as_str(), cause = step.cause, actor = step.actor, "a node's status changed");
             }
+            outcome::count(&steps, &node);
             if !steps.is_empty() {
                 doorbell.ring(self.id, &node.owner.org_id);
             }

@@ -64,7 +64,10 @@ pub(crate) struct Installation {
     pub percent: Option<u8>,
     #[serde(default)]
     pub error: Option<ErrorReport>,
-    /// When the report came.
+    /// When its first report came; not told of those that began before this controller kept it.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// When the last report came.
     pub at: Timestamp,
 }
 

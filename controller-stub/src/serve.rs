@@ -15,14 +15,15 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, limit::RequestLimit},
+    api::{self, health::Probe, limit::RequestLimit},
     app::App,
     brake::Brake,
-    commands,
+    census, commands,
     config::Config,
     deployment::{Deployment, loopback_url},
     descriptors,
     enrolment::Enroller,
+    exporter::Exporter,
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
@@ -110,6 +111,8 @@ impl Server {
         if !config.serves_tls() && !config.insecure_http && !config.listen.ip().is_loopback() {
             return Err(Cause::Exposed(config.listen));
         }
+        // Before anything is counted.
+        let exporter = Exporter::install();
         make_data_dir(&config.data_dir)
             .map_err(|source| Cause::DataDir { path: config.data_dir.clone(), source })?;
         let lock = lock(&config.data_dir)?;
@@ -155,6 +158,9 @@ impl Server {
                 config.dashboard_origins,
                 config.dashboard_patience,
             ),
+            exporter: exporter.clone(),
+            metrics_token: config.metrics_token,
+            probe: Probe::default(),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -190,6 +196,7 @@ impl Server {
         }
         tasks.spawn(watch::run(app.clone(), stop.clone()));
         tasks.spawn(revocations::run(app.clone(), stop.clone()));
+        tasks.spawn(census::run(store.clone(), exporter, stop.clone()));
         tasks.spawn(noti::retention::run(store.clone(), config.event_retention, stop.clone()));
         tasks.spawn(Relay::new(store, delivery, outbox).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));

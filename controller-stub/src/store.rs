@@ -32,9 +32,6 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError
 
 /// What must outlive the process.
 pub(crate) trait Store: Send + Sync {
-    /// Whether the database answers.
-    fn ping(&self) -> Answer<'_, ()>;
-
     /// Reads a setting.
     fn setting<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>>;
     /// Writes a setting.
@@ -52,6 +49,8 @@ pub(crate) trait Store: Send + Sync {
     fn admission<'a>(&'a self, id: &'a NodeId, jti: &'a str) -> Answer<'a, Option<Admission>>;
     /// A page of an organisation's nodes.
     fn nodes<'a>(&'a self, query: &'a NodeQuery) -> Answer<'a, NodePage>;
+    /// How many nodes have each status; one that no node has is absent.
+    fn census(&self) -> Answer<'_, BTreeMap<NodeStatus, u64>>;
     /// Which nodes have this status.
     fn nodes_with_status(&self, status: NodeStatus) -> Answer<'_, Vec<NodeId>>;
     /// Writes when nodes were last heard of. Never moves a node's time back.

@@ -30,6 +30,8 @@ mod fleet;
 mod gateway;
 #[path = "controller/hostile.rs"]
 mod hostile;
+#[path = "controller/observing.rs"]
+mod observing;
 #[path = "controller/program.rs"]
 mod program;
 #[path = "controller/restart.rs"]

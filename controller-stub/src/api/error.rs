@@ -78,6 +78,7 @@ impl Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
+        metrics::counter!("aio_api_refusals_total", "code" => self.code.as_str()).increment(1);
         let body = ApiError {
             status_code: self.status.as_u16(),
             error: self.status.canonical_reason().unwrap_or("Error").to_owned(),

@@ -1,26 +1,135 @@
-//! `GET /healthz`: whether the controller and its database answer.
+//! `/healthz`: whether the process answers. `/readyz`: whether it can do its work. `/metrics`: how it does.
 
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use axum::{Json, extract::State};
+use aio_protocol::{api::ApiError, error_code::ErrorCode};
+use axum::{
+    Json,
+    extract::{ConnectInfo, FromRequestParts, State},
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use secrecy::ExposeSecret;
 use serde::Serialize;
+use tokio::{sync::Mutex, time::timeout};
 use utoipa::ToSchema;
 
-use super::error::Rejection;
-use crate::app::App;
+use super::{auth::bearer, error::Rejection};
+use crate::{app::App, clock, noti::signature, store::Store};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
-    /// `ok`.
+    /// `ok` or `ready`.
     status: &'static str,
     /// The controller's.
     version: &'static str,
 }
 
-/// Ask whether the controller works
+/// Ask whether the process answers
+///
+/// Asks nothing else: for whoever restarts what hangs.
 #[utoipa::path(get, path = "/healthz", operation_id = "health", tag = "operation",
-    responses((status = 200, description = "The database answers", body = Health)))]
-pub(super) async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, Rejection> {
-    app.store.ping().await?;
-    Ok(Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") }))
+    responses((status = 200, description = "It answers", body = Health)))]
+pub(super) async fn health() -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Ask whether the controller can do its work
+///
+/// For whoever sends requests here or elsewhere.
+#[utoipa::path(get, path = "/readyz", operation_id = "readiness", tag = "operation", responses(
+    (status = 200, description = "The database takes changes, and the controller does not stop", body = Health),
+    (status = 503, description = "CONTROLLER_ERROR: the message says what is missing", body = ApiError)))]
+pub(super) async fn readiness(State(app): State<Arc<App>>) -> Result<Json<Health>, Rejection> {
+    let mut missing = Vec::new();
+    if app.stop.is_cancelled() {
+        missing.push("the controller stops");
+    }
+    missing.extend(app.probe.problem(&*app.store).await);
+    if missing.is_empty() {
+        return Ok(Json(Health { status: "ready", version: env!("CARGO_PKG_VERSION") }));
+    }
+    let message = format!("not ready: {}", missing.join("; "));
+    Err(Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ControllerError, message))
+}
+
+/// Writes to the database to see whether it takes changes; no more often than once in a while, however many ask.
+#[derive(Default)]
+pub(crate) struct Probe(Mutex<Option<(Instant, Option<&'static str>)>>);
+
+/// What was seen counts for so long.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A change that takes longer is none that one could work with.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+const PROBED_AT: &str = "readiness_probed_at";
+
+impl Probe {
+    async fn problem(&self, store: &dyn Store) -> Option<&'static str> {
+        let mut last = self.0.lock().await;
+        if let Some((at, problem)) = *last
+            && at.elapsed() < FRESH
+        {
+            return problem;
+        }
+        let now = clock::now().to_string();
+        let problem = match timeout(PATIENCE, store.put_setting(PROBED_AT, &now)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the database takes no changes");
+                Some("the database takes no changes")
+            }
+            Err(_) => Some("the database takes no change within 2 s"),
+        };
+        *last = Some((Instant::now(), problem));
+        problem
+    }
+}
+
+/// Whoever may read the figures: with `METRICS_TOKEN`, its bearer; without, this machine.
+pub(super) struct AsObserver;
+
+/// A proxy's request comes from this machine and is not this machine's.
+const FORWARDED: [&str; 2] = ["forwarded", "x-forwarded-for"];
+
+impl FromRequestParts<Arc<App>> for AsObserver {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        if let Some(token) = &app.metrics_token {
+            return if signature::same(token.expose_secret(), bearer(parts)?) {
+                Ok(Self)
+            } else {
+                Err(Rejection::unauthorized(ErrorCode::TokenInvalid, "this takes METRICS_TOKEN"))
+            };
+        }
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let from_here = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
+        if from_here && !FORWARDED.iter().any(|name| parts.headers.contains_key(*name)) {
+            return Ok(Self);
+        }
+        let message = "figures are shown to this machine alone, unless METRICS_TOKEN is set";
+        Err(Rejection::forbidden(ErrorCode::Forbidden, message))
+    }
+}
+
+/// Read the figures
+///
+/// As Prometheus reads them; docs/operations.md lists them.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "operation", security((), ("observer" = [])), responses(
+    (status = 200, description = "The figures", body = String, content_type = "text/plain"),
+    (status = 401, description = "TOKEN_MISSING or TOKEN_INVALID, when METRICS_TOKEN is set", body = ApiError),
+    (status = 403, description = "FORBIDDEN: not from this machine, and METRICS_TOKEN is not set", body = ApiError),
+    (status = 503, description = "CONTROLLER_ERROR: another part of this process takes the figures", body = ApiError)))]
+pub(super) async fn metrics(State(app): State<Arc<App>>, _: AsObserver) -> Result<Response, Rejection> {
+    let figures = app.exporter.render().ok_or_else(|| {
+        let message = "another part of this process takes the figures";
+        Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ControllerError, message)
+    })?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], figures).into_response())
 }

@@ -42,6 +42,7 @@ pub(super) fn empty() -> OpenApiRouter<Arc<App>> {
     let mut components = Components::new();
     components.add_security_scheme("user", bearer("A user's token"));
     components.add_security_scheme("node", bearer("A node's token"));
+    components.add_security_scheme("observer", bearer("METRICS_TOKEN"));
     components.add_security_scheme("service", bearer("NOTI's service token"));
     OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).components(Some(components)).build())
 }

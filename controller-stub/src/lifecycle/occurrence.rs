@@ -149,10 +149,13 @@ fn after_report(before: Option<Installation>, report: &InstallationReport, now: 
         step: None,
         percent: None,
         error: None,
+        started_at: None,
         at: now,
     };
     match report {
-        InstallationReport::Started { version } => Installation { version: version.clone(), ..blank },
+        InstallationReport::Started { version } => {
+            Installation { version: version.clone(), started_at: Some(now), ..blank }
+        }
         InstallationReport::Progress { step, percent } => {
             let before = before.unwrap_or(blank);
             Installation {
@@ -182,14 +185,15 @@ fn failed(
     error: ErrorReport,
     now: Timestamp,
 ) -> Installation {
-    let (version, last_step, percent) =
-        before.map_or((None, None, None), |it| (it.version, it.step, it.percent));
+    let (version, last_step, percent, started_at) =
+        before.map_or((None, None, None, None), |it| (it.version, it.step, it.percent, it.started_at));
     Installation {
         phase: Phase::Failed,
         version,
         step: step.or(last_step),
         percent,
         error: Some(error),
+        started_at,
         at: now,
     }
 }

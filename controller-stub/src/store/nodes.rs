@@ -243,6 +243,14 @@ pub(super) async fn page(pool: &AnyPool, query: &NodeQuery) -> Result<NodePage, 
     Ok(NodePage { nodes, by_status })
 }
 
+pub(super) async fn census(pool: &AnyPool) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
+    let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(pool).await?;
+    counts
+        .iter()
+        .map(|row| Ok((status(row)?, u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0))))
+        .collect()
+}
+
 pub(super) async fn with_status(pool: &AnyPool, status: NodeStatus) -> Result<Vec<NodeId>, StoreError> {
     let rows =
         sqlx::query("SELECT id FROM nodes WHERE status = $1").bind(status.as_str()).fetch_all(pool).await?;

@@ -1,6 +1,6 @@
 //! The store over sqlx's `Any`, with SQLite so far: how the database is opened, and which file answers what.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use aio_protocol::{
     event::NodeEvent,
@@ -101,15 +101,6 @@ pub(super) fn signed(number: u64) -> i64 {
 }
 
 impl Store for SqlStore {
-    fn ping(&self) -> Answer<'_, ()> {
-        Box::pin(async {
-            if !self.writer.is_open() {
-                return Err(StoreError::Closed);
-            }
-            Ok(self.pool.execute("SELECT 1").await.map(drop)?)
-        })
-    }
-
     fn setting<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
         Box::pin(settings::read(&self.pool, name))
     }
@@ -140,6 +131,10 @@ impl Store for SqlStore {
 
     fn nodes<'a>(&'a self, query: &'a NodeQuery) -> Answer<'a, NodePage> {
         Box::pin(nodes::page(&self.pool, query))
+    }
+
+    fn census(&self) -> Answer<'_, BTreeMap<NodeStatus, u64>> {
+        Box::pin(nodes::census(&self.pool))
     }
 
     fn nodes_with_status(&self, status: NodeStatus) -> Answer<'_, Vec<NodeId>> {

@@ -62,11 +62,6 @@ impl Writer {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Whether it takes writes.
-    pub(super) fn is_open(&self) -> bool {
-        !self.jobs.is_closed()
-    }
-
     /// Writes what waits, and takes no more.
     pub(super) async fn close(&self) {
         self.stop.cancel();
