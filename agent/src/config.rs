@@ -13,7 +13,9 @@ use secrecy::SecretString;
 
 use crate::{
     endpoint::Endpoint,
-    token::{TokenError, TokenSource},
+    rotated::RotatedTokens,
+    session::rotation::{Held, Origin},
+    token::{NodeToken, TokenError, TokenSource},
 };
 
 /// What may be said on the command line of `aio-worker start`.
@@ -59,7 +61,7 @@ pub struct WorkerConfig {
     pub nvml_library: PathBuf,
     /// The log filter.
     pub log: String,
-    /// Where state is kept; nothing of the daemon's has to survive a restart yet.
+    /// Where state is kept: the tokens that the controller gave in place of the installed one.
     pub state_dir: PathBuf,
     /// Where the status socket is.
     pub runtime_dir: PathBuf,
@@ -151,12 +153,29 @@ impl WorkerConfig {
             runtime_dir: runtime_dir(flags.runtime_dir.as_deref(), env),
             unit_version: env("AIO_VERSION"),
         };
-        config.credentials().map(|_| config)
+        config.installed_credentials().map(|_| config)
     }
 
-    /// What the next connection needs, as it is now.
-    pub fn credentials(&self) -> Result<Credentials, Unusable> {
-        let token = self.token.read()?;
+    /// The tokens of this node that are there now. Without an installed one there are none: the others only renew it.
+    pub fn tokens(&self) -> Result<Vec<Held>, Unusable> {
+        let mut held = vec![Held { origin: Origin::Installed, offer: None, token: self.token.read()? }];
+        let rotated = self.rotated().read();
+        held.extend(rotated.into_iter().filter(|held| held.token.claims.sub == self.node_id));
+        Ok(held)
+    }
+
+    /// Where the tokens are that the controller gave in place of the installed one.
+    pub fn rotated(&self) -> RotatedTokens {
+        RotatedTokens::in_folder(&self.state_dir)
+    }
+
+    /// What a connection with the installed token needs.
+    pub fn installed_credentials(&self) -> Result<Credentials, Unusable> {
+        self.credentials(self.token.read()?)
+    }
+
+    /// What a connection with this token needs.
+    pub fn credentials(&self, token: NodeToken) -> Result<Credentials, Unusable> {
         if token.claims.sub != self.node_id {
             let message = format!(
                 "the token is now of node {}, and this daemon runs as {}",

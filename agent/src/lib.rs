@@ -5,6 +5,7 @@ pub mod config;
 pub mod endpoint;
 pub mod logging;
 pub mod notify;
+pub mod rotated;
 pub mod session;
 pub mod status_socket;
 pub mod telemetry;

@@ -4,6 +4,7 @@ pub mod backoff;
 pub(crate) mod driver;
 pub mod machine;
 pub(crate) mod reporter;
+pub mod rotation;
 pub mod setback;
 pub mod socket;
 pub use trusted::Trusted;

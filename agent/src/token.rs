@@ -92,7 +92,7 @@ impl TokenSource {
 }
 
 impl NodeToken {
-    fn parse(text: &str) -> Result<Self, TokenError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, TokenError> {
         let text = text.trim();
         Ok(Self { secret: text.into(), claims: NodeClaims::read_unverified(text)? })
     }

@@ -36,7 +36,7 @@ impl Worker {
     /// Runs until `stop` is cancelled and goodbye is said. Nothing that the controller does or that fails on the way ends it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
         let Self { config, timings, probes, notifier } = self;
-        let credentials = config.credentials()?;
+        let credentials = config.installed_credentials()?;
         let identity = Identity { node_id: config.node_id.clone(), instance_id: Uuid::now_v7() };
         info!(
             node_id = %identity.node_id,

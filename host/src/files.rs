@@ -156,6 +156,12 @@ fn create_one_dir(dir: &Path, mode: u32) -> Result<(), FileError> {
     sync_parent(dir)
 }
 
+/// Gives a file another name in the same folder, in place of whatever file or link was there.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(FileError::on(to, "replace"))?;
+    sync_parent(to)
+}
+
 /// Removes a file or link, and what a killed replacement left beside it. Returns whether there was one.
 pub fn remove_file(path: &Path) -> Result<bool, FileError> {
     clear(&stage_of(path)?)?;

@@ -108,5 +108,12 @@ impl Layout {
     }
 }
 
+/// The name, in the state folder, of a token that the controller gave in place of the installed one, and that it has welcomed. The token is
+/// the file's first line.
+pub const KEPT_TOKEN: &str = "token";
+
+/// The name, in the state folder, of a token that was offered and not yet welcomed.
+pub const CANDIDATE_TOKEN: &str = "token.candidate";
+
 /// The status socket's name in the runtime folder.
 pub const STATUS_SOCKET: &str = "status.sock";

@@ -12,7 +12,7 @@ use aio_protocol::{
     release::Platform,
 };
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
@@ -34,6 +34,7 @@ const MAX_RELEASE_BYTES: u64 = 1 << 30;
 pub(crate) struct Controller<'a> {
     client: &'a Client,
     token: &'a NodeToken,
+    bearer: SecretString,
     url: Url,
 }
 
@@ -44,14 +45,19 @@ struct Trouble {
 }
 
 impl<'a> Controller<'a> {
-    /// The controller at `base`, for the token's node.
-    pub(crate) fn new(client: &'a Client, base: &Url, token: &'a NodeToken) -> Result<Self, Failure> {
+    /// The controller at `base`, for the token's node, which speaks with `bearer`.
+    pub(crate) fn new(
+        client: &'a Client,
+        base: &Url,
+        token: &'a NodeToken,
+        bearer: SecretString,
+    ) -> Result<Self, Failure> {
         let text =
             format!("{}/nodes/{}/installation", base.as_str().trim_end_matches('/'), token.claims().sub);
         let url = text.parse().map_err(|error| {
             Failure::new(ErrorCode::ControllerInvalid, format!("`{text}` is not a URL: {error}"))
         })?;
-        Ok(Self { client, token, url })
+        Ok(Self { client, token, bearer, url })
     }
 
     /// What to install here. The answer is checked: it is for this node, this platform, and of a sane size.
@@ -122,7 +128,7 @@ impl<'a> Controller<'a> {
     }
 
     async fn call(&self, request: RequestBuilder) -> Result<Vec<u8>, Trouble> {
-        let request = request.bearer_auth(self.token.secret().expose_secret());
+        let request = request.bearer_auth(self.bearer.expose_secret());
         let mut response = request.send().await.map_err(|error| self.no_answer(error))?;
         let (status, asked) = (response.status(), http::retry_after(&response));
         let body = read(&mut response).await.map_err(|error| match error {

@@ -158,7 +158,7 @@ pub async fn install<S: ServiceManager>(
     let trust = trust(request, &base, &host.layout);
     let client = http::client(&base, &trust, request.settings.insecure_http, request.stall_timeout)?;
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
-    let controller = Controller::new(&client, &base, &request.token)?;
+    let controller = Controller::new(&client, &base, &request.token, request.token.bearer(&host.layout))?;
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
     let authorities = authorities.as_deref();
     let run = Run { host, request, client: &client, controller, authorities, console, checkpoint };

@@ -1,13 +1,15 @@
 //! Where the node token comes from, and what it claims. The text lives in a `SecretString`: it is shown to nobody but the controller
 //! and the token file. Whether the signature holds is the controller's to say.
 
-use std::{io::Read, path::Path};
+use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
+use aio_host::layout::{KEPT_TOKEN, Layout};
 use aio_protocol::{
     claims::{NodeClaims, UnreadableToken},
     error_code::ErrorCode,
     time::Timestamp,
 };
+use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::failure::Failure;
@@ -52,6 +54,21 @@ impl NodeToken {
         &self.claims
     }
 
+    /// What to show to the controller: where this very token is installed and the daemon holds a newer one of the same node, that one,
+    /// because the controller has revoked the one that it replaced.
+    pub(crate) fn bearer(&self, layout: &Layout) -> SecretString {
+        let installed = read_plain_file(&layout.token());
+        if installed.is_none_or(|text| text.expose_secret() != self.text.expose_secret()) {
+            return self.text.clone();
+        }
+        let kept = read_plain_file(&layout.state_dir().join(KEPT_TOKEN));
+        let line = kept.as_ref().and_then(|text| text.expose_secret().lines().next()).unwrap_or_default();
+        match NodeClaims::read_unverified(line) {
+            Ok(claims) if claims.sub == self.claims.sub && claims.iat >= self.claims.iat => line.into(),
+            _ => self.text.clone(),
+        }
+    }
+
     /// The text, for the controller and the token file alone.
     pub(crate) fn secret(&self) -> &SecretString {
         &self.text
@@ -71,12 +88,21 @@ pub(crate) fn obtain(
     match (file, variable) {
         (Some(path), _) if path == Path::new("-") => read_limited(input, path),
         (Some(path), _) => {
-            let file = std::fs::File::open(path).map_err(|error| Failure::io("read", path, &error))?;
+            let file = File::open(path).map_err(|error| Failure::io("read", path, &error))?;
             read_limited(file, path)
         }
         (None, Some(text)) => Ok(text.into()),
         (None, None) => Err(Failure::new(ErrorCode::TokenMissing, "no node token was given")),
     }
+}
+
+/// What is in a file, if it is one: where the daemon's user may write, root follows no link and waits for nobody.
+fn read_plain_file(path: &Path) -> Option<SecretString> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).ok()?;
+    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    is_file.then(|| read_limited(file, path).ok())?
 }
 
 fn read_limited(input: impl Read, path: &Path) -> Result<SecretString, Failure> {

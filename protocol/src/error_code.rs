@@ -87,6 +87,8 @@ catalogue! {
     WorkerNotRunning "WORKER_NOT_RUNNING", exit 69, "No worker answers on its status socket.",
         cure "systemctl start aio-worker, or read journalctl -u aio-worker.";
 
+    OfferRefused "OFFER_REFUSED", exit 69, "The worker did not take the token that the controller offered it.",
+        cure "The message says why; a token for another endpoint or authority must be installed by a person: aio-worker install --token.";
     CommandUnsupported "COMMAND_UNSUPPORTED", exit 69, "The controller asked for something that this worker cannot do.",
         cure "Install a newer worker on the node.";
 

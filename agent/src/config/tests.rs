@@ -69,7 +69,7 @@ impl Setting {
 fn a_token_is_all_that_is_needed_even_an_expired_one() {
     let config = Setting::new().load().unwrap();
     assert_eq!(config.node_id.as_str(), NODE);
-    let credentials = config.credentials().unwrap();
+    let credentials = config.installed_credentials().unwrap();
     assert_eq!(credentials.endpoint.to_string(), "wss://aiwm.example/ws/node");
     assert_eq!(config.runtime_dir, Path::new("/run/aio-worker"));
     assert_eq!(config.nvml_library, Path::new("libnvidia-ml.so.1"));
@@ -80,14 +80,14 @@ fn the_environment_overrules_the_file_and_the_file_the_token() {
     let from_file =
         Setting::new().file("controller_endpoint = \"wss://file.example/ws/node\"\nlog = \"warn\"");
     let config = from_file.load().unwrap();
-    assert_eq!(config.credentials().unwrap().endpoint.to_string(), "wss://file.example/ws/node");
+    assert_eq!(config.installed_credentials().unwrap().endpoint.to_string(), "wss://file.example/ws/node");
     assert_eq!(config.log, "warn");
     let config = from_file
         .env("AIO_CONTROLLER_ENDPOINT", "ws://localhost:3305/ws/node")
         .env("AIO_LOG", "debug")
         .load()
         .unwrap();
-    assert_eq!(config.credentials().unwrap().endpoint.to_string(), "ws://localhost:3305/ws/node");
+    assert_eq!(config.installed_credentials().unwrap().endpoint.to_string(), "ws://localhost:3305/ws/node");
     assert_eq!(config.log, "debug");
 }
 
@@ -115,11 +115,11 @@ fn a_changed_token_file_is_used_and_one_of_another_node_is_not() {
     let config = setting.load().unwrap();
     let moved = token_of(NODE, "wss://moved.example/ws/node");
     std::fs::write(&path, &moved).unwrap();
-    let credentials = config.credentials().unwrap();
+    let credentials = config.installed_credentials().unwrap();
     assert_eq!(credentials.endpoint.to_string(), "wss://moved.example/ws/node");
     assert_eq!(credentials.secret.expose_secret(), moved);
     std::fs::write(&path, token_of("aaaaaaaaaaaaaaaaaaaaaaaa", "wss://aiwm.example")).unwrap();
-    assert_eq!(config.credentials().unwrap_err().code, ErrorCode::TokenForeign);
+    assert_eq!(config.installed_credentials().unwrap_err().code, ErrorCode::TokenForeign);
 }
 
 #[test]
@@ -158,6 +158,6 @@ fn the_older_units_variables_are_accepted_together() {
         .env("AIO_VERSION", "v1.0.0")
         .load()
         .unwrap();
-    assert_eq!(config.credentials().unwrap().endpoint.to_string(), "wss://older.example/ws/node");
+    assert_eq!(config.installed_credentials().unwrap().endpoint.to_string(), "wss://older.example/ws/node");
     assert_eq!(config.unit_version.as_deref(), Some("v1.0.0"));
 }

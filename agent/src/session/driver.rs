@@ -28,16 +28,18 @@ use super::{
     backoff::Jitter,
     machine::{Effect, Input, Moment, Session, State, Timings},
     reporter::{Reporter, Tally},
+    rotation::{self, Origin, Rotation},
     setback::{Patience, Setback},
     socket::{Event, Link, Outgoing},
 };
 use crate::{
-    config::WorkerConfig,
+    config::{Unusable, WorkerConfig},
     notify::Notifier,
     telemetry::{
         Readings,
         messages::{Identity, Inventory},
     },
+    token::TokenError,
 };
 
 /// How often a file is looked at for another token, while there is no session.
@@ -57,6 +59,7 @@ pub(crate) struct Driver {
     session: Session,
     link: Option<Link>,
     trusted: Trusted,
+    rotation: Rotation,
     /// The token that the last connection was tried with.
     tried: Option<SecretString>,
     /// What the controller knows of this machine, in this session.
@@ -77,6 +80,7 @@ impl Driver {
         snapshots: watch::Sender<WorkerSnapshot>,
     ) -> Self {
         Self {
+            rotation: Rotation::new(config.endpoint.is_some()),
             config,
             identity,
             notifier,
@@ -168,6 +172,10 @@ impl Driver {
                     self.send(&metrics);
                 }
             }
+            Effect::KeepToken => return self.rotate(|rotation, at| rotation.welcomed(at)),
+            Effect::WeighOffer(message_id, offer) => {
+                return self.rotate(|rotation, at| rotation.offered(message_id, offer, now(), at));
+            }
             Effect::RefuseCommand { message_id, kind } => self.refuse(message_id, &kind),
             Effect::SayGoodbye => {
                 self.send(&Disconnecting {
@@ -181,9 +189,16 @@ impl Driver {
         None
     }
 
-    /// Dials with the token as it is now; without a usable one, that is the setback.
+    /// Dials with the tokens as they are now; without a usable one, that is the setback.
     fn dial(&mut self) -> Option<Input> {
-        match self.config.credentials() {
+        let (held, missing) = match self.config.tokens() {
+            Ok(held) => (held, Unusable::from(TokenError::Missing)),
+            Err(unusable) => (vec![], unusable),
+        };
+        self.rotation = std::mem::take(&mut self.rotation).dialling(held);
+        let in_use = self.rotation.in_use().ok_or(missing);
+        let credentials = in_use.and_then(|held| self.config.credentials(held.token.clone()));
+        match credentials {
             Ok(credentials) => {
                 let expires_at = credentials.claims.expires_at();
                 self.reporter.dialling(&credentials.endpoint, expires_at);
@@ -213,9 +228,7 @@ impl Driver {
     }
 
     fn token_replaced(&self) -> bool {
-        let Ok(credentials) = self.config.credentials() else { return false };
-        let tried = self.tried.as_ref().map(ExposeSecret::expose_secret);
-        tried != Some(credentials.secret.expose_secret())
+        self.config.tokens().is_ok_and(|held| self.rotation.is_news(&held))
     }
 
     fn heard(&mut self, event: Event) {
@@ -231,9 +244,70 @@ impl Driver {
             }
             Event::Lost(setback) => {
                 self.link = None;
+                let setback = self.judged(setback);
                 self.take(Input::SocketLost(setback));
             }
         }
+    }
+
+    /// Hears what the end of a connection says of the token. Where another is there, it is tried soon.
+    fn judged(&mut self, setback: Setback) -> Setback {
+        self.rotate(|rotation, _| rotation.lost(&setback));
+        if setback.refuses_the_token() && self.rotation.has_another() {
+            return Setback { patience: Patience::Backoff, ..setback };
+        }
+        setback
+    }
+
+    /// Gives the rotation one input and does what it says; what comes of that for the session is returned.
+    fn rotate(
+        &mut self,
+        step: impl FnOnce(Rotation, Instant) -> (Rotation, Vec<rotation::Effect>),
+    ) -> Option<Input> {
+        let at = tokio::time::Instant::now().into_std();
+        let (rotation, effects) = step(std::mem::take(&mut self.rotation), at);
+        self.rotation = rotation;
+        effects.into_iter().fold(None, |input, effect| self.perform_rotation(effect).or(input))
+    }
+
+    fn perform_rotation(&mut self, effect: rotation::Effect) -> Option<Input> {
+        let rotated = self.config.rotated();
+        match effect {
+            rotation::Effect::Store { offer, token } => {
+                let outcome = rotated.store(offer, &token).map_err(|error| {
+                    let code = if error.is_disk_full() { ErrorCode::DiskFull } else { ErrorCode::FileFailed };
+                    refusal(code, format!("{error}: {}", error.source))
+                });
+                return self.rotate(|rotation, _| rotation.stored(offer, outcome));
+            }
+            rotation::Effect::Redial => {
+                info!("the controller offered a new token; connecting with it");
+                self.link = None;
+                return Some(Input::TokenReplaced);
+            }
+            rotation::Effect::Keep(origin) => {
+                let renewed = origin == Origin::Candidate;
+                match rotated.keep(origin) {
+                    Ok(()) if renewed => info!("the new token is the one from now on"),
+                    Ok(()) => {}
+                    // It is tried first after a restart, too, and is then welcome again.
+                    Err(error) => {
+                        warn!(%error, reason = %error.source, "the tokens of this node could not be put in order")
+                    }
+                }
+            }
+            rotation::Effect::Discard => {
+                warn!("the controller refused the token that it had offered; going back to the one before");
+                if let Err(error) = rotated.discard() {
+                    warn!(%error, reason = %error.source, "the refused token could not be removed");
+                }
+            }
+            rotation::Effect::GiveBack { offer, error } => {
+                warn!(code = error.code, reason = error.message, "an offered token is given back");
+                self.reject(offer, error);
+            }
+        }
+        None
     }
 
     /// A frame that is not understood is a warning and no more: the controller may be newer than this worker.
@@ -290,15 +364,15 @@ impl Driver {
     fn refuse(&self, message_id: Uuid, kind: &str) {
         warn!(%message_id, kind, "the controller asked for something that this worker cannot do");
         let message = format!("this worker cannot do `{kind}` yet");
+        self.reject(message_id, refusal(ErrorCode::CommandUnsupported, message));
+    }
+
+    fn reject(&self, message_id: Uuid, error: ErrorReport) {
         self.send(&CommandAck {
             node_id: self.identity.node_id.clone(),
             original_message_id: message_id,
             status: CommandStatus::Rejected,
-            error: Some(ErrorReport {
-                code: ErrorCode::CommandUnsupported.as_str().to_owned(),
-                message,
-                details: serde_json::Map::new(),
-            }),
+            error: Some(error),
         });
     }
 
@@ -321,6 +395,10 @@ async fn next_event(link: &mut Option<Link>) -> Event {
         Some(link) => link.event().await,
         None => std::future::pending().await,
     }
+}
+
+fn refusal(code: ErrorCode, message: String) -> ErrorReport {
+    ErrorReport { code: code.as_str().to_owned(), message, details: serde_json::Map::new() }
 }
 
 fn now() -> Timestamp {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use aio_protocol::wire::{ControllerMessage, RegisterAck};
+use aio_protocol::wire::{ControllerMessage, RegisterAck, TokenOffer};
 use uuid::Uuid;
 
 use super::{
@@ -131,6 +131,10 @@ pub enum Effect {
     SendBeat(u64),
     /// Send `telemetry.metrics`.
     SendMetrics,
+    /// The controller has welcomed the worker with the token in use: it is the one from now on.
+    KeepToken,
+    /// The controller offers another token in the message of this id.
+    WeighOffer(Uuid, TokenOffer),
     /// Answer a command that this worker cannot do.
     RefuseCommand {
         /// The command's id.
@@ -199,6 +203,10 @@ impl Session {
             (State::Waiting { .. }, Input::TokenReplaced) => {
                 Self { backoff: Backoff::default(), ..self }.dial(at)
             }
+            (State::Registering { .. } | State::Online(_), Input::TokenReplaced) => {
+                let (session, effects) = self.dial(at);
+                (session, [vec![Effect::HangUp], effects].concat())
+            }
             (State::Connecting { .. }, Input::SocketOpened) => {
                 let until = at.now + self.timings.welcome;
                 (self.with(State::Registering { until, registered: false }), vec![])
@@ -261,8 +269,10 @@ impl Session {
             (State::Registering { registered: true, .. }, ControllerMessage::RegisterAck(ack)) => {
                 let phase = if self.acknowledged { at.jitter } else { Jitter::new(0.0) };
                 let online = Online::welcomed(&ack, phase, at.now);
-                (self.with(State::Online(online)), refusals(ack))
+                let effects = [vec![Effect::KeepToken], refusals(ack)].concat();
+                (self.with(State::Online(online)), effects)
             }
+            (_, ControllerMessage::TokenOffer(offer)) => (self, vec![Effect::WeighOffer(message_id, offer)]),
             (&State::Online(online), ControllerMessage::RegisterAck(ack)) => {
                 (self.with(State::Online(online.paced(&ack, at.now))), refusals(ack))
             }
@@ -270,10 +280,9 @@ impl Session {
                 State::Online(_) | State::Registering { registered: true, .. },
                 ControllerMessage::StateRequest(_),
             ) => (self, vec![Effect::SendRegister]),
-            (
-                _,
-                ControllerMessage::TokenOffer(_) | ControllerMessage::Update(_) | ControllerMessage::Drain(_),
-            ) => (self, vec![Effect::RefuseCommand { message_id, kind }]),
+            (_, ControllerMessage::Update(_) | ControllerMessage::Drain(_)) => {
+                (self, vec![Effect::RefuseCommand { message_id, kind }])
+            }
             _ => (self, vec![]),
         }
     }

@@ -78,6 +78,20 @@ impl Setback {
         })
     }
 
+    /// Whether it is the token itself that was refused, and another might be welcome.
+    pub fn refuses_the_token(&self) -> bool {
+        self.code.is_some_and(|code| {
+            matches!(
+                code,
+                ErrorCode::TokenInvalid
+                    | ErrorCode::TokenExpired
+                    | ErrorCode::TokenRevoked
+                    | ErrorCode::TokenForeign
+                    | ErrorCode::Forbidden
+            )
+        })
+    }
+
     /// The controller (or what stands in its place) refused the upgrade.
     pub fn of_http(refusal: HttpRefusal<'_>, now: Timestamp) -> Self {
         let HttpRefusal { status, retry_after, body } = refusal;

@@ -4,15 +4,17 @@ use std::{
     os::unix::net::UnixDatagram,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use aio_protocol::wire::{DisconnectReason, WorkerMessage};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{
     controller::{Controller, PATIENCE, Refusal},
-    daemon::token,
+    daemon::{folder_with, token},
 };
 
 /// The program with an environment of its own, and no driver whatever this machine has.
@@ -30,10 +32,10 @@ fn run(command: &mut Command) -> (i32, String, String) {
 }
 
 /// A daemon as a child, ended with the test.
-struct Service {
-    child: Child,
+pub(crate) struct Service {
+    pub(crate) child: Child,
     notifications: UnixDatagram,
-    folder: tempfile::TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl Drop for Service {
@@ -45,10 +47,13 @@ impl Drop for Service {
 
 impl Service {
     fn start(controller: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::on(&folder_with(&token(controller, "first")))
+    }
+
+    /// On a folder that may have known a daemon before.
+    pub(crate) fn on(folder: &Arc<TempDir>) -> Self {
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        std::fs::write(at("token"), token(controller, "first")).unwrap();
-        std::fs::write(at("config.toml"), "").unwrap();
+        let _ = std::fs::remove_file(at("notify"));
         let notifications = UnixDatagram::bind(at("notify")).unwrap();
         notifications.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = program(&["start", "--token-file", &at("token"), "--config", &at("config.toml")])
@@ -59,7 +64,13 @@ impl Service {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Self { child, notifications, folder }
+        Self { child, notifications, folder: folder.clone() }
+    }
+
+    /// SIGKILL, and nothing left of it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     fn runtime_dir(&self) -> String {

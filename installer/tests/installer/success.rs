@@ -2,13 +2,14 @@
 
 use std::fs;
 
-use aio_host::layout::UNIT;
+use aio_host::layout::{KEPT_TOKEN, UNIT};
 use aio_installer::{STEPS, Uneventful, install::OutcomeKind};
+use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
 
 use crate::{
     server::{Plan, Release},
-    world::{Daemon, World},
+    world::{Daemon, World, token},
 };
 
 #[tokio::test]
@@ -62,6 +63,32 @@ async fn a_dry_run_names_every_step_and_changes_nothing() {
     assert_eq!(world.planned().await, STEPS);
     assert_eq!(world.listing(), before);
     assert!(world.reports().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_the_daemon_was_given_since_makes_a_second_run_no_other() {
+    let world = World::new().await;
+    world.install().await.unwrap();
+    let base = world.request.token.claims().api.clone();
+    let rotated = token(&base, "rotated", &json!({"iat": 100}));
+    world.change(|server| server.token = Some(rotated.clone()));
+    let kept = world.host.layout.state_dir().join(KEPT_TOKEN);
+    fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    for (what, text) in [
+        ("another node's", token(&base, "x", &json!({"iat": 100, "sub": "000000000000000000000000"}))),
+        ("no token", "no token".to_owned()),
+    ] {
+        fs::write(&kept, text).unwrap();
+        assert_eq!(world.install().await.unwrap_err().code, ErrorCode::TokenInvalid, "{what}");
+    }
+    fs::write(&kept, format!("{rotated}\nthe offer\n")).unwrap();
+    let outcome = world.install().await.unwrap();
+    assert!(matches!(outcome.kind, OutcomeKind::AlreadyInstalled { .. }), "{outcome:?}");
+
+    // Another token of the operator's speaks for itself.
+    let mut world = world;
+    world.use_token("other", &json!({"iat": 50}));
+    assert!(matches!(world.install().await.unwrap().kind, OutcomeKind::Installed { .. }));
 }
 
 #[tokio::test]

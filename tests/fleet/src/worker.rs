@@ -226,6 +226,8 @@ impl Worker {
             Effect::SendMetrics if *self.talk.borrow() == Talk::Everything => {
                 return self.send(Message::text(self.words.metrics())).await;
             }
+            // Its tokens outlive any simulation.
+            Effect::KeepToken | Effect::WeighOffer(..) => {}
             Effect::SendMetrics | Effect::RefuseCommand { .. } | Effect::SayGoodbye => {}
         }
         None

@@ -3,6 +3,7 @@
 use super::*;
 use aio_protocol::{
     error_code::ErrorCode,
+    time::Timestamp,
     wire::{ConnectionAck, ErrorMessage, NodeDrain, PendingCommand, StateRequest},
 };
 
@@ -32,6 +33,10 @@ fn state_request() -> Input {
 
 fn drain() -> Input {
     Input::FrameReceived(Uuid::nil(), ControllerMessage::Drain(NodeDrain { deadline_seconds: None }))
+}
+
+fn offer() -> TokenOffer {
+    TokenOffer { token: "secret".into(), expires_at: Timestamp::from_millis(0), offer_id: "offer".into() }
 }
 
 fn error_frame() -> Input {
@@ -174,7 +179,7 @@ impl World {
 
 #[test]
 fn every_state_meets_every_input_as_written() {
-    use Effect::{Dial, HangUp, SayGoodbye, SendBeat, SendRegister};
+    use Effect::{Dial, HangUp, KeepToken, SayGoodbye, SendBeat, SendRegister};
     type Start = (&'static str, fn() -> World);
     let starts: [Start; 8] = [
         ("starting", World::new),
@@ -194,7 +199,7 @@ fn every_state_meets_every_input_as_written() {
         ("facts read", || Input::FactsRead, vec![("starting", "connecting", vec![Dial])]),
         ("socket opened", || Input::SocketOpened, vec![("connecting", "opened", vec![])]),
         ("connection_ack", connection_ack, vec![("opened", "registered", vec![SendRegister])]),
-        ("register.ack", || register_ack(30_000, 60_000), vec![("registered", "online", vec![])]),
+        ("register.ack", || register_ack(30_000, 60_000), vec![("registered", "online", vec![KeepToken])]),
         (
             "state.request",
             state_request,
@@ -223,7 +228,23 @@ fn every_state_meets_every_input_as_written() {
             ],
         ),
         ("inventory changed", || Input::InventoryChanged, vec![("online", "online", vec![SendRegister])]),
-        ("token replaced", || Input::TokenReplaced, vec![("waiting", "connecting", vec![Dial])]),
+        (
+            "auth.rotate",
+            || Input::FrameReceived(Uuid::nil(), ControllerMessage::TokenOffer(offer())),
+            ["opened", "registered", "online"]
+                .map(|state| (state, state, vec![Effect::WeighOffer(Uuid::nil(), offer())]))
+                .to_vec(),
+        ),
+        (
+            "token replaced",
+            || Input::TokenReplaced,
+            vec![
+                ("waiting", "connecting", vec![Dial]),
+                ("opened", "connecting", vec![HangUp, Dial]),
+                ("registered", "connecting", vec![HangUp, Dial]),
+                ("online", "connecting", vec![HangUp, Dial]),
+            ],
+        ),
         (
             "stop requested",
             || Input::StopRequested,
@@ -375,7 +396,10 @@ fn commands_that_waited_are_refused_in_words() {
     let ack =
         RegisterAck { heartbeat_interval: 30_000, metrics_interval: 60_000, pending_commands: vec![command] };
     let effects = world.give(Input::FrameReceived(Uuid::nil(), ControllerMessage::RegisterAck(ack)));
-    assert_eq!(effects, [Effect::RefuseCommand { message_id: Uuid::max(), kind: "node.drain".to_owned() }]);
+    assert_eq!(
+        effects[1..],
+        [Effect::RefuseCommand { message_id: Uuid::max(), kind: "node.drain".to_owned() }]
+    );
 }
 
 #[test]

@@ -1,0 +1,468 @@
+//! The rotation against a model of the world: files that outlive a crash, and a controller that revokes what it has replaced.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::session::setback::Patience;
+
+const NODE: &str = "69396100cd71623c7bbfbfee";
+const DAY: i64 = 86_400;
+
+fn token_with(id: u64, iat: i64, change: impl FnOnce(&mut Value)) -> SecretString {
+    let mut claims = json!({
+        "sub": NODE, "type": "node", "jti": id.to_string(), "iat": iat, "exp": iat + 100 * DAY,
+        "ctl": "wss://aiwm.example/ws/node", "api": "https://aiwm.example",
+    });
+    change(&mut claims);
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    format!("{}.{}.{}", part("{}"), part(&claims.to_string()), part("signature")).into()
+}
+
+fn held(origin: Origin, token: &SecretString) -> Held {
+    Held { origin, offer: Some(Uuid::nil()), token: NodeToken::parse(token.expose_secret()).unwrap() }
+}
+
+fn offer(token: &SecretString) -> TokenOffer {
+    TokenOffer {
+        token: token.expose_secret().to_owned(),
+        expires_at: Timestamp::from_millis(0),
+        offer_id: "offer".into(),
+    }
+}
+
+fn refusal(code: ErrorCode) -> Setback {
+    Setback { patience: Patience::Long, ..Setback::new(code, "said in words") }
+}
+
+/// The worker, its files, its controller and the operator.
+struct World {
+    rotation: Rotation,
+    installed: SecretString,
+    kept: Option<SecretString>,
+    candidate: Option<SecretString>,
+    /// What the controller accepts.
+    valid: Vec<SecretString>,
+    /// What it has offered, and what that replaces.
+    open: Option<(SecretString, SecretString)>,
+    online: bool,
+    given_back: usize,
+    made: u64,
+    /// The files cannot be written.
+    read_only: bool,
+    /// After so many moments more the worker is killed.
+    fuse: Option<usize>,
+    moments: usize,
+    killed: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let installed = token_with(0, 0, |_| {});
+        Self {
+            rotation: Rotation::new(false),
+            valid: vec![installed.clone()],
+            installed,
+            kept: None,
+            candidate: None,
+            open: None,
+            online: false,
+            given_back: 0,
+            made: 0,
+            read_only: false,
+            fuse: None,
+            moments: 0,
+            killed: false,
+        }
+    }
+
+    fn make(&mut self) -> SecretString {
+        self.made += 1;
+        token_with(self.made, i64::try_from(self.made).unwrap() * DAY, |_| {})
+    }
+
+    fn accepts(&self, token: &SecretString) -> bool {
+        self.valid.iter().any(|valid| valid.expose_secret() == token.expose_secret())
+    }
+
+    fn revoke(&mut self, token: &SecretString) {
+        self.valid.retain(|valid| valid.expose_secret() != token.expose_secret());
+    }
+
+    fn files(&self) -> Vec<Held> {
+        let kept = self.kept.iter().map(|token| held(Origin::Kept, token));
+        let candidate = self.candidate.iter().map(|token| held(Origin::Candidate, token));
+        [held(Origin::Installed, &self.installed)].into_iter().chain(kept).chain(candidate).collect()
+    }
+
+    /// A moment at which the worker may be killed. Whatever else is true, it holds a token that opens the door.
+    fn moment(&mut self) -> bool {
+        assert!(self.files().iter().any(|held| self.accepts(&held.token.secret)), "the node is locked out");
+        self.moments += 1;
+        if self.fuse.take_if(|fuse| *fuse == 0).is_some() {
+            self.crash();
+            self.killed = true;
+        }
+        if let Some(fuse) = &mut self.fuse {
+            *fuse -= 1;
+        }
+        !self.killed
+    }
+
+    fn crash(&mut self) {
+        self.rotation = Rotation::new(false);
+        self.online = false;
+    }
+
+    /// Does what the machine says, one moment before and one after each.
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            if !self.moment() {
+                return;
+            }
+            match effect {
+                Effect::Store { offer, token } => {
+                    let outcome = if self.read_only {
+                        Err(report(ErrorCode::FileFailed, "read-only".into()))
+                    } else {
+                        self.candidate = Some(token);
+                        Ok(())
+                    };
+                    if self.moment() {
+                        self.step(|rotation| rotation.stored(offer, outcome));
+                    }
+                }
+                Effect::Redial => {
+                    self.online = false;
+                    self.dial();
+                }
+                Effect::Keep(_) | Effect::Discard if self.read_only => {}
+                Effect::Keep(Origin::Candidate) => self.kept = self.candidate.take(),
+                Effect::Keep(Origin::Kept) | Effect::Discard => self.candidate = None,
+                Effect::Keep(Origin::Installed) => (self.kept, self.candidate) = (None, None),
+                Effect::GiveBack { .. } => {
+                    assert!(self.online, "given back to nobody");
+                    self.given_back += 1;
+                    if let Some((offered, _)) = self.open.take() {
+                        self.revoke(&offered);
+                    }
+                }
+            }
+            if !self.moment() {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, step: impl FnOnce(Rotation) -> (Rotation, Vec<Effect>)) {
+        let (rotation, effects) = step(std::mem::take(&mut self.rotation));
+        self.rotation = rotation;
+        self.perform(effects);
+    }
+
+    /// One try to connect: the controller decides by the token.
+    fn dial(&mut self) {
+        let files = self.files();
+        self.rotation = std::mem::take(&mut self.rotation).dialling(files);
+        let token = self.rotation.in_use().unwrap().token.secret.clone();
+        if !self.accepts(&token) {
+            return self.lose(&refusal(ErrorCode::TokenRevoked));
+        }
+        // As soon as it has heard `node.register`, the controller revokes what was replaced; its answer may never arrive.
+        let takes = |open: &mut (SecretString, SecretString)| open.0.expose_secret() == token.expose_secret();
+        if let Some((_, replaced)) = self.open.take_if(takes) {
+            self.revoke(&replaced);
+        }
+        if self.moment() {
+            self.online = true;
+            self.step(|rotation| rotation.welcomed(Instant::now()));
+        }
+    }
+
+    fn lose(&mut self, setback: &Setback) {
+        self.online = false;
+        self.step(|rotation| rotation.lost(setback));
+    }
+
+    /// The controller offers another token in place of the one in use; an earlier offer is withdrawn.
+    fn offer(&mut self, accept: bool) {
+        let Some(in_use) = self.rotation.in_use().filter(|_| self.online) else { return };
+        let in_use = in_use.token.secret.clone();
+        if let Some((before, _)) = self.open.take() {
+            self.revoke(&before);
+        }
+        let token = self.make();
+        if accept {
+            self.valid.push(token.clone());
+            self.open = Some((token.clone(), in_use));
+        }
+        let later = Instant::now() + Duration::from_secs(1000 * DAY.unsigned_abs());
+        self.step(|rotation| rotation.offered(Uuid::nil(), offer(&token), Timestamp::from_millis(0), later));
+    }
+
+    /// From now on all is well: so many tries are enough.
+    fn recover(&mut self) {
+        (self.killed, self.fuse, self.read_only) = (false, None, false);
+        for _ in 0..6 {
+            if self.online {
+                return;
+            }
+            self.dial();
+        }
+        panic!("the node does not come back: {:?}", self.files().len());
+    }
+}
+
+#[test]
+fn an_offer_is_stored_tried_and_kept_and_the_one_before_forgotten() {
+    let mut world = World::new();
+    world.dial();
+    world.offer(true);
+    assert!(world.online && world.candidate.is_none());
+    let first = world.kept.clone().unwrap();
+    assert!(world.accepts(&first) && !world.accepts(&world.installed));
+    world.offer(true);
+    assert!(world.online && !world.accepts(&first), "a second rotation replaces the first");
+    assert_eq!((world.valid.len(), world.given_back), (1, 0));
+}
+
+#[test]
+fn an_offer_that_is_refused_is_given_back_and_the_one_before_used() {
+    let mut world = World::new();
+    world.dial();
+    world.offer(false);
+    assert!(!world.online && world.candidate.is_none(), "the refused one is not tried again");
+    assert!(world.rotation.has_another());
+    world.dial();
+    assert!(world.online);
+    assert_eq!(world.given_back, 1);
+}
+
+#[test]
+fn a_network_that_fails_is_no_verdict() {
+    let mut world = World::new();
+    world.dial();
+    world.fuse = Some(1);
+    world.offer(true);
+    (world.killed, world.fuse) = (false, None);
+    assert!(world.candidate.is_some() && !world.online);
+    let files = world.files();
+    world.rotation = std::mem::take(&mut world.rotation).dialling(files);
+    for code in [
+        ErrorCode::ControllerUnreachable,
+        ErrorCode::TlsFailed,
+        ErrorCode::CaMismatch,
+        ErrorCode::RateLimited,
+    ] {
+        world.lose(&refusal(code));
+        assert!(world.candidate.is_some(), "{code}");
+    }
+    world.dial();
+    assert!(world.online && world.kept.is_some());
+}
+
+/// Every moment of a rotation that is accepted, and of one that is refused, is one at which the worker is killed.
+#[test]
+fn a_crash_at_any_moment_ends_with_one_token_that_works() {
+    let live = |world: &mut World, accept: bool| {
+        world.dial();
+        for _ in 0..2 {
+            if !world.killed {
+                world.offer(accept);
+            }
+            if !world.killed && !world.online {
+                world.dial();
+            }
+        }
+    };
+    for accept in [true, false] {
+        let mut untroubled = World::new();
+        live(&mut untroubled, accept);
+        let moments = untroubled.moments;
+        assert!(moments > 10, "{moments}");
+        for at in 0..moments {
+            let mut world = World::new();
+            world.fuse = Some(at);
+            live(&mut world, accept);
+            assert!(world.killed, "moment {at} of {moments} was not reached");
+            world.recover();
+            // And the next rotation goes as the first did.
+            world.offer(true);
+            assert!(world.online && world.candidate.is_none() && world.kept.is_some(), "moment {at}");
+            assert_eq!(world.valid.len(), 1, "moment {at}: more than one token is left");
+        }
+    }
+}
+
+#[test]
+fn the_newest_token_is_tried_first_and_an_operators_is_forgotten_by_nobody() {
+    let [old, new, newest] = [1, 2, 3].map(|id| token_with(id, i64::try_from(id).unwrap() * DAY, |_| {}));
+    let choice = |held: Vec<Held>| Rotation::new(false).dialling(held).in_use().unwrap().origin;
+    for (installed, kept, candidate, expected) in [
+        (&old, &new, &newest, Origin::Candidate),
+        (&old, &newest, &new, Origin::Kept),
+        (&newest, &old, &new, Origin::Installed),
+        (&new, &new, &new, Origin::Candidate),
+    ] {
+        let held = vec![
+            held(Origin::Installed, installed),
+            held(Origin::Kept, kept),
+            held(Origin::Candidate, candidate),
+        ];
+        assert_eq!(choice(held), expected);
+    }
+
+    let mut world = World::new();
+    world.dial();
+    world.offer(true);
+    let fresh = world.make();
+    world.valid = vec![fresh.clone()];
+    world.installed = fresh;
+    assert!(world.rotation.is_news(&world.files()));
+    world.dial();
+    assert!(world.online && world.kept.is_none(), "the operator's token is the one from now on");
+}
+
+#[test]
+fn where_all_tokens_are_refused_each_is_tried_in_its_turn() {
+    let mut world = World::new();
+    world.dial();
+    world.offer(true);
+    let (kept, installed) = (world.kept.clone().unwrap(), world.installed.clone());
+    let mut rotation = std::mem::take(&mut world.rotation);
+    let mut tried = vec![];
+    for _ in 0..4 {
+        rotation = rotation.dialling(world.files());
+        tried.push(rotation.in_use().unwrap().token.secret.expose_secret().to_owned());
+        rotation = rotation.lost(&refusal(ErrorCode::TokenRevoked)).0;
+    }
+    let (kept, installed) = (kept.expose_secret(), installed.expose_secret());
+    assert_eq!(tried, [kept, installed, kept, installed]);
+    assert!(!rotation.is_news(&world.files()), "nothing new is there");
+}
+
+#[test]
+fn an_offer_that_is_no_better_is_given_back_by_its_code() {
+    let present = token_with(1, DAY, |_| {});
+    let weigh = |token: SecretString, endpoint_is_given: bool| {
+        let rotation = Rotation::new(endpoint_is_given).dialling(vec![held(Origin::Installed, &present)]);
+        let wall = Timestamp::from_millis(200 * DAY * 1000);
+        let (_, effects) = rotation.offered(Uuid::max(), offer(&token), wall, Instant::now());
+        match effects.as_slice() {
+            [Effect::Store { offer, .. }] => Ok(*offer),
+            [Effect::GiveBack { offer, error }] => {
+                assert_eq!(*offer, Uuid::max());
+                Err(error.code.clone())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let later = |change: fn(&mut Value)| token_with(2, 150 * DAY, change);
+    assert_eq!(weigh(later(|_| {}), false), Ok(Uuid::max()));
+    for (what, token, code) in [
+        ("nonsense", "no token".into(), "TOKEN_INVALID"),
+        ("another node's", later(|it| it["sub"] = "000000000000000000000000".into()), "TOKEN_FOREIGN"),
+        ("ended", token_with(2, 2 * DAY, |_| {}), "TOKEN_EXPIRED"),
+        ("ends sooner", later(|it| it["exp"] = (101 * DAY).into()), "TOKEN_EXPIRED"),
+        ("older", later(|it| it["iat"] = 0.into()), "OFFER_REFUSED"),
+        ("elsewhere", later(|it| it["ctl"] = "wss://evil.example/ws/node".into()), "OFFER_REFUSED"),
+        (
+            "of another authority",
+            later(|it| it["ca"] = format!("sha256:{}", "a".repeat(64)).into()),
+            "OFFER_REFUSED",
+        ),
+    ] {
+        assert_eq!(weigh(token, false), Err(code.to_owned()), "{what}");
+    }
+    let elsewhere = later(|it| it["ctl"] = "wss://other.example/ws/node".into());
+    assert_eq!(weigh(elsewhere, true), Ok(Uuid::max()), "where the configuration says where to connect");
+}
+
+#[test]
+fn a_controller_that_offers_without_end_is_not_followed_without_end() {
+    let now = Instant::now();
+    let (first, second, third) =
+        (token_with(1, DAY, |_| {}), token_with(2, 2 * DAY, |_| {}), token_with(3, 3 * DAY, |_| {}));
+    let rotation = Rotation::new(false)
+        .dialling(vec![held(Origin::Installed, &first), held(Origin::Candidate, &second)]);
+    let (rotation, _) = rotation.welcomed(now);
+    let offered = |after: Duration| {
+        let (_, effects) =
+            rotation.clone().offered(Uuid::nil(), offer(&third), Timestamp::from_millis(0), now + after);
+        matches!(effects.as_slice(), [Effect::Store { .. }])
+    };
+    assert!(!offered(Duration::from_secs(60)));
+    assert!(offered(Duration::from_secs(11 * DAY.unsigned_abs())));
+}
+
+#[test]
+fn no_secret_is_in_what_the_machine_prints() {
+    let mut world = World::new();
+    world.dial();
+    world.offer(true);
+    let signature = URL_SAFE_NO_PAD.encode("signature");
+    let (_, effects) = world.rotation.clone().offered(
+        Uuid::nil(),
+        offer(&token_with(9, 90 * DAY, |_| {})),
+        Timestamp::from_millis(0),
+        Instant::now() + Duration::from_secs(100 * DAY.unsigned_abs()),
+    );
+    for text in [format!("{:?}", world.rotation), format!("{effects:?}")] {
+        assert!(!text.contains(&signature), "{text}");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Dial,
+    Offer { accepted: bool },
+    LoseConnection,
+    Crash,
+    KillAfter(usize),
+    ReadOnly(bool),
+    Operator,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        3 => Just(Happening::Dial),
+        3 => any::<bool>().prop_map(|accepted| Happening::Offer { accepted }),
+        1 => Just(Happening::LoseConnection),
+        1 => Just(Happening::Crash),
+        2 => (0..8_usize).prop_map(Happening::KillAfter),
+        1 => any::<bool>().prop_map(Happening::ReadOnly),
+        1 => Just(Happening::Operator),
+    ]
+}
+
+proptest! {
+    /// `World::moment` asserts all along that the node is never locked out.
+    #[test]
+    fn any_life_ends_online_once_the_world_is_well(life in prop::collection::vec(happening(), 0..60)) {
+        let mut world = World::new();
+        for happening in life {
+            world.killed = false;
+            match happening {
+                Happening::Dial if !world.online => world.dial(),
+                Happening::Dial => {}
+                Happening::Offer { accepted } => world.offer(accepted),
+                Happening::LoseConnection => world.lose(&refusal(ErrorCode::ControllerUnreachable)),
+                Happening::Crash => world.crash(),
+                Happening::KillAfter(moments) => world.fuse = Some(moments),
+                Happening::ReadOnly(read_only) => world.read_only = read_only,
+                Happening::Operator => {
+                    // regenerate-credentials, and the new token installed.
+                    let fresh = world.make();
+                    world.valid = vec![fresh.clone()];
+                    (world.installed, world.open) = (fresh, None);
+                    world.lose(&refusal(ErrorCode::TokenRevoked));
+                }
+            }
+        }
+        world.recover();
+        world.offer(true);
+        prop_assert!(world.online);
+        prop_assert_eq!(world.valid.len(), 1, "more than one token is left");
+    }
+}
