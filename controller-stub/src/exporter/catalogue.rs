@@ -79,6 +79,11 @@ pub(super) const FIGURES: &[Figure] = &[
     gauge("aio_leases", &[], "Workers that count as there."),
     gauge("aio_leases_held", &[], "Workers whose lease has ended and whom the brake keeps online."),
     counter("aio_brake_alarms_total", &[], "Times that most of the fleet fell silent at once."),
+    counter(
+        "aio_token_offers_total",
+        &["outcome"],
+        "New tokens that were offered to workers: made, taken or rejected.",
+    ),
     gauge("aio_identity_conflicts", &[], "Nodes whose place two workers take from each other."),
     // Events on their way.
     gauge("aio_outbox_events", &[], "Events that NOTI has not acknowledged."),

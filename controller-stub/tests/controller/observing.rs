@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::{
     delivery::{event, now, posted},
-    harness::{Controller, answer, eventually, refusal},
+    gateway::signed,
+    harness::{Controller, SECRET, answer, eventually, refusal},
     peers::{FakeNoti, Worker, dial},
 };
 
@@ -85,7 +86,10 @@ async fn the_operators_table_is_what_a_small_scenario_shows() {
     let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
     worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
     owner.await_status(&id, "offline").await;
+    // It ends so soon that the worker is offered another.
+    let token = signed(SECRET, &id, 3);
     let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    worker.receive("auth.rotate").await;
     owner.request(Method::DELETE, &format!("/nodes/{id}")).send().await.unwrap();
     assert_eq!(worker.closed().await, 4401);
     assert!(dial(&controller.gateway(), Some("wrong"), Some("aio.node.v1")).await.is_err());
