@@ -2,6 +2,8 @@
 //! done before the next frame is read, so a pong proves that everything before its ping was handled. What is common (a heartbeat)
 //! is done in place; what is rare is boxed, so that ten thousand idle connections do not each keep room for it.
 
+mod token;
+
 use std::{
     net::IpAddr,
     pin::pin,
@@ -11,9 +13,8 @@ use std::{
 
 use aio_protocol::{
     ids::NodeId,
-    time::Timestamp,
     transition,
-    wire::{self, Body, CommandAck, CommandStatus, ConnectionAck, ErrorMessage, Register, close},
+    wire::{self, Body, ConnectionAck, ErrorMessage, Register, close},
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use metrics::{counter, gauge, histogram};
@@ -36,10 +37,7 @@ use crate::{
     app::App,
     clock,
     lifecycle::{LifecycleError, Occurrence},
-    rotation::{
-        History,
-        offers::{self, InUse, Next},
-    },
+    rotation::offers::InUse,
 };
 
 /// Which controller of a group answers; there is one.
@@ -92,8 +90,8 @@ enum End {
     Close { code: u16, reason: &'static str },
 }
 
-/// Serves a worker's connection until it ends.
-pub(super) async fn run(app: Arc<App>, peer: Peer, socket: WebSocket) {
+/// Takes a worker's connection in, and serves it until it ends.
+pub(super) fn run(app: Arc<App>, peer: Peer, socket: WebSocket) -> impl Future<Output = ()> + Send + 'static {
     let Peer { node, address, token, token_ends, newcomer } = peer;
     let (epoch, closed) = app.registry.enter(&node, newcomer.handshake.since);
     tracing::debug!(%node, %address, "a worker connected");
@@ -116,9 +114,12 @@ pub(super) async fn run(app: Arc<App>, peer: Peer, socket: WebSocket) {
         allowance: Allowance::new(now),
         newcomer: Some(newcomer),
     };
-    let end = connection.converse(closed).await;
-    Box::pin(connection.finish(end)).await;
-    gauge!("aio_gateway_sockets").decrement(1);
+    // A block, because a function would keep its argument twice.
+    async move {
+        let end = connection.converse(closed).await;
+        Box::pin(connection.finish(end)).await;
+        gauge!("aio_gateway_sockets").decrement(1);
+    }
 }
 
 fn reason(code: u16) -> &'static str {
@@ -130,15 +131,6 @@ fn reason(code: u16) -> &'static str {
         _ => "closed by the controller",
     }
 }
-
-/// Offers that are due at once, after a restart say, are spread over this time.
-const LONGEST_OFFER_JITTER: Duration = Duration::from_secs(60);
-
-/// An offer that could not be made is tried again so much later.
-const OFFER_RETRY: Duration = Duration::from_secs(300);
-
-const WITHDRAWN: End =
-    End::Close { code: close::TOKEN_ENDED, reason: "TOKEN_REVOKED: the token was withdrawn" };
 
 const TOO_FAST: End = End::Close { code: close::TOO_FAST, reason: "more messages than any worker sends" };
 
@@ -225,6 +217,7 @@ impl Connection {
 
     /// Another connection may have taken over: this one is then not heard any more.
     fn renew_lease(&self) {
+        counter!("aio_gateway_messages_total").increment(1);
         if self.app.registry.speaks(&self.node, self.epoch) {
             self.app.lifecycle.workers.renew(&self.node, Instant::now(), clock::now());
         }
@@ -263,54 +256,6 @@ impl Connection {
         let workers = &self.app.lifecycle.workers;
         let pace = pace::offer(workers.len(), workers.length(), fastrand::f64());
         self.say(&pace).await
-    }
-
-    /// The worker was welcomed: if it came with the token that it was offered, that is now its only one.
-    async fn settle_token(&mut self) -> Result<(), End> {
-        if self.token.offered {
-            match offers::take(&self.app, &self.node, &self.token.jti, clock::now()).await {
-                Ok(true) => {}
-                Ok(false) => return Err(WITHDRAWN),
-                Err(error) => return Err(self.unstored(&error)),
-            }
-        }
-        self.plan_offer(self.token.life.next_offer(History::default()));
-        Ok(())
-    }
-
-    fn plan_offer(&mut self, due: Timestamp) {
-        let jitter = LONGEST_OFFER_JITTER.min(self.token.life.length() / 60).mul_f64(fastrand::f64());
-        self.timetable.offer_at(Instant::now() + due.since(clock::now()) + jitter);
-    }
-
-    async fn offer_token(&mut self) -> Result<(), End> {
-        match offers::next(&self.app, &self.node, &self.token, clock::now()).await {
-            Ok(Next::Offer { message_id, offer }) => {
-                // When to offer again is looked up when that is due: until then this one may be given back.
-                self.plan_offer(clock::now());
-                self.send_text(wire::encode(&offer, message_id, clock::now())).await
-            }
-            Ok(Next::NotBefore(due)) => {
-                self.plan_offer(due);
-                Ok(())
-            }
-            Ok(Next::Withdrawn) => Err(WITHDRAWN),
-            Err(error) => {
-                tracing::warn!(node = %self.node, error = &error as &dyn std::error::Error, "no new token could be offered");
-                self.plan_offer(clock::now().plus(OFFER_RETRY));
-                Ok(())
-            }
-        }
-    }
-
-    async fn note_answer(&mut self, ack: &CommandAck) -> Result<(), End> {
-        if ack.status != CommandStatus::Rejected {
-            return Ok(());
-        }
-        self.spend_write()?;
-        offers::give_back(&self.app, &self.node, ack.original_message_id, ack.error.as_ref(), clock::now())
-            .await
-            .map_err(|error| self.unstored(&error))
     }
 
     fn spend_write(&mut self) -> Result<(), End> {
@@ -406,7 +351,7 @@ impl Connection {
     }
 
     /// Notes that the node is not connected, unless another connection counts by now, and closes what is to be closed.
-    async fn finish(mut self, end: End) {
+    async fn finish(&mut self, end: End) {
         self.newcomer = None;
         self.disconnect().await;
         let End::Close { code, reason } = end else { return };
@@ -439,5 +384,22 @@ fn broken(error: &axum::Error) -> End {
         End::Close { code: close::TOO_LARGE, reason: "the frame is larger than 64 KiB" }
     } else {
         End::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand of these are most of what a fleet costs. What is rare belongs into a box, which lives as long as it runs.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        let (task, socket) = (size_of_future(run), size_of::<WebSocket>());
+        println!("a connection's task takes {task} bytes, its WebSocket {socket} of them");
+        assert!(task <= 1280, "{task} bytes");
     }
 }

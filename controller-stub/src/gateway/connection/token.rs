@@ -1,0 +1,77 @@
+//! What a connection does about its token: settles an offered one when its worker is welcomed with it, and offers a new one when it
+//! is time.
+
+use std::time::{Duration, Instant};
+
+use aio_protocol::{
+    time::Timestamp,
+    wire::{self, CommandAck, CommandStatus, close},
+};
+
+use super::{Connection, End};
+use crate::{
+    clock,
+    rotation::{
+        History,
+        offers::{self, Next},
+    },
+};
+
+/// Offers that are due at once, after a restart say, are spread over this time.
+const LONGEST_OFFER_JITTER: Duration = Duration::from_secs(60);
+
+/// An offer that could not be made is tried again so much later.
+const OFFER_RETRY: Duration = Duration::from_secs(300);
+
+const WITHDRAWN: End =
+    End::Close { code: close::TOKEN_ENDED, reason: "TOKEN_REVOKED: the token was withdrawn" };
+
+impl Connection {
+    /// The worker was welcomed: if it came with the token that it was offered, that is now its only one.
+    pub(super) async fn settle_token(&mut self) -> Result<(), End> {
+        if self.token.offered {
+            match offers::take(&self.app, &self.node, &self.token.jti, clock::now()).await {
+                Ok(true) => {}
+                Ok(false) => return Err(WITHDRAWN),
+                Err(error) => return Err(self.unstored(&error)),
+            }
+        }
+        self.plan_offer(self.token.life.next_offer(History::default()));
+        Ok(())
+    }
+
+    fn plan_offer(&mut self, due: Timestamp) {
+        let jitter = LONGEST_OFFER_JITTER.min(self.token.life.length() / 60).mul_f64(fastrand::f64());
+        self.timetable.offer_at(Instant::now() + due.since(clock::now()) + jitter);
+    }
+
+    pub(super) async fn offer_token(&mut self) -> Result<(), End> {
+        match offers::next(&self.app, &self.node, &self.token, clock::now()).await {
+            Ok(Next::Offer { message_id, offer }) => {
+                // When to offer again is looked up when that is due: until then this one may be given back.
+                self.plan_offer(clock::now());
+                self.send_text(wire::encode(&offer, message_id, clock::now())).await
+            }
+            Ok(Next::NotBefore(due)) => {
+                self.plan_offer(due);
+                Ok(())
+            }
+            Ok(Next::Withdrawn) => Err(WITHDRAWN),
+            Err(error) => {
+                tracing::warn!(node = %self.node, error = &error as &dyn std::error::Error, "no new token could be offered");
+                self.plan_offer(clock::now().plus(OFFER_RETRY));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn note_answer(&mut self, ack: &CommandAck) -> Result<(), End> {
+        if ack.status != CommandStatus::Rejected {
+            return Ok(());
+        }
+        self.spend_write()?;
+        offers::give_back(&self.app, &self.node, ack.original_message_id, ack.error.as_ref(), clock::now())
+            .await
+            .map_err(|error| self.unstored(&error))
+    }
+}
