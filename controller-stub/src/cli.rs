@@ -54,6 +54,9 @@ struct Place {
 struct Serve {
     #[command(flatten)]
     place: Place,
+    /// Say whether it would start with this configuration and these secrets, and do nothing else.
+    #[arg(long)]
+    check: bool,
     /// Where to listen; port 0 takes a free one. [default: 127.0.0.1:3305]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -188,6 +191,10 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         ..Settings::default()
     };
     let config = config(&args.place, flags)?;
+    if args.check {
+        Server::check(&config)?;
+        return print("the configuration and the secrets can be used");
+    }
     // Before the first line is printed: whoever reads it may send a signal at once.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = Server::start(config).await?;

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod logging;
 pub mod serve;
 
 mod api;

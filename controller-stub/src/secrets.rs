@@ -67,29 +67,41 @@ impl SecretsError {
 impl Secrets {
     /// Takes the secrets that `config` gives and reads or makes the others. Two processes that do so at once get the same.
     pub(crate) fn load(config: &Config) -> Result<Self, SecretsError> {
+        Self::gather(config, kept)
+    }
+
+    /// Says whether `load` would find usable secrets, and makes none.
+    pub(crate) fn check(config: &Config) -> Result<Self, SecretsError> {
+        Self::gather(config, kept_or_passing)
+    }
+
+    fn gather(config: &Config, kept: Keeper) -> Result<Self, SecretsError> {
         let folder = config.data_dir.join("secrets");
         Ok(Self {
             tokens: TokenKeys::load(config, || kept(&folder.join("jwt-secret"), ""))?,
-            noti_webhook: given_or_kept(
-                &config.noti_webhook_secret,
-                &folder,
-                "noti-webhook-secret",
-                SECRET_PREFIX,
-            )?,
-            noti_service_token: given_or_kept(&config.noti_service_token, &folder, "noti-service-token", "")?,
+            noti_webhook: match &config.noti_webhook_secret {
+                Some(secret) => secret.clone(),
+                None => kept(&folder.join("noti-webhook-secret"), SECRET_PREFIX)?,
+            },
+            noti_service_token: match &config.noti_service_token {
+                Some(secret) => secret.clone(),
+                None => kept(&folder.join("noti-service-token"), "")?,
+            },
         })
     }
 }
 
-fn given_or_kept(
-    given: &Option<SecretString>,
-    folder: &Path,
-    name: &str,
-    prefix: &str,
-) -> Result<SecretString, SecretsError> {
-    match given {
-        Some(secret) => Ok(secret.clone()),
-        None => kept(&folder.join(name), prefix),
+/// Reads the secret of a file; what it does when there is none is its own.
+type Keeper = fn(path: &Path, prefix: &str) -> Result<SecretString, SecretsError>;
+
+fn kept_or_passing(path: &Path, prefix: &str) -> Result<SecretString, SecretsError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = random::secret().map_err(|error| SecretsError::Random(Box::new(error)))?;
+            Ok(SecretString::from(format!("{prefix}{secret}")))
+        }
+        Err(source) => Err(SecretsError::File { path: path.to_owned(), source }),
+        Ok(text) => read(path, &text),
     }
 }
 
@@ -166,6 +178,17 @@ mod tests {
         for name in ["jwt-secret", "noti-service-token"] {
             assert!(!data.path().join("secrets").join(name).exists(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_check_makes_nothing_and_finds_what_cannot_be_used() {
+        let data = tempfile::tempdir().unwrap();
+        let config = Config::new(data.path().join("new"));
+        Secrets::check(&config).unwrap();
+        assert!(!config.data_dir.exists());
+        Secrets::load(&config).unwrap();
+        fs::write(config.data_dir.join("secrets/noti-service-token"), " ").unwrap();
+        assert!(matches!(Secrets::check(&config), Err(SecretsError::Empty { .. })));
     }
 
     #[test]

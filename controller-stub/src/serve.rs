@@ -11,6 +11,7 @@ use std::{
 };
 
 use aio_protocol::error_code::ErrorCode;
+use rustix::fs::Access;
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -37,7 +38,7 @@ use crate::{
     revocations,
     secrets::{Secrets, SecretsError},
     store::{SqlStore, Store, StoreError},
-    tls::{Tls, TlsError},
+    tls::{Authority, Tls, TlsError},
     tokens::Tokens,
     watch,
 };
@@ -107,10 +108,13 @@ impl Server {
         Ok(Self::launch(config).await?)
     }
 
+    /// Says whether `start` would find its configuration, secrets and certificates usable. Listens nowhere and makes nothing.
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        Ok(preflight(config)?)
+    }
+
     async fn launch(config: Config) -> Result<Self, Cause> {
-        if !config.serves_tls() && !config.insecure_http && !config.listen.ip().is_loopback() {
-            return Err(Cause::Exposed(config.listen));
-        }
+        refuse_exposure(&config)?;
         // Before anything is counted.
         let exporter = Exporter::install();
         make_data_dir(&config.data_dir)
@@ -244,6 +248,30 @@ impl Server {
         let _ = timeout(GRACE, self.store.close()).await;
         tracing::info!("the controller has stopped");
     }
+}
+
+fn refuse_exposure(config: &Config) -> Result<(), Cause> {
+    if config.serves_tls() || config.insecure_http || config.listen.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(Cause::Exposed(config.listen))
+}
+
+fn preflight(config: &Config) -> Result<(), Cause> {
+    refuse_exposure(config)?;
+    match config.data_dir.metadata() {
+        Ok(_) => rustix::fs::access(&config.data_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|error| Cause::DataDir { path: config.data_dir.clone(), source: error.into() })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Cause::DataDir { path: config.data_dir.clone(), source }),
+    }
+    let secrets = Secrets::check(config)?;
+    WebhookKey::new(&secrets.noti_webhook)?;
+    // An authority that is not there yet would be made by the first start.
+    if config.tls_files.is_some() || Authority::exists(&config.data_dir) {
+        Tls::open(config)?;
+    }
+    Ok(())
 }
 
 /// A folder that only its owner can enter; one that is there stays as it is.

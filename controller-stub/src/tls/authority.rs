@@ -52,6 +52,11 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
+    /// Whether the data folder has an authority.
+    pub(crate) fn exists(data_dir: &Path) -> bool {
+        data_dir.join(FILE).exists()
+    }
+
     /// Reads the authority of the data folder, or makes it. Two processes that do so at once get the same.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, TlsError> {
         let path = data_dir.join(FILE);

@@ -140,3 +140,43 @@ async fn a_setting_that_cannot_be_is_named_with_its_cure() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("heartbeat_timout") && text.contains("controller.toml"), "{text}");
 }
+
+#[test]
+fn a_check_says_whether_it_would_start_and_leaves_no_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    assert_eq!(told(&run(&["serve", "--check"], &data)), "the configuration and the secrets can be used");
+    assert!(!data.exists());
+
+    let impossible =
+        program(&["serve", "--check"], &data).env("NOTI_WEBHOOK_SECRET", "whsec_no base64, sorry").output();
+    let refused = run(&["serve", "--check", "--listen", "0.0.0.0:0"], &data);
+    std::fs::create_dir_all(data.join("secrets")).unwrap();
+    std::fs::write(data.join("secrets/jwt-secret"), "").unwrap();
+    let emptied = run(&["serve", "--check"], &data);
+    for (output, status, code) in [
+        (impossible.unwrap(), 78, "CONFIG_INVALID"),
+        (refused, 78, "INSECURE_LISTEN"),
+        (emptied, 74, "FILE_FAILED"),
+    ] {
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(status), 0), "{text}");
+        assert!(text.starts_with(&format!("error[{code}]: ")) && !text.contains("sorry"), "{text}");
+    }
+}
+
+#[test]
+fn without_the_journal_behind_it_the_log_is_text_on_standard_error() {
+    let data = tempfile::tempdir().unwrap();
+    let mut child = program(&["serve", "--listen", "127.0.0.1:0"], data.path())
+        .env("JOURNAL_STREAM", "1:1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.find_map(|line| line.ok().filter(|line| line.contains("the controller runs")));
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert!(line.is_some_and(|line| line.contains("INFO") && line.contains("address=")));
+}
