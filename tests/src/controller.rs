@@ -10,8 +10,10 @@ use std::{
 
 use aio_protocol::{event::NodeEvent, ids::NodeId, node::NodeStatus, time::Timestamp};
 use anyhow::{Context, Result, bail, ensure};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{EncodingKey, Header};
 use reqwest::{
-    StatusCode,
+    Certificate, StatusCode,
     blocking::{Client, RequestBuilder},
 };
 use serde::Deserialize;
@@ -31,6 +33,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     releases: Option<PathBuf>,
+    listen: Option<String>,
     heartbeat_timeout: Option<String>,
     config: Option<String>,
     environment: Vec<(String, String)>,
@@ -40,6 +43,12 @@ impl Settings {
     /// Serves this tree of releases.
     pub fn releases(mut self, tree: &Path) -> Self {
         self.releases = Some(tree.to_owned());
+        self
+    }
+
+    /// Listens there, instead of on a free port of the loopback.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.to_owned());
         self
     }
 
@@ -133,7 +142,8 @@ impl Controller {
         let data = folder.path().join("data");
         let program = artifacts.controller()?;
         let mut command = Command::new(&program);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+        let listen = settings.listen.as_deref().unwrap_or("127.0.0.1:0");
+        command.args(["serve", "--listen", listen, "--data-dir"]).arg(&data);
         if let Some(tree) = &settings.releases {
             command.arg("--releases").arg(tree);
         }
@@ -150,7 +160,12 @@ impl Controller {
         let mut process = Running::start(&mut command, &folder.path().join("controller.log"))?;
         let base = listening_address(&mut process)?;
         let user_token = print(&program, &data, &["user-token", "--role", "organization.owner"])?;
-        let client = Client::builder().timeout(ANSWER).no_proxy().build()?;
+        let mut client = Client::builder().timeout(ANSWER).no_proxy();
+        if base.starts_with("https:") {
+            let authority = std::fs::read(data.join("tls/authority.pem"))?;
+            client = client.tls_certs_only([Certificate::from_pem(&authority)?]);
+        }
+        let client = client.build()?;
         Ok(Self { process, base, user_token, client, program, folder })
     }
 
@@ -189,6 +204,32 @@ impl Controller {
     /// A token for the node; `request` as the token API takes it.
     pub fn token(&self, id: &NodeId, request: &Value) -> Result<IssuedToken> {
         self.answer(self.client.post(self.at(&format!("/nodes/{id}/token"))).json(request))
+    }
+
+    /// The code of the refusal that the bearer of this token meets when it asks for the node's plan; none when it is answered.
+    pub fn refusal_of(&self, id: &NodeId, token: &str) -> Result<Option<String>> {
+        let answer =
+            self.client.get(self.at(&format!("/nodes/{id}/installation"))).bearer_auth(token).send()?;
+        if answer.status().is_success() {
+            return Ok(None);
+        }
+        let body: Value = answer.json()?;
+        Ok(body["code"].as_str().map(str::to_owned))
+    }
+
+    /// The token with other claims, signed as the controller signs: with the secret of its data folder.
+    pub fn signed(&self, token: &str, change: impl FnOnce(&mut Value)) -> Result<String> {
+        let claims = token.split('.').nth(1).context("no token")?;
+        let mut claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+        change(&mut claims);
+        let secret = std::fs::read_to_string(self.data_dir().join("secrets/jwt-secret"))?;
+        let key = EncodingKey::from_secret(secret.trim().as_bytes());
+        Ok(jsonwebtoken::encode(&Header::default(), &claims, &key)?)
+    }
+
+    /// The folder of its database and secrets.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// What NOTI was told of the node, oldest first.

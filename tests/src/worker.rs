@@ -54,6 +54,11 @@ impl Worker {
         self.folder.path().join("runtime")
     }
 
+    /// The folder of its state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.process.child.try_wait()?.is_some())

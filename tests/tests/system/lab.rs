@@ -6,3 +6,4 @@ mod ground;
 mod installs;
 mod scenarios;
 mod site;
+mod tls;

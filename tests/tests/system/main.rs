@@ -4,3 +4,4 @@ mod architecture;
 mod demo;
 mod documents;
 mod lab;
+mod rotation;

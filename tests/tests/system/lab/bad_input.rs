@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use super::site::{COMMAND, SOON, Site, UNIT, install, json_of, succeed};
 
 /// A machine, and how it was.
-struct Untouched {
-    machine: Machine,
+pub(super) struct Untouched {
+    pub(super) machine: Machine,
     before: Listing,
 }
 
 impl Untouched {
-    fn new(machine: Machine) -> Result<Self> {
+    pub(super) fn new(machine: Machine) -> Result<Self> {
         let before = machine.listing()?;
         Ok(Self { machine, before })
     }
@@ -34,7 +34,7 @@ impl Untouched {
     }
 
     /// Runs the command, which must fail with `code`, for people and for programs, and change nothing.
-    fn refuses(&self, case: &str, code: ErrorCode, command: impl Fn() -> Inside) -> Result<()> {
+    pub(super) fn refuses(&self, case: &str, code: ErrorCode, command: impl Fn() -> Inside) -> Result<()> {
         self.check(code, &command).with_context(|| format!("case: {case}"))
     }
 
@@ -70,7 +70,7 @@ impl Untouched {
 }
 
 /// The token with other claims; its signature then fits no more.
-fn forged(token: &str, change: impl FnOnce(&mut Value)) -> Result<String> {
+pub(super) fn forged(token: &str, change: impl FnOnce(&mut Value)) -> Result<String> {
     let parts: Vec<_> = token.split('.').collect();
     let [header, claims, signature] = parts[..] else { anyhow::bail!("a token of {} parts", parts.len()) };
     let mut claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;

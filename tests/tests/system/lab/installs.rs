@@ -63,7 +63,7 @@ fn the_install_script_works_when_it_is_pasted_into_a_root_shell() -> Result<()> 
 }
 
 /// On a terminal, as a person has one, so that what differs in an interactive shell differs here too.
-fn paste(machine: &Machine, script: &str) -> Result<Outcome> {
+pub(super) fn paste(machine: &Machine, script: &str) -> Result<Outcome> {
     let shell =
         machine.command("script").args(["--quiet", "--return", "--command", "bash --norc -i", "/dev/null"]);
     shell.env("TERM", "dumb").env("HISTFILE", "").input(format!("{script}\nexit $?\n")).run()

@@ -87,6 +87,11 @@ impl Site {
         seen.with_context(|| format!("the journal of {UNIT}:\n{}", machine.journal(UNIT)))
     }
 
+    /// The token with other claims, and the controller's signature on them.
+    pub(super) fn signed(&self, token: &str, change: impl FnOnce(&mut Value)) -> Result<String> {
+        self.controller.signed(token, change)
+    }
+
     pub(super) fn id(&self) -> &NodeId {
         &self.node.id
     }
