@@ -16,6 +16,7 @@ mod installation;
 pub(crate) mod limit;
 mod nodes;
 mod openapi;
+mod path;
 mod releases;
 pub(crate) mod roles;
 mod service;

@@ -23,9 +23,9 @@ impl Exporter {
         Self(EXPORTER.get_or_init(install).clone())
     }
 
-    /// All figures as Prometheus reads them. None when somebody else records the process's figures.
-    pub(crate) fn render(&self) -> Option<String> {
-        self.0.as_ref().map(PrometheusHandle::render)
+    /// All figures as Prometheus reads them; none where somebody else records the process's figures.
+    pub(crate) fn render(&self) -> String {
+        self.0.as_ref().map(PrometheusHandle::render).unwrap_or_default()
     }
 
     /// Makes buckets of what histograms were given lately; to be called now and then, or it piles up.

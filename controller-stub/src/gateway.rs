@@ -54,7 +54,8 @@ const MAX_WRITE_BUFFER_BYTES: usize = 4 * MAX_FRAME_BYTES;
 #[utoipa::path(get, path = "/ws/node", operation_id = "connectWorker", tag = "workers", security(("node" = [])), responses(
     (status = 101, description = "The WebSocket"),
     (status = 400, description = "VALIDATION_FAILED: no WebSocket upgrade to `aio.node.v1`", body = ApiError),
-    (status = 426, description = "VALIDATION_FAILED: the connection cannot be upgraded", body = ApiError)))]
+    (status = 429, description = "RATE_LIMITED, or NODE_SUPERSEDED: another machine is connected as this node; with Retry-After", body = ApiError),
+    (status = 503, description = "RATE_LIMITED: more workers connect than are taken at once; with Retry-After", body = ApiError)))]
 pub(crate) async fn connect(
     State(app): State<Arc<App>>,
     ClientAddress(address): ClientAddress,
@@ -75,16 +76,9 @@ fn admit(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Rejection> {
     let AsNode(node) = node?;
-    let upgrade = upgrade.map_err(|rejection| {
-        let status = rejection.status();
-        Rejection::new(status, ErrorCode::ValidationFailed, rejection.body_text())
-    })?;
+    let upgrade = upgrade.map_err(|rejection| Rejection::field(rejection.body_text()))?;
     if !upgrade.requested_protocols().any(|protocol| protocol == SUBPROTOCOL) {
-        return Err(Rejection::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::ValidationFailed,
-            format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`"),
-        ));
+        return Err(Rejection::field(format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`")));
     }
     if let Some(pause) = stay_away(&app, &node, address) {
         return Err(Rejection::later(
@@ -104,7 +98,8 @@ fn admit(
     // Somewhere in the second half of the grace: tokens that were made together do not end together.
     let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
     let token_ends = Instant::now() + node.token.life.expires_at.since(clock::now()) + grace;
-    let newcomer = Box::new(Newcomer { handshake, before: node.node.instance_id });
+    let newcomer = Newcomer { handshake, before: node.node.instance_id, accepted_at: node.accepted_at };
+    let newcomer = Box::new(newcomer);
     let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
     // axum's own task ends here: it has room for the handshake, which a connection does not need. Tracked, so that a shutdown waits.
     Ok(upgrade.on_upgrade(async move |socket| {

@@ -63,6 +63,8 @@ pub(crate) enum LifecycleError {
     NotFound(NodeId),
     #[error("a node that is {status} does not take `{}`", trigger.as_str())]
     Refused { status: NodeStatus, trigger: Trigger },
+    #[error("the tokens of node {0} were withdrawn while its worker connected")]
+    Withdrawn(NodeId),
     #[error("node {0} was saved by others again and again")]
     Contended(NodeId),
     #[error(transparent)]
@@ -146,6 +148,11 @@ impl Turn<'_> {
     pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
         let node = self
             .change(|node| {
+                if let Occurrence::Welcomed { accepted_at: Some(accepted_at), .. } = occurrence
+                    && node.tokens_not_before > *accepted_at
+                {
+                    return Err(LifecycleError::Withdrawn(node.id.clone()));
+                }
                 let trigger = occurrence.trigger(node);
                 let steps = match transition::decide(node.status, trigger) {
                     Decision::Refused => {

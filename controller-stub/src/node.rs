@@ -42,6 +42,9 @@ pub(crate) struct Node {
     pub installation: Option<Installation>,
     /// Another machine that claims to be this node and is refused.
     pub identity_conflict: Option<Conflict>,
+    /// What was issued until then opens nothing. Written by the store alone.
+    #[serde(skip)]
+    pub tokens_not_before: Timestamp,
     #[serde(skip)]
     pub instance_id: Option<Uuid>,
     #[serde(skip)]
@@ -117,6 +120,7 @@ impl Node {
             system_info: None,
             installation: None,
             identity_conflict: None,
+            tokens_not_before: Timestamp::from_millis(0),
             instance_id: None,
             boot_id: None,
             version: 0,

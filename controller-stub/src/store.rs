@@ -175,8 +175,6 @@ pub(crate) struct Admission {
     pub revoked: Option<bool>,
     /// Whether it is an offer that nobody has taken yet.
     pub offered: bool,
-    /// What was issued until then opens nothing.
-    pub not_before: Timestamp,
 }
 
 /// A token that is offered in place of another.

@@ -14,10 +14,17 @@ mod harness;
 #[path = "controller/peers.rs"]
 mod peers;
 
+#[path = "controller/schema.rs"]
+mod schema;
+
+#[path = "controller/access.rs"]
+mod access;
 #[path = "controller/admin.rs"]
 mod admin;
 #[path = "controller/api.rs"]
 mod api;
+#[path = "controller/conformance.rs"]
+mod conformance;
 #[path = "controller/dashboards.rs"]
 mod dashboards;
 #[path = "controller/delivery.rs"]

@@ -7,12 +7,12 @@ use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
     node::NodeStatus,
+    time::Timestamp,
 };
 use axum::{
-    extract::{FromRequestParts, Path},
+    extract::FromRequestParts,
     http::{header, request::Parts},
 };
-use utoipa::IntoParams;
 
 use super::{
     client,
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     app::App,
+    clock,
     node::Node,
     rotation::{Life, offers::InUse},
     store::Admission,
@@ -34,11 +35,16 @@ pub(crate) struct AsUser(pub UserClaims);
 /// A user who may change things.
 pub(crate) struct AsManager(pub UserClaims);
 
+/// A user who may decide what concerns every organisation.
+pub(crate) struct AsOperator(pub UserClaims);
+
 /// A worker or an installer, and the node that its token speaks for.
 pub(crate) struct AsNode(pub NodeOfToken);
 
 /// The node of a token that was accepted.
 pub(crate) struct NodeOfToken {
+    /// When its token was found to be valid.
+    pub accepted_at: Timestamp,
     pub id: NodeId,
     pub token: InUse,
     pub node: Node,
@@ -49,11 +55,6 @@ pub(crate) enum AsAnyone {
     User(UserClaims),
     Node(Box<NodeOfToken>),
 }
-
-/// The node of the path.
-#[derive(IntoParams)]
-#[into_params(names("id"), parameter_in = Path)]
-pub(crate) struct NodeIdOfPath(pub NodeId);
 
 /// The token of the Authorization header.
 pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
@@ -67,19 +68,21 @@ pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
 
 /// A node token that was verified is accepted unless it was withdrawn or its node is gone.
 async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
+    let accepted_at = clock::now();
     let known = app.store.admission(&claims.sub, &claims.jti).await?;
-    let Admission { node, revoked, offered, not_before } =
+    let Admission { node, revoked, offered } =
         known.ok_or_else(|| Rejection::no_node(claims.sub.as_str()))?;
     if node.status == NodeStatus::Inactive {
         let message = format!("node {} was decommissioned", node.id);
         return Err(Rejection::forbidden(ErrorCode::NodeInactive, message));
     }
     // One that another issuer made with our key is unknown here, and stands unless all of the node's were withdrawn since.
-    if revoked.unwrap_or_else(|| claims.issued_at() <= not_before) {
+    if revoked.unwrap_or_else(|| claims.issued_at() <= node.tokens_not_before) {
         return Err(Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"));
     }
     let life = Life { issued_at: claims.issued_at(), expires_at: claims.expires_at() };
-    Ok(NodeOfToken { id: claims.sub, token: InUse { jti: claims.jti, life, offered }, node })
+    let token = InUse { jti: claims.jti, life, offered };
+    Ok(NodeOfToken { accepted_at, id: claims.sub, token, node })
 }
 
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
@@ -127,6 +130,14 @@ impl FromRequestParts<Arc<App>> for AsManager {
     }
 }
 
+impl FromRequestParts<Arc<App>> for AsOperator {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        user_who_may(Permission::Operate, parts, app).map(Self)
+    }
+}
+
 impl FromRequestParts<Arc<App>> for AsNode {
     type Rejection = Rejection;
 
@@ -149,17 +160,6 @@ impl FromRequestParts<Arc<App>> for AsAnyone {
             Bearer::User(user) => permitted(user, Permission::See).map(Self::User),
             Bearer::Node(claims) => Ok(Self::Node(Box::new(accept(app, claims).await?))),
         }
-    }
-}
-
-impl FromRequestParts<Arc<App>> for NodeIdOfPath {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        let Path(text) = Path::<String>::from_request_parts(parts, app)
-            .await
-            .map_err(|rejection| Rejection::no_node(&rejection.body_text()))?;
-        text.parse().map(Self).map_err(|_| Rejection::no_node(&text))
     }
 }
 

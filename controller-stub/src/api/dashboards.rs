@@ -45,7 +45,6 @@ pub(super) struct From {
     (status = 101, description = "The WebSocket"),
     (status = 400, description = "VALIDATION_FAILED: no WebSocket upgrade to `aio.events.v1`", body = ApiError),
     (status = 403, description = "FORBIDDEN: the page's origin is not one of DASHBOARD_ORIGINS", body = ApiError),
-    (status = 426, description = "VALIDATION_FAILED: the connection cannot be upgraded", body = ApiError),
     (status = 503, description = "RATE_LIMITED: as many dashboards watch as the controller takes", body = ApiError)))]
 pub(super) async fn watch(
     State(app): State<Arc<App>>,
@@ -54,13 +53,10 @@ pub(super) async fn watch(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Rejection> {
     let Query(From { since }) = from?;
-    let upgrade = upgrade.map_err(|rejection| {
-        Rejection::new(rejection.status(), ErrorCode::ValidationFailed, rejection.body_text())
-    })?;
+    let upgrade = upgrade.map_err(|rejection| Rejection::field(rejection.body_text()))?;
     let offered: Vec<_> = upgrade.requested_protocols().filter_map(|it| it.to_str().ok()).collect();
     if !offered.contains(&SUBPROTOCOL) {
-        let message = format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`");
-        return Err(Rejection::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationFailed, message));
+        return Err(Rejection::field(format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`")));
     }
     let token = offered.iter().find_map(|it| it.strip_prefix(BEARER_PREFIX)).map(str::to_owned);
     // Programs that are no browser send no origin, and have no page that could be somebody else's.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aio_protocol::{error_code::ErrorCode, event::NodeEvent, time::Timestamp};
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::{
     auth::{AsManager, AsUser},
     error::Rejection,
     fields::{PageNumber, PageSize, Pagination, Paging},
+    path::InPath,
 };
 use crate::{app::App, clock, store};
 
@@ -93,7 +94,7 @@ pub(super) async fn replay_all(
 pub(super) async fn replay(
     State(app): State<Arc<App>>,
     AsManager(user): AsManager,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
 ) -> Result<Json<Replayed>, Rejection> {
     let (replayed, nodes) = app.store.replay(&user.org_id, Some(&id), clock::now()).await?;
     if replayed == 0 {

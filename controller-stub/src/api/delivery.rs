@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::{AsManager, AsUser};
+use super::auth::{AsOperator, AsUser};
 use crate::{app::App, outbox::DeliveryState};
 
 #[derive(Serialize, ToSchema)]
@@ -26,7 +26,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: AsUser) -> Json<Deliver
 /// Does nothing while delivery is not stopped. What NOTI does not take then stops it again.
 #[utoipa::path(post, path = "/delivery/resume", operation_id = "resumeDelivery", tag = "delivery", security(("user" = [])),
     responses((status = 200, description = "The state of delivery", body = Delivery)))]
-pub(super) async fn resume(State(app): State<Arc<App>>, AsManager(user): AsManager) -> Json<Delivery> {
+pub(super) async fn resume(State(app): State<Arc<App>>, AsOperator(user): AsOperator) -> Json<Delivery> {
     if app.outbox.switch.resume() {
         tracing::info!(user = %user.sub, "delivery of events was resumed");
     }

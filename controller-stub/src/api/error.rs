@@ -121,7 +121,9 @@ impl From<LifecycleError> for Rejection {
                 refusal.allowed = transition::allowed(*status).into_iter().map(str::to_owned).collect();
                 refusal
             }
-            LifecycleError::Contended(_) | LifecycleError::Store(_) => Self::fault(&error),
+            LifecycleError::Withdrawn(_) | LifecycleError::Contended(_) | LifecycleError::Store(_) => {
+                Self::fault(&error)
+            }
         }
     }
 }

@@ -42,6 +42,9 @@ where
     EventData<D>: ToSchema,
 {
     EventData::<D>::schemas(named);
+    // What is flattened into the data is a schema of its own that nothing else names.
+    D::schemas(named);
+    named.push((D::name().into_owned(), D::schema()));
     EventData::<D>::schema()
 }
 

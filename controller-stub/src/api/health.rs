@@ -11,7 +11,7 @@ use axum::{
     Json,
     extract::{ConnectInfo, FromRequestParts, State},
     http::{StatusCode, header, request::Parts},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -124,12 +124,7 @@ impl FromRequestParts<Arc<App>> for AsObserver {
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "operation", security((), ("observer" = [])), responses(
     (status = 200, description = "The figures", body = String, content_type = "text/plain"),
     (status = 401, description = "TOKEN_MISSING or TOKEN_INVALID, when METRICS_TOKEN is set", body = ApiError),
-    (status = 403, description = "FORBIDDEN: not from this machine, and METRICS_TOKEN is not set", body = ApiError),
-    (status = 503, description = "CONTROLLER_ERROR: another part of this process takes the figures", body = ApiError)))]
-pub(super) async fn metrics(State(app): State<Arc<App>>, _: AsObserver) -> Result<Response, Rejection> {
-    let figures = app.exporter.render().ok_or_else(|| {
-        let message = "another part of this process takes the figures";
-        Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ControllerError, message)
-    })?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], figures).into_response())
+    (status = 403, description = "FORBIDDEN: not from this machine, and METRICS_TOKEN is not set", body = ApiError)))]
+pub(super) async fn metrics(State(app): State<Arc<App>>, _: AsObserver) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.exporter.render())
 }

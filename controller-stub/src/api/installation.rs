@@ -16,10 +16,11 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    auth::{AsAnyone, AsNode, NodeIdOfPath, node_of_user},
+    auth::{AsAnyone, AsNode, node_of_user},
     body::Body,
     error::Rejection,
     fields::Bounded,
+    path::NodeIdOfPath,
 };
 use crate::{app::App, lifecycle::Occurrence, node::Phase};
 

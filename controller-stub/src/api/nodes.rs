@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    auth::{AsManager, AsUser, NodeIdOfPath, node_of_user},
+    auth::{AsManager, AsUser, node_of_user},
     body::Body,
     error::Rejection,
     fields::{PageNumber, PageSize, Pagination, Paging},
+    path::NodeIdOfPath,
 };
 use crate::{
     app::App,

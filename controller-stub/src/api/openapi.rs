@@ -6,7 +6,6 @@ use std::sync::Arc;
 use aio_protocol::{api::ApiError, event::EventKind};
 use axum::{
     Json, Router,
-    extract::Path,
     http::{StatusCode, Uri, header},
     response::{IntoResponse, Response as HttpResponse},
     routing::get,
@@ -24,8 +23,12 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{event_schemas, not_found};
+use super::{event_schemas, not_found, path::InPath};
 use crate::app::App;
+
+/// Operations that ask nothing that can fail.
+const WITHOUT_DATABASE: [&str; 6] =
+    ["getDelivery", "resumeDelivery", "health", "readiness", "metrics", "watchEvents"];
 
 /// The document before any operation is in it.
 pub(super) fn empty() -> OpenApiRouter<Arc<App>> {
@@ -54,7 +57,7 @@ pub(super) fn serve(router: Router<Arc<App>>, document: OpenApi) -> Router<Arc<A
         .merge(SwaggerUi::new("/docs").url("/openapi.json", complete(document)))
 }
 
-async fn event_schema(Path(file): Path<String>, uri: Uri) -> HttpResponse {
+async fn event_schema(InPath(file): InPath<String>, uri: Uri) -> HttpResponse {
     let of_file = |kind: &EventKind| file.strip_suffix(".json") == Some(kind.as_str());
     match EventKind::ALL.into_iter().find(of_file) {
         Some(kind) => {
@@ -98,7 +101,7 @@ fn add_implied(path: &str, operation: &mut Operation) {
         serde_json::to_value(parameter).is_ok_and(|it| it.get("in").is_some_and(|it| it == "query"))
     });
     let takes_body = operation.request_body.is_some();
-    let mut implied = vec![(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "HEADERS_TOO_LARGE")];
+    let mut implied = Vec::new();
     if takes_query || takes_body {
         implied.push((StatusCode::BAD_REQUEST, "VALIDATION_FAILED: the message names the field"));
     }
@@ -121,7 +124,14 @@ fn add_implied(path: &str, operation: &mut Operation) {
     if path.contains("{id}") || node {
         implied.push((StatusCode::NOT_FOUND, "NODE_NOT_FOUND"));
     }
-    implied.push((StatusCode::INTERNAL_SERVER_ERROR, "CONTROLLER_ERROR: the controller's log says why"));
+    if !operation.operation_id.as_deref().is_some_and(|id| WITHOUT_DATABASE.contains(&id)) {
+        implied.push((StatusCode::INTERNAL_SERVER_ERROR, "CONTROLLER_ERROR: the controller's log says why"));
+    }
+    // The listener's, before anything of the API sees the request.
+    operation.responses.responses.insert(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_str().to_owned(),
+        ResponseBuilder::new().description("The request's head is larger than 16 KiB").build().into(),
+    );
     for (status, description) in implied {
         let answers = &mut operation.responses.responses;
         answers.entry(status.as_str().to_owned()).or_insert_with(|| error(description).into());

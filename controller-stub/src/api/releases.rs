@@ -5,13 +5,13 @@ use std::sync::Arc;
 use aio_protocol::{api::ApiError, error_code::ErrorCode, release::ReleaseVersion};
 use axum::{
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use tower_http::services::ServeFile;
 
-use super::error::Rejection;
+use super::{error::Rejection, path::InPath};
 use crate::{
     app::App,
     releases::{ReleaseFile, SIGNATURE_SUFFIX},
@@ -31,7 +31,7 @@ use crate::{
         (status = 404, description = "RELEASE_NOT_FOUND: there is no such file", body = ApiError)))]
 pub(super) async fn download(
     State(app): State<Arc<App>>,
-    Path((version, name)): Path<(String, String)>,
+    InPath((version, name)): InPath<(String, String)>,
     request: Request,
 ) -> Result<Response, Rejection> {
     let absent = || {

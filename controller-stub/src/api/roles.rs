@@ -8,13 +8,15 @@ pub(crate) enum Permission {
     See,
     /// Register nodes, make and withdraw their tokens, take them out of service and put them back.
     Manage,
+    /// Decide what concerns every organisation of this controller.
+    Operate,
 }
 
 /// Whoever belongs to the organisation may look, with any role or none.
 const MEMBERS: &[Permission] = &[Permission::See];
 
 const ROLES: [(&str, &[Permission]); 3] = [
-    ("universe.owner", &[Permission::See, Permission::Manage]),
+    ("universe.owner", &[Permission::See, Permission::Manage, Permission::Operate]),
     ("organization.owner", &[Permission::See, Permission::Manage]),
     ("organization.admin", &[Permission::See, Permission::Manage]),
 ];
@@ -50,5 +52,6 @@ mod tests {
             assert_eq!(allow(&roles, Permission::Manage), manages, "{role}");
         }
         assert!(allow(&[], Permission::See) && !allow(&[], Permission::Manage));
+        assert_eq!(that_allow(Permission::Operate), ["universe.owner"]);
     }
 }

@@ -7,10 +7,11 @@ use aio_protocol::{api::ApiError, wire::close};
 use axum::{Json, extract::State};
 
 use super::{
-    auth::{AsManager, NodeIdOfPath, node_of_user},
+    auth::{AsManager, node_of_user},
     body::{NoFields, OptionalBody},
     error::Rejection,
     nodes::as_seen_now,
+    path::NodeIdOfPath,
 };
 use crate::{app::App, clock, lifecycle::Occurrence, node::Node};
 

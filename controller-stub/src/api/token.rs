@@ -10,10 +10,11 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
-    auth::{AsManager, NodeIdOfPath, node_of_user},
+    auth::{AsManager, node_of_user},
     body::OptionalBody,
     error::Rejection,
     fields::Bounded,
+    path::NodeIdOfPath,
 };
 use crate::{
     app::App,
@@ -58,7 +59,8 @@ enum InstallMethod {
 #[utoipa::path(post, path = "/nodes/{id}/token", operation_id = "issueToken", tag = "tokens", security(("user" = [])),
     params(NodeIdOfPath), request_body = Option<TokenRequest>, responses(
         (status = 201, description = "The token, and how to use it", body = Enrolment),
-        (status = 409, description = "NODE_INACTIVE: the node was decommissioned", body = ApiError)))]
+        (status = 409, description = "NODE_INACTIVE: the node was decommissioned", body = ApiError),
+        (status = 503, description = "VERIFY_ONLY: this controller makes no tokens", body = ApiError)))]
 pub(super) async fn issue(
     State(app): State<Arc<App>>,
     AsManager(user): AsManager,
@@ -76,7 +78,8 @@ pub(super) async fn issue(
 #[utoipa::path(post, path = "/nodes/{id}/regenerate-credentials", operation_id = "regenerateCredentials", tag = "tokens",
     security(("user" = [])), params(NodeIdOfPath), request_body = Option<TokenRequest>, responses(
         (status = 201, description = "The token, and how to use it", body = Enrolment),
-        (status = 409, description = "NODE_INACTIVE: the node was decommissioned", body = ApiError)))]
+        (status = 409, description = "NODE_INACTIVE: the node was decommissioned", body = ApiError),
+        (status = 503, description = "VERIFY_ONLY: this controller makes no tokens", body = ApiError)))]
 pub(super) async fn regenerate(
     State(app): State<Arc<App>>,
     AsManager(user): AsManager,

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    auth::{AsUser, NodeIdOfPath, node_of_user},
+    auth::{AsUser, node_of_user},
     error::Rejection,
     fields::{PageNumber, PageSize, Pagination, Paging},
+    path::NodeIdOfPath,
 };
 use crate::{app::App, store};
 

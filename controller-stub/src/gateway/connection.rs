@@ -13,6 +13,7 @@ use std::{
 
 use aio_protocol::{
     ids::NodeId,
+    time::Timestamp,
     transition,
     wire::{self, Body, ConnectionAck, ErrorMessage, Register, close},
 };
@@ -67,6 +68,8 @@ pub(super) struct Newcomer {
     pub handshake: Handshake,
     /// The instance that was welcomed last.
     pub before: Option<Uuid>,
+    /// When their token was found to be valid.
+    pub accepted_at: Timestamp,
 }
 
 struct Connection {
@@ -246,7 +249,8 @@ impl Connection {
     }
 
     async fn welcome(&mut self, register: Box<Register>, first: bool) -> Result<(), End> {
-        let occurrence = Occurrence::Welcomed { register, address: self.address, first };
+        let accepted_at = self.newcomer.as_ref().filter(|_| first).map(|newcomer| newcomer.accepted_at);
+        let occurrence = Occurrence::Welcomed { register, address: self.address, accepted_at };
         self.happen(&occurrence, None).await?;
         if let Some(newcomer) = self.newcomer.take() {
             self.timetable.be_content();
@@ -273,13 +277,13 @@ impl Connection {
         let outcome = {
             let Self { app, node, epoch, .. } = &*self;
             let turn = app.lifecycle.turn(node).await;
-            let arrives = matches!(occurrence, Occurrence::Welcomed { first: true, .. });
+            let arrives = matches!(occurrence, Occurrence::Welcomed { accepted_at: Some(_), .. });
             let heard =
                 if arrives { app.registry.is_open(node, *epoch) } else { app.registry.speaks(node, *epoch) };
             if !heard {
                 return Ok(());
             }
-            if let Occurrence::Welcomed { register, first: true, .. } = occurrence {
+            if let Occurrence::Welcomed { register, accepted_at: Some(_), .. } = occurrence {
                 self.judge(register.instance_id)?;
             }
             let outcome = turn.apply(occurrence, &format!("node:{node}")).await;
@@ -302,6 +306,7 @@ impl Connection {
                 code: close::TOKEN_ENDED,
                 reason: "NODE_INACTIVE: the node is no longer in service",
             }),
+            Err(LifecycleError::Withdrawn(_)) => Err(token::WITHDRAWN),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 Err(self.unstored(&error))
             }

@@ -26,7 +26,12 @@ pub(crate) enum Occurrence {
     /// An installation was silent for this long.
     Stalled(Duration),
     /// A worker registered.
-    Welcomed { register: Box<Register>, address: IpAddr, first: bool },
+    Welcomed {
+        register: Box<Register>,
+        address: IpAddr,
+        /// When its token was found to be valid; only of the first registration on a connection.
+        accepted_at: Option<Timestamp>,
+    },
     /// A worker was silent for a whole lease.
     LeaseExpired,
     /// A worker said goodbye.
@@ -71,7 +76,7 @@ impl Occurrence {
                     node.installation = Some(failed(before, None, error, now));
                 }
             }
-            Self::Welcomed { register, address, first } => {
+            Self::Welcomed { register, address, accepted_at } => {
                 node.websocket_connected = true;
                 node.last_seen_at = Some(now);
                 node.ip_address = Some(address.to_canonical());
@@ -79,7 +84,7 @@ impl Occurrence {
                 node.instance_id = Some(register.instance_id);
                 node.boot_id = Some(register.boot_id.clone());
                 node.system_info = serde_json::to_value(&register.system_info).ok();
-                if *first {
+                if accepted_at.is_some() {
                     node.connection_established_at = Some(now);
                 }
             }

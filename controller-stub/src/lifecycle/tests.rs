@@ -52,7 +52,7 @@ fn welcomed() -> Occurrence {
     Occurrence::Welcomed {
         register: Box::new(serde_json::from_value(register).unwrap()),
         address: "::ffff:192.168.1.100".parse().unwrap(),
-        first: true,
+        accepted_at: Some(Timestamp::from_millis(1)),
     }
 }
 
@@ -189,6 +189,15 @@ async fn who_is_put_back_into_service_is_online_if_connected_and_offline_if_not(
         let leased = bench.lifecycle.workers.has_expired(&id, Instant::now() + LEASE);
         assert_eq!(leased, connected, "who is online owes signs of life");
     }
+}
+
+#[tokio::test]
+async fn a_worker_whose_tokens_were_withdrawn_while_it_connected_is_not_welcomed() {
+    let bench = bench().await;
+    let id = bench.add(1).await;
+    bench.store.revoke_tokens(&id, Timestamp::from_millis(2), None).await.unwrap();
+    assert!(matches!(bench.apply(&id, &welcomed()).await, Err(LifecycleError::Withdrawn(_))));
+    assert_eq!(bench.store.node(&id).await.unwrap().unwrap().status, NodeStatus::Pending);
 }
 
 #[tokio::test]

@@ -48,7 +48,8 @@ impl Switch {
 
     /// Whether events are delivered now.
     pub(crate) fn state(&self) -> DeliveryState {
-        match (self.gate().check(Instant::now()), self.gate().breaker()) {
+        let gate = self.gate();
+        match (gate.check(Instant::now()), gate.breaker()) {
             (Err(Shut::Stopped), _) => DeliveryState::Stopped,
             (Err(Shut::Until(_)), _) => DeliveryState::Paused,
             (Ok(()) | Err(Shut::Probing), State::Open { .. } | State::Probing { .. }) => {

@@ -181,12 +181,8 @@ pub(super) async fn admission(
         -1 => None,
         revoked => Some(revoked != 0),
     };
-    Ok(Some(Admission {
-        node: read(&row)?,
-        revoked,
-        offered: row.try_get::<i64, _>("offered")? != 0,
-        not_before: time(&row, "tokens_not_before")?,
-    }))
+    let offered = row.try_get::<i64, _>("offered")? != 0;
+    Ok(Some(Admission { node: read(&row)?, revoked, offered }))
 }
 
 pub(super) async fn connected_without_token(
@@ -324,6 +320,7 @@ fn read(row: &AnyRow) -> Result<Node, StoreError> {
         boot_id: optional("boot_id")?,
         system_info: optional("system_info")?.map(|text| from_json("system_info", &text)).transpose()?,
         installation: optional("installation")?.map(|text| from_json("installation", &text)).transpose()?,
+        tokens_not_before: time(row, "tokens_not_before")?,
         version: row.try_get("version")?,
     })
 }

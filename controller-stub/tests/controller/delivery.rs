@@ -27,7 +27,7 @@ async fn await_posts(noti: &FakeNoti, acknowledged: usize) -> Vec<Post> {
 }
 
 /// The signature after the specification's own words, not by the controller's code.
-fn signature(id: &str, timestamp: &str, body: &[u8]) -> String {
+pub(crate) fn signature(id: &str, timestamp: &str, body: &[u8]) -> String {
     let key = STANDARD.decode(WEBHOOK_SECRET.trim_start_matches("whsec_")).unwrap();
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
     mac.update(&[id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat());

@@ -23,7 +23,7 @@ const LONGEST_OFFER_JITTER: Duration = Duration::from_secs(60);
 /// An offer that could not be made is tried again so much later.
 const OFFER_RETRY: Duration = Duration::from_secs(300);
 
-const WITHDRAWN: End =
+pub(super) const WITHDRAWN: End =
     End::Close { code: close::TOKEN_ENDED, reason: "TOKEN_REVOKED: the token was withdrawn" };
 
 impl Connection {

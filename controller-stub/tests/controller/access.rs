@@ -1,0 +1,203 @@
+//! Who gets in where: every address with every kind of bearer, against one table. An address without a row fails.
+
+use std::collections::BTreeSet;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::{
+    delivery::{event, now, signature},
+    harness::{Client, Controller, SECRET, SERVICE_TOKEN},
+};
+
+/// The bearers, in the order of the table's columns.
+const BEARERS: [&str; 10] = [
+    "nobody",
+    "garbage",
+    "expired",
+    "the owner of another organisation",
+    "a viewer",
+    "the owner",
+    "the operator",
+    "the node",
+    "another node",
+    "NOTI's service",
+];
+
+/// What each of them is answered. A pending node refuses maintenance and resume with 409 to those who may ask for it.
+#[rustfmt::skip]
+const TABLE: &[(&str, &str, [u16; 10])] = &[
+    ("GET",    "/healthz",                           [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/readyz",                            [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    // From this machine; from others with METRICS_TOKEN alone.
+    ("GET",    "/metrics",                           [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/nodes",                             [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/nodes",                             [401, 401, 401, 201, 403, 201, 201, 403, 403, 401]),
+    ("GET",    "/nodes/{id}",                        [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
+    ("DELETE", "/nodes/{id}",                        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("POST",   "/nodes/{id}/maintenance",            [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
+    ("POST",   "/nodes/{id}/resume",                 [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
+    ("GET",    "/nodes/{id}/transitions",            [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/nodes/{id}/token",                  [401, 401, 401, 404, 403, 201, 201, 403, 403, 401]),
+    ("POST",   "/nodes/{id}/regenerate-credentials", [401, 401, 401, 404, 403, 201, 201, 403, 403, 401]),
+    ("GET",    "/nodes/{id}/installation",           [401, 401, 401, 404, 200, 200, 200, 200, 403, 401]),
+    ("POST",   "/nodes/{id}/installation",           [401, 401, 401, 401, 401, 401, 401, 200, 403, 401]),
+    ("GET",    "/releases/{version}/{file}",         [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/events",                            [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/events",                            [401, 401, 401, 401, 401, 401, 401, 401, 401, 202]),
+    ("GET",    "/dead-letters",                      [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/dead-letters/replay",               [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
+    ("POST",   "/dead-letters/{letter}/replay",      [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("GET",    "/delivery",                          [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/delivery/resume",                   [401, 401, 401, 403, 403, 403, 200, 403, 403, 401]),
+    // A browser cannot read the status of a refused upgrade: the connection itself asks for the token.
+    ("GET",    "/ws/events",                         [101, 101, 101, 101, 101, 101, 101, 101, 101, 101]),
+    // Each node's token opens that node's socket.
+    ("GET",    "/ws/node",                           [401, 401, 401, 401, 401, 401, 401, 101, 101, 401]),
+    ("GET",    "/openapi.json",                      [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/docs/",                             [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/schemas/events/{file}",             [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+];
+
+/// What the document does not describe: itself.
+const UNDOCUMENTED: [(&str, &str); 3] =
+    [("GET", "/openapi.json"), ("GET", "/docs/"), ("GET", "/schemas/events/{file}")];
+
+#[tokio::test]
+async fn every_address_answers_every_bearer_as_the_table_says() {
+    let controller = Controller::start().await;
+    let (_, document) = controller.nobody().get("/openapi.json").await;
+    let mut served: BTreeSet<_> = operations(&document).into_iter().collect();
+    served.extend(UNDOCUMENTED.map(|(method, path)| (method.to_owned(), path.to_owned())));
+    let rows: BTreeSet<_> =
+        TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert_eq!(served, rows, "every address has a row, and every row an address");
+
+    let owner = controller.owner_of("acme").await;
+    let mut wrong = Vec::new();
+    for (method, path, expected) in TABLE {
+        for (bearer, expected) in BEARERS.into_iter().zip(expected) {
+            // A node of its own, because some of these change it.
+            let (id, other) = (owner.add_node("asked for").await, owner.add_node("another").await);
+            let client = bearing(&controller, &owner, bearer, &id, &other).await;
+            let concrete = path
+                .replace("{id}", &id)
+                .replace("{version}", "v1.0.0")
+                .replace(
+                    "{file}",
+                    if path.starts_with("/schemas") { "node.resumed.json" } else { "linux-amd64" },
+                )
+                .replace("{letter}", "evt_unknown");
+            let request = client.request(method.parse().unwrap(), &concrete);
+            let status = complete(request, method, path, &id).send().await.unwrap().status();
+            if status != *expected {
+                wrong.push(format!("{method} {path} as {bearer}: {status} instead of {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_address_is_added_past_the_document() {
+    for (source, known) in [
+        (include_str!("../../src/api.rs"), &[][..]),
+        (
+            include_str!("../../src/api/openapi.rs"),
+            &[".route(\"/schemas/events/{file}\"", ".merge(SwaggerUi"][..],
+        ),
+    ] {
+        let mut rest = source.to_owned();
+        for known in known {
+            assert!(rest.contains(known), "{known}");
+            rest = rest.replace(known, "");
+        }
+        for way in [".route(", ".route_service(", ".nest(", ".nest_service(", ".merge("] {
+            assert!(!rest.contains(way), "an address is added with {way}, and the table does not see it");
+        }
+    }
+}
+
+fn operations(document: &Value) -> Vec<(String, String)> {
+    let paths = document["paths"].as_object().unwrap();
+    let of_path = |(path, item): (&String, &Value)| {
+        let methods = item.as_object().unwrap().keys();
+        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    paths.iter().flat_map(of_path).collect()
+}
+
+async fn bearing(controller: &Controller, owner: &Client, bearer: &str, id: &str, other: &str) -> Client {
+    match bearer {
+        "nobody" => controller.nobody(),
+        "garbage" => controller.bearer("eyJhbGciOiJIUzI1NiJ9.garbage.garbage"),
+        "expired" => {
+            let claims = json!({"sub": "someone", "orgId": "acme", "roles": ["organization.owner"], "exp": 1_700_000_000});
+            let key = EncodingKey::from_secret(SECRET.as_bytes());
+            controller.bearer(&jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap())
+        }
+        "the owner of another organisation" => controller.owner_of("evil").await,
+        "a viewer" => controller.user("acme", "organization.viewer").await,
+        "the owner" => controller.owner_of("acme").await,
+        "the operator" => controller.user("acme", "universe.owner").await,
+        "the node" => controller.bearer(&owner.token_of(id).await),
+        "another node" => controller.bearer(&owner.token_of(other).await),
+        "NOTI's service" => controller.bearer(SERVICE_TOKEN),
+        unknown => panic!("{unknown}"),
+    }
+}
+
+/// With everything that the request needs to succeed.
+fn complete(request: RequestBuilder, method: &str, path: &str, id: &str) -> RequestBuilder {
+    match (method, path) {
+        ("POST", "/nodes") => request.json(&json!({"name": "new"})),
+        ("POST", "/nodes/{id}/installation") => request.json(&json!({"phase": "started"})),
+        ("POST", "/events") => sign(request, &format!("evt_of_{id}"), &event(id)),
+        ("GET", "/ws/node") => upgrade(request, "aio.node.v1"),
+        ("GET", "/ws/events") => upgrade(request, "aio.events.v1"),
+        _ => request,
+    }
+}
+
+/// As a proper emitter posts it.
+pub(crate) fn sign(request: RequestBuilder, id: &str, body: &str) -> RequestBuilder {
+    let timestamp = now().to_string();
+    let signature = signature(id, &timestamp, body.as_bytes());
+    request
+        .header("content-type", "application/json")
+        .header("webhook-id", id)
+        .header("webhook-timestamp", timestamp)
+        .header("webhook-signature", signature)
+        .body(body.to_owned())
+}
+
+/// As whoever wants a WebSocket asks for it.
+pub(crate) fn upgrade(request: RequestBuilder, protocol: &str) -> RequestBuilder {
+    request
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-protocol", protocol)
+}
+
+#[tokio::test]
+async fn a_page_of_the_document_can_be_browsed_and_loads_nothing_from_elsewhere() {
+    let controller = Controller::start().await;
+    let fetch = async |path: &str| {
+        let answer = controller.nobody().request(Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.text().await.unwrap()
+    };
+    // The client follows the redirect to the page.
+    let page = fetch("/docs").await;
+    let sources: Vec<_> =
+        page.split(['"', '\'']).filter(|it| it.ends_with(".js") || it.ends_with(".css")).collect();
+    assert!(!sources.is_empty(), "{page}");
+    for source in sources {
+        assert!(!source.contains("//"), "{source}");
+        fetch(&format!("/docs/{source}")).await;
+    }
+    assert!(fetch("/docs/swagger-initializer.js").await.contains("/openapi.json"));
+}

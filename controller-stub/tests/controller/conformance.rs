@@ -1,0 +1,525 @@
+//! The OpenAPI document and the controller say the same: every answer is documented, status and shape, and every documented answer
+//! is provoked.
+
+use std::{collections::BTreeSet, num::NonZeroU32};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rcgen::KeyPair;
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+
+use crate::{
+    access::{sign, upgrade},
+    delivery::event,
+    harness::{Client, Controller, SECRET, eventually},
+    peers::{FakeNoti, Worker},
+    schema::Schemas,
+};
+
+const UNKNOWN_NODE: &str = "69396100cd71623c7bbfbfee";
+
+/// Asks by operation, and checks each answer against the document.
+struct Inspector {
+    document: Value,
+    seen: BTreeSet<(String, u16)>,
+}
+
+/// An operation of the document.
+#[derive(Clone)]
+struct Operation {
+    id: String,
+    method: reqwest::Method,
+    path: String,
+    value: Value,
+}
+
+impl Operation {
+    fn is_opened_by(&self, scheme: &str) -> bool {
+        self.value["security"].as_array().is_some_and(|it| it.iter().any(|it| it.get(scheme).is_some()))
+    }
+
+    fn is_opened_by_nobody_but(&self, scheme: &str) -> bool {
+        self.is_opened_by(scheme) && self.value["security"].as_array().unwrap().len() == 1
+    }
+
+    fn takes_query(&self) -> bool {
+        self.value["parameters"].as_array().is_some_and(|it| it.iter().any(|it| it["in"] == "query"))
+    }
+
+    fn takes_body(&self) -> bool {
+        self.value.get("requestBody").is_some()
+    }
+
+    fn documents(&self, status: u16) -> bool {
+        self.value["responses"].get(status.to_string()).is_some()
+    }
+
+    fn of(&self, id: &str) -> String {
+        self.path
+            .replace("{id}", id)
+            .replace("{version}", "v1.0.0")
+            .replace("{file}", "linux-amd64")
+            .replace("{letter}", "evt_unknown")
+    }
+}
+
+impl Inspector {
+    async fn new(controller: &Controller) -> Self {
+        Self { document: controller.nobody().get("/openapi.json").await.1, seen: BTreeSet::new() }
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        let mut operations = Vec::new();
+        for (path, item) in self.document["paths"].as_object().unwrap() {
+            for (method, value) in item.as_object().unwrap() {
+                operations.push(Operation {
+                    id: value["operationId"].as_str().unwrap().to_owned(),
+                    method: method.to_uppercase().parse().unwrap(),
+                    path: path.clone(),
+                    value: value.clone(),
+                });
+            }
+        }
+        operations
+    }
+
+    fn operation(&self, id: &str) -> Operation {
+        self.operations().into_iter().find(|it| it.id == id).unwrap_or_else(|| panic!("no operation {id}"))
+    }
+
+    /// Sends a request, checks that its answer is documented, and says its status and body.
+    async fn ask(
+        &mut self,
+        client: &Client,
+        operation: &Operation,
+        path: &str,
+        shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> (u16, Value) {
+        let answer = shape(client.request(operation.method.clone(), path)).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let what = format!("{} {path}: {status}", operation.id);
+        let response = operation.value["responses"].get(status.to_string());
+        let response = response.unwrap_or_else(|| panic!("{what} is not documented"));
+        self.seen.insert((operation.id.clone(), status));
+        let kind = answer
+            .headers()
+            .get("content-type")
+            .map(|it| it.to_str().unwrap().split(';').next().unwrap().to_owned());
+        let documented = response["content"].as_object();
+        let Some(content) = documented.filter(|_| status != 101) else { return (status, Value::Null) };
+        let kind = kind.unwrap_or_else(|| panic!("{what} has no content type"));
+        let content =
+            content.get(&kind).unwrap_or_else(|| panic!("{what} is {kind}, which is not documented"));
+        let text = answer.text().await.unwrap();
+        let Some(schema) = content.get("schema").filter(|_| kind == "application/json") else {
+            return (status, Value::Null);
+        };
+        let body: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{what}: {text}"));
+        if let Err(problem) = Schemas(&self.document).check(schema, &body) {
+            panic!("{what}: {problem}\n{body}");
+        }
+        if status >= 400 {
+            let code = body["code"].as_str().unwrap();
+            let description = response["description"].as_str().unwrap();
+            assert!(description.contains(code), "{what}: the document says {description:?}, not {code}");
+        }
+        (status, body)
+    }
+
+    async fn expect(
+        &mut self,
+        client: &Client,
+        id: &str,
+        node: &str,
+        expected: u16,
+        shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Value {
+        let operation = self.operation(id);
+        let (status, body) = self.ask(client, &operation, &operation.of(node), shape).await;
+        assert_eq!(status, expected, "{id}: {body}");
+        body
+    }
+}
+
+fn plain(request: RequestBuilder) -> RequestBuilder {
+    request
+}
+
+fn as_worker(request: RequestBuilder) -> RequestBuilder {
+    upgrade(request, "aio.node.v1")
+}
+
+fn as_dashboard(request: RequestBuilder) -> RequestBuilder {
+    upgrade(request, "aio.events.v1")
+}
+
+fn node_token(node: &str) -> String {
+    let claims = json!({"sub": node, "type": "node", "jti": "j", "iat": 1, "exp": 4_000_000_000_u64, "ctl": "", "api": ""});
+    jsonwebtoken::encode(
+        &Header::new(Algorithm::HS256),
+        &claims,
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+    )
+    .unwrap()
+}
+
+#[tokio::test]
+async fn every_answer_is_documented_and_every_documented_answer_occurs() {
+    let controller = Controller::start().await;
+    let mut inspector = Inspector::new(&controller).await;
+    what_succeeds(&controller, &mut inspector).await;
+    what_a_status_refuses(&controller, &mut inspector).await;
+    what_every_operation_of_a_shape_refuses(&controller, &mut inspector).await;
+    what_a_release_answers(&controller, &mut inspector).await;
+    what_the_gateway_refuses(&mut inspector).await;
+    what_dashboards_and_observers_are_refused(&controller, &mut inspector).await;
+    what_a_verifying_replica_refuses(&mut inspector).await;
+    too_many(&mut inspector).await;
+    dead_letters(&mut inspector).await;
+    broken(&mut inspector).await;
+
+    let documented: BTreeSet<_> = inspector
+        .operations()
+        .into_iter()
+        .flat_map(|operation| {
+            let statuses = operation.value["responses"].as_object().unwrap().keys();
+            statuses.map(|it| (operation.id.clone(), it.parse::<u16>().unwrap())).collect::<Vec<_>>()
+        })
+        .collect();
+    let missing: Vec<_> = documented.difference(&inspector.seen).collect();
+    assert!(missing.is_empty(), "documented and never provoked: {missing:?}");
+}
+
+async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
+    let owner = controller.owner_of("acme").await;
+    let operator = controller.user("acme", "universe.owner").await;
+    for operation in ["health", "readiness", "metrics"] {
+        it.expect(&controller.nobody(), operation, "", 200, plain).await;
+    }
+    let node = it.expect(&owner, "registerNode", "", 201, |it| it.json(&json!({"name": "gpu"}))).await;
+    let id = node["_id"].as_str().unwrap().to_owned();
+    let token = it.expect(&owner, "issueToken", &id, 201, plain).await["token"].as_str().unwrap().to_owned();
+    let installer = controller.bearer(&token);
+    it.expect(&installer, "planInstallation", &id, 200, plain).await;
+    it.expect(&installer, "reportInstallation", &id, 200, |it| it.json(&json!({"phase": "started"}))).await;
+    let worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    it.expect(&owner, "showNode", &id, 200, plain).await;
+    it.expect(&owner, "listNodes", "", 200, plain).await;
+    it.expect(&owner, "beginMaintenance", &id, 200, plain).await;
+    it.expect(&owner, "resume", &id, 200, plain).await;
+    it.expect(&owner, "listTransitions", &id, 200, plain).await;
+    drop(worker);
+    let new = it.expect(&owner, "regenerateCredentials", &id, 201, |it| it.json(&json!({}))).await;
+    let worker = controller.bearer(new["token"].as_str().unwrap());
+    it.expect(&worker, "connectWorker", "", 101, as_worker).await;
+    it.expect(&owner, "decommissionNode", &id, 200, plain).await;
+    owner
+        .await_events(
+            &id,
+            &[
+                "node.registered",
+                "node.installation_started",
+                "node.connected",
+                "node.maintenance_mode",
+                "node.resumed",
+                "node.decommissioned",
+            ],
+        )
+        .await;
+    it.expect(&owner, "listEvents", "", 200, plain).await;
+    let service = controller.bearer(crate::harness::SERVICE_TOKEN);
+    for status in [202, 200] {
+        it.expect(&service, "receiveEvent", "", status, |it| sign(it, "evt_1", &event(&id))).await;
+    }
+    it.expect(&owner, "listDeadLetters", "", 200, plain).await;
+    it.expect(&owner, "replayDeadLetters", "", 200, plain).await;
+    it.expect(&owner, "getDelivery", "", 200, plain).await;
+    it.expect(&operator, "resumeDelivery", "", 200, plain).await;
+}
+
+async fn what_a_status_refuses(controller: &Controller, it: &mut Inspector) {
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let installer = controller.bearer(&owner.token_of(&id).await);
+    it.expect(&owner, "beginMaintenance", &id, 409, plain).await;
+    it.expect(&owner, "resume", &id, 409, plain).await;
+    let progress = json!({"phase": "progress", "step": "fetch_release"});
+    it.expect(&installer, "reportInstallation", &id, 409, |it| it.json(&progress)).await;
+    it.expect(&owner, "decommissionNode", &id, 200, plain).await;
+    it.expect(&owner, "issueToken", &id, 409, plain).await;
+    it.expect(&owner, "regenerateCredentials", &id, 409, plain).await;
+    it.expect(&installer, "planInstallation", &id, 403, plain).await;
+    it.expect(&installer, "connectWorker", "", 403, as_worker).await;
+}
+
+/// Whether it applies, the status that is expected, who asks, where, and with what.
+type Check<'a> = (bool, u16, &'a Client, &'a str, &'a dyn Fn(RequestBuilder) -> RequestBuilder);
+
+async fn what_every_operation_of_a_shape_refuses(controller: &Controller, it: &mut Inspector) {
+    let owner = controller.user("acme", "universe.owner").await;
+    let (id, other) = (owner.add_node("gpu").await, owner.add_node("other").await);
+    let (own, foreign) =
+        (controller.bearer(&owner.token_of(&id).await), controller.bearer(&owner.token_of(&other).await));
+    let service = controller.bearer(crate::harness::SERVICE_TOKEN);
+    for operation in it.operations() {
+        let path = operation.of(&id);
+        let may = if operation.is_opened_by("service") {
+            &service
+        } else if operation.is_opened_by_nobody_but("node") {
+            &own
+        } else {
+            &owner
+        };
+        let checks: [Check<'_>; 8] = [
+            (
+                ["user", "node", "service"].iter().any(|it| operation.is_opened_by(it)),
+                401,
+                &controller.nobody(),
+                &path,
+                &plain,
+            ),
+            (operation.is_opened_by_nobody_but("user"), 403, &own, &path, &plain),
+            (
+                operation.is_opened_by("node") && operation.path.contains("{id}"),
+                403,
+                &foreign,
+                &path,
+                &|it| it.json(&json!({"phase": "started"})),
+            ),
+            (operation.takes_query(), 400, may, &format!("{path}?nonsense=1"), &plain),
+            (operation.takes_body(), 400, may, &path, &|it| {
+                if operation.id == "receiveEvent" {
+                    sign(it, "evt_x", "{}")
+                } else {
+                    it.json(&json!({"nonsense": 1}))
+                }
+            }),
+            (operation.takes_body(), 413, may, &path, &|it| it.json(&"x".repeat(70_000))),
+            (operation.takes_body(), 415, may, &path, &|it| it.body("x")),
+            (true, 431, &controller.nobody(), &path, &|it| it.header("x-padding", "x".repeat(20_000))),
+        ];
+        for (applies, expected, client, path, shape) in checks {
+            if applies {
+                let (status, body) = it.ask(client, &operation, path, shape).await;
+                assert_eq!(status, expected, "{}: {body}", operation.id);
+            }
+        }
+        if operation.path.contains("{id}") {
+            let nobodys = controller.bearer(&node_token(UNKNOWN_NODE));
+            let client = if operation.is_opened_by_nobody_but("node") { &nobodys } else { &owner };
+            let path = operation.of(UNKNOWN_NODE);
+            let (status, body) = it.ask(client, &operation, &path, plain).await;
+            assert_eq!(status, 404, "{}: {body}", operation.id);
+        }
+    }
+    it.expect(&controller.bearer(&node_token(UNKNOWN_NODE)), "connectWorker", "", 404, as_worker).await;
+    it.expect(&own, "connectWorker", "", 400, plain).await;
+    it.expect(&owner, "replayDeadLetter", "", 404, plain).await;
+}
+
+async fn what_a_release_answers(controller: &Controller, it: &mut Inspector) {
+    let (anyone, id) = (controller.nobody(), "downloadRelease");
+    it.expect(&anyone, id, "", 200, plain).await;
+    it.expect(&anyone, id, "", 206, |it| it.header("range", "bytes=4-")).await;
+    it.expect(&anyone, id, "", 416, |it| it.header("range", "bytes=99-")).await;
+    it.expect(&anyone, id, "", 304, |it| it.header("if-modified-since", "Fri, 31 Dec 2100 00:00:00 GMT"))
+        .await;
+    it.expect(&anyone, id, "", 412, |it| it.header("if-unmodified-since", "Sat, 01 Jan 2000 00:00:00 GMT"))
+        .await;
+    let operation = it.operation(id);
+    assert_eq!(it.ask(&anyone, &operation, "/releases/v9.9.9/linux-amd64", plain).await.0, 404);
+}
+
+async fn what_the_gateway_refuses(it: &mut Inspector) {
+    let controller = Controller::start_with(|config| config.max_handshakes = 0).await;
+    it.expect(&controller.nobody(), "connectWorker", "", 503, as_worker).await;
+}
+
+async fn what_dashboards_and_observers_are_refused(controller: &Controller, it: &mut Inspector) {
+    let (nobody, owner) = (controller.nobody(), controller.owner_of("acme").await);
+    it.expect(&nobody, "watchEvents", "", 101, as_dashboard).await;
+    it.expect(&nobody, "watchEvents", "", 403, |it| {
+        as_dashboard(it).header("origin", "https://evil.example")
+    })
+    .await;
+    let mut seated = Vec::new();
+    let status = loop {
+        let answer = as_dashboard(nobody.request(reqwest::Method::GET, "/ws/events")).send().await.unwrap();
+        if answer.status() != 101 || seated.len() > 5000 {
+            break answer.status();
+        }
+        seated.push(answer);
+    };
+    assert_eq!(status, 503);
+    it.expect(&nobody, "watchEvents", "", 503, as_dashboard).await;
+    let operation = it.operation("listEvents");
+    assert_eq!(it.ask(&owner, &operation, "/events?since=evt_forgotten", plain).await.0, 410);
+
+    it.expect(&nobody, "metrics", "", 403, |it| it.header("x-forwarded-for", "203.0.113.7")).await;
+    let closed =
+        Controller::start_with(|config| config.metrics_token = Some("a token for the figures".into())).await;
+    it.expect(&closed.nobody(), "metrics", "", 401, plain).await;
+}
+
+async fn what_a_verifying_replica_refuses(it: &mut Inspector) {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("public.pem");
+    std::fs::write(&file, key.public_key_pem()).unwrap();
+    let controller = Controller::start_with(|config| config.jwt_public_key_file = Some(file)).await;
+    let claims =
+        json!({"sub": "u", "orgId": "acme", "roles": ["organization.owner"], "exp": 4_000_000_000_u64});
+    let signing = EncodingKey::from_ed_pem(key.serialize_pem().as_bytes()).unwrap();
+    let token = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &signing).unwrap();
+    let owner = controller.bearer(&token);
+    let id = owner.add_node("gpu").await;
+    it.expect(&owner, "issueToken", &id, 503, plain).await;
+    it.expect(&owner, "regenerateCredentials", &id, 503, plain).await;
+}
+
+async fn too_many(it: &mut Inspector) {
+    let controller =
+        Controller::start_with(|config| config.api_requests_per_second = NonZeroU32::new(1)).await;
+    let owner = controller.owner_of("acme").await;
+    let node = controller.bearer(&node_token(UNKNOWN_NODE));
+    for operation in it.operations() {
+        if !operation.documents(429) {
+            continue;
+        }
+        let client = if operation.is_opened_by_nobody_but("node") { &node } else { &owner };
+        let path = operation.of(UNKNOWN_NODE);
+        let mut refused = false;
+        for _ in 0..100 {
+            // A request that is no request otherwise changes nothing.
+            refused = it.ask(client, &operation, &path, |it| it.header("x-again", "1")).await.0 == 429;
+            if refused {
+                break;
+            }
+        }
+        assert!(refused, "{}", operation.id);
+    }
+}
+
+async fn dead_letters(it: &mut Inspector) {
+    // The first event is refused for good.
+    let noti = FakeNoti::start(&[422]).await;
+    let controller =
+        Controller::start_with(|config| config.noti_service_url = Some(noti.url().parse().unwrap())).await;
+    let owner = controller.owner_of("acme").await;
+    owner.add_node("gpu").await;
+    let letter = eventually("a dead letter", async || {
+        let (_, list) = owner.get("/dead-letters").await;
+        list["data"][0]["id"].as_str().map(str::to_owned).ok_or_else(|| list.to_string())
+    })
+    .await;
+    it.expect(&owner, "listDeadLetters", "", 200, plain).await;
+    let operation = it.operation("replayDeadLetter");
+    assert_eq!(it.ask(&owner, &operation, &format!("/dead-letters/{letter}/replay"), plain).await.0, 200);
+}
+
+async fn broken(it: &mut Inspector) {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let node = controller.bearer(&owner.token_of(&id).await);
+    let service = controller.bearer(crate::harness::SERVICE_TOKEN);
+    let release = controller.release("linux-amd64");
+    std::fs::remove_file(&release).unwrap();
+    std::os::unix::fs::symlink(&release, &release).unwrap();
+    for statement in [
+        "DROP TABLE settings",
+        "DROP TABLE nodes",
+        "DROP TABLE inbox",
+        "DROP TABLE outbox",
+        "DROP TABLE dead_letters",
+    ] {
+        controller.sql(statement).await;
+    }
+    for operation in it.operations() {
+        if !operation.documents(500) {
+            continue;
+        }
+        let client = if operation.is_opened_by_nobody_but("node") {
+            &node
+        } else if operation.is_opened_by("service") {
+            &service
+        } else {
+            &owner
+        };
+        let path = operation.of(&id);
+        let (status, body) = it
+            .ask(client, &operation, &path, |it| match operation.id.as_str() {
+                "receiveEvent" => sign(it, "evt_1", &event(&id)),
+                "registerNode" => it.json(&json!({"name": "gpu"})),
+                "reportInstallation" => it.json(&json!({"phase": "started"})),
+                "connectWorker" => as_worker(it),
+                _ => it,
+            })
+            .await;
+        assert_eq!(status, 500, "{}: {body}", operation.id);
+    }
+    // What was seen counts for a second.
+    eventually("unreadiness", async || {
+        let (status, body) = controller.nobody().get("/readyz").await;
+        if status == 503 { Ok(()) } else { Err(body.to_string()) }
+    })
+    .await;
+    it.expect(&controller.nobody(), "readiness", "", 503, plain).await;
+}
+
+#[tokio::test]
+async fn the_document_is_openapi_and_refers_to_nothing_that_is_not_there() {
+    let controller = Controller::start().await;
+    let (_, document) = controller.nobody().get("/openapi.json").await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut ids = BTreeSet::new();
+    let mut pending = vec![&document];
+    while let Some(value) = pending.pop() {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(reference)) = fields.get("$ref") {
+                    assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+                }
+                if let Some(Value::String(id)) = fields.get("operationId") {
+                    assert!(ids.insert(id), "{id} stands twice");
+                }
+                pending.extend(fields.values());
+            }
+            Value::Array(values) => pending.extend(values),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_event_fits_the_schema_that_is_published_for_its_type_and_no_other() {
+    let controller = Controller::start().await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol/fixtures/events");
+    let mut events = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let event: Value = serde_json::from_str(&text).unwrap();
+        events.push((event["type"].as_str().unwrap().to_owned(), event));
+    }
+    let (_, document) = controller.nobody().get("/openapi.json").await;
+    let types: BTreeSet<_> = events.iter().map(|(kind, _)| kind).collect();
+    assert_eq!(document["webhooks"].as_object().unwrap().keys().collect::<BTreeSet<_>>(), types);
+    for kind in types {
+        let (status, schema) = controller.nobody().get(&format!("/schemas/events/{kind}.json")).await;
+        assert_eq!(status, 200);
+        let in_document =
+            &document["webhooks"][kind]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        for (other, event) in &events {
+            let fits = Schemas(&schema).check(&schema, event);
+            assert_eq!(fits.is_ok(), kind == other, "{other} as {kind}: {fits:?}");
+            assert_eq!(Schemas(&document).check(in_document, event).is_ok(), kind == other);
+            for field in ["nodeId", "nodeName", "status", "owner"] {
+                let mut less = event.clone();
+                less["data"].as_object_mut().unwrap().remove(field);
+                assert!(Schemas(&schema).check(&schema, &less).is_err(), "{kind} without {field}");
+            }
+        }
+    }
+    let (status, _) = controller.nobody().get("/schemas/events/node.unknown.json").await;
+    assert_eq!(status, 404);
+}
