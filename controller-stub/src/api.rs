@@ -12,6 +12,8 @@ mod event_schemas;
 mod events;
 mod fields;
 pub(crate) mod health;
+#[cfg(test)]
+pub(crate) mod inputs;
 mod installation;
 pub(crate) mod limit;
 mod nodes;

@@ -16,6 +16,8 @@ mod deployment;
 mod descriptors;
 mod enrolment;
 mod exporter;
+#[cfg(test)]
+mod fuzz;
 mod gateway;
 mod install_script;
 mod leases;

@@ -1,6 +1,6 @@
 //! What a worker measures and tells again and again. Percentages are 0 to 100; memory is bytes, temperature °C, power watts.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Health of a GPU, or of the worst of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,11 +88,18 @@ impl HealthSummary {
 #[serde(rename_all = "camelCase", default)]
 pub struct HostUsage {
     /// Percent of all processors, since the last sample.
+    #[serde(deserialize_with = "percent")]
     pub cpu_usage: f32,
     /// Percent of main memory that is not available.
+    #[serde(deserialize_with = "percent")]
     pub ram_usage: f32,
     /// Seconds since the machine booted.
     pub uptime_seconds: u64,
+}
+
+/// A share of something whole. What is told beyond that is held inside, so that no number here is infinite.
+fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(f64::deserialize(deserializer)?.clamp(0.0, 100.0) as f32)
 }
 
 /// Traffic of all interfaces but the loopback.
@@ -103,4 +110,18 @@ pub struct NetworkTraffic {
     pub received_bytes: u64,
     /// Bytes since the machine booted.
     pub sent_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_share_is_more_than_the_whole() {
+        for (told, read) in [("12.5", 12.5), ("-3", 0.0), ("1e42", 100.0), ("100", 100.0)] {
+            let usage: HostUsage =
+                serde_json::from_str(&format!(r#"{{"cpuUsage":{told},"ramUsage":{told}}}"#)).unwrap();
+            assert_eq!((usage.cpu_usage, usage.ram_usage), (read, read), "{told}");
+        }
+    }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL
     Fleet(Options),
+    /// Everything that reads what others wrote, with ten million hostile inputs
+    Fuzz(Fuzz),
 }
 
 #[derive(Debug, clap::Args)]
@@ -22,6 +24,16 @@ struct Options {
     /// Passed on; `--help` behind `--` says what there is
     #[arg(last = true)]
     options: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Fuzz {
+    /// How many inputs
+    #[arg(long, default_value_t = 10_000_000)]
+    inputs: u64,
+    /// Where chance begins: the same seed makes the same inputs
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -32,6 +44,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             step::run(&mut step::cargo(&build))?;
             let fleet = step::target_dir()?.join("release/aio-fleet");
             step::become_it(step::program(&fleet.display().to_string(), &[]).args(options))
+        }
+        What::Fuzz(Fuzz { inputs, seed }) => {
+            // Unoptimised: there, an overflow is a panic.
+            let mut test = step::cargo(&["test", "--locked", "--package", "controller-stub", "--lib"]);
+            test.env("FUZZ_INPUTS", inputs.to_string()).env("FUZZ_SEED", seed.to_string());
+            step::become_it(test.args(["--", "fuzz::", "--nocapture"]))
         }
     }
 }

@@ -72,7 +72,7 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Reje
     })
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
     // A list of values in the fields' order would pass for the object otherwise.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Rejection::field("the body must be a JSON object"));

@@ -1,0 +1,183 @@
+//! What reads the inputs of others: each target takes bytes, says whether they were good, and holds what must hold of good ones.
+
+use std::{fs, path::Path};
+
+use aio_protocol::{
+    claims::NodeClaims,
+    dashboard::DashboardRequest,
+    event::NodeEvent,
+    ids::NodeId,
+    installation::{InstallationPlan, InstallationReport},
+    time::Timestamp,
+    wire::{ControllerMessage, WorkerMessage},
+};
+use secrecy::SecretString;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{
+    api,
+    config::Config,
+    noti::signature::{Headers, WebhookKey},
+    tokens::{
+        self, Tokens,
+        keys::{KeyError, TokenKeys},
+    },
+};
+
+/// Says whether its input was good.
+type Read = Box<dyn FnMut(&[u8]) -> bool>;
+
+pub(super) struct Target {
+    pub name: &'static str,
+    pub seeds: Vec<Vec<u8>>,
+    pub read: Read,
+}
+
+pub(super) fn all() -> Vec<Target> {
+    vec![
+        target("worker", fixtures("worker"), as_text(worker)),
+        target("controller", fixtures("controller"), as_text(controller)),
+        target("event", fixtures("events"), Box::new(event)),
+        target("installation", fixtures("installation"), Box::new(installation)),
+        target(
+            "dashboard",
+            fixtures("dashboard"),
+            as_text(|text| read_again::<DashboardRequest>(text.as_bytes())),
+        ),
+        target("body", bodies(), Box::new(api::inputs::body)),
+        target("query", queries(), as_text(api::inputs::query)),
+        webhook(),
+        token(),
+    ]
+}
+
+fn target(name: &'static str, seeds: Vec<Vec<u8>>, read: Read) -> Target {
+    assert!(!seeds.is_empty(), "{name} has no seeds");
+    Target { name, seeds, read }
+}
+
+fn fixtures(folder: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/fixtures").join(folder);
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let read = |path| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    // As they stand on the wire: without the spaces that are there for people.
+    files.into_iter().map(|path| read(path).to_string().into_bytes()).collect()
+}
+
+fn words(lines: &[&str]) -> Vec<Vec<u8>> {
+    lines.iter().map(|line| line.as_bytes().to_vec()).collect()
+}
+
+fn bodies() -> Vec<Vec<u8>> {
+    let mut seeds = words(&[
+        r#"{"name":"gpu-worker-01","role":["worker","storage"]}"#,
+        r#"{"expiresIn":3600,"osType":"linux","installMethod":"systemd","daemonVersion":"v1.0.0"}"#,
+        "{}",
+    ]);
+    seeds.extend(fixtures("installation"));
+    seeds
+}
+
+fn queries() -> Vec<Vec<u8>> {
+    words(&[
+        "page=2&limit=50&status=online&sort=-createdAt",
+        "nodeId=69396100cd71623c7bbfbfee&since=evt_01890a5dac96774bbcceb302099a8057&limit=1000",
+        "since=2025-12-11T12%3A00%3A00.000Z",
+        "platform=linux-amd64",
+    ])
+}
+
+/// Frames and addresses are text before anything reads them.
+fn as_text(mut read: impl FnMut(&str) -> bool + 'static) -> Read {
+    Box::new(move |bytes| read(&String::from_utf8_lossy(bytes)))
+}
+
+fn worker(text: &str) -> bool {
+    let Ok(frame) = WorkerMessage::decode(text) else { return false };
+    let written = frame.message.encode(frame.message_id, frame.timestamp).unwrap();
+    assert_eq!(WorkerMessage::decode(&written).unwrap().message.kind(), frame.message.kind());
+    true
+}
+
+fn controller(text: &str) -> bool {
+    let Ok(frame) = ControllerMessage::decode(text) else { return false };
+    let written = frame.message.encode(Uuid::nil(), Timestamp::from_millis(0)).unwrap();
+    assert_eq!(ControllerMessage::decode(&written).unwrap().message.kind(), frame.message.kind());
+    true
+}
+
+fn event(bytes: &[u8]) -> bool {
+    let Ok(event) = serde_json::from_slice::<NodeEvent>(bytes) else { return false };
+    let written = serde_json::to_vec(&event).unwrap();
+    assert_eq!(serde_json::from_slice::<NodeEvent>(&written).unwrap().kind(), event.kind());
+    true
+}
+
+fn installation(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    read_again::<InstallationReport>(text.as_bytes()) | read_again::<InstallationPlan>(text.as_bytes())
+}
+
+/// What can be read can be written and read again.
+fn read_again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
+    let Ok(value) = serde_json::from_slice::<T>(bytes) else { return false };
+    let written = serde_json::to_vec(&value).unwrap();
+    serde_json::from_slice::<T>(&written).unwrap();
+    true
+}
+
+/// Three headers and a body, with line feeds between them.
+fn webhook() -> Target {
+    const SENT: i64 = 1_765_454_400;
+    let key = WebhookKey::new(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
+    let seeds = fixtures("events").into_iter().enumerate().map(|(number, body)| {
+        let id = format!("evt_{number}");
+        let signature = key.sign(&id, SENT, &body);
+        [format!("{id}\n{SENT}\nv1,AAAA {signature}\n").into_bytes(), body].concat()
+    });
+    let seeds = seeds.collect();
+    let read = move |bytes: &[u8]| {
+        let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+        let mut header = || parts.next().and_then(|part| str::from_utf8(part).ok());
+        let headers = Headers { id: header(), timestamp: header(), signature: header() };
+        let body = parts.next().unwrap_or_default();
+        let Ok(id) = key.verify(headers, body, Timestamp::from_millis(SENT * 1000)) else { return false };
+        // Whatever else was changed: what passes is signed, as it is, by our key.
+        let timestamp = headers.timestamp.unwrap().parse().unwrap();
+        let genuine = key.sign(id, timestamp, body);
+        assert!(headers.signature.unwrap().split(' ').any(|it| it == genuine), "{headers:?}");
+        true
+    };
+    target("webhook", seeds, Box::new(read))
+}
+
+fn token() -> Target {
+    let mut config = Config::new("nowhere");
+    config.jwt_secret = Some(SecretString::from("a secret of more than 32 bytes, at least"));
+    let keys = TokenKeys::load::<KeyError>(&config, || unreachable!("the secret is given")).unwrap();
+    let tokens = Tokens::new(keys);
+    let now = crate::clock::now();
+    let claims = tokens::node_claims(
+        &NodeId::from_bytes([7; 12]),
+        "http://a",
+        "ws://a/ws/node",
+        None,
+        None,
+        now,
+        86_400,
+    );
+    let node = tokens.sign_node(&claims).unwrap();
+    let user =
+        tokens.sign_user("u".parse().unwrap(), "o".parse().unwrap(), vec!["r".into()], now, 86_400).unwrap();
+    let genuine = [node, user];
+    let seeds = words(&[&genuine[0], &genuine[1]]);
+    let read = move |text: &str| {
+        let _ = NodeClaims::read_unverified(text);
+        let passes = tokens.verify(text).is_ok();
+        assert!(!passes || genuine.iter().any(|it| it == text), "{text}");
+        passes
+    };
+    target("token", seeds, as_text(read))
+}
