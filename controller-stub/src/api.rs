@@ -11,6 +11,8 @@ pub(crate) mod error;
 mod event_schemas;
 mod events;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod health;
 #[cfg(test)]
 pub(crate) mod inputs;

@@ -8,7 +8,10 @@ use std::{
     process::ExitCode,
 };
 
-use aio_protocol::{error_code::ErrorCode, ids::OwnerId};
+use aio_protocol::{
+    error_code::ErrorCode,
+    ids::{NodeId, OwnerId},
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -111,6 +114,37 @@ struct UserToken {
 enum NodeCommand {
     /// Register nodes and print for each the one command to run on it.
     Add(AddNode),
+    /// List an organisation's nodes by name.
+    List(ListNodes),
+    /// A node's tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Withdraw every token of a node, and close its worker's connection.
+    Revoke(RevokeTokens),
+}
+
+#[derive(Args)]
+struct ListNodes {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Args)]
+struct RevokeTokens {
+    /// The node's id.
+    #[arg(value_name = "NODE")]
+    node: NodeId,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Args)]
@@ -132,7 +166,7 @@ struct AddNode {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// The command alone.
+    /// One line for each node.
     Text,
     /// One JSON object for each node.
     Json,
@@ -168,6 +202,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => serve(args).await,
         Command::UserToken(args) => user_token(args).await,
         Command::Node(NodeCommand::Add(args)) => add_node(args).await,
+        Command::Node(NodeCommand::List(args)) => list_nodes(args).await,
+        Command::Node(NodeCommand::Token(TokenCommand::Revoke(args))) => revoke_tokens(args).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -233,6 +269,26 @@ async fn add_node(args: AddNode) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn list_nodes(args: ListNodes) -> Result<(), Failure> {
+    let config = config(&args.place, Settings::default())?;
+    for node in commands::list_nodes(&config, args.whose.into()).await? {
+        match args.output {
+            Output::Text => {
+                let seen = node.last_seen_at.map_or_else(|| "never seen".to_owned(), |at| at.to_string());
+                print(&format!("{}  {:<11}  {seen:<24}  {}", node.node_id, node.status.as_str(), node.name))?;
+            }
+            Output::Json => print(&serde_json::to_string(&node).map_err(io::Error::from)?)?,
+        }
+    }
+    Ok(())
+}
+
+async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
+    let config = config(&args.place, Settings::default())?;
+    commands::revoke_tokens(&config, &args.node).await?;
+    print(&format!("the tokens of node {} open nothing any more", args.node))
+}
+
 /// Flags over environment over file.
 fn config(place: &Place, flags: Settings) -> Result<Config, ConfigError> {
     let file = place.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
@@ -275,12 +331,15 @@ mod tests {
         for line in [
             "controller-stub serve --listen 127.0.0.1:3305 --data-dir d --releases r --heartbeat-timeout 120s",
             "controller-stub user-token --data-dir d --org o --user u --role organization.owner",
+            "controller-stub node list --data-dir d --output json",
+            "controller-stub node token revoke 69396100cd71623c7bbfbfee --data-dir d",
             "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
         ] {
             Cli::try_parse_from(line.split(' ')).map(drop).unwrap();
         }
         for line in [
             "controller-stub serve",
+            "controller-stub node token revoke gpu-01 --data-dir d",
             "controller-stub node add --data-dir d",
             "controller-stub node add n --data-dir d --expires-in 3599",
         ] {

@@ -1,8 +1,10 @@
 //! What the commands beside `serve` do, on the database and the secrets of a data folder, whether its server runs or not.
 
+mod nodes;
+
 use aio_protocol::{
     error_code::ErrorCode,
-    ids::{InvalidId, OwnerId},
+    ids::{InvalidId, NodeId, OwnerId},
     node::{NodeRole, Owner},
     time::Timestamp,
 };
@@ -23,6 +25,8 @@ use crate::{
     tls::{Authority, TlsError},
     tokens::{Tokens, Unsigned},
 };
+
+pub use nodes::{ListedNode, list_nodes, revoke_tokens};
 
 /// The settings that outlive a server.
 const DEPLOYMENT: &str = "deployment";
@@ -66,6 +70,9 @@ pub enum CommandError {
         "no server has run on this data folder yet, so its address is unknown; start it once, or set PUBLIC_URL"
     )]
     NeverServed,
+    /// There is no such node.
+    #[error("there is no node {0}")]
+    NoNode(NodeId),
     /// A token cannot be signed.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
@@ -83,6 +90,7 @@ impl CommandError {
         match self {
             Self::Name(_) => ErrorCode::Usage,
             Self::NeverServed => ErrorCode::ConfigInvalid,
+            Self::NoNode(_) => ErrorCode::NodeNotFound,
             Self::Unsigned(error) => error.code(),
             Self::Secrets(error) => error.code(),
             Self::DataDir(_) => ErrorCode::FileFailed,
@@ -136,6 +144,7 @@ pub async fn add_nodes(
     let names = names.into_iter().map(NodeName::try_from).collect::<Result<Vec<_>, _>>();
     let names = names.map_err(CommandError::Name)?;
     let tokens = Tokens::new(Secrets::load(config)?.tokens);
+    tokens.require_signing()?;
     let store: Arc<dyn Store> = Arc::new(open(config).await?);
     let deployment = match store.setting(DEPLOYMENT).await? {
         Some(text) => serde_json::from_str(&text)?,

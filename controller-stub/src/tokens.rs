@@ -97,6 +97,11 @@ impl Tokens {
         Self { verifiers: verifiers.collect(), signing: keys.signing }
     }
 
+    /// Refuses what would end with a token that cannot be signed.
+    pub(crate) fn require_signing(&self) -> Result<(), Unsigned> {
+        self.signing.as_ref().map(drop).ok_or(Unsigned::VerifyOnly)
+    }
+
     fn sign(&self, claims: &impl Serialize) -> Result<String, Unsigned> {
         let (algorithm, key) = self.signing.as_ref().ok_or(Unsigned::VerifyOnly)?;
         jsonwebtoken::encode(&Header::new(*algorithm), claims, key)

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness;
+use crate::{harness, peers::Worker};
 
 /// A server in a process of its own, ended with the test.
 pub(crate) struct Served {
@@ -120,6 +120,29 @@ async fn the_commands_work_on_the_folder_of_a_running_server() {
         .bearer_auth(token)
         .json(&json!({"phase": "started"}));
     assert_eq!(report.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_operator_lists_nodes_and_withdraws_their_tokens_while_the_server_runs() {
+    let data = tempfile::tempdir().unwrap();
+    let served = serve(data.path());
+    let added: Value =
+        serde_json::from_str(&told(&run(&["node", "add", "gpu-01", "--output", "json"], data.path())))
+            .unwrap();
+    let (id, token) = (added["nodeId"].as_str().unwrap(), added["token"].as_str().unwrap());
+    let gateway = format!("{}/ws/node", served.url.replace("http", "ws"));
+    let mut worker = Worker::welcomed(&gateway, id, token).await;
+    let listed = told(&run(&["node", "list"], data.path()));
+    assert!(listed.starts_with(id) && listed.contains("online") && listed.ends_with("gpu-01"), "{listed}");
+
+    told(&run(&["node", "token", "revoke", id], data.path()));
+    assert_eq!(worker.closed().await, 4401);
+    let plan = harness::http().get(format!("{}/nodes/{id}/installation", served.url)).bearer_auth(token);
+    assert_eq!(plan.send().await.unwrap().status(), 401);
+
+    let unknown = run(&["node", "token", "revoke", "69396100cd71623c7bbfbfee"], data.path());
+    assert_eq!(unknown.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&unknown.stderr).starts_with("error[NODE_NOT_FOUND]: "));
 }
 
 #[tokio::test]
