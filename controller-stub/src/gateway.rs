@@ -98,7 +98,8 @@ fn admit(
     // Somewhere in the second half of the grace: tokens that were made together do not end together.
     let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
     let token_ends = Instant::now() + node.token.life.expires_at.since(clock::now()) + grace;
-    let newcomer = Newcomer { handshake, before: node.node.instance_id, accepted_at: node.accepted_at };
+    let newcomer =
+        Newcomer { handshake, before: node.node.instance_id, not_before: node.node.tokens_not_before };
     let newcomer = Box::new(newcomer);
     let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
     // axum's own task ends here: it has room for the handshake, which a connection does not need. Tracked, so that a shutdown waits.

@@ -148,8 +148,8 @@ impl Turn<'_> {
     pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
         let node = self
             .change(|node| {
-                if let Occurrence::Welcomed { accepted_at: Some(accepted_at), .. } = occurrence
-                    && node.tokens_not_before > *accepted_at
+                if let Occurrence::Welcomed { not_before: Some(not_before), .. } = occurrence
+                    && node.tokens_not_before != *not_before
                 {
                     return Err(LifecycleError::Withdrawn(node.id.clone()));
                 }

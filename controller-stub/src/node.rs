@@ -45,6 +45,9 @@ pub(crate) struct Node {
     /// What was issued until then opens nothing. Written by the store alone.
     #[serde(skip)]
     pub tokens_not_before: Timestamp,
+    /// What it was when the worker that is connected showed its token.
+    #[serde(skip)]
+    pub admitted_not_before: Timestamp,
     #[serde(skip)]
     pub instance_id: Option<Uuid>,
     #[serde(skip)]
@@ -121,6 +124,7 @@ impl Node {
             installation: None,
             identity_conflict: None,
             tokens_not_before: Timestamp::from_millis(0),
+            admitted_not_before: Timestamp::from_millis(0),
             instance_id: None,
             boot_id: None,
             version: 0,

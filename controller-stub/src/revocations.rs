@@ -7,13 +7,10 @@ use aio_protocol::wire::close;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, clock, store::StoreError};
+use crate::{app::App, store::StoreError};
 
 /// How often the database is asked.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How long ago a withdrawal may be and still be found: as long as this controller may not have been able to look.
-const HORIZON: Duration = Duration::from_secs(15 * 60);
 
 /// Looks until `stop`.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
@@ -30,8 +27,7 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
 }
 
 async fn end_withdrawn(app: &App) -> Result<(), StoreError> {
-    let since = clock::now().minus(HORIZON);
-    for id in app.store.connected_without_token(since).await? {
+    for id in app.store.connected_without_token().await? {
         tracing::info!(node = %id, "a worker's connection ends, because its tokens were withdrawn");
         let turn = app.lifecycle.turn(&id).await;
         app.registry.close(&id, close::TOKEN_ENDED);

@@ -82,8 +82,8 @@ pub(crate) trait Store: Send + Sync {
         reason: &'a str,
         at: Timestamp,
     ) -> Answer<'a, bool>;
-    /// Whose tokens were withdrawn after `since` although their worker, connected before that, still is.
-    fn connected_without_token(&self, since: Timestamp) -> Answer<'_, Vec<NodeId>>;
+    /// Whose tokens were withdrawn while their worker was connected, and it still is.
+    fn connected_without_token(&self) -> Answer<'_, Vec<NodeId>>;
 
     /// A page of a node's audit trail, newest first.
     fn transitions<'a>(&'a self, node: &'a NodeId, window: Window) -> Answer<'a, TransitionPage>;

@@ -7,7 +7,6 @@ use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
     node::NodeStatus,
-    time::Timestamp,
 };
 use axum::{
     extract::FromRequestParts,
@@ -22,7 +21,6 @@ use super::{
 };
 use crate::{
     app::App,
-    clock,
     node::Node,
     rotation::{Life, offers::InUse},
     store::Admission,
@@ -43,8 +41,6 @@ pub(crate) struct AsNode(pub NodeOfToken);
 
 /// The node of a token that was accepted.
 pub(crate) struct NodeOfToken {
-    /// When its token was found to be valid.
-    pub accepted_at: Timestamp,
     pub id: NodeId,
     pub token: InUse,
     pub node: Node,
@@ -68,7 +64,6 @@ pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
 
 /// A node token that was verified is accepted unless it was withdrawn or its node is gone.
 async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
-    let accepted_at = clock::now();
     let known = app.store.admission(&claims.sub, &claims.jti).await?;
     let Admission { node, revoked, offered } =
         known.ok_or_else(|| Rejection::no_node(claims.sub.as_str()))?;
@@ -82,7 +77,7 @@ async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection>
     }
     let life = Life { issued_at: claims.issued_at(), expires_at: claims.expires_at() };
     let token = InUse { jti: claims.jti, life, offered };
-    Ok(NodeOfToken { accepted_at, id: claims.sub, token, node })
+    Ok(NodeOfToken { id: claims.sub, token, node })
 }
 
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {

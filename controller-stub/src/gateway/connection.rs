@@ -68,8 +68,8 @@ pub(super) struct Newcomer {
     pub handshake: Handshake,
     /// The instance that was welcomed last.
     pub before: Option<Uuid>,
-    /// When their token was found to be valid.
-    pub accepted_at: Timestamp,
+    /// What the node's was when their token was accepted.
+    pub not_before: Timestamp,
 }
 
 struct Connection {
@@ -249,8 +249,8 @@ impl Connection {
     }
 
     async fn welcome(&mut self, register: Box<Register>, first: bool) -> Result<(), End> {
-        let accepted_at = self.newcomer.as_ref().filter(|_| first).map(|newcomer| newcomer.accepted_at);
-        let occurrence = Occurrence::Welcomed { register, address: self.address, accepted_at };
+        let not_before = self.newcomer.as_ref().filter(|_| first).map(|newcomer| newcomer.not_before);
+        let occurrence = Occurrence::Welcomed { register, address: self.address, not_before };
         self.happen(&occurrence, None).await?;
         if let Some(newcomer) = self.newcomer.take() {
             self.timetable.be_content();
@@ -277,13 +277,13 @@ impl Connection {
         let outcome = {
             let Self { app, node, epoch, .. } = &*self;
             let turn = app.lifecycle.turn(node).await;
-            let arrives = matches!(occurrence, Occurrence::Welcomed { accepted_at: Some(_), .. });
+            let arrives = matches!(occurrence, Occurrence::Welcomed { not_before: Some(_), .. });
             let heard =
                 if arrives { app.registry.is_open(node, *epoch) } else { app.registry.speaks(node, *epoch) };
             if !heard {
                 return Ok(());
             }
-            if let Occurrence::Welcomed { register, accepted_at: Some(_), .. } = occurrence {
+            if let Occurrence::Welcomed { register, not_before: Some(_), .. } = occurrence {
                 self.judge(register.instance_id)?;
             }
             let outcome = turn.apply(occurrence, &format!("node:{node}")).await;

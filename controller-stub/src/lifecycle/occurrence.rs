@@ -29,8 +29,8 @@ pub(crate) enum Occurrence {
     Welcomed {
         register: Box<Register>,
         address: IpAddr,
-        /// When its token was found to be valid; only of the first registration on a connection.
-        accepted_at: Option<Timestamp>,
+        /// What the node's was when the worker's token was accepted; only of the first registration on a connection.
+        not_before: Option<Timestamp>,
     },
     /// A worker was silent for a whole lease.
     LeaseExpired,
@@ -76,7 +76,7 @@ impl Occurrence {
                     node.installation = Some(failed(before, None, error, now));
                 }
             }
-            Self::Welcomed { register, address, accepted_at } => {
+            Self::Welcomed { register, address, not_before } => {
                 node.websocket_connected = true;
                 node.last_seen_at = Some(now);
                 node.ip_address = Some(address.to_canonical());
@@ -84,7 +84,8 @@ impl Occurrence {
                 node.instance_id = Some(register.instance_id);
                 node.boot_id = Some(register.boot_id.clone());
                 node.system_info = serde_json::to_value(&register.system_info).ok();
-                if accepted_at.is_some() {
+                if let Some(not_before) = not_before {
+                    node.admitted_not_before = *not_before;
                     node.connection_established_at = Some(now);
                 }
             }

@@ -52,7 +52,7 @@ fn welcomed() -> Occurrence {
     Occurrence::Welcomed {
         register: Box::new(serde_json::from_value(register).unwrap()),
         address: "::ffff:192.168.1.100".parse().unwrap(),
-        accepted_at: Some(Timestamp::from_millis(1)),
+        not_before: Some(Timestamp::from_millis(0)),
     }
 }
 

@@ -80,7 +80,7 @@ impl Write for Save {
         let saved = sqlx::query(
             "UPDATE nodes SET version = $3, status = $4, websocket_connected = $5, last_seen_at = $6, \
              connection_established_at = $7, ip_address = $8, daemon_version = $9, instance_id = $10, boot_id = $11, \
-             system_info = $12, installation = $13 WHERE id = $1 AND version = $2",
+             system_info = $12, installation = $13, admitted_not_before = $14 WHERE id = $1 AND version = $2",
         )
         .bind(node.id.as_str())
         .bind(node.version)
@@ -95,6 +95,7 @@ impl Write for Save {
         .bind(node.boot_id.as_deref())
         .bind(system_info.as_deref())
         .bind(installation.as_deref())
+        .bind(node.admitted_not_before.as_millis())
         .execute(&mut *connection)
         .await?;
         if saved.rows_affected() == 0 {
@@ -185,15 +186,11 @@ pub(super) async fn admission(
     Ok(Some(Admission { node: read(&row)?, revoked, offered }))
 }
 
-pub(super) async fn connected_without_token(
-    pool: &AnyPool,
-    since: Timestamp,
-) -> Result<Vec<NodeId>, StoreError> {
+pub(super) async fn connected_without_token(pool: &AnyPool) -> Result<Vec<NodeId>, StoreError> {
+    // The index of that name holds these and no others.
     let rows = sqlx::query(
-        "SELECT id FROM nodes WHERE tokens_not_before > $1 AND websocket_connected = 1 \
-         AND tokens_not_before > connection_established_at",
+        "SELECT id FROM nodes WHERE websocket_connected = 1 AND tokens_not_before <> admitted_not_before",
     )
-    .bind(since.as_millis())
     .fetch_all(pool)
     .await?;
     rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("id"))).collect()
@@ -321,6 +318,7 @@ fn read(row: &AnyRow) -> Result<Node, StoreError> {
         system_info: optional("system_info")?.map(|text| from_json("system_info", &text)).transpose()?,
         installation: optional("installation")?.map(|text| from_json("installation", &text)).transpose()?,
         tokens_not_before: time(row, "tokens_not_before")?,
+        admitted_not_before: time(row, "admitted_not_before")?,
         version: row.try_get("version")?,
     })
 }

@@ -194,8 +194,8 @@ impl Store for SqlStore {
         Box::pin(self.writer.write(offers::Reject { node, jti, reason, at }))
     }
 
-    fn connected_without_token(&self, since: Timestamp) -> Answer<'_, Vec<NodeId>> {
-        Box::pin(nodes::connected_without_token(&self.pool, since))
+    fn connected_without_token(&self) -> Answer<'_, Vec<NodeId>> {
+        Box::pin(nodes::connected_without_token(&self.pool))
     }
 
     fn transitions<'a>(&'a self, node: &'a NodeId, window: Window) -> Answer<'a, TransitionPage> {

@@ -47,7 +47,9 @@ impl Write for Revoke {
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         for statement in [
             "UPDATE tokens SET revoked_at = $2 WHERE node_id = $1 AND revoked_at IS NULL",
-            "UPDATE nodes SET tokens_not_before = $2 WHERE id = $1 AND tokens_not_before < $2",
+            // Moved on even by a clock that was set back: whoever is connected is told apart by it.
+            "UPDATE nodes SET tokens_not_before = CASE WHEN tokens_not_before < $2 THEN $2 ELSE tokens_not_before + 1 END \
+             WHERE id = $1",
         ] {
             sqlx::query(statement)
                 .bind(self.node.as_str())

@@ -174,7 +174,7 @@ async fn tokens_that_were_withdrawn_behind_the_servers_back_end_their_connection
     let owner = controller.owner_of("acme").await;
     let id = owner.add_node("gpu").await;
     let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
-    controller.sql("UPDATE nodes SET tokens_not_before = connection_established_at + 1").await;
+    controller.sql("UPDATE nodes SET tokens_not_before = tokens_not_before + 1").await;
     assert_eq!(worker.closed().await, 4401);
     owner.await_connected(&id, false).await;
 }

@@ -46,6 +46,23 @@ fn no_crate_depends_on_one_that_the_design_does_not_allow() {
 }
 
 #[test]
+fn a_workers_release_holds_nothing_of_the_controllers_document() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    for package in ["aio-worker", "aio-installer"] {
+        let tree = std::process::Command::new(&cargo)
+            .args(["tree", "--offline", "--edges", "normal", "--prefix", "none", "--package", package])
+            .output()
+            .unwrap();
+        let tree = String::from_utf8(tree.stdout).unwrap();
+        assert!(tree.contains("aio-protocol"), "{tree}");
+        assert!(
+            !tree.contains("utoipa"),
+            "{package} compiles the schemas that only the controller publishes:\n{tree}"
+        );
+    }
+}
+
+#[test]
 fn the_protocol_depends_on_nothing_that_touches_a_machine() {
     let metadata = MetadataCommand::new().no_deps().exec().unwrap();
     let protocol = metadata.packages.iter().find(|package| package.name.as_str() == "aio-protocol").unwrap();
