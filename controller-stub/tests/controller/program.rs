@@ -93,6 +93,42 @@ async fn serve_prints_one_line_and_ends_in_order_when_told_to() {
 }
 
 #[tokio::test]
+async fn without_file_descriptors_the_controller_waits_and_then_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let served = serve(data.path());
+    let http = harness::http();
+    let healthz = format!("{}/healthz", served.url);
+    assert_eq!(http.get(&healthz).send().await.unwrap().status(), 200);
+    let pid = served.child.id();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = format!("--nofile={}:{}", open + 10, open + 10);
+    let limited = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status().unwrap();
+    assert!(limited.success());
+
+    let address = served.url.strip_prefix("http://").unwrap();
+    let crowd: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let full = || match std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() {
+        count if count >= open + 10 => Ok(()),
+        count => Err(format!("{count} of {}", open + 10)),
+    };
+    harness::eventually("no file descriptor is left", async || full()).await;
+    let spent = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        // Of a hundredth of a second each.
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = spent();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(spent() - before < 40, "{} of 200 hundredths of a second", spent() - before);
+    drop(crowd);
+    harness::eventually("an answer", async || {
+        http.get(&healthz).send().await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_commands_work_on_the_folder_of_a_running_server() {
     let data = tempfile::tempdir().unwrap();
     let user_token = ["user-token", "--org", "acme", "--user", "someone", "--role", "organization.owner"];
