@@ -14,6 +14,8 @@ mod harness;
 #[path = "controller/peers.rs"]
 mod peers;
 
+#[path = "controller/inspector.rs"]
+mod inspector;
 #[path = "controller/schema.rs"]
 mod schema;
 
