@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use crate::usage;
+use crate::usage::{self, ProcessorTime};
 
 const ORGANISATION: &str = "fleet";
 const START: Duration = Duration::from_secs(60);
@@ -97,7 +97,7 @@ impl Controller {
     }
 
     /// Time on a processor so far.
-    pub(crate) fn processor_time(&self) -> Result<Duration> {
+    pub(crate) fn processor_time(&self) -> Result<ProcessorTime> {
         usage::processor_time(self.pid()?)
     }
 

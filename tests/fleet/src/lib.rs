@@ -12,3 +12,4 @@ mod worker;
 
 pub use report::Report;
 pub use scenario::{Scenario, run};
+pub use usage::ProcessorTime;

@@ -13,7 +13,7 @@ use crate::{
     controller::{Controller, Tally},
     fleet::Fleet,
     report::Report,
-    usage,
+    usage::{self, ProcessorTime},
     worker::Talk,
 };
 
@@ -102,7 +102,7 @@ pub async fn run(scenario: &Scenario, controller: PathBuf) -> Result<Report> {
         restarted_bytes,
         connected_in,
         delivered_in,
-        idle: silence.processor.div_f64(silence.time.as_secs_f64()),
+        idle: silence.processor.map(|time| time.div_f64(silence.time.as_secs_f64())),
         beats: beats.beats,
         beat_cost: beats.cost_above(&silence),
         pinged_beats: pinged.beats,
@@ -120,7 +120,7 @@ pub async fn run(scenario: &Scenario, controller: PathBuf) -> Result<Report> {
 /// What a phase has cost.
 struct Phase {
     time: Duration,
-    processor: Duration,
+    processor: ProcessorTime,
     beats: u64,
     pongs: u64,
 }
@@ -132,7 +132,7 @@ async fn measure(controller: &Controller, fleet: &Fleet, scenario: &Scenario, ta
     let (beats, pongs) = (fleet.beats(), fleet.pongs());
     sleep(scenario.phase).await;
     Ok(Phase {
-        processor: controller.processor_time()?.saturating_sub(processor),
+        processor: controller.processor_time()?.above(processor),
         beats: fleet.beats() - beats,
         pongs: fleet.pongs() - pongs,
         time: started.elapsed(),
@@ -141,9 +141,10 @@ async fn measure(controller: &Controller, fleet: &Fleet, scenario: &Scenario, ta
 
 impl Phase {
     /// Processor time per heartbeat, beyond what a fleet that says nothing costs.
-    fn cost_above(&self, silence: &Phase) -> Duration {
-        let idle = silence.processor.mul_f64(self.time.as_secs_f64() / silence.time.as_secs_f64());
+    fn cost_above(&self, silence: &Phase) -> ProcessorTime {
+        let share = self.time.as_secs_f64() / silence.time.as_secs_f64();
+        let idle = silence.processor.map(|time| time.mul_f64(share));
         let beats = u32::try_from(self.beats).unwrap_or(u32::MAX).max(1);
-        self.processor.saturating_sub(idle) / beats
+        self.processor.above(idle).map(|time| time / beats)
     }
 }
