@@ -234,7 +234,7 @@ impl Server {
     /// Sends every worker away, ends every task, and closes the database.
     pub async fn shutdown(mut self) {
         self.app.stop.cancel();
-        drain::run(&self.app, &self.hurry).await;
+        drain::run(&self.app.registry, &self.hurry).await;
         let connections = &self.app.connections;
         connections.close();
         let ended = timeout(GRACE, async {
