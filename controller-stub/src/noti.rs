@@ -9,7 +9,10 @@ mod stream;
 
 use std::{sync::Arc, time::Duration};
 
-use aio_protocol::{event::NodeEvent, time::Timestamp};
+use aio_protocol::{
+    event::{InvalidEvent, NodeEvent},
+    time::Timestamp,
+};
 use metrics::counter;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -44,6 +47,8 @@ pub(crate) enum NotKept {
     #[error("the body is no node event: {0}")]
     NoEvent(#[source] serde_json::Error),
     #[error(transparent)]
+    Invalid(#[from] InvalidEvent),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -51,7 +56,7 @@ impl NotKept {
     fn as_str(&self) -> &'static str {
         match self {
             Self::Unverified(_) => "unverified",
-            Self::NoEvent(_) => "invalid",
+            Self::NoEvent(_) | Self::Invalid(_) => "invalid",
             Self::Store(_) => "failed",
         }
     }
@@ -114,6 +119,7 @@ impl Noti {
     ) -> Result<bool, NotKept> {
         let id = self.key.verify(signed, body, now)?;
         let event: NodeEvent = serde_json::from_slice(body).map_err(NotKept::NoEvent)?;
+        event.check()?;
         let new = self.store.receive(id, &event, now).await?;
         if new {
             self.news.tell(&event.owner().org_id);

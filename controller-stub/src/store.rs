@@ -16,7 +16,7 @@ mod writer;
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
 use aio_protocol::{
-    event::NodeEvent,
+    event::{InvalidEvent, NodeEvent},
     ids::{NodeId, OwnerId},
     node::NodeStatus,
     release::{Checksum, Platform, ReleaseVersion},
@@ -312,6 +312,8 @@ pub(crate) struct Received {
 pub(crate) enum StoreError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    #[error("an event says what it cannot")]
+    Event(#[from] InvalidEvent),
     #[error("the database takes no changes now")]
     Unusable(#[source] Arc<sqlx::Error>),
     #[error("the change was rolled back")]

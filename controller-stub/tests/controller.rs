@@ -41,6 +41,8 @@ mod gateway;
 mod hostile;
 #[path = "controller/observing.rs"]
 mod observing;
+#[path = "controller/outbox.rs"]
+mod outbox;
 #[path = "controller/program.rs"]
 mod program;
 #[path = "controller/restart.rs"]

@@ -1,5 +1,7 @@
 //! What NOTI is told about nodes. The body is exactly `{type, timestamp, data}`; ids, signature and retries travel in headers.
 
+mod check;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,9 @@ use crate::{
     node::{NodeStatus, Owner},
     time::Timestamp,
 };
+
+pub use check::InvalidEvent;
+pub(crate) use check::fitted_gpus;
 
 /// The eight types of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -204,21 +209,37 @@ impl NodeEvent {
         self.about().0
     }
 
-    /// Who may see it.
-    pub fn owner(&self) -> &Owner {
+    /// Its name when the event happened.
+    pub fn node_name(&self) -> &str {
         self.about().1
     }
 
-    fn about(&self) -> (&NodeId, &Owner) {
+    /// Its status after the event.
+    pub fn status(&self) -> NodeStatus {
+        self.about().2
+    }
+
+    /// Who may see it.
+    pub fn owner(&self) -> &Owner {
+        self.about().3
+    }
+
+    fn about(&self) -> (&NodeId, &str, NodeStatus, &Owner) {
         match &self.body {
             EventBody::Registered(data)
             | EventBody::InstallationStarted(data)
             | EventBody::MaintenanceMode(data)
             | EventBody::Resumed(data)
-            | EventBody::Decommissioned(data) => (&data.node_id, &data.owner),
-            EventBody::InstallationFailed(data) => (&data.node_id, &data.owner),
-            EventBody::Connected(data) => (&data.node_id, &data.owner),
-            EventBody::Disconnected(data) => (&data.node_id, &data.owner),
+            | EventBody::Decommissioned(data) => data.about(),
+            EventBody::InstallationFailed(data) => data.about(),
+            EventBody::Connected(data) => data.about(),
+            EventBody::Disconnected(data) => data.about(),
         }
+    }
+}
+
+impl<D> EventData<D> {
+    fn about(&self) -> (&NodeId, &str, NodeStatus, &Owner) {
+        (&self.node_id, &self.node_name, self.status, &self.owner)
     }
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
-use crate::event::GpuDevice;
+use crate::event::{GpuDevice, fitted_gpus};
 
 /// Reads a part, or nothing of it.
 pub(crate) fn understood<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
@@ -192,9 +192,8 @@ pub enum GpuDriverState {
 impl Hardware {
     /// The GPUs as events show them.
     pub fn gpu_devices(&self) -> Vec<GpuDevice> {
-        self.gpu
-            .iter()
-            .map(|gpu| GpuDevice { model: gpu.model.clone(), memory_total: gpu.memory_total })
-            .collect()
+        fitted_gpus(
+            self.gpu.iter().map(|gpu| GpuDevice { model: gpu.model.clone(), memory_total: gpu.memory_total }),
+        )
     }
 }

@@ -28,6 +28,7 @@ pub const ORGANISATION: &str = "org-tests";
 pub const USER: &str = "user-tests";
 
 const ANSWER: Duration = Duration::from_secs(10);
+const NAMES_ON_A_LINE: usize = 1000;
 
 /// How a controller is started.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +80,7 @@ pub struct Controller {
     user_token: String,
     client: Client,
     program: PathBuf,
+    settings: Settings,
     folder: TempDir,
 }
 
@@ -99,6 +101,16 @@ pub struct Node {
     /// The last message of its worker.
     #[serde(default)]
     pub last_seen_at: Option<Timestamp>,
+}
+
+/// A node that was registered on the command line, and its token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enrolled {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its token.
+    pub token: String,
 }
 
 /// The answer to a request for a token.
@@ -139,26 +151,10 @@ impl Controller {
     pub fn start(artifacts: &Artifacts, settings: &Settings) -> Result<Self> {
         install_tls();
         let folder = tempfile::tempdir()?;
-        let data = folder.path().join("data");
         let program = artifacts.controller()?;
-        let mut command = Command::new(&program);
         let listen = settings.listen.as_deref().unwrap_or("127.0.0.1:0");
-        command.args(["serve", "--listen", listen, "--data-dir"]).arg(&data);
-        if let Some(tree) = &settings.releases {
-            command.arg("--releases").arg(tree);
-        }
-        if let Some(timeout) = &settings.heartbeat_timeout {
-            command.args(["--heartbeat-timeout", timeout]);
-        }
-        if let Some(text) = &settings.config {
-            let file = folder.path().join("controller.toml");
-            std::fs::write(&file, text)?;
-            command.arg("--config").arg(file);
-        }
-        command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
-        command.stdout(Stdio::piped());
-        let mut process = Running::start(&mut command, &folder.path().join("controller.log"))?;
-        let base = listening_address(&mut process)?;
+        let (process, base) = serve(&program, folder.path(), settings, listen)?;
+        let data = folder.path().join("data");
         let user_token = print(&program, &data, &["user-token", "--role", "organization.owner"])?;
         let mut client = Client::builder().timeout(ANSWER).no_proxy();
         if base.starts_with("https:") {
@@ -166,7 +162,50 @@ impl Controller {
             client = client.tls_certs_only([Certificate::from_pem(&authority)?]);
         }
         let client = client.build()?;
-        Ok(Self { process, base, user_token, client, program, folder })
+        Ok(Self { process, base, user_token, client, program, settings: settings.clone(), folder })
+    }
+
+    /// Starts it again where it was, after a kill.
+    pub fn start_again(&mut self) -> Result<()> {
+        let address = self.base.split_once("://").map_or("", |(_, address)| address).to_owned();
+        (self.process, self.base) = serve(&self.program, self.folder.path(), &self.settings, &address)?;
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.child.kill()?;
+        self.process.child.wait()?;
+        Ok(())
+    }
+
+    /// Its database.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("data/controller.db")
+    }
+
+    /// Its time on a processor so far.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.child.id()))?;
+        // The name stands in parentheses, and may have spaces.
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+        let (user, system) = ticks(11).zip(ticks(12)).context("/proc/…/stat cannot be read")?;
+        Ok(Duration::from_secs(user + system) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    }
+
+    /// Registers nodes on the command line, with their tokens.
+    pub fn enrol(&self, count: usize) -> Result<Vec<Enrolled>> {
+        let names: Vec<_> = (0..count).map(|index| format!("gpu-{index:05}")).collect();
+        let mut enrolled = Vec::with_capacity(count);
+        for names in names.chunks(NAMES_ON_A_LINE) {
+            let mut command = vec!["node", "add", "--output", "json"];
+            command.extend(names.iter().map(String::as_str));
+            for line in print(&self.program, &self.folder.path().join("data"), &command)?.lines() {
+                enrolled.push(serde_json::from_str(line)?);
+            }
+        }
+        Ok(enrolled)
     }
 
     /// Where it listens, e.g. `http://127.0.0.1:40001`.
@@ -271,6 +310,28 @@ impl Controller {
         let response = request.bearer_auth(&self.user_token).send()?;
         Ok((response.status(), response.text()?))
     }
+}
+
+/// Starts a controller on `folder`, and says where it listens.
+fn serve(program: &Path, folder: &Path, settings: &Settings, listen: &str) -> Result<(Running, String)> {
+    let mut command = Command::new(program);
+    command.args(["serve", "--listen", listen, "--data-dir"]).arg(folder.join("data"));
+    if let Some(tree) = &settings.releases {
+        command.arg("--releases").arg(tree);
+    }
+    if let Some(timeout) = &settings.heartbeat_timeout {
+        command.args(["--heartbeat-timeout", timeout]);
+    }
+    if let Some(text) = &settings.config {
+        let file = folder.join("controller.toml");
+        std::fs::write(&file, text)?;
+        command.arg("--config").arg(file);
+    }
+    command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+    command.stdout(Stdio::piped());
+    let mut process = Running::start(&mut command, &folder.join("controller.log"))?;
+    let base = listening_address(&mut process)?;
+    Ok((process, base))
 }
 
 /// The address in the one line that a controller prints when it is ready.

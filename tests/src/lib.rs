@@ -8,5 +8,6 @@ pub mod lab;
 mod process;
 pub mod relay;
 pub mod release_server;
+pub mod storm;
 pub mod wait;
 pub mod worker;

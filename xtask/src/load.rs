@@ -15,6 +15,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL
     Fleet(Options),
+    /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25 times; `-- --calm` for latencies
+    Events(Options),
     /// Everything that reads what others wrote, with ten million hostile inputs
     Fuzz(Fuzz),
 }
@@ -38,13 +40,8 @@ struct Fuzz {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
-        What::Fleet(Options { options }) => {
-            let build =
-                ["build", "--release", "--locked", "--package", "controller-stub", "--package", "aio-fleet"];
-            step::run(&mut step::cargo(&build))?;
-            let fleet = step::target_dir()?.join("release/aio-fleet");
-            step::become_it(step::program(&fleet.display().to_string(), &[]).args(options))
-        }
+        What::Fleet(Options { options }) => simulate("aio-fleet", "aio-fleet", options),
+        What::Events(Options { options }) => simulate("aio-tests", "aio-storm", options),
         What::Fuzz(Fuzz { inputs, seed }) => {
             // Unoptimised: there, an overflow is a panic.
             let mut test = step::cargo(&["test", "--locked", "--package", "controller-stub", "--lib"]);
@@ -52,4 +49,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             step::become_it(test.args(["--", "fuzz::", "--nocapture"]))
         }
     }
+}
+
+/// Builds the controller and a program that loads it, and becomes that program.
+fn simulate(package: &str, program: &str, options: &[String]) -> Result<()> {
+    let build = ["build", "--release", "--locked", "--package", "controller-stub", "--package", package];
+    step::run(&mut step::cargo(&build))?;
+    let program = step::target_dir()?.join("release").join(program);
+    step::become_it(step::program(&program.display().to_string(), &[]).args(options))
 }

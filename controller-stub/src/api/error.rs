@@ -153,6 +153,7 @@ impl From<NotKept> for Rejection {
         match error {
             NotKept::Unverified(error) => Self::unauthorized(ErrorCode::SignatureRefused, error.to_string()),
             NotKept::NoEvent(error) => Self::field(format!("the body is no node event: {error}")),
+            NotKept::Invalid(error) => Self::field(error.to_string()),
             NotKept::Store(error) => error.into(),
         }
     }

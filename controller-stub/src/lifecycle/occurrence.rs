@@ -198,7 +198,7 @@ fn failed(
         version,
         step: step.or(last_step),
         percent,
-        error: Some(error),
+        error: Some(error.fitted()),
         started_at,
         at: now,
     }

@@ -48,8 +48,11 @@ impl Switch {
 
     /// Whether events are delivered now.
     pub(crate) fn state(&self) -> DeliveryState {
-        let gate = self.gate();
-        match (gate.check(Instant::now()), gate.breaker()) {
+        let (check, breaker) = {
+            let gate = self.gate();
+            (gate.check(Instant::now()), gate.breaker())
+        };
+        match (check, breaker) {
             (Err(Shut::Stopped), _) => DeliveryState::Stopped,
             (Err(Shut::Until(_)), _) => DeliveryState::Paused,
             (Ok(()) | Err(Shut::Probing), State::Open { .. } | State::Probing { .. }) => {

@@ -119,6 +119,7 @@ struct Entry {
 
 impl Entry {
     fn new(step: &RecordedStep) -> Result<Self, StoreError> {
+        step.event.check()?;
         Ok(Self {
             from: step.from,
             to: step.to,

@@ -133,6 +133,15 @@ impl Controller {
         sqlx::query(statement).execute(&pool).await.unwrap();
         pool.close().await;
     }
+
+    /// Reads a number from the database.
+    pub(crate) async fn number(&self, query: &'static str) -> i64 {
+        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
+        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        let row = sqlx::query(query).fetch_one(&pool).await.unwrap();
+        pool.close().await;
+        sqlx::Row::get(&row, 0)
+    }
 }
 
 impl Client {

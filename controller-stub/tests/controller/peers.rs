@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -223,7 +223,7 @@ impl Worker {
     }
 }
 
-/// A NOTI that answers each post with the next status of a script, and with 202 when the script is over.
+/// A NOTI that answers each post with the next status of a script, and with 202 when the script is over. 429 asks for a second.
 pub(crate) struct FakeNoti {
     pub address: SocketAddr,
     state: Arc<Mutex<Posts>>,
@@ -242,6 +242,7 @@ pub(crate) struct Post {
     pub body: Bytes,
     /// How it was answered.
     pub status: StatusCode,
+    pub at: Instant,
 }
 
 impl Post {
@@ -264,8 +265,9 @@ impl FakeNoti {
         let handler = move |headers: HeaderMap, body: Bytes| async move {
             let mut state = kept.lock().unwrap();
             let status = state.script.pop_front().unwrap_or(StatusCode::ACCEPTED);
-            state.posts.push(Post { headers, body, status });
-            (status, [("location", "http://127.0.0.1:1/elsewhere")])
+            state.posts.push(Post { headers, body, status, at: Instant::now() });
+            let retry_after = if status == StatusCode::TOO_MANY_REQUESTS { "1" } else { "" };
+            (status, [("location", "http://127.0.0.1:1/elsewhere"), ("retry-after", retry_after)])
         };
         let router = Router::new().route("/noti/events", post(handler));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

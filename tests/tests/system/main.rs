@@ -5,3 +5,4 @@ mod demo;
 mod documents;
 mod lab;
 mod rotation;
+mod storm;

@@ -1,0 +1,129 @@
+//! A storm of events: a fleet that changes all the time, a NOTI that fails in every way, and a controller that is killed at random
+//! moments and started again on the same data. Afterwards the audit trail is compared with what NOTI was told: nothing lost,
+//! nothing invented, nothing out of order. Without faults and kills it measures how long an event takes.
+
+mod fleet;
+mod http;
+mod judgement;
+mod noti;
+mod report;
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    artifacts::Artifacts,
+    controller::{Controller, Settings},
+    wait::wait_for,
+};
+use fleet::Fleet;
+use judgement::Ledger;
+use noti::Noti;
+pub use report::Report;
+
+/// How large a storm is, and of what kind.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// How many of them connect and leave over the WebSocket instead of being installed over HTTP.
+    pub workers: usize,
+    /// How many changes of status the fleet makes.
+    pub transitions: usize,
+    /// How often the controller is killed.
+    pub kills: usize,
+    /// Whether NOTI fails.
+    pub faults: bool,
+    /// Changes per second; as many as there can be when unset.
+    pub rate: Option<f64>,
+    /// Where chance begins.
+    pub seed: u64,
+    /// How long the last events may take.
+    pub patience: Duration,
+}
+
+/// Whoever kills at random moments should not let the moments be always the same since a start.
+const LONGEST_AIM: Duration = Duration::from_millis(300);
+
+/// A breaker that pauses for seconds at every burst of failures would make a long test of a short one. What it decides is tested
+/// beside it.
+const BREAKER_PAUSE: &str = "10ms";
+
+/// Runs a storm. An error says what was lost, or out of order, or could not be.
+pub fn run(artifacts: &Artifacts, plan: &Plan) -> Result<Report> {
+    let mut chance = fastrand::Rng::with_seed(plan.seed);
+    let noti = Noti::start(chance.fork())?;
+    let mut settings = Settings::default()
+        .env("NOTI_SERVICE_URL", &noti.url())
+        .env("UPGRADES_PER_SECOND", "10000")
+        .env("RUST_LOG", "warn");
+    if plan.faults {
+        settings = settings.env("NOTI_BREAKER_PAUSE", BREAKER_PAUSE);
+    }
+    let mut controller = Controller::start(artifacts, &settings)?;
+    let fleet = Fleet::new(controller.enrol(plan.nodes)?, plan, controller.url());
+    noti.wait_until_told(plan.nodes, plan.patience)?;
+
+    let (began, before) = (Instant::now(), controller.processor_time()?);
+    let mut marks: Vec<_> = (0..plan.kills).map(|_| chance.usize(0..plan.transitions)).collect();
+    marks.sort_unstable();
+    let mut restarts = Vec::new();
+    let moods = chance.fork();
+    let (database, calm) = (controller.database(), AtomicBool::new(false));
+    let changed = thread::scope(|scope| {
+        fleet.spawn(scope);
+        if plan.faults {
+            scope.spawn(|| noti.vary(moods, &calm));
+        }
+        let outcome = (|| -> Result<Duration> {
+            for mark in marks {
+                fleet.wait_for_progress(mark)?;
+                // A moment, and not the one at which a change was just answered.
+                thread::sleep(LONGEST_AIM.mul_f64(chance.f64()));
+                controller.kill()?;
+                Ledger::read(&database)?.check_after_a_kill(&noti.kept())?;
+                let began = Instant::now();
+                controller.start_again()?;
+                restarts.push(began.elapsed());
+            }
+            fleet.wait_for_progress(plan.transitions)?;
+            fleet.finish();
+            let changed = began.elapsed();
+            let look = || Ledger::outbox_size(&database);
+            wait_for("an empty outbox", plan.patience, look, |left| *left == 0)?;
+            Ok(changed)
+        })();
+        fleet.finish();
+        calm.store(true, Ordering::Relaxed);
+        outcome
+    });
+    let changed = changed.with_context(|| controller.log_tail())?;
+    let delivered = began.elapsed();
+    let used = controller.processor_time()?.saturating_sub(before);
+    // What counts is on the disk.
+    controller.kill()?;
+
+    let ledger = Ledger::read(&database)?;
+    let kept = noti.kept();
+    ledger.check_all_delivered(&kept)?;
+    let ids: HashSet<_> = kept.nodes.values().flatten().map(|event| &event.id).collect();
+    ensure!(ids.len() == kept.events, "an event was told of two nodes");
+    Ok(Report {
+        seed: plan.seed,
+        transitions: ledger.transitions(),
+        kept: kept.events,
+        duplicates: kept.duplicates,
+        answers: kept.answers.clone(),
+        restarts,
+        changed,
+        delivered,
+        processor_time: (plan.kills == 0).then_some(used),
+        latencies: fleet.latencies(&kept),
+    })
+}

@@ -1,0 +1,54 @@
+//! A small storm of events; the full size is `cargo xtask load events`.
+
+use std::time::Duration;
+
+use aio_tests::{
+    artifacts::Artifacts,
+    storm::{self, Plan},
+};
+use anyhow::Result;
+
+#[test]
+fn no_event_is_lost_or_out_of_order_while_noti_fails_and_the_controller_is_killed() -> Result<()> {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let plan = Plan {
+        nodes: 100,
+        workers: 10,
+        transitions: 3000,
+        kills: 5,
+        faults: true,
+        rate: None,
+        seed,
+        patience: Duration::from_secs(120),
+    };
+    let report = storm::run(&Artifacts::release()?, &plan)?;
+    println!("{report}");
+    assert_eq!(report.kept, report.transitions);
+    assert!(report.transitions >= plan.transitions, "{report}");
+    assert_eq!(report.restarts.len(), plan.kills);
+    for answer in ["202", "500", "reset"] {
+        assert!(report.answers.contains_key(answer), "the storm was a breeze: {report}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_event_is_with_noti_soon_after_its_cause() -> Result<()> {
+    let plan = Plan {
+        nodes: 200,
+        workers: 0,
+        transitions: 1000,
+        kills: 0,
+        faults: false,
+        rate: Some(200.0),
+        seed: 1,
+        patience: Duration::from_secs(60),
+    };
+    let report = storm::run(&Artifacts::release()?, &plan)?;
+    println!("{report}");
+    // A bound that a busy machine keeps; the figure that counts is measured on a quiet one.
+    assert!(report.percentile(0.5) < Duration::from_millis(50), "{report}");
+    assert!(report.percentile(0.99) < Duration::from_millis(500), "{report}");
+    Ok(())
+}
