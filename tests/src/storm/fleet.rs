@@ -42,7 +42,6 @@ pub(super) struct Fleet {
     installed: Vec<Enrolled>,
     connecting: Vec<Enrolled>,
     rate: Option<f64>,
-    began: Instant,
     changes: AtomicUsize,
     pub done: AtomicBool,
     /// When the changes of each node were asked for, in their order.
@@ -57,7 +56,6 @@ impl Fleet {
             installed: nodes,
             connecting,
             rate: plan.rate,
-            began: Instant::now(),
             changes: AtomicUsize::new(0),
             done: AtomicBool::new(false),
             asked: Mutex::default(),
@@ -68,11 +66,21 @@ impl Fleet {
     pub(super) fn spawn<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         for thread in 0..THREADS {
             let nodes: Vec<_> = self.installed.iter().skip(thread).step_by(THREADS).collect();
-            scope.spawn(move || self.install(&nodes, thread));
+            let pace = self.pace(nodes.len(), 1, thread as f64 / THREADS as f64);
+            scope.spawn(move || self.install(&nodes, pace));
         }
-        for nodes in self.connecting.chunks(WORKERS_PER_THREAD) {
-            scope.spawn(move || self.connect(nodes));
+        let threads = self.connecting.len().div_ceil(WORKERS_PER_THREAD);
+        for (thread, nodes) in self.connecting.chunks(WORKERS_PER_THREAD).enumerate() {
+            let pace = self.pace(nodes.len(), 2, thread as f64 / threads as f64);
+            scope.spawn(move || self.connect(nodes, pace));
         }
+    }
+
+    /// The pace of a thread that changes so many of the fleet's nodes, so many changes at a time.
+    fn pace(&self, nodes: usize, changes: usize, phase: f64) -> Option<Pace> {
+        let all = (self.installed.len() + self.connecting.len()) as f64;
+        let interval = |rate: f64| Duration::from_secs_f64(changes as f64 * all / (rate * nodes.max(1) as f64));
+        self.rate.map(interval).map(|interval| Pace { interval, due: Instant::now() + interval.mul_f64(phase) })
     }
 
     pub(super) fn finish(&self) {
@@ -104,17 +112,12 @@ impl Fleet {
         asked.iter().flat_map(of_node).collect()
     }
 
-    fn install(&self, nodes: &[&Enrolled], thread: usize) {
+    fn install(&self, nodes: &[&Enrolled], mut pace: Option<Pace>) {
         let mut connection = None;
-        let interval = self.rate.map(|rate| Duration::from_secs_f64(THREADS as f64 / rate));
-        let mut due = self.began + interval.unwrap_or_default().mul_f64(thread as f64 / THREADS as f64);
         let mut asked: HashMap<NodeId, Vec<Instant>> = HashMap::new();
         'storm: for round in 0.. {
             for node in nodes {
-                if let Some(interval) = interval {
-                    due += interval;
-                    thread::sleep(due.saturating_duration_since(Instant::now()));
-                }
+                pace.iter_mut().for_each(Pace::wait);
                 let report = if round % 2 == 0 {
                     json!({"phase": "started", "version": "v1.0.0"})
                 } else {
@@ -174,9 +177,10 @@ impl Fleet {
         Ok(stream)
     }
 
-    fn connect(&self, nodes: &[Enrolled]) {
+    fn connect(&self, nodes: &[Enrolled], mut pace: Option<Pace>) {
         while !self.done.load(Ordering::Relaxed) {
             for node in nodes {
+                pace.iter_mut().for_each(Pace::wait);
                 match self.come_and_go(node) {
                     Ok(()) => drop(self.changes.fetch_add(2, Ordering::Relaxed)),
                     Err(_) => thread::sleep(PAUSE),
@@ -217,5 +221,18 @@ impl Fleet {
         socket.close(None)?;
         while socket.read().is_ok() {}
         Ok(())
+    }
+}
+
+/// An even pace that makes up for what it missed.
+struct Pace {
+    interval: Duration,
+    due: Instant,
+}
+
+impl Pace {
+    fn wait(&mut self) {
+        thread::sleep(self.due.saturating_duration_since(Instant::now()));
+        self.due += self.interval;
     }
 }
