@@ -79,8 +79,11 @@ impl Fleet {
     /// The pace of a thread that changes so many of the fleet's nodes, so many changes at a time.
     fn pace(&self, nodes: usize, changes: usize, phase: f64) -> Option<Pace> {
         let all = (self.installed.len() + self.connecting.len()) as f64;
-        let interval = |rate: f64| Duration::from_secs_f64(changes as f64 * all / (rate * nodes.max(1) as f64));
-        self.rate.map(interval).map(|interval| Pace { interval, due: Instant::now() + interval.mul_f64(phase) })
+        let interval =
+            |rate: f64| Duration::from_secs_f64(changes as f64 * all / (rate * nodes.max(1) as f64));
+        self.rate
+            .map(interval)
+            .map(|interval| Pace { interval, due: Instant::now() + interval.mul_f64(phase) })
     }
 
     pub(super) fn finish(&self) {
