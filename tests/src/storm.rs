@@ -77,7 +77,7 @@ pub fn run(artifacts: &Artifacts, plan: &Plan) -> Result<Report> {
     let moods = chance.fork();
     let (database, calm) = (controller.database(), AtomicBool::new(false));
     let changed = thread::scope(|scope| {
-        fleet.spawn(scope);
+        let changing = fleet.spawn(scope);
         if plan.faults {
             scope.spawn(|| noti.vary(moods, &calm));
         }
@@ -93,8 +93,12 @@ pub fn run(artifacts: &Artifacts, plan: &Plan) -> Result<Report> {
                 restarts.push(began.elapsed());
             }
             fleet.wait_for_progress(plan.transitions)?;
-            fleet.finish();
             let changed = began.elapsed();
+            fleet.finish();
+            // What was still on its way is an event, too.
+            for thread in changing {
+                ensure!(thread.join().is_ok(), "the fleet broke down");
+            }
             let look = || Ledger::outbox_size(&database);
             wait_for("an empty outbox", plan.patience, look, |left| *left == 0)?;
             Ok(changed)

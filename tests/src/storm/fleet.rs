@@ -9,7 +9,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::{self, Scope},
+    thread::{self, Scope, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -63,17 +63,23 @@ impl Fleet {
     }
 
     /// Begins to change.
-    pub(super) fn spawn<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+    /// Returns what ends after the last change, once it is finished.
+    pub(super) fn spawn<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+    ) -> Vec<ScopedJoinHandle<'scope, ()>> {
+        let mut threads = Vec::new();
         for thread in 0..THREADS {
             let nodes: Vec<_> = self.installed.iter().skip(thread).step_by(THREADS).collect();
             let pace = self.pace(nodes.len(), 1, thread as f64 / THREADS as f64);
-            scope.spawn(move || self.install(&nodes, pace));
+            threads.push(scope.spawn(move || self.install(&nodes, pace)));
         }
-        let threads = self.connecting.len().div_ceil(WORKERS_PER_THREAD);
+        let among = self.connecting.len().div_ceil(WORKERS_PER_THREAD);
         for (thread, nodes) in self.connecting.chunks(WORKERS_PER_THREAD).enumerate() {
-            let pace = self.pace(nodes.len(), 2, thread as f64 / threads as f64);
-            scope.spawn(move || self.connect(nodes, pace));
+            let pace = self.pace(nodes.len(), 2, thread as f64 / among as f64);
+            threads.push(scope.spawn(move || self.connect(nodes, pace)));
         }
+        threads
     }
 
     /// The pace of a thread that changes so many of the fleet's nodes, so many changes at a time.
