@@ -90,11 +90,6 @@ pub(super) const FIGURES: &[Figure] = &[
         &[],
         "Messages of workers that are a sign of life, most of them heartbeats.",
     ),
-    counter(
-        "aio_token_offers_total",
-        &["outcome"],
-        "New tokens for connected workers: made, taken or rejected.",
-    ),
     // Events on their way.
     gauge("aio_outbox_events", &[], "Events that NOTI has not acknowledged."),
     gauge("aio_outbox_oldest_age_seconds", &[], "The age of the oldest of them."),
