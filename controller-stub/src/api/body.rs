@@ -1,5 +1,7 @@
 //! JSON bodies: what is not JSON, no object, or has a field that is unknown, missing or out of range is refused with its name.
 
+use std::time::Duration;
+
 use aio_protocol::error_code::ErrorCode;
 use axum::{
     Json,
@@ -8,9 +10,13 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{MAX_BODY_BYTES, error::Rejection};
+
+/// So long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A body that must be there.
 pub(super) struct Body<T>(pub T);
@@ -63,7 +69,18 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
 }
 
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Rejection> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+    read_within(PATIENCE, request, state).await
+}
+
+async fn read_within<S: Send + Sync>(
+    patience: Duration,
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Rejection> {
+    let Ok(bytes) = timeout(patience, Bytes::from_request(request, state)).await else {
+        return Err(Rejection::field(format!("the body did not arrive within {patience:?}")));
+    };
+    bytes.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
             Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BodyTooLarge, message)
@@ -94,4 +111,25 @@ fn not_json() -> Rejection {
         ErrorCode::MediaTypeUnsupported,
         "the body must be JSON, with Content-Type: application/json",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::{Body, to_bytes},
+        response::IntoResponse,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_not_waited_for_for_ever() {
+        let endless = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::new(Body::from_stream(endless));
+        let patience = Duration::from_millis(20);
+        let answer = read_within(patience, request, &()).await.unwrap_err().into_response();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        let answer = to_bytes(answer.into_body(), MAX_BODY_BYTES).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer).contains("the body did not arrive within 20ms"));
+    }
 }

@@ -1,0 +1,81 @@
+use super::*;
+
+fn problem(change: impl FnOnce(&mut Settings)) -> String {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    let error = Config::check("data", settings).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ConfigInvalid);
+    error.to_string()
+}
+
+#[test]
+fn what_is_not_set_is_built_in() {
+    let config = Config::check("data", Settings::default()).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:3305");
+    assert_eq!(config.heartbeat_timeout, Duration::from_secs(120));
+    assert_eq!(config.default_daemon_version.to_string(), "v1.0.0");
+}
+
+#[test]
+fn durations_are_written_as_people_write_them() {
+    for (text, millis) in [("120s", 120_000), ("2m", 120_000), ("500ms", 500), ("1h 30m", 5_400_000)] {
+        assert_eq!(heartbeat_timeout(text).unwrap(), Duration::from_millis(millis), "{text}");
+    }
+    for text in ["", "120", "0s", "-5s", "25h", "soon"] {
+        assert!(heartbeat_timeout(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn an_impossible_value_is_named() {
+    let set = |text: &str| Some(text.to_owned());
+    assert!(problem(|it| it.listen = set("3305")).starts_with("LISTEN "));
+    assert!(problem(|it| it.public_url = set("aiwm.example")).starts_with("PUBLIC_URL "));
+    assert!(problem(|it| it.public_url = set("ftp://aiwm.example")).starts_with("PUBLIC_URL "));
+    assert!(problem(|it| it.noti_service_url = set("http://a/?x=1")).starts_with("NOTI_SERVICE_URL "));
+    assert!(problem(|it| it.default_daemon_version = set("latest")).contains("a version such as v1.0.0"));
+    assert!(problem(|it| it.api_requests_per_second = set("-1")).starts_with("API_REQUESTS_PER_SECOND "));
+    assert!(problem(|it| it.trusted_proxies = set("10.0.0.0/33")).starts_with("TRUSTED_PROXIES "));
+    assert!(problem(|it| it.trusted_proxies = set("10.0.0.1, proxy")).contains("`proxy`"));
+    assert!(problem(|it| it.tls_cert = set("chain.pem")).starts_with("TLS_KEY "));
+    assert!(problem(|it| it.insecure_http = set("maybe")).starts_with("INSECURE_HTTP "));
+    let both = |it: &mut Settings| {
+        (it.tls_cert, it.tls_key, it.tls_self_signed) = (set("c"), set("k"), set("true"));
+    };
+    assert!(problem(both).starts_with("TLS_SELF_SIGNED "));
+    let clear = |it: &mut Settings| (it.tls_self_signed, it.public_url) = (set("true"), set("http://a"));
+    assert!(problem(clear).starts_with("PUBLIC_URL "));
+    assert!(problem(|it| it.release_public_key = set("RWQ")).starts_with("RELEASE_PUBLIC_KEY "));
+}
+
+#[test]
+fn events_are_kept_for_days_and_never_for_less_than_their_senders_repeat_them() {
+    for (text, hours) in [("30d", 720), ("1d", 24), ("36h", 36), ("1w", 168)] {
+        assert_eq!(event_retention(text).unwrap(), Duration::from_secs(hours * 3600), "{text}");
+    }
+    for text in ["", "23h", "-30d", "1y", "20y", "ever"] {
+        assert!(event_retention(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn origins_are_written_as_browsers_write_them() {
+    let settings = Settings {
+        dashboard_origins: Some("https://Dash.example:443, http://localhost:5173/".into()),
+        ..Settings::default()
+    };
+    let config = Config::check("data", settings).unwrap();
+    assert_eq!(config.dashboard_origins, ["https://dash.example", "http://localhost:5173"]);
+    for text in ["*", "null", "dash.example", "https://dash.example/path", "https://a,,https://b"] {
+        let refusal = problem(|it| it.dashboard_origins = Some(text.into()));
+        assert!(refusal.starts_with("DASHBOARD_ORIGINS "), "{refusal}");
+    }
+}
+
+#[test]
+fn a_refused_secret_is_not_repeated() {
+    let refusal = problem(|it| it.jwt_secret = Some("hunter2".into()));
+    assert!(refusal.starts_with("JWT_SECRET ") && !refusal.contains("hunter2"), "{refusal}");
+    let refusal = problem(|it| it.database_url = Some("postgres://me:hunter2@db/aiwm".into()));
+    assert!(refusal.starts_with("DATABASE_URL ") && !refusal.contains("hunter2"), "{refusal}");
+}
