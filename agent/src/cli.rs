@@ -5,6 +5,7 @@ mod install;
 mod inventory;
 mod start;
 mod status;
+mod uninstall;
 mod version;
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Command {
     Start(crate::config::Flags),
     /// Installs the worker on this machine and waits until the controller sees it online.
     Install(install::Arguments),
+    /// Takes the worker off this machine, and puts back what it replaced.
+    Uninstall(uninstall::Arguments),
     /// Says how the running worker stands with its controller.
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
@@ -52,6 +55,7 @@ impl Cli {
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
             Command::Install(arguments) => install::run(arguments),
+            Command::Uninstall(arguments) => uninstall::run(arguments),
             Command::Status(arguments) => concluded(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
             Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),

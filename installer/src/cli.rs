@@ -18,8 +18,9 @@ use crate::{
     apply::Uneventful,
     console::Console,
     install::{Host, Interrupt, Outcome, Request, Settings, Surroundings, install},
-    present::print_outcome,
+    present::{print_outcome, print_removed},
     token::{self, NodeToken},
+    uninstall::{Removal, Removed, uninstall},
 };
 pub use crate::{
     failure::Failure,
@@ -53,6 +54,14 @@ pub struct InstallArgs {
     /// Allow plain http and ws to other machines: for labs
     #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
+
+    /// Replace a newer version that is installed by the older one that the controller offers
+    #[arg(long)]
+    allow_downgrade: bool,
+
+    /// Make a machine that is installed as another node this node
+    #[arg(long)]
+    replace_identity: bool,
 
     /// How long the worker may take to be online
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
@@ -93,13 +102,7 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
     let text = token::obtain(args.token.as_ref(), args.token_file.as_deref(), variable, std::io::stdin())?;
     let token = NodeToken::parse(&text, SystemTime::now().into())?;
     check_node(&token, args.node_id.as_ref())?;
-    let platform = check_machine(rustix::process::geteuid().is_root())?;
-    let host = Host {
-        layout: Layout::default(),
-        systemd: Systemd::connect().await?,
-        accounts: Box::new(SystemAccounts),
-        platform,
-    };
+    let host = this_machine().await?;
     let request = Request {
         token,
         settings: Settings {
@@ -108,6 +111,8 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
             ca_file: None,
         },
         ca_file: args.ca_file.filter(|path| !path.as_os_str().is_empty()),
+        allow_downgrade: args.allow_downgrade,
+        replace_identity: args.replace_identity,
         patience: args.timeout,
         stall_timeout: None,
         dry_run: args.dry_run,
@@ -115,6 +120,53 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
     };
     let console = Console::of_this_process();
     install(&host, &request, Surroundings { console: &console, checkpoint: &Uneventful, interrupt }).await
+}
+
+/// Takes the worker off this machine.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(after_help = "\
+The worker says goodbye to its controller and is stopped; then whatever its installations did is undone, and what they replaced \
+is put back. The node stays registered with its controller.\n\n\
+Exit status: 0 done, or nothing was to be done; otherwise as of install. A run that was cut off is finished by the next.")]
+pub struct UninstallArgs {
+    /// Remove the configuration, too
+    #[arg(long)]
+    purge: bool,
+
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs an uninstallation and prints what came of it.
+pub async fn run_uninstall(args: UninstallArgs, output: Output) -> ExitCode {
+    match attempt_uninstall(args).await {
+        Ok(removed) => {
+            print_removed(&removed, output);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            print_failure(&failure, output);
+            failure.code.exit_status().into()
+        }
+    }
+}
+
+async fn attempt_uninstall(args: UninstallArgs) -> Result<Removed, Failure> {
+    // From here on a signal kills no more: half an uninstallation serves nobody, and a whole one takes seconds.
+    let _deaf = interrupted()?;
+    let removal = Removal { purge: args.purge, dry_run: args.dry_run };
+    uninstall(&this_machine().await?, removal, &Uneventful).await
+}
+
+async fn this_machine() -> Result<Host<Systemd>, Failure> {
+    let platform = check_machine(rustix::process::geteuid().is_root())?;
+    Ok(Host {
+        layout: Layout::default(),
+        systemd: Systemd::connect().await?,
+        accounts: Box::new(SystemAccounts),
+        platform,
+    })
 }
 
 fn check_node(token: &NodeToken, wanted: Option<&NodeId>) -> Result<(), Failure> {
@@ -130,7 +182,7 @@ fn check_node(token: &NodeToken, wanted: Option<&NodeId>) -> Result<(), Failure>
 
 fn check_machine(root: bool) -> Result<Platform, Failure> {
     if !root {
-        return Err(Failure::new(ErrorCode::NotRoot, "an installation needs root"));
+        return Err(Failure::new(ErrorCode::NotRoot, "installing and uninstalling need root"));
     }
     let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
     Platform::of_architecture(architecture).filter(|_| os == "linux").ok_or_else(|| {

@@ -75,6 +75,10 @@ pub struct Request {
     pub settings: Settings,
     /// Authorities (PEM) that are to be trusted beside the operating system's; copied for the daemon.
     pub ca_file: Option<PathBuf>,
+    /// Whether a newer version may be replaced by an older one.
+    pub allow_downgrade: bool,
+    /// Whether a machine that is another node may become this one.
+    pub replace_identity: bool,
     /// How long the worker may take to be online, once started.
     pub patience: Duration,
     /// After how long without a byte a download is given up, if not after the usual time.
@@ -260,8 +264,18 @@ impl<S: ServiceManager> Run<'_, S> {
         let promise = Promise::of(offer, token.claims().rel.as_deref())?;
         let observed = observe(self.host, &offer.version).await?;
         tracing::debug!(?observed, "observed");
-        let (authorities, patience) = (self.authorities, self.request.patience);
-        let target = Target { token, settings, authorities, promise, url, patience };
+        let Request { patience, allow_downgrade, replace_identity, .. } = *self.request;
+        let authorities = self.authorities;
+        let target = Target {
+            token,
+            settings,
+            authorities,
+            promise,
+            url,
+            patience,
+            allow_downgrade,
+            replace_identity,
+        };
         plan(&observed, &target, &self.host.layout)
     }
 

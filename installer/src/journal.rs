@@ -136,10 +136,32 @@ impl Journal {
 
     /// The steps of the open transaction that may have taken effect, in their order.
     pub(crate) fn open_steps(&self) -> impl DoubleEndedIterator<Item = (&str, &[Undo])> {
-        self.open.iter().filter_map(|record| match record {
-            Record::Intent { step, undo } => Some((step.as_str(), undo.as_slice())),
+        steps(&self.open)
+    }
+
+    /// The steps of all committed transactions, merged: their way back leads to before the first.
+    pub(crate) fn committed_steps(&self) -> impl DoubleEndedIterator<Item = (&str, &[Undo])> {
+        steps(&self.committed)
+    }
+
+    /// As whom the machine is installed, and with what.
+    pub(crate) fn installed(&self) -> Option<(NodeId, ReleaseVersion)> {
+        self.committed.iter().chain(&self.open).find_map(|record| match record {
+            Record::Began { node, version, .. } => Some((node.clone(), version.clone())),
             _ => None,
         })
+    }
+
+    /// Forgets the committed steps that have been undone: all but those that are kept.
+    pub(crate) fn forget(&mut self, is_kept: impl Fn(&str) -> bool) -> Result<(), Failure> {
+        self.committed.retain(|record| match record {
+            Record::Intent { step, .. } => is_kept(step),
+            _ => true,
+        });
+        if self.committed_steps().next().is_none() {
+            self.committed.clear();
+        }
+        self.abandon()
     }
 
     /// Keeps a copy of these bytes for as long as a record names it. Durable on return.
@@ -205,6 +227,13 @@ impl Journal {
         files::remove_dir_if_empty(&copies)?;
         Ok(())
     }
+}
+
+fn steps(records: &[Record]) -> impl DoubleEndedIterator<Item = (&str, &[Undo])> {
+    records.iter().filter_map(|record| match record {
+        Record::Intent { step, undo } => Some((step.as_str(), undo.as_slice())),
+        _ => None,
+    })
 }
 
 fn line(record: &Record) -> Result<Vec<u8>, Failure> {

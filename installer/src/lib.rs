@@ -1,5 +1,6 @@
 //! Puts aio-worker on a machine, or leaves the machine as it was: observe → plan → journal → apply, and undo on any failure.
-//! Install, upgrade and rollback are one code path. Decides nothing about the daemon, which it only starts and asks how it is.
+//! Install, upgrade and rollback are one code path. `uninstall` is the way
+//! back to before. Decides nothing about the daemon, which it only starts and asks how it is.
 //!
 //! `install` is the flow, `plan` the decision, `step/` one file per thing that is done, `journal` and `undo` what makes it a
 //! transaction.
@@ -24,6 +25,7 @@ mod report;
 mod step;
 mod token;
 mod undo;
+pub mod uninstall;
 mod verify;
 
 pub use accounts::{Accounts, Ran, SystemAccounts};

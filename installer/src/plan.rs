@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use aio_host::layout::Layout;
-use aio_protocol::{claims::NodeClaims, error_code::ErrorCode};
+use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::ReleaseVersion};
 use reqwest::Url;
 use secrecy::ExposeSecret;
 
@@ -33,12 +33,17 @@ pub(crate) struct Target<'a> {
     pub(crate) url: Url,
     /// How long the worker may take to be online.
     pub(crate) patience: Duration,
+    /// Whether a newer version may be replaced by an older one.
+    pub(crate) allow_downgrade: bool,
+    /// Whether a machine that is another node may become this one.
+    pub(crate) replace_identity: bool,
 }
 
 /// The steps from `observed` to `target`, in their order.
 pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
     refuse_masked(observed)?;
     refuse_other_identity(observed, target)?;
+    refuse_downgrade(observed, target)?;
     let places = [
         (&observed.config, layout.config()),
         (&observed.ca_file, layout.ca_file()),
@@ -170,7 +175,7 @@ fn refuse_other_identity(observed: &Observed, target: &Target<'_>) -> Result<(),
         return Ok(());
     };
     let wanted = &target.token.claims().sub;
-    if present.sub == *wanted {
+    if present.sub == *wanted || target.replace_identity {
         return Ok(());
     }
     let message =
@@ -178,6 +183,21 @@ fn refuse_other_identity(observed: &Observed, target: &Target<'_>) -> Result<(),
     Err(Failure::new(ErrorCode::IdentityConflict, message)
         .with("installed", present.sub.as_str())
         .with("requested", wanted.as_str()))
+}
+
+fn refuse_downgrade(observed: &Observed, target: &Target<'_>) -> Result<(), Failure> {
+    let Entry::Link { target: release } = &observed.current else { return Ok(()) };
+    let Some(present) = release.to_str().and_then(|name| name.parse::<ReleaseVersion>().ok()) else {
+        return Ok(());
+    };
+    let wanted = &target.promise.version;
+    if present <= *wanted || target.allow_downgrade {
+        return Ok(());
+    }
+    let message = format!("{present} is installed, and the controller offers the older {wanted}");
+    Err(Failure::new(ErrorCode::DowngradeRefused, message)
+        .with("installed", present.to_string())
+        .with("offered", wanted.to_string()))
 }
 
 fn refuse_read_only(observed: &Observed) -> Result<(), Failure> {

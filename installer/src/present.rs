@@ -9,6 +9,7 @@ use crate::{
     apply::Timing,
     failure::Failure,
     install::{Outcome, OutcomeKind, Planned},
+    uninstall::Removed,
 };
 
 /// How a command answers.
@@ -40,6 +41,47 @@ pub(crate) fn print_outcome(outcome: &Outcome, output: Output) {
             eprintln!("warning: {warning}");
         }
     }
+}
+
+/// Prints what came of an uninstallation.
+pub(crate) fn print_removed(removed: &Removed, output: Output) {
+    match output {
+        Output::Text => println!("{}", removed_text(removed)),
+        Output::Json => println!("{}", removed_json(removed)),
+    }
+}
+
+fn removed_text(removed: &Removed) -> String {
+    let Removed { installed, undone, kept, dry_run } = removed;
+    let mut text = match installed {
+        None if undone.is_empty() => return "nothing to do: aio-worker is not installed".to_owned(),
+        None => "an installation that was cut off".to_owned(),
+        Some((node, version)) => format!("aio-worker {version} of node {node}"),
+    };
+    if *dry_run {
+        text = format!("to remove {text}:");
+        for (index, line) in undone.iter().enumerate() {
+            text.push_str(&format!("\n  {:2}. {line}", index + 1));
+        }
+    } else {
+        text.push_str(" is removed; the node stays registered with its controller");
+    }
+    for path in kept {
+        text.push_str(&format!("\n  kept: {}", path.display()));
+    }
+    text
+}
+
+fn removed_json(removed: &Removed) -> Value {
+    let Removed { installed, undone, kept, dry_run } = removed;
+    let outcome = match (undone.is_empty(), dry_run) {
+        (true, _) => "not_installed",
+        (false, true) => "planned",
+        (false, false) => "uninstalled",
+    };
+    let node = installed.as_ref().map(|(node, _)| json!({ "id": node }));
+    let version = installed.as_ref().map(|(_, version)| version);
+    json!({ "outcome": outcome, "node": node, "version": version, "undone": undone, "kept": kept })
 }
 
 fn failure_text(failure: &Failure) -> String {

@@ -44,6 +44,9 @@ fn make_folders_of(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The word of the step whose files outlive an uninstallation that does not purge.
+pub(crate) const CONFIGURATION: &str = WriteConfig::NAME;
+
 pub(crate) use declare_user::DECLARATION;
 pub(crate) use place_release::MODE as RELEASE_MODE;
 pub(crate) use start_unit::describe as describe_service;

@@ -2,6 +2,7 @@
 //! of the step's effect, comes to the same. Removes only what we made, and restores what we replaced.
 
 use std::{
+    fmt,
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -117,6 +118,16 @@ impl Undo {
         }
     }
 
+    /// The file that the record is about.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::RemoveFile { path } | Self::RestoreFile { path, .. } | Self::RestoreLink { path, .. } => {
+                Some(path.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the record outlives the commit.
     pub(crate) fn lasts(&self) -> bool {
         !matches!(self, Self::UntilCommitted { .. })
@@ -159,6 +170,28 @@ impl Undo {
 
     fn is_last(&self) -> bool {
         matches!(self, Self::RestartUnit { .. })
+    }
+}
+
+/// What it does, for a person.
+impl fmt::Display for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RemoveFile { path } => write!(f, "remove {}", path.display()),
+            Self::RestoreFile { path, .. } => write!(f, "put {} back as it was", path.display()),
+            Self::RestoreLink { path, target } => {
+                write!(f, "point {} at {} again", path.display(), target.display())
+            }
+            Self::RemoveDir { path } => write!(f, "remove {} if nothing else is in it", path.display()),
+            Self::RemoveTree { path } => write!(f, "remove {} with all that is in it", path.display()),
+            Self::RemoveUser { name } => write!(f, "remove the user {name}"),
+            Self::RemoveGroup { name } => write!(f, "remove the group {name}"),
+            Self::ReloadManager => f.write_str("reload systemd"),
+            Self::DisableUnit { unit } => write!(f, "disable {unit}"),
+            Self::StopUnit { unit } => write!(f, "stop {unit}"),
+            Self::RestartUnit { unit } => write!(f, "restart {unit}"),
+            Self::UntilCommitted { was } => was.fmt(f),
+        }
     }
 }
 
@@ -208,11 +241,23 @@ pub(crate) async fn undo<S: ServiceManager>(
     journal: &mut Journal,
     checkpoint: &dyn Checkpoint,
 ) -> Result<(), Failure> {
+    let steps: Vec<_> = journal.open_steps().collect();
+    undo_steps(host, journal, &steps, checkpoint).await?;
+    journal.abandon()
+}
+
+/// Undoes `steps`, the last one first. The journal is not changed.
+pub(crate) async fn undo_steps<S: ServiceManager>(
+    host: &Host<S>,
+    journal: &Journal,
+    steps: &[(&str, &[Undo])],
+    checkpoint: &dyn Checkpoint,
+) -> Result<(), Failure> {
     let mut troubles = Vec::new();
     let mut last = Vec::new();
-    for (step, records) in journal.open_steps().rev() {
+    for (step, records) in steps.iter().rev() {
         tracing::info!(step, "undoing");
-        for record in records {
+        for record in *records {
             if record.is_last() {
                 last.push(record);
             } else if let Err(trouble) = record.run(host, journal).await {
@@ -229,7 +274,7 @@ pub(crate) async fn undo<S: ServiceManager>(
         }
     }
     if troubles.is_empty() {
-        return journal.abandon();
+        return Ok(());
     }
     for trouble in &troubles {
         tracing::error!(code = %trouble.code, message = %trouble.message, "could not undo");

@@ -55,7 +55,9 @@ catalogue! {
     TokenForeign "TOKEN_FOREIGN", exit 78, "The token belongs to another node.",
         cure "Use the token that was made for this node.";
     IdentityConflict "IDENTITY_CONFLICT", exit 78, "This machine is already installed as another node.",
-        cure "Use that node's token, or uninstall the worker first.";
+        cure "Use that node's token; if it shall become another node, say --replace-identity, or uninstall the worker first.";
+    DowngradeRefused "DOWNGRADE_REFUSED", exit 78, "A newer version is installed than the controller offers.",
+        cure "Let the controller offer the newer version; if the older one is meant, say --allow-downgrade.";
     NodeNotFound "NODE_NOT_FOUND", exit 78, "The controller does not know the node.",
         cure "Register the node on this controller and use the token that it makes.";
     NodeInactive "NODE_INACTIVE", exit 78, "The node was decommissioned, which is final.",

@@ -228,7 +228,7 @@ impl Driver {
     }
 
     fn token_replaced(&self) -> bool {
-        self.config.tokens().is_ok_and(|held| self.rotation.is_news(&held))
+        self.config.tokens().is_ok_and(|held| self.rotation.is_news(held))
     }
 
     fn heard(&mut self, event: Event) {
@@ -286,10 +286,13 @@ impl Driver {
                 return Some(Input::TokenReplaced);
             }
             rotation::Effect::Keep(origin) => {
-                let renewed = origin == Origin::Candidate;
                 match rotated.keep(origin) {
-                    Ok(()) if renewed => info!("the new token is the one from now on"),
-                    Ok(()) => {}
+                    Ok(()) => {
+                        if origin == Origin::Candidate {
+                            info!("the new token is the one from now on");
+                        }
+                        return self.rotate(|rotation, _| rotation.kept());
+                    }
                     // It is tried first after a restart, too, and is then welcome again.
                     Err(error) => {
                         warn!(%error, reason = %error.source, "the tokens of this node could not be put in order")

@@ -43,6 +43,15 @@ impl Held {
     }
 }
 
+/// What was given to another node, which this machine has been, counts no more: the installed token says who it is.
+fn of_the_installed_node(mut held: Vec<Held>) -> Vec<Held> {
+    let installed = held.iter().find(|held| held.origin == Origin::Installed);
+    if let Some(node) = installed.map(|held| held.token.claims.sub.clone()) {
+        held.retain(|held| held.token.claims.sub == node);
+    }
+    held
+}
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub enum Effect {
@@ -55,7 +64,7 @@ pub enum Effect {
     },
     /// Connect anew, with what is stored now.
     Redial,
-    /// The token of this origin is the one from now on: forget the older ones, durably.
+    /// The token of this origin is the one from now on: forget the older ones, durably, and say so with [`Rotation::kept`].
     Keep(Origin),
     /// Remove the candidate.
     Discard,
@@ -91,13 +100,14 @@ impl Rotation {
     }
 
     /// Whether one of these was not there when a connection was last made.
-    pub fn is_news(&self, held: &[Held]) -> bool {
+    pub fn is_news(&self, held: Vec<Held>) -> bool {
+        let held = of_the_installed_node(held);
         held.iter().any(|held| !self.held.iter().any(|known| known.is(&held.token.secret)))
     }
 
     /// A connection is made with one of these: the newest that was not refused. Where all were, it begins with the newest again.
     pub fn dialling(mut self, held: Vec<Held>) -> Self {
-        self.held = held;
+        self.held = of_the_installed_node(held);
         if !self.has_another() {
             self.refused.clear();
         }
@@ -119,11 +129,16 @@ impl Rotation {
         wall: Timestamp,
         now: Instant,
     ) -> (Self, Vec<Effect>) {
-        let effect = match self.weigh(&offer, wall, now) {
+        let mut effects = Vec::new();
+        if self.is_unkept() {
+            // Another candidate would take the place of the only token that works.
+            effects.push(Effect::Keep(Origin::Candidate));
+        }
+        effects.push(match self.weigh(&offer, wall, now) {
             Ok(()) => Effect::Store { offer: message_id, token: offer.token.trim().into() },
             Err(error) => Effect::GiveBack { offer: message_id, error },
-        };
-        (self, vec![effect])
+        });
+        (self, effects)
     }
 
     /// The candidate is stored, or could not be.
@@ -141,12 +156,25 @@ impl Rotation {
         if let Some(held) = &mut self.in_use {
             effects.push(Effect::Keep(held.origin));
             if held.origin == Origin::Candidate {
-                held.origin = Origin::Kept;
+                held.offer = None;
                 self.exchanged = Some(now);
             }
         }
         effects.extend(self.owed.take().map(|(offer, error)| Effect::GiveBack { offer, error }));
         (self, effects)
+    }
+
+    /// The files are in order: the candidate, if that is in use, is the kept token.
+    pub fn kept(mut self) -> (Self, Vec<Effect>) {
+        if let Some(held) = self.in_use.as_mut().filter(|held| held.origin == Origin::Candidate) {
+            held.origin = Origin::Kept;
+        }
+        (self, Vec::new())
+    }
+
+    /// Whether the token in use is a candidate that was welcomed and could not be put in order.
+    fn is_unkept(&self) -> bool {
+        self.in_use.as_ref().is_some_and(|held| held.origin == Origin::Candidate)
     }
 
     /// There is no session, or none any more. Only a refusal of the token itself is a verdict on it; [`Self::has_another`] says
@@ -176,6 +204,10 @@ impl Rotation {
     fn weigh(&self, offer: &TokenOffer, wall: Timestamp, now: Instant) -> Result<(), ErrorReport> {
         let refused = |message: &str| Err(report(ErrorCode::OfferRefused, message.to_owned()));
         let Some(held) = &self.in_use else { return refused("no token is in use that it could replace") };
+        if self.is_unkept() {
+            let message = "the token in use could not be put in order yet".to_owned();
+            return Err(report(ErrorCode::FileFailed, message));
+        }
         let present = &held.token.claims;
         let offered = NodeClaims::read_unverified(&offer.token)
             .map_err(|error| report(ErrorCode::TokenInvalid, error.to_string()))?;

@@ -66,7 +66,8 @@ const UNDOCUMENTED: [(&str, &str); 3] =
 
 #[tokio::test]
 async fn every_address_answers_every_bearer_as_the_table_says() {
-    let controller = Controller::start().await;
+    // Hundreds of requests of one user follow each other here; how many may is another test's.
+    let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let (_, document) = controller.nobody().get("/openapi.json").await;
     let mut served: BTreeSet<_> = operations(&document).into_iter().collect();
     served.extend(UNDOCUMENTED.map(|(method, path)| (method.to_owned(), path.to_owned())));
@@ -184,7 +185,8 @@ pub(crate) fn upgrade(request: RequestBuilder, protocol: &str) -> RequestBuilder
 
 #[tokio::test]
 async fn a_page_of_the_document_can_be_browsed_and_loads_nothing_from_elsewhere() {
-    let controller = Controller::start().await;
+    // Hundreds of requests of one user follow each other here; how many may is another test's.
+    let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let fetch = async |path: &str| {
         let answer = controller.nobody().request(Method::GET, path).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");

@@ -43,7 +43,7 @@ fn node_token(node: &str) -> String {
 
 #[tokio::test]
 async fn every_answer_is_documented_and_every_documented_answer_occurs() {
-    let controller = Controller::start().await;
+    let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let mut inspector = Inspector::new(&controller).await;
     what_succeeds(&controller, &mut inspector).await;
     what_a_status_refuses(&controller, &mut inspector).await;
@@ -296,7 +296,7 @@ async fn dead_letters(it: &mut Inspector) {
 }
 
 async fn broken(it: &mut Inspector) {
-    let controller = Controller::start().await;
+    let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let owner = controller.owner_of("acme").await;
     let id = owner.add_node("gpu").await;
     let node = controller.bearer(&owner.token_of(&id).await);
@@ -347,7 +347,7 @@ async fn broken(it: &mut Inspector) {
 
 #[tokio::test]
 async fn the_document_is_openapi_and_refers_to_nothing_that_is_not_there() {
-    let controller = Controller::start().await;
+    let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let (_, document) = controller.nobody().get("/openapi.json").await;
     assert_eq!(document["openapi"], "3.1.0");
     let mut ids = BTreeSet::new();
@@ -371,7 +371,7 @@ async fn the_document_is_openapi_and_refers_to_nothing_that_is_not_there() {
 
 #[tokio::test]
 async fn every_event_fits_the_schema_that_is_published_for_its_type_and_no_other() {
-    let controller = Controller::start().await;
+    let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol/fixtures/events");
     let mut events = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {

@@ -89,6 +89,8 @@ fn steps_with(
         authorities,
         url: "https://releases.example/v1.0.0/linux-amd64".parse().unwrap(),
         patience: Duration::from_secs(60),
+        allow_downgrade: false,
+        replace_identity: false,
     };
     let steps = plan(observed, &target, &Layout::default())?;
     Ok(steps.iter().map(Step::name).collect())
@@ -221,6 +223,7 @@ fn a_machine_that_must_not_be_changed_is_refused() {
         UnitState { load_state: "masked".into(), file_state: "masked".into(), ..UnitState::default() };
     let table = [
         (ErrorCode::IdentityConflict, Observed { token: file(other.expose_secret(), 0o600), ..right() }),
+        (ErrorCode::DowngradeRefused, Observed { current: link("v99.0.0"), ..right() }),
         (ErrorCode::ConfigInvalid, Observed { config: file("contoller_endpoint = \"x\"", 0o644), ..bare() }),
         (
             ErrorCode::ConfigInvalid,

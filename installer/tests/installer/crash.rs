@@ -13,7 +13,7 @@ use crate::{
 
 /// What happens at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mishap {
+pub enum Mishap {
     /// The step fails.
     Failure,
     /// The process is gone, without a word.
@@ -21,15 +21,15 @@ enum Mishap {
 }
 
 /// A checkpoint at which something happens.
-struct At {
-    moment: String,
+pub struct At {
+    pub moment: String,
     mishap: Mishap,
     seen: Mutex<Vec<String>>,
-    killed: tokio::sync::Notify,
+    pub killed: tokio::sync::Notify,
 }
 
 impl At {
-    fn new(moment: &str, mishap: Mishap) -> Self {
+    pub fn new(moment: &str, mishap: Mishap) -> Self {
         Self { moment: moment.to_owned(), mishap, seen: Mutex::default(), killed: tokio::sync::Notify::new() }
     }
 }
@@ -61,14 +61,14 @@ fn moments(steps: &[&'static str]) -> Vec<String> {
 }
 
 /// Installs until the process is killed.
-async fn install_and_die(world: &World, at: &At) {
+pub async fn install_and_die(world: &World, at: &At) {
     tokio::select! {
         outcome = world.install_with(at, Box::pin(std::future::pending())) => panic!("{} never came: {outcome:?}", at.moment),
         () = at.killed.notified() => {}
     }
 }
 
-async fn upgradable() -> (World, Listing) {
+pub async fn upgradable() -> (World, Listing) {
     let mut world = World::new().await;
     fs::write(world.host.layout.command(), "the older binary").unwrap();
     world.install().await.unwrap();

@@ -13,4 +13,5 @@ mod binary;
 mod crash;
 mod server;
 mod success;
+mod uninstall;
 mod world;

@@ -211,6 +211,8 @@ fn placeholder() -> Request {
         settings: Settings::default(),
         ca_file: None,
         patience: Duration::from_secs(10),
+        allow_downgrade: false,
+        replace_identity: false,
         stall_timeout: None,
         dry_run: false,
         began: Instant::now(),

@@ -138,9 +138,15 @@ impl World {
                     self.dial();
                 }
                 Effect::Keep(_) | Effect::Discard if self.read_only => {}
-                Effect::Keep(Origin::Candidate) => self.kept = self.candidate.take(),
-                Effect::Keep(Origin::Kept) | Effect::Discard => self.candidate = None,
-                Effect::Keep(Origin::Installed) => (self.kept, self.candidate) = (None, None),
+                Effect::Keep(origin) => {
+                    match origin {
+                        Origin::Candidate => self.kept = self.candidate.take(),
+                        Origin::Kept => self.candidate = None,
+                        Origin::Installed => (self.kept, self.candidate) = (None, None),
+                    }
+                    self.step(Rotation::kept);
+                }
+                Effect::Discard => self.candidate = None,
                 Effect::GiveBack { .. } => {
                     assert!(self.online, "given back to nobody");
                     self.given_back += 1;
@@ -319,9 +325,36 @@ fn the_newest_token_is_tried_first_and_an_operators_is_forgotten_by_nobody() {
     let fresh = world.make();
     world.valid = vec![fresh.clone()];
     world.installed = fresh;
-    assert!(world.rotation.is_news(&world.files()));
+    assert!(world.rotation.is_news(world.files()));
     world.dial();
     assert!(world.online && world.kept.is_none(), "the operator's token is the one from now on");
+}
+
+#[test]
+fn an_offer_never_takes_the_place_of_a_token_that_could_not_be_put_in_order() {
+    let mut world = World::new();
+    world.dial();
+    world.fuse = Some(1);
+    world.offer(true);
+    // Killed once the candidate was stored; it is welcomed, and the old one revoked, while nothing can be written.
+    (world.killed, world.read_only) = (false, true);
+    world.dial();
+    assert!(world.online && world.candidate.is_some() && world.valid.len() == 1);
+    world.read_only = false;
+    world.offer(false);
+    assert_eq!((world.given_back, world.candidate.is_none(), world.kept.is_some()), (1, true, true));
+    world.offer(true);
+    assert!(world.online && world.valid.len() == 1, "the next one is taken");
+}
+
+#[test]
+fn what_was_given_to_the_node_that_this_machine_was_before_counts_no_more() {
+    let installed = token_with(1, DAY, |_| {});
+    let of_another = token_with(2, 2 * DAY, |claims| claims["sub"] = "ffffffffffffffffffffffff".into());
+    let files = vec![held(Origin::Installed, &installed), held(Origin::Kept, &of_another)];
+    let rotation = Rotation::new(false).dialling(files.clone());
+    assert_eq!(rotation.in_use().unwrap().origin, Origin::Installed);
+    assert!(!rotation.is_news(files), "it is no reason to connect anew either");
 }
 
 #[test]
@@ -339,7 +372,7 @@ fn where_all_tokens_are_refused_each_is_tried_in_its_turn() {
     }
     let (kept, installed) = (kept.expose_secret(), installed.expose_secret());
     assert_eq!(tried, [kept, installed, kept, installed]);
-    assert!(!rotation.is_news(&world.files()), "nothing new is there");
+    assert!(!rotation.is_news(world.files()), "nothing new is there");
 }
 
 #[test]
@@ -386,7 +419,7 @@ fn a_controller_that_offers_without_end_is_not_followed_without_end() {
         (token_with(1, DAY, |_| {}), token_with(2, 2 * DAY, |_| {}), token_with(3, 3 * DAY, |_| {}));
     let rotation = Rotation::new(false)
         .dialling(vec![held(Origin::Installed, &first), held(Origin::Candidate, &second)]);
-    let (rotation, _) = rotation.welcomed(now);
+    let (rotation, _) = rotation.welcomed(now).0.kept();
     let offered = |after: Duration| {
         let (_, effects) =
             rotation.clone().offered(Uuid::nil(), offer(&third), Timestamp::from_millis(0), now + after);

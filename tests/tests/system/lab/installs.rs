@@ -112,6 +112,41 @@ fn installing_again_plans_nothing_and_restarts_nothing() -> Result<()> {
 }
 
 #[test]
+fn an_uninstallation_says_goodbye_and_leaves_the_machine_as_it_was() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("uninstall")?;
+    let before = machine.listing()?;
+    succeed(install(&machine, &site.token), &machine)?;
+    let uninstall = |arguments: &[&str]| {
+        let command = machine.command(COMMAND).args(["uninstall", "--output", "json"]).args(arguments);
+        json_of(&succeed(command, &machine)?)
+    };
+
+    let removed = uninstall(&[])?;
+    assert_eq!(removed["outcome"], "uninstalled", "{removed}");
+    assert_eq!(removed["kept"], json!(["/etc/aio-worker/config.toml"]), "{removed}");
+    let events = ["node.registered", "node.installation_started", "node.connected", "node.disconnected"];
+    let events = site.controller.wait_for_events(site.id(), &events)?;
+    let EventBody::Disconnected(gone) = &events[3].event.body else { bail!("{:?}", events[3]) };
+    assert_eq!(gone.detail.disconnect_reason, "shutdown", "the daemon said goodbye");
+    assert_eq!(uninstall(&[])?["outcome"], "not_installed");
+
+    // Installing again and purging at once come to the same.
+    let token = site.controller.token(site.id(), &json!({}))?.token;
+    succeed(install(&machine, &token), &machine)?;
+    assert_eq!(uninstall(&["--purge"])?["kept"], json!([]));
+    let changes = before.changes_to(&machine.listing()?);
+    let of_others =
+        |line: &&str| !line.trim().is_empty() && !ACCOUNT_BACKUPS.iter().any(|path| line.contains(path));
+    let ours: Vec<_> = changes.lines().filter(of_others).collect();
+    assert!(ours.is_empty(), "{changes}");
+    Ok(())
+}
+
+/// The account tools keep what was before the last edit here, whoever made it.
+const ACCOUNT_BACKUPS: [&str; 4] = ["/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"];
+
+#[test]
 fn a_dry_run_lists_the_steps_and_changes_nothing() -> Result<()> {
     let site = Site::new(Settings::default())?;
     let machine = site.machine("dry-run")?;
