@@ -136,9 +136,9 @@ fn an_uninstallation_says_goodbye_and_leaves_the_machine_as_it_was() -> Result<(
     succeed(install(&machine, &token), &machine)?;
     assert_eq!(uninstall(&["--purge"])?["kept"], json!([]));
     let changes = before.changes_to(&machine.listing()?);
-    let of_others =
-        |line: &&str| !line.trim().is_empty() && !ACCOUNT_BACKUPS.iter().any(|path| line.contains(path));
-    let ours: Vec<_> = changes.lines().filter(of_others).collect();
+    let headings = changes.lines().filter(|line| !line.starts_with(' '));
+    let ours: Vec<_> =
+        headings.filter(|line| !ACCOUNT_BACKUPS.iter().any(|path| line.ends_with(path))).collect();
     assert!(ours.is_empty(), "{changes}");
     Ok(())
 }
