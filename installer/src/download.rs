@@ -1,11 +1,20 @@
-//! Brings a release file from its server into one local file: tried again when the transfer breaks, given up when it stalls, and
-//! checked as the bytes come. Does not decide where the file goes, nor ever makes it executable.
+//! Brings a release file from its server into one local file: taken up where it was when the transfer breaks, given up when it
+//! gets no further, and checked as the bytes come. Does not decide where the file goes, nor ever makes it executable.
 
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    time::Duration,
+};
 
 use aio_host::tls;
 use aio_protocol::error_code::ErrorCode;
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{self, HeaderValue},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -14,8 +23,10 @@ use crate::{
     verify::{Check, Promise},
 };
 
-/// Transfers that are begun before it is given up.
+/// Transfers in a row that bring the file no further, before it is given up.
 const TRIES: u32 = 4;
+/// This part of the file, at least, is some way further.
+const PROGRESS: u64 = 16;
 
 /// A transfer that failed, and whether another may do better; if so, how long the server asked to wait.
 struct Broken {
@@ -37,86 +48,160 @@ pub(crate) async fn fetch(
     path: &Path,
     received: &impl Fn(u64),
 ) -> Result<(), Failure> {
-    let mut failed = 0;
+    let mut part = Part::begin(promise, path)?;
+    let (mut failed, mut furthest) = (0, 0);
     loop {
-        let Broken { failure, again } = match transfer(client, url, promise, path, received).await {
-            Ok(()) => return Ok(()),
+        let Broken { failure, again } = match part.go_on(client, url, received).await {
+            Ok(()) => return part.sync(),
             Err(broken) => broken,
         };
+        if part.bytes >= furthest + promise.size / PROGRESS {
+            (failed, furthest) = (0, part.bytes);
+        }
         failed += 1;
         let Some(asked) = again.filter(|_| failed < TRIES) else { return Err(failure) };
         let pause = http::pause(failed - 1, asked);
         if pause > MAX_RETRY_AFTER {
             return Err(failure);
         }
-        tracing::info!(message = %failure.message, failed, ?pause, "the download broke; it will be tried again");
+        tracing::info!(message = %failure.message, failed, bytes = part.bytes, ?pause, "the download broke; it will be tried again");
         sleep(pause).await;
     }
 }
 
-async fn transfer(
-    client: &Client,
-    url: &Url,
-    promise: &Promise,
-    path: &Path,
-    received: &impl Fn(u64),
-) -> Result<(), Broken> {
-    let lost = |error: reqwest::Error| match tls::explain(&error) {
+/// What has come so far. A transfer that breaks is taken up behind it, if the server can say that its file is still the same.
+struct Part<'p> {
+    promise: &'p Promise,
+    path: &'p Path,
+    file: File,
+    check: Check<'p>,
+    bytes: u64,
+    /// The server's word for this very file (`ETag`, or else `Last-Modified`).
+    validator: Option<HeaderValue>,
+    /// Whether the bytes are of more than one transfer.
+    resumed: bool,
+    /// Parts that did not fit together are not tried twice.
+    whole_only: bool,
+}
+
+impl<'p> Part<'p> {
+    fn begin(promise: &'p Promise, path: &'p Path) -> Result<Self, Failure> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        Ok(Self {
+            promise,
+            path,
+            file: file.map_err(|error| Failure::io("create", path, &error))?,
+            check: Check::new(promise)?,
+            bytes: 0,
+            validator: None,
+            resumed: false,
+            whole_only: false,
+        })
+    }
+
+    /// Forgets what has come.
+    fn begin_again(&mut self) -> Result<(), Failure> {
+        *self = Self { whole_only: self.whole_only, ..Self::begin(self.promise, self.path)? };
+        Ok(())
+    }
+
+    /// One transfer: to the end, and to the verdict on the whole.
+    async fn go_on(&mut self, client: &Client, url: &Url, received: &impl Fn(u64)) -> Result<(), Broken> {
+        let mut request = client.get(url.clone());
+        match &self.validator {
+            Some(validator) if self.bytes > 0 && !self.whole_only => {
+                let range = format!("bytes={}-", self.bytes);
+                request = request.header(header::RANGE, range).header(header::IF_RANGE, validator);
+            }
+            _ => self.begin_again()?,
+        }
+        // A redirect that was refused stays refused; all else may have been bad luck.
+        let mut response = request.send().await.map_err(|error| {
+            let again = !error.is_redirect();
+            let broken = lost(url, error);
+            Broken { again: broken.again.filter(|_| again), ..broken }
+        })?;
+        self.admit(url, &response)?;
+        received(self.bytes);
+        while let Some(chunk) = response.chunk().await.map_err(|error| lost(url, error))? {
+            self.check.update(&chunk)?;
+            self.file.write_all(&chunk).map_err(|error| Failure::io("write", self.path, &error))?;
+            self.bytes += chunk.len() as u64;
+            received(self.bytes);
+        }
+        let check = std::mem::replace(&mut self.check, Check::new(self.promise)?);
+        let resumed = self.resumed;
+        match check.finish() {
+            // The parts may be of different files after all: the whole in one transfer may be right.
+            Err(failure) if resumed => {
+                self.whole_only = true;
+                Err(Broken { failure, again: Some(None) })
+            }
+            verdict => Ok(verdict?),
+        }
+    }
+
+    /// Whether the head of an answer promises the right body: all of it, or what is missing.
+    fn admit(&mut self, url: &Url, response: &Response) -> Result<(), Broken> {
+        let status = response.status();
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                let message = format!("the release server has no {url} ({status})");
+                return Err(Failure::new(ErrorCode::ReleaseNotFound, message)
+                    .with("url", url.as_str())
+                    .into());
+            }
+            StatusCode::PARTIAL_CONTENT if self.bytes > 0 && begins_at(response, self.bytes) => {
+                self.resumed = true;
+            }
+            StatusCode::OK => {
+                self.begin_again()?;
+                let headers = response.headers();
+                let strong = |tag: &&HeaderValue| !tag.as_bytes().starts_with(b"W/");
+                let validator = headers.get(header::ETAG).filter(strong);
+                self.validator = validator.or_else(|| headers.get(header::LAST_MODIFIED)).cloned();
+            }
+            _ => {
+                let asked_for_the_rest = self.bytes > 0;
+                self.begin_again()?;
+                let Broken { failure, .. } =
+                    broken(url, &format!("could not be downloaded: the server answered {status}"));
+                let passing = status.is_server_error()
+                    || status == StatusCode::TOO_MANY_REQUESTS
+                    // It has another file by now, or cannot give parts.
+                    || asked_for_the_rest && matches!(status.as_u16(), 206 | 412 | 416);
+                let again = passing.then(|| http::retry_after(response));
+                return Err(Broken { failure: failure.with("status", status.as_u16()), again });
+            }
+        }
+        let missing = self.promise.size.saturating_sub(self.bytes);
+        match response.content_length() {
+            Some(length) if length != missing => {
+                Err(self.promise.wrong_size(&format!("{} bytes", self.bytes + length)).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        self.file.sync_all().map_err(|error| Failure::io("write", self.path, &error))
+    }
+}
+
+/// Whether a part of the file begins at its `bytes`-th byte.
+fn begins_at(response: &Response, bytes: u64) -> bool {
+    let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok());
+    start == Some(bytes)
+}
+
+fn lost(url: &Url, error: reqwest::Error) -> Broken {
+    match tls::explain(&error) {
         Some(trouble) => Broken {
             again: None,
             ..broken(url, &format!("could not be downloaded: {} [{}]", trouble.words, trouble.code))
         },
         None => broken(url, &format!("could not be downloaded: {}", http::reason(error))),
-    };
-    // A redirect that was refused stays refused; all else may have been bad luck.
-    let mut response = client.get(url.clone()).send().await.map_err(|error| {
-        let again = !error.is_redirect();
-        let broken = lost(error);
-        Broken { again: broken.again.filter(|_| again), ..broken }
-    })?;
-    admit(url, promise, &response)?;
-
-    let mut check = Check::new(promise)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| Failure::io("create", path, &error))?;
-    let mut bytes = 0;
-    received(0);
-    while let Some(chunk) = response.chunk().await.map_err(lost)? {
-        check.update(&chunk)?;
-        file.write_all(&chunk).map_err(|error| Failure::io("write", path, &error))?;
-        bytes += chunk.len() as u64;
-        received(bytes);
-    }
-    check.finish()?;
-    file.sync_all().map_err(|error| Failure::io("write", path, &error))?;
-    Ok(())
-}
-
-/// Whether the head of an answer promises the right body.
-fn admit(url: &Url, promise: &Promise, response: &Response) -> Result<(), Broken> {
-    let status = response.status();
-    match status {
-        StatusCode::NOT_FOUND | StatusCode::GONE => {
-            let message = format!("the release server has no {url} ({status})");
-            return Err(Failure::new(ErrorCode::ReleaseNotFound, message).with("url", url.as_str()).into());
-        }
-        StatusCode::OK => {}
-        _ => {
-            let Broken { failure, .. } =
-                broken(url, &format!("could not be downloaded: the server answered {status}"));
-            let passing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-            let again = passing.then(|| http::retry_after(response));
-            return Err(Broken { failure: failure.with("status", status.as_u16()), again });
-        }
-    }
-    match response.content_length() {
-        Some(length) if length != promise.size => Err(promise.wrong_size(&format!("{length} bytes")).into()),
-        _ => Ok(()),
     }
 }
 

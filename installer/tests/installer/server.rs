@@ -28,6 +28,9 @@ pub enum Release {
     StatusAtFirst(u16, u32),
     /// With half of it, after having promised all, for the first so many requests.
     CutOff(u32),
+    /// With a tenth of what is asked for in each answer, whose range and tag it knows; `changes`: the second answer is of
+    /// another file, and whoever then begins again gets all of it.
+    Piecemeal { changes: bool },
     /// With bytes that never end, and no length.
     Endless,
     /// With this body and its length.
@@ -71,6 +74,8 @@ pub struct Behaviour {
     pub reports: Vec<Value>,
     pub plans: u32,
     pub downloads: u32,
+    /// Of those, the ones that asked for a part.
+    pub parts: u32,
     /// What the release server was shown in `Authorization`.
     pub leaked: Option<String>,
 }
@@ -93,6 +98,7 @@ pub async fn start(node: &str) -> Shared {
         reports: Vec::new(),
         plans: 0,
         downloads: 0,
+        parts: 0,
         leaked: None,
     }));
     let app = Router::new()
@@ -181,6 +187,7 @@ async fn give_release(State(shared): State<Shared>, headers: HeaderMap) -> Respo
         if let Some(value) = headers.get(header::AUTHORIZATION) {
             behaviour.leaked = Some(value.to_str().unwrap().to_owned());
         }
+        behaviour.parts += u32::from(headers.contains_key(header::RANGE));
         (behaviour.release.clone(), behaviour.file.clone(), behaviour.downloads)
     };
     match release {
@@ -190,6 +197,10 @@ async fn give_release(State(shared): State<Shared>, headers: HeaderMap) -> Respo
         }
         Release::CutOff(times) if count <= times => cut_off(file),
         Release::Whole | Release::StatusAtFirst(..) | Release::CutOff(_) => file.into_response(),
+        Release::Piecemeal { changes: true } if count > 2 && !headers.contains_key(header::RANGE) => {
+            file.into_response()
+        }
+        Release::Piecemeal { changes } => piece(&file, &headers, changes && count == 2),
         Release::Endless => Body::from_stream(endless()).into_response(),
         Release::Other(body) => body.into_response(),
         Release::Chunked(body) => {
@@ -200,6 +211,38 @@ async fn give_release(State(shared): State<Shared>, headers: HeaderMap) -> Respo
         Release::Stalled => Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()).into_response(),
         Release::Elsewhere(url) => Redirect::temporary(&url).into_response(),
     }
+}
+
+/// A tenth of the file, from where it is asked for, under the length of all that is asked for. With `other`, its bytes are another file's,
+/// although the tag says that they are not.
+fn piece(file: &[u8], headers: &HeaderMap, other: bool) -> Response {
+    let range = headers.get(header::RANGE).map(|range| range.to_str().unwrap());
+    let start: usize = range
+        .map_or(0, |range| range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap());
+    if range.is_some() {
+        assert_eq!(headers[header::IF_RANGE], "\"of the file\"");
+    }
+    let rest = &file[start..];
+    let mut bytes = rest[..rest.len().min(file.len() / 10)].to_vec();
+    if other {
+        bytes.fill(b'?');
+    }
+    let is_cut_off = bytes.len() < rest.len();
+    let breaks = stream::iter(is_cut_off.then(|| Err(std::io::Error::other("the connection breaks"))));
+    // What was sent is on its way by then; a server that fails at once sends nothing at all.
+    let breaks = breaks.then(async |error| {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        error
+    });
+    let body = Body::from_stream(stream::iter([Ok(Bytes::from(bytes))]).chain(breaks));
+    let status = if start == 0 { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+    let content_range = format!("bytes {start}-{}/{}", file.len() - 1, file.len());
+    let headers = [
+        (header::CONTENT_LENGTH, rest.len().to_string()),
+        (header::CONTENT_RANGE, content_range),
+        (header::ETAG, "\"of the file\"".to_owned()),
+    ];
+    (status, headers, body).into_response()
 }
 
 /// Half of the file under the length of all of it.

@@ -162,6 +162,22 @@ async fn what_passes_by_itself_is_waited_out() {
 }
 
 #[tokio::test]
+async fn a_download_that_breaks_is_taken_up_where_it_was() {
+    let world = World::new().await;
+    world.change(|server| server.release = Release::Piecemeal { changes: false });
+    world.install().await.unwrap();
+    assert_eq!(world.change(|server| (server.downloads, server.parts)), (10, 9));
+}
+
+#[tokio::test]
+async fn parts_that_do_not_fit_together_are_downloaded_anew_as_a_whole() {
+    let world = World::new().await;
+    world.change(|server| server.release = Release::Piecemeal { changes: true });
+    world.install().await.unwrap();
+    assert_eq!(world.change(|server| (server.downloads, server.parts)), (11, 9));
+}
+
+#[tokio::test]
 async fn a_node_that_is_online_may_refuse_every_report() {
     let world = World::new().await;
     world.change(|server| server.report_status = 409);
