@@ -1,5 +1,6 @@
 //! The command line: what can be said, and who answers. Each command has a file of its own.
 
+mod doctor;
 mod gpus;
 mod install;
 mod inventory;
@@ -33,6 +34,8 @@ enum Command {
     Install(install::Arguments),
     /// Takes the worker off this machine, and puts back what it replaced.
     Uninstall(uninstall::Arguments),
+    /// Looks at what the worker needs on this machine, and says what is wrong and what to do.
+    Doctor(doctor::Arguments),
     /// Says how the running worker stands with its controller.
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
@@ -56,6 +59,7 @@ impl Cli {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
             Command::Install(arguments) => install::run(arguments),
             Command::Uninstall(arguments) => uninstall::run(arguments),
+            Command::Doctor(arguments) => doctor::run(arguments),
             Command::Status(arguments) => concluded(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
             Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),

@@ -17,6 +17,7 @@ use crate::{
     accounts::SystemAccounts,
     apply::Uneventful,
     console::Console,
+    doctor::{self, Examination, Finding},
     install::{Host, Interrupt, Outcome, Request, Settings, Surroundings, install},
     present::{print_outcome, print_removed},
     token::{self, NodeToken},
@@ -120,6 +121,43 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
     };
     let console = Console::of_this_process();
     install(&host, &request, Surroundings { console: &console, checkpoint: &Uneventful, interrupt }).await
+}
+
+/// Looks at what the worker needs on this machine, and changes nothing.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// A file that holds the node token; `-` is standard input [default: AIO_NODE_TOKEN, else the installed one]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// A PEM file of authorities to trust beside the operating system's
+    #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// Allow plain http and ws to other machines: for labs
+    #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
+    insecure_http: bool,
+}
+
+/// Makes all checks but those of the GPUs.
+pub async fn examine(args: DoctorArgs) -> Result<Vec<Finding>, Failure> {
+    let variable = std::env::var(token::VARIABLE).ok();
+    let token = match token::obtain(None, args.token_file.as_deref(), variable, std::io::stdin()) {
+        Ok(token) => Some(token),
+        Err(failure) if failure.code == ErrorCode::TokenMissing => None,
+        Err(failure) => return Err(failure),
+    };
+    let examination = Examination {
+        layout: Layout::default(),
+        root: rustix::process::geteuid().is_root(),
+        token,
+        ca_file: args.ca_file.filter(|path| !path.as_os_str().is_empty()),
+        insecure_http: args.insecure_http,
+    };
+    Ok(match Systemd::connect().await {
+        Ok(systemd) => doctor::examine(&examination, Ok(&systemd)).await,
+        Err(error) => doctor::examine::<Systemd>(&examination, Err(error)).await,
+    })
 }
 
 /// Takes the worker off this machine.

@@ -16,6 +16,7 @@ use aio_host::{
     tls::{PinnedAuthority, Trust},
 };
 use aio_protocol::{
+    claims::NodeClaims,
     error_code::ErrorCode,
     ids::NodeId,
     installation::{InstallationPlan, InstallationReport},
@@ -159,7 +160,7 @@ pub async fn install<S: ServiceManager>(
     surroundings: Surroundings<'_>,
 ) -> Result<Outcome, Failure> {
     let base = endpoints(request)?;
-    let trust = trust(request, &base, &host.layout);
+    let trust = trust_of(request.token.claims(), request.ca_file.clone(), &base, &host.layout);
     let client = http::client(&base, &trust, request.settings.insecure_http, request.stall_timeout)?;
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = Controller::new(&client, &base, &request.token, request.token.bearer(&host.layout))?;
@@ -199,12 +200,17 @@ fn endpoints(request: &Request) -> Result<reqwest::Url, Failure> {
 
 /// Whom this installation trusts: the authority that the token names for the controller, and for all others the operating system's and
 /// the operator's own, those of an earlier installation included.
-fn trust(request: &Request, base: &reqwest::Url, layout: &Layout) -> Trust {
+pub(crate) fn trust_of(
+    claims: &NodeClaims,
+    ca_file: Option<PathBuf>,
+    base: &reqwest::Url,
+    layout: &Layout,
+) -> Trust {
     let hosts = base.host_str().map(str::to_owned).into_iter().collect();
-    let pin = request.token.claims().ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
+    let pin = claims.ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
     // A configuration that cannot be read is refused later on, by name.
     let installed = || ConfigFile::read(&layout.config()).ok().and_then(|file| file.ca_file);
-    Trust { pin, ca_file: request.ca_file.clone().or_else(installed) }
+    Trust { pin, ca_file: ca_file.or_else(installed) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -11,6 +11,7 @@ pub mod cli;
 mod config_text;
 pub mod console;
 mod controller;
+pub mod doctor;
 mod download;
 mod failure;
 mod http;

@@ -47,6 +47,12 @@ impl Lock {
         }
     }
 
+    /// Whether somebody holds the lock on `dir`, as far as this user may see; leaves nothing behind.
+    pub(crate) fn is_held(dir: &Path) -> bool {
+        let Ok(folder) = File::open(dir) else { return false };
+        flock(&folder, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    }
+
     /// Gives the lock back, and takes the folder away unless something is in it.
     pub(crate) fn release(self, dir: &Path) -> Result<(), Failure> {
         files::remove_dir_if_empty(dir)?;
@@ -69,8 +75,10 @@ mod tests {
         let dir = root.path().join("aio-installer");
         let first = Lock::take(&dir).unwrap();
         assert_eq!(Lock::take(&dir).unwrap_err().code, ErrorCode::InstallLocked);
+        assert!(Lock::is_held(&dir));
         first.release(&dir).unwrap();
         assert!(!dir.exists(), "an empty folder does not stay");
+        assert!(!Lock::is_held(&dir) && !dir.exists());
         drop(Lock::take(&dir).unwrap());
         assert!(Lock::take(&dir).is_ok(), "a process that died holds nothing");
     }

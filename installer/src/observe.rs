@@ -124,7 +124,8 @@ fn placed(path: &Path) -> Result<Option<Checksum>, Failure> {
     })
 }
 
-fn read_only(layout: &Layout) -> Vec<PathBuf> {
+/// Folders that an installation needs and that are on read-only file systems.
+pub(crate) fn read_only(layout: &Layout) -> Vec<PathBuf> {
     let files = [layout.command(), layout.config(), layout.unit(), layout.sysusers(), layout.current()];
     let dirs = files.iter().filter_map(|file| file.parent());
     // What is missing will be made in the nearest folder that is there.

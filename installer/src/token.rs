@@ -96,6 +96,11 @@ pub(crate) fn obtain(
     }
 }
 
+/// The token that is installed here, where this user may read it.
+pub(crate) fn installed(layout: &Layout) -> Option<SecretString> {
+    read_plain_file(&layout.token())
+}
+
 /// What is in a file, if it is one: where the daemon's user may write, root follows no link and waits for nobody.
 fn read_plain_file(path: &Path) -> Option<SecretString> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;

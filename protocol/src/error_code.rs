@@ -76,6 +76,10 @@ catalogue! {
 
     PlatformUnsupported "PLATFORM_UNSUPPORTED", exit 69, "There is no release for this processor or operating system.",
         cure "Install on Linux on amd64.";
+    SystemdOutdated "SYSTEMD_OUTDATED", exit 69, "systemd is older than the worker's unit needs.",
+        cure "Bring the machine to a system with systemd 247 or newer, for instance Ubuntu 22.04.";
+    ClockSkewed "CLOCK_SKEWED", exit 69, "The clocks of this machine and of the controller differ by more than tokens allow.",
+        cure "Set this machine's clock, best by systemd-timesyncd or chrony; if it is right, set the controller's.";
     SystemdMissing "SYSTEMD_MISSING", exit 69, "The machine was not booted with systemd.",
         cure "Install on a machine whose init is systemd 247 or newer; in a container, boot systemd as PID 1.";
     DbusUnreachable "DBUS_UNREACHABLE", exit 69, "systemd's manager does not answer on D-Bus.",

@@ -11,6 +11,7 @@
 mod bad_input;
 mod binary;
 mod crash;
+mod doctor;
 mod server;
 mod success;
 mod uninstall;

@@ -143,6 +143,42 @@ fn an_uninstallation_says_goodbye_and_leaves_the_machine_as_it_was() -> Result<(
     Ok(())
 }
 
+#[test]
+fn a_doctor_finds_a_machine_well_before_and_after_the_installation_and_changes_nothing() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("doctor")?;
+    let before = machine.listing()?;
+    let doctor = |command: &str| {
+        let command =
+            machine.command(command).args(["doctor", "--output", "json", "--token-file", "/root/token"]);
+        let found = json_of(&succeed(command, &machine)?)?;
+        let checks = found["checks"].as_array().context("no checks")?.clone();
+        ensure!(checks.len() >= 14, "{found}");
+        let failed: Vec<_> = checks.iter().filter(|check| check["result"] == "failed").collect();
+        ensure!(failed.is_empty(), "{failed:?}");
+        Ok(checks)
+    };
+    machine.write("/root/token", "0600", site.token.as_str())?;
+    doctor(COMMAND)?;
+    machine.command("rm").args(["/root/token"]).run()?;
+    assert_eq!(before.changes_to(&machine.listing()?), "");
+
+    succeed(install(&machine, &site.token), &machine)?;
+    machine.write("/root/token", "0600", site.token.as_str())?;
+    let checks = doctor("aio-worker")?;
+    let unit = checks.iter().find(|check| check["check"] == "unit").context("no unit")?;
+    assert!(unit["reason"].as_str().is_some_and(|reason| reason.contains("active")), "{unit}");
+
+    // As anybody: what cannot be seen is said, and what can be is looked at.
+    let nobody = ["-u", "nobody", "--", "aio-worker", "doctor"];
+    let anybody = machine.command("runuser").args(nobody).run()?;
+    assert!(
+        anybody.stdout.contains("not running as root") && anybody.stdout.contains("skipped"),
+        "{anybody}"
+    );
+    Ok(())
+}
+
 /// The account tools keep what was before the last edit here, whoever made it.
 const ACCOUNT_BACKUPS: [&str; 4] = ["/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"];
 

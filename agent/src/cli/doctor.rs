@@ -1,0 +1,203 @@
+//! `aio-worker doctor`: the installer's checks, and those of the GPUs, with what is wrong and what to do about it.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time::Duration};
+
+use aio_host::{
+    gpu::{GpuWatcher, NvmlProbe},
+    systemd::{ServiceManager, Systemd},
+};
+use aio_installer::{
+    cli::{DoctorArgs, Failure, Output, examine, print_failure},
+    doctor::{Finding, Verdict},
+};
+use aio_protocol::inventory::{GpuDriver, GpuDriverState};
+
+use super::{Answer, internal, print, print_json, runtime};
+use crate::config::{environment, nvml_library};
+
+/// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The kernel's part of the driver shows itself here.
+const DRIVER: &str = "/proc/driver/nvidia";
+
+/// The daemon's user opens them for reading and writing.
+const READ_WRITE: u32 = 0o006;
+
+const PERSISTENCED: &str = "nvidia-persistenced.service";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit status: 0 nothing has failed; otherwise that of the first failed check's code, as docs/troubleshooting.md lists them.")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    doctor: DoctorArgs,
+    #[command(flatten)]
+    answer: Answer,
+}
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    let output = arguments.answer.output;
+    match findings(arguments.doctor).and_then(|findings| show(&findings, output)) {
+        Ok(status) => status.into(),
+        Err(failure) => {
+            print_failure(&failure, output);
+            failure.code.exit_status().into()
+        }
+    }
+}
+
+fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
+    let library = nvml_library(None, &environment)?;
+    let gpus = GpuWatcher::start(NvmlProbe::new(library))
+        .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
+    let runtime = runtime()?;
+    let findings = runtime.block_on(async {
+        let (findings, report, persistenced) =
+            tokio::join!(examine(doctor), gpus.report(PATIENCE), persistenced());
+        let mut findings = findings?;
+        findings.push(driver(&report.driver, report.gpus.len()));
+        if Path::new(DRIVER).exists() {
+            findings.push(device_nodes(Path::new("/dev")));
+            findings.push(persistence(persistenced));
+        }
+        Ok(findings)
+    });
+    // A driver that hangs must not keep the answer back.
+    runtime.shutdown_background();
+    findings
+}
+
+fn driver(driver: &GpuDriver, gpus: usize) -> Finding {
+    const CHECK: &str = "gpu_driver";
+    let reason = driver.reason.clone();
+    match driver.state {
+        GpuDriverState::Ok => {
+            let version = driver.version.as_deref().unwrap_or("of a version that it does not say");
+            Finding::ok(CHECK, format!("driver {version}, {gpus} GPUs"))
+        }
+        GpuDriverState::Absent => {
+            let cure =
+                "Install the NVIDIA driver if this machine has GPUs; the worker sees it without a restart.";
+            Finding::warning(CHECK, reason.unwrap_or_else(|| "no NVIDIA driver".to_owned()), cure)
+        }
+        GpuDriverState::Unknown => {
+            let cure =
+                "Try nvidia-smi, and look at dmesg for NVRM and Xid; the worker runs without its answer.";
+            Finding::warning(CHECK, reason.unwrap_or_else(|| "the driver does not answer".to_owned()), cure)
+        }
+    }
+}
+
+/// Whether the daemon's user, which is in no group of the driver's, may open the driver's devices.
+fn device_nodes(dev: &Path) -> Finding {
+    const CHECK: &str = "gpu_devices";
+    let entries = fs::read_dir(dev).into_iter().flatten().flatten();
+    let is_device = |name: &str| {
+        let rest = name.strip_prefix("nvidia");
+        rest.is_some_and(|rest| rest == "ctl" || !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut devices: Vec<_> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_device))
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.permissions().mode())))
+        .collect();
+    devices.sort();
+    if devices.is_empty() {
+        let cure = "Load the driver's devices once, for instance with nvidia-modprobe or nvidia-smi as root.";
+        return Finding::warning(CHECK, format!("there is no NVIDIA device in {}", dev.display()), cure);
+    }
+    match devices.iter().find(|(_, mode)| mode & READ_WRITE != READ_WRITE) {
+        Some((path, mode)) => {
+            let reason = format!(
+                "{} has mode {:04o}: the user aio-worker cannot open it",
+                path.display(),
+                mode & 0o7777
+            );
+            let cure = "Leave NVreg_DeviceFileMode at its default (0666), or let the user aio-worker into the devices' group.";
+            Finding::warning(CHECK, reason, cure)
+        }
+        None => Finding::ok(CHECK, format!("{} devices, which the worker may open", devices.len())),
+    }
+}
+
+async fn persistenced() -> Option<String> {
+    let systemd = Systemd::connect().await.ok()?;
+    Some(systemd.unit(PERSISTENCED).await.ok()?.active_state)
+}
+
+fn persistence(state: Option<String>) -> Finding {
+    const CHECK: &str = "gpu_persistence";
+    match state.as_deref() {
+        None => Finding::skipped(CHECK, "systemd was not reached"),
+        Some("active") => Finding::ok(CHECK, format!("{PERSISTENCED} is active")),
+        Some(state) => {
+            let cure = "sudo systemctl enable --now nvidia-persistenced, so that GPUs are not put to sleep and woken again.";
+            Finding::warning(CHECK, format!("{PERSISTENCED} is {state}"), cure)
+        }
+    }
+}
+
+/// Prints all, and says with which status the command ends.
+fn show(findings: &[Finding], output: Output) -> Result<u8, Failure> {
+    match output {
+        Output::Json => print_json(&serde_json::json!({ "checks": findings }))?,
+        Output::Text => print(&screen(findings)),
+    }
+    let failed = findings.iter().find(|finding| finding.result == Verdict::Failed);
+    Ok(failed.map_or(0, |finding| finding.code.map_or(1, |code| code.exit_status())))
+}
+
+fn screen(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { check, result, reason, code, cure } in findings {
+        let word = match result {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "FAILED",
+            Verdict::Skipped => "skipped",
+        };
+        let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
+        text.push_str(&format!("{word:<8} {check:<16} {reason}{code}\n"));
+        if let Some(cure) = cure {
+            text.push_str(&format!("{:<26}{cure}\n", ""));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use aio_protocol::error_code::ErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn each_check_is_a_line_and_its_cure_another() {
+        let findings =
+            [Finding::ok("root", "running as root"), Finding::failed("disk", ErrorCode::DiskFull, "full")];
+        let expected = format!(
+            "ok       root             running as root\nFAILED   disk             full [DISK_FULL]\n{:<26}{}\n",
+            "",
+            ErrorCode::DiskFull.cure()
+        );
+        assert_eq!(screen(&findings), expected);
+        assert_eq!(show(&findings, Output::Text).unwrap(), ErrorCode::DiskFull.exit_status());
+    }
+
+    #[test]
+    fn devices_that_the_daemon_cannot_open_are_told_of() {
+        let dev = tempfile::tempdir().unwrap();
+        assert_eq!(device_nodes(dev.path()).result, Verdict::Warning, "there are none");
+        for (name, mode, expected) in [
+            ("nvidiactl", 0o666, Verdict::Ok),
+            ("nvidia0", 0o666, Verdict::Ok),
+            ("nvidia-uvm", 0o600, Verdict::Ok),
+            ("nvidia1", 0o660, Verdict::Warning),
+        ] {
+            let path = dev.path().join(name);
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(device_nodes(dev.path()).result, expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What can be seen without leaving the machine.
+
+use std::{fs, path::Path};
+
+use aio_host::{
+    files,
+    layout::Layout,
+    systemd::{SystemdError, UnitState},
+};
+use aio_protocol::{error_code::ErrorCode, release::Platform};
+
+use super::Finding;
+use crate::{failure::Failure, lock::Lock, observe};
+
+/// The systemd of Debian 11; Ubuntu 22.04 has 249.
+const OLDEST_SYSTEMD: u32 = 247;
+
+/// Twice a release of the usual size.
+const ROOM: u64 = 32 << 20;
+
+/// Systems on which every release is tested, or whose neighbours are.
+const KNOWN: [(&str, &[&str]); 2] = [("ubuntu", &["22.04", "24.04"]), ("debian", &["11", "12", "13"])];
+
+pub(super) fn privileges(root: bool) -> Finding {
+    if root {
+        Finding::ok("root", "running as root")
+    } else {
+        let cure = "Run it with sudo; installing needs root, and so does looking at the token.";
+        Finding::warning("root", "not running as root, so not everything can be looked at", cure)
+    }
+}
+
+pub(super) fn system(root: &Path) -> Finding {
+    let text = fs::read_to_string(root.join("etc/os-release"))
+        .or_else(|_| fs::read_to_string(root.join("usr/lib/os-release")))
+        .unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.map(|value| value.trim().trim_matches('"').to_owned()).unwrap_or_default()
+    };
+    let (id, version) = (field("ID"), field("VERSION_ID"));
+    let name = Some(field("PRETTY_NAME")).filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| "a system that does not say what it is".to_owned());
+    let known = KNOWN.iter().any(|(known, versions)| *known == id && versions.contains(&version.as_str()));
+    if known {
+        Finding::ok("system", name)
+    } else {
+        let cure = "Ubuntu 22.04 and 24.04 and Debian 11 to 13 are known to work; others with systemd 247 or newer should.";
+        Finding::warning("system", format!("{name} is not among the systems that were tested"), cure)
+    }
+}
+
+pub(super) fn processor(architecture: &str) -> Finding {
+    match Platform::of_architecture(architecture) {
+        Some(platform) => Finding::ok("architecture", platform.to_string()),
+        None => {
+            let reason = format!("there is no release for {architecture}");
+            Finding::failed("architecture", ErrorCode::PlatformUnsupported, reason)
+        }
+    }
+}
+
+pub(super) fn room(layout: &Layout) -> Finding {
+    let path = layout.releases();
+    let found = files::available_bytes(&path).map_err(Failure::from);
+    match found {
+        Ok(bytes) if bytes < ROOM => {
+            let reason =
+                format!("{} has {} MiB free, and {} are needed", path.display(), bytes >> 20, ROOM >> 20);
+            Finding::failed("disk", ErrorCode::DiskFull, reason)
+        }
+        found => {
+            Finding::of("disk", found.map(|bytes| format!("{} MiB free at {}", bytes >> 20, path.display())))
+        }
+    }
+}
+
+pub(super) fn writable(layout: &Layout) -> Finding {
+    match observe::read_only(layout).first() {
+        Some(folder) => {
+            let reason = format!("{} is on a read-only file system", folder.display());
+            Finding::failed("folders", ErrorCode::TargetReadOnly, reason)
+        }
+        None => Finding::ok("folders", "what an installation writes to is not read-only"),
+    }
+}
+
+pub(super) fn lock(layout: &Layout) -> Finding {
+    let dir = layout.journal_dir();
+    if Lock::is_held(&dir) {
+        let reason = format!("an installation is running: it holds {}", dir.display());
+        Finding::failed("lock", ErrorCode::InstallLocked, reason)
+    } else {
+        Finding::ok("lock", "no installation is running")
+    }
+}
+
+pub(super) fn manager(version: Result<String, SystemdError>) -> Finding {
+    let version = match version {
+        Ok(version) => version,
+        Err(error) => return Finding::of("systemd", Err(error.into())),
+    };
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    match digits.parse::<u32>() {
+        Ok(number) if number < OLDEST_SYSTEMD => {
+            let reason = format!("systemd {version} is older than {OLDEST_SYSTEMD}");
+            Finding::failed("systemd", ErrorCode::SystemdOutdated, reason)
+        }
+        _ => Finding::ok("systemd", format!("{version}, reached over D-Bus")),
+    }
+}
+
+pub(super) fn unit(unit: Result<UnitState, SystemdError>) -> Finding {
+    let unit = match unit {
+        Ok(unit) => unit,
+        Err(error) => return Finding::of("unit", Err(error.into())),
+    };
+    let UnitState { load_state, active_state, file_state, result, .. } = &unit;
+    if load_state == "masked" || file_state.starts_with("masked") {
+        return Finding::failed("unit", ErrorCode::UnitMasked, "aio-worker.service is masked");
+    }
+    match (load_state.as_str(), active_state.as_str()) {
+        ("not-found", _) => Finding::ok("unit", "aio-worker is not installed yet"),
+        (_, "active") => Finding::ok("unit", format!("aio-worker.service is active and {file_state}")),
+        _ => {
+            let reason = format!("aio-worker.service is {active_state} ({result}) and {file_state}");
+            Finding::failed("unit", ErrorCode::ServiceFailed, reason)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn systems_are_known_by_name_and_version() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(system(root.path()).result, Verdict::Warning);
+        fs::create_dir(root.path().join("etc")).unwrap();
+        for (text, expected) in [
+            ("ID=ubuntu\nVERSION_ID=\"24.04\"\nPRETTY_NAME=\"Ubuntu 24.04 LTS\"\n", Verdict::Ok),
+            ("ID=debian\nVERSION_ID=\"12\"\n", Verdict::Ok),
+            ("ID=ubuntu\nVERSION_ID=\"18.04\"\n", Verdict::Warning),
+            ("ID=fedora\nVERSION_ID=40\n", Verdict::Warning),
+        ] {
+            fs::write(root.path().join("etc/os-release"), text).unwrap();
+            assert_eq!(system(root.path()).result, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_outdated_systemd_is_no_ground_to_stand_on() {
+        let code = |version: &str| manager(Ok(version.to_owned())).code;
+        assert_eq!(code("245.4-4ubuntu3"), Some(ErrorCode::SystemdOutdated));
+        for version in ["247.3-7+deb11u5", "249", "252.39-1~deb12u2", "v257"] {
+            assert_eq!(code(version), None, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_unit_is_well_when_it_is_active_or_not_there_yet() {
+        let state = |load: &str, active: &str, file: &str| {
+            let state = UnitState {
+                load_state: load.into(),
+                active_state: active.into(),
+                file_state: file.into(),
+                ..UnitState::default()
+            };
+            unit(Ok(state)).code
+        };
+        assert_eq!(state("not-found", "inactive", ""), None);
+        assert_eq!(state("loaded", "active", "enabled"), None);
+        assert_eq!(state("loaded", "failed", "enabled"), Some(ErrorCode::ServiceFailed));
+        assert_eq!(state("masked", "inactive", "masked"), Some(ErrorCode::UnitMasked));
+    }
+}
