@@ -68,6 +68,10 @@ pub struct InstallArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     timeout: Duration,
 
+    /// Do not wait until the worker is online: its service is started and ready, and what follows is seen on the controller
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
+
     /// Print what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -115,6 +119,7 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
         allow_downgrade: args.allow_downgrade,
         replace_identity: args.replace_identity,
         patience: args.timeout,
+        no_wait: args.no_wait,
         stall_timeout: None,
         dry_run: args.dry_run,
         began,

@@ -82,6 +82,8 @@ pub struct Request {
     pub replace_identity: bool,
     /// How long the worker may take to be online, once started.
     pub patience: Duration,
+    /// Whether that is not waited for: the service's own word that it is ready is enough.
+    pub no_wait: bool,
     /// After how long without a byte a download is given up, if not after the usual time.
     pub stall_timeout: Option<Duration>,
     /// Plan, and change nothing.
@@ -141,6 +143,11 @@ pub enum OutcomeKind {
     AlreadyInstalled {
         /// How the worker is.
         worker: Box<WorkerSnapshot>,
+    },
+    /// The worker's service is ready, and nobody waited for it to be online.
+    Started {
+        /// Each step, and how long it took; none when nothing was to be done.
+        timings: Vec<Timing>,
     },
     /// The worker is online.
     Installed {
@@ -249,6 +256,9 @@ impl<S: ServiceManager> Run<'_, S> {
             // The machine refuses: nothing was changed, and the controller hears why all the same.
             Err(failure) => return Err(self.tell_refusal(&offer, failure).await),
         };
+        if steps.is_empty() && self.request.no_wait {
+            return Ok(self.outcome(offer, OutcomeKind::Started { timings: Vec::new() }));
+        }
         if steps.is_empty() {
             let settled = online::settled(self.host, &offer.node_id, self.request.patience);
             let worker = Box::new(unless(interrupt, settled).await?);
@@ -256,7 +266,9 @@ impl<S: ServiceManager> Run<'_, S> {
         }
         let at = Cell::new(None);
         match self.transact(&offer, &steps, &mut journal, interrupt, &at).await {
-            Ok((timings, worker)) => Ok(self.succeed(offer, timings, worker).await),
+            Ok((timings, Some(worker))) => Ok(self.succeed(offer, timings, worker).await),
+            // The controller hears of the success from the worker itself.
+            Ok((timings, None)) => Ok(self.outcome(offer, OutcomeKind::Started { timings })),
             Err(failure) => {
                 let failure = self.put_back(&mut journal, failure).await;
                 Err(self.tell_failure(at.get().unwrap_or("begin"), failure).await)
@@ -270,7 +282,7 @@ impl<S: ServiceManager> Run<'_, S> {
         let promise = Promise::of(offer, token.claims().rel.as_deref())?;
         let observed = observe(self.host, &offer.version).await?;
         tracing::debug!(?observed, "observed");
-        let Request { patience, allow_downgrade, replace_identity, .. } = *self.request;
+        let Request { patience, no_wait, allow_downgrade, replace_identity, .. } = *self.request;
         let authorities = self.authorities;
         let target = Target {
             token,
@@ -279,6 +291,7 @@ impl<S: ServiceManager> Run<'_, S> {
             promise,
             url,
             patience,
+            no_wait,
             allow_downgrade,
             replace_identity,
         };
@@ -293,16 +306,18 @@ impl<S: ServiceManager> Run<'_, S> {
         journal: &mut Journal,
         interrupt: &mut Interrupt<'_>,
         at: &Cell<Option<&'static str>>,
-    ) -> Result<(Vec<Timing>, WorkerSnapshot), Failure> {
+    ) -> Result<(Vec<Timing>, Option<WorkerSnapshot>), Failure> {
         unless(interrupt, self.controller.report(&started(offer), soon())).await?;
         journal.begin(offer.node_id.clone(), offer.version.clone())?;
         let work = report::beside(&self.controller, async |reporter| {
             let work = Work::new(self.host, self.client, self.console, &reporter, at, steps.len());
             let timings = apply::apply(steps, &work, journal, self.checkpoint).await?;
             let worker = work.online.take();
-            worker.map(|worker| (timings, worker)).ok_or_else(|| {
-                Failure::new(ErrorCode::Internal, "the plan did not end with a worker that is online")
-            })
+            if worker.is_none() && !self.request.no_wait {
+                let message = "the plan did not end with a worker that is online";
+                return Err(Failure::new(ErrorCode::Internal, message));
+            }
+            Ok((timings, worker))
         });
         let applied = unless(interrupt, work).await?;
         journal.commit()?;

@@ -33,6 +33,8 @@ pub(crate) struct Target<'a> {
     pub(crate) url: Url,
     /// How long the worker may take to be online.
     pub(crate) patience: Duration,
+    /// Whether that is not waited for.
+    pub(crate) no_wait: bool,
     /// Whether a newer version may be replaced by an older one.
     pub(crate) allow_downgrade: bool,
     /// Whether a machine that is another node may become this one.
@@ -114,7 +116,7 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
     if worker_changes || !running {
         steps.push(step::StartUnit { running }.into());
     }
-    if !steps.is_empty() {
+    if !steps.is_empty() && !target.no_wait {
         let node = target.token.claims().sub.clone();
         steps.push(step::AwaitOnline { node, patience: target.patience }.into());
     }

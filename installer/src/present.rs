@@ -123,6 +123,10 @@ fn outcome_text(outcome: &Outcome) -> String {
         OutcomeKind::AlreadyInstalled { worker } => {
             format!("already installed: aio-worker {version} is online as {node}{}", gpus_text(worker))
         }
+        OutcomeKind::Started { timings } => {
+            let what = if timings.is_empty() { "is installed already" } else { "is installed and started" };
+            format!("aio-worker {version} {what} as {node}; `aio-worker status` says whether it is online")
+        }
         OutcomeKind::Installed { worker, .. } => {
             let seconds = outcome.took.as_secs_f64();
             format!("aio-worker {version} is online as {node} after {seconds:.1} s{}", gpus_text(worker))
@@ -171,10 +175,14 @@ fn outcome_json(outcome: &Outcome) -> Value {
             put("steps", json!([]));
             Some(worker)
         }
+        OutcomeKind::Started { timings } => {
+            put("outcome", "started".into());
+            put("steps", timings.iter().map(timing_json).collect());
+            None
+        }
         OutcomeKind::Installed { worker, timings, warnings } => {
-            let step = |Timing { step, took }: &Timing| json!({ "step": step, "seconds": seconds(*took) });
             put("outcome", "installed".into());
-            put("steps", timings.iter().map(step).collect());
+            put("steps", timings.iter().map(timing_json).collect());
             put("warnings", json!(warnings));
             Some(worker)
         }
@@ -185,6 +193,10 @@ fn outcome_json(outcome: &Outcome) -> Value {
         put("controller", json!(worker.controller));
     }
     object.into()
+}
+
+fn timing_json(Timing { step, took }: &Timing) -> Value {
+    json!({ "step": step, "seconds": seconds(*took) })
 }
 
 /// Milliseconds are enough for people and programs.

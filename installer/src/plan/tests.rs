@@ -89,6 +89,7 @@ fn steps_with(
         authorities,
         url: "https://releases.example/v1.0.0/linux-amd64".parse().unwrap(),
         patience: Duration::from_secs(60),
+        no_wait: false,
         allow_downgrade: false,
         replace_identity: false,
     };

@@ -162,6 +162,20 @@ async fn what_passes_by_itself_is_waited_out() {
 }
 
 #[tokio::test]
+async fn who_does_not_wait_is_not_told_that_the_worker_is_online() {
+    let mut world = World::new().await;
+    world.daemon_is(Daemon::Stuck(None));
+    world.request.no_wait = true;
+    let outcome = world.install().await.unwrap();
+    let OutcomeKind::Started { timings } = outcome.kind else { panic!("{outcome:?}") };
+    let steps: Vec<_> = timings.iter().map(|timing| timing.step).collect();
+    assert_eq!(steps, STEPS[..STEPS.len() - 1], "all but the waiting");
+    assert_eq!(world.phases(), ["started"], "the worker tells of its success by itself");
+    let again = world.install().await.unwrap();
+    assert!(matches!(&again.kind, OutcomeKind::Started { timings } if timings.is_empty()), "{again:?}");
+}
+
+#[tokio::test]
 async fn a_download_that_breaks_is_taken_up_where_it_was() {
     let world = World::new().await;
     world.change(|server| server.release = Release::Piecemeal { changes: false });

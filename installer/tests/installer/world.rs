@@ -211,6 +211,7 @@ fn placeholder() -> Request {
         settings: Settings::default(),
         ca_file: None,
         patience: Duration::from_secs(10),
+        no_wait: false,
         allow_downgrade: false,
         replace_identity: false,
         stall_timeout: None,
