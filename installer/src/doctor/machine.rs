@@ -19,7 +19,7 @@ const OLDEST_SYSTEMD: u32 = 247;
 const ROOM: u64 = 32 << 20;
 
 /// Systems on which every release is tested, or whose neighbours are.
-const KNOWN: [(&str, &[&str]); 2] = [("ubuntu", &["22.04", "24.04"]), ("debian", &["11", "12", "13"])];
+const KNOWN: [(&str, &[&str]); 2] = [("ubuntu", &["22.04", "24.04"]), ("debian", &["12", "13"])];
 
 pub(super) fn privileges(root: bool) -> Finding {
     if root {
@@ -45,7 +45,7 @@ pub(super) fn system(root: &Path) -> Finding {
     if known {
         Finding::ok("system", name)
     } else {
-        let cure = "Ubuntu 22.04 and 24.04 and Debian 11 to 13 are known to work; others with systemd 247 or newer should.";
+        let cure = "Ubuntu 22.04 and 24.04, Debian 12 and 13 are known to work; others with systemd 247 and glibc 2.34 or newer should.";
         Finding::warning("system", format!("{name} is not among the systems that were tested"), cure)
     }
 }
