@@ -9,7 +9,7 @@ use aio_protocol::event::EventBody;
 use aio_tests::{
     artifacts::INSTALLER_FILE,
     controller::Settings,
-    lab::{Machine, Outcome},
+    lab::{Listing, Machine, Outcome},
 };
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -135,11 +135,37 @@ fn an_uninstallation_says_goodbye_and_leaves_the_machine_as_it_was() -> Result<(
     let token = site.controller.token(site.id(), &json!({}))?.token;
     succeed(install(&machine, &token), &machine)?;
     assert_eq!(uninstall(&["--purge"])?["kept"], json!([]));
+    is_as_it_was(&before, &machine)
+}
+
+#[test]
+fn an_installation_that_is_killed_at_any_moment_is_taken_up_or_taken_back() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("killed")?;
+    let before = machine.listing()?;
+    // From the first moment to beyond the last, in steps that no two runs hit alike.
+    for round in 0..12 {
+        let life = format!("{:.3}", 0.01 + f64::from(round) * 0.03);
+        let killed = ["--signal=KILL", &life, COMMAND, "install", "--token", &site.token];
+        machine.command("timeout").args(killed).run()?;
+        if round % 2 == 0 {
+            succeed(install(&machine, &site.token), &machine)
+                .with_context(|| format!("after a kill at {life} s"))?;
+            site.wait_until_online(&machine)?;
+        }
+        succeed(machine.command(COMMAND).args(["uninstall", "--purge"]), &machine)
+            .with_context(|| format!("after a kill at {life} s"))?;
+        is_as_it_was(&before, &machine).with_context(|| format!("after a kill at {life} s"))?;
+    }
+    Ok(())
+}
+
+fn is_as_it_was(before: &Listing, machine: &Machine) -> Result<()> {
     let changes = before.changes_to(&machine.listing()?);
     let headings = changes.lines().filter(|line| !line.starts_with(' '));
     let ours: Vec<_> =
         headings.filter(|line| !ACCOUNT_BACKUPS.iter().any(|path| line.ends_with(path))).collect();
-    assert!(ours.is_empty(), "{changes}");
+    ensure!(ours.is_empty(), "{changes}");
     Ok(())
 }
 
