@@ -108,12 +108,10 @@ impl<'p> Part<'p> {
     /// One transfer: to the end, and to the verdict on the whole.
     async fn go_on(&mut self, client: &Client, url: &Url, received: &impl Fn(u64)) -> Result<(), Broken> {
         let mut request = client.get(url.clone());
-        match &self.validator {
-            Some(validator) if self.bytes > 0 && !self.whole_only => {
-                let range = format!("bytes={}-", self.bytes);
-                request = request.header(header::RANGE, range).header(header::IF_RANGE, validator);
-            }
-            _ => self.begin_again()?,
+        let resumes = self.bytes > 0 && !self.whole_only;
+        if let Some(validator) = self.validator.as_ref().filter(|_| resumes) {
+            let range = format!("bytes={}-", self.bytes);
+            request = request.header(header::RANGE, range).header(header::IF_RANGE, validator);
         }
         // A redirect that was refused stays refused; all else may have been bad luck.
         let mut response = request.send().await.map_err(|error| {
@@ -151,9 +149,7 @@ impl<'p> Part<'p> {
                     .with("url", url.as_str())
                     .into());
             }
-            StatusCode::PARTIAL_CONTENT if self.bytes > 0 && begins_at(response, self.bytes) => {
-                self.resumed = true;
-            }
+            StatusCode::PARTIAL_CONTENT if begins_at(response, self.bytes) => self.resumed = true,
             StatusCode::OK => {
                 self.begin_again()?;
                 let headers = response.headers();
@@ -162,14 +158,13 @@ impl<'p> Part<'p> {
                 self.validator = validator.or_else(|| headers.get(header::LAST_MODIFIED)).cloned();
             }
             _ => {
-                let asked_for_the_rest = self.bytes > 0;
-                self.begin_again()?;
                 let Broken { failure, .. } =
                     broken(url, &format!("could not be downloaded: the server answered {status}"));
-                let passing = status.is_server_error()
-                    || status == StatusCode::TOO_MANY_REQUESTS
-                    // It has another file by now, or cannot give parts.
-                    || asked_for_the_rest && matches!(status.as_u16(), 206 | 412 | 416);
+                // It has another file by now, or cannot give parts: then all of it, once.
+                let no_parts =
+                    !self.whole_only && self.bytes > 0 && matches!(status.as_u16(), 206 | 412 | 416);
+                self.whole_only |= no_parts;
+                let passing = no_parts || status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
                 let again = passing.then(|| http::retry_after(response));
                 return Err(Broken { failure: failure.with("status", status.as_u16()), again });
             }

@@ -201,7 +201,7 @@ async fn a_machine_that_must_not_be_changed_is_not_and_the_controller_hears_why(
 }
 
 #[tokio::test]
-async fn a_machine_of_another_node_stays_that_node_s() {
+async fn a_machine_of_another_node_stays_that_node_s_unless_it_is_said() {
     let mut world = World::new().await;
     world.install().await.unwrap();
     let other = "ffffffffffffffffffffffff";
@@ -210,6 +210,24 @@ async fn a_machine_of_another_node_stays_that_node_s() {
     world.change(|server| server.reports.clear());
     fails(&world, ErrorCode::IdentityConflict).await;
     reported(&world, ErrorCode::IdentityConflict);
+
+    world.request.replace_identity = true;
+    world.daemon_is(Daemon::Online(other));
+    world.install().await.unwrap();
+    let token = fs::read_to_string(world.host.layout.token()).unwrap();
+    assert_eq!(Some(token), world.change(|server| server.token.clone()));
+}
+
+#[tokio::test]
+async fn an_older_version_is_installed_only_when_that_is_said() {
+    let mut world = World::new().await;
+    world.change(|server| server.version = "v1.1.0");
+    world.install().await.unwrap();
+    world.change(|server| server.version = "v1.0.9");
+    fails(&world, ErrorCode::DowngradeRefused).await;
+    world.request.allow_downgrade = true;
+    world.install().await.unwrap();
+    assert_eq!(fs::read_link(world.host.layout.current()).unwrap(), std::path::Path::new("v1.0.9"));
 }
 
 #[tokio::test]

@@ -28,8 +28,8 @@ pub enum Release {
     StatusAtFirst(u16, u32),
     /// With half of it, after having promised all, for the first so many requests.
     CutOff(u32),
-    /// With a tenth of what is asked for in each answer, whose range and tag it knows; `changes`: the second answer is of
-    /// another file, and whoever then begins again gets all of it.
+    /// With a tenth of what is asked for in each answer, whose range and tag it knows. `changes`: the second answer is of
+    /// another file, and whoever then begins again gets all of it; otherwise the third answer is 503.
     Piecemeal { changes: bool },
     /// With bytes that never end, and no length.
     Endless,
@@ -197,6 +197,9 @@ async fn give_release(State(shared): State<Shared>, headers: HeaderMap) -> Respo
         }
         Release::CutOff(times) if count <= times => cut_off(file),
         Release::Whole | Release::StatusAtFirst(..) | Release::CutOff(_) => file.into_response(),
+        Release::Piecemeal { changes: false } if count == 3 => {
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
         Release::Piecemeal { changes: true } if count > 2 && !headers.contains_key(header::RANGE) => {
             file.into_response()
         }

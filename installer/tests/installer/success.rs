@@ -176,11 +176,11 @@ async fn who_does_not_wait_is_not_told_that_the_worker_is_online() {
 }
 
 #[tokio::test]
-async fn a_download_that_breaks_is_taken_up_where_it_was() {
+async fn a_download_that_breaks_or_is_refused_in_between_is_taken_up_where_it_was() {
     let world = World::new().await;
     world.change(|server| server.release = Release::Piecemeal { changes: false });
     world.install().await.unwrap();
-    assert_eq!(world.change(|server| (server.downloads, server.parts)), (10, 9));
+    assert_eq!(world.change(|server| (server.downloads, server.parts)), (11, 10));
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use aio_installer::{
     Checkpoint, Failure, Point, STEPS, Uneventful,
     uninstall::{Removal, Removed, uninstall},
 };
-use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
 
 use crate::{
@@ -147,33 +146,4 @@ async fn what_cannot_be_undone_is_told_and_tried_again() {
     assert!(failure.message.contains("not everything could be undone"), "{}", failure.message);
     remove(&world, PURGE).await;
     assert_eq!(bare(&world), before);
-}
-
-#[tokio::test]
-async fn a_machine_becomes_another_node_only_when_that_is_said() {
-    let mut world = World::new().await;
-    world.install().await.unwrap();
-    let other = "ffffffffffffffffffffffff";
-    world.change(|server| server.node = other.to_owned());
-    world.use_token("other", &json!({ "sub": other }));
-    world.daemon_is(crate::world::Daemon::Online(other));
-    assert_eq!(world.install().await.unwrap_err().code, ErrorCode::IdentityConflict);
-    world.request.replace_identity = true;
-    world.install().await.unwrap();
-    let token = fs::read_to_string(world.host.layout.token()).unwrap();
-    assert_eq!(Some(token), world.change(|server| server.token.clone()));
-}
-
-#[tokio::test]
-async fn an_older_version_is_installed_only_when_that_is_said() {
-    let mut world = World::new().await;
-    world.change(|server| server.version = "v1.1.0");
-    world.install().await.unwrap();
-    let before = bare(&world);
-    world.change(|server| server.version = "v1.0.9");
-    assert_eq!(world.install().await.unwrap_err().code, ErrorCode::DowngradeRefused);
-    assert_eq!(bare(&world), before);
-    world.request.allow_downgrade = true;
-    world.install().await.unwrap();
-    assert_eq!(fs::read_link(world.host.layout.current()).unwrap(), Path::new("v1.0.9"));
 }
