@@ -60,6 +60,11 @@ pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) 
     Ok(text)
 }
 
+/// Whether a configuration names the controller's endpoint.
+pub(crate) fn names_endpoint(text: &str) -> bool {
+    ConfigFile::parse(Path::new(""), text).is_ok_and(|file| file.controller_endpoint.is_some())
+}
+
 /// `text` with `key = value`, in place of the commented sample of that key where there is one.
 fn set(text: &str, key: &str, value: &str) -> String {
     let line = format!("{key} = {value}");

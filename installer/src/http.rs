@@ -54,6 +54,15 @@ fn redirects(controller: Url, insecure_http: bool) -> redirect::Policy {
     })
 }
 
+/// Whether the daemon can use this WebSocket endpoint, which came from `source`.
+pub(crate) fn check_endpoint(endpoint: &str, source: &str, insecure: bool) -> Result<(), Failure> {
+    let Some(rest) = endpoint.strip_prefix("ws") else {
+        let message = format!("{source} is `{endpoint}`, which is no ws or wss URL");
+        return Err(Failure::new(ErrorCode::ControllerInvalid, message));
+    };
+    parse(&format!("http{rest}"), source, insecure).map(drop)
+}
+
 /// Reads a URL that `source` gave, and refuses one that would cross the network in the clear.
 pub(crate) fn parse(text: &str, source: &str, insecure_http: bool) -> Result<Url, Failure> {
     let url: Url = text.parse().map_err(|error| {

@@ -4,6 +4,7 @@
 use std::{
     cell::Cell,
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use std::{
 
 use aio_host::{
     config::ConfigFile,
-    layout::Layout,
+    layout::{Layout, USER},
     systemd::ServiceManager,
     tls::{PinnedAuthority, Trust},
 };
@@ -64,6 +65,15 @@ impl<S> Host<S> {
     /// Whether the account file at `path`, below the root, lists `name`.
     pub(crate) fn lists(&self, path: &str, name: &str) -> bool {
         fs::read_to_string(self.layout.root().join(path)).is_ok_and(|text| accounts::lists(&text, name))
+    }
+
+    /// Whether what is at `path` is the daemon's user's.
+    pub(crate) fn is_of_daemon(&self, path: &Path) -> bool {
+        let passwd = fs::read_to_string(self.layout.root().join("etc/passwd")).unwrap_or_default();
+        let daemon =
+            passwd.lines().find_map(|line| line.strip_prefix(USER)?.strip_prefix(':')?.split(':').nth(1));
+        let owner = fs::symlink_metadata(path).map(|metadata| metadata.uid().to_string());
+        owner.is_ok_and(|owner| daemon == Some(owner.as_str()))
     }
 }
 
@@ -195,13 +205,7 @@ fn endpoints(request: &Request) -> Result<reqwest::Url, Failure> {
         Some(endpoint) => (endpoint.as_str(), "the controller endpoint that was given"),
         None => (claims.ctl.as_str(), "the token's WebSocket endpoint"),
     };
-    match endpoint.strip_prefix("ws") {
-        Some(rest) => http::parse(&format!("http{rest}"), source, insecure)?,
-        None => {
-            let message = format!("{source} is `{endpoint}`, which is no ws or wss URL");
-            return Err(Failure::new(ErrorCode::ControllerInvalid, message));
-        }
-    };
+    http::check_endpoint(endpoint, source, insecure)?;
     http::parse(&claims.api, "the controller's address in the token", insecure)
 }
 
@@ -266,7 +270,7 @@ impl<S: ServiceManager> Run<'_, S> {
         }
         let at = Cell::new(None);
         match self.transact(&offer, &steps, &mut journal, interrupt, &at).await {
-            Ok((timings, Some(worker))) => Ok(self.succeed(offer, timings, worker).await),
+            Ok((timings, Some(worker))) => Ok(self.succeed(offer, &steps, timings, worker).await),
             // The controller hears of the success from the worker itself.
             Ok((timings, None)) => Ok(self.outcome(offer, OutcomeKind::Started { timings })),
             Err(failure) => {
@@ -340,17 +344,17 @@ impl<S: ServiceManager> Run<'_, S> {
     async fn succeed(
         &self,
         offer: InstallationPlan,
+        steps: &[Step],
         timings: Vec<Timing>,
         worker: WorkerSnapshot,
     ) -> Outcome {
         let took = self.request.began.elapsed();
         let report = InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) };
         let told = self.controller.report(&report, soon()).await;
-        let warnings = told
+        let untold = told
             .err()
-            .map(|failure| format!("the controller could not be told of the success: {}", failure.message))
-            .into_iter()
-            .collect();
+            .map(|failure| format!("the controller could not be told of the success: {}", failure.message));
+        let warnings = steps.iter().filter_map(Step::note).chain(untold).collect();
         let kind = OutcomeKind::Installed { worker: Box::new(worker), timings, warnings };
         Outcome { took, ..self.outcome(offer, kind) }
     }

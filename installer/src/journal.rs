@@ -12,10 +12,14 @@ use std::{
 };
 
 use aio_host::files;
-use aio_protocol::{error_code::ErrorCode, ids::NodeId, release::ReleaseVersion};
+use aio_protocol::{
+    error_code::ErrorCode,
+    ids::NodeId,
+    release::{Checksum, ReleaseVersion},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, undo::Undo};
+use crate::{failure::Failure, step, undo::Undo, verify};
 
 const FILE: &str = "journal.jsonl";
 const COPIES: &str = "replaced";
@@ -28,7 +32,14 @@ const PRIVATE_DIR: u32 = 0o700;
 #[serde(tag = "record", rename_all = "snake_case")]
 enum Record {
     /// A transaction begins.
-    Began { node: NodeId, version: ReleaseVersion, installer: String },
+    Began {
+        node: NodeId,
+        version: ReleaseVersion,
+        installer: String,
+        /// Of the unit file that it leaves: a file that is neither this nor the present one was edited by somebody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unit: Option<Checksum>,
+    },
     /// A step is about to take effect; this undoes it, whatever part of it has come about.
     Intent { step: String, undo: Vec<Undo> },
     /// The step has taken effect.
@@ -90,7 +101,8 @@ impl Journal {
     pub(crate) fn begin(&mut self, node: NodeId, version: ReleaseVersion) -> Result<(), Failure> {
         let installer = env!("CARGO_PKG_VERSION").to_owned();
         let mut records = self.committed.clone();
-        records.push(Record::Began { node, version, installer });
+        let unit = Some(verify::checksum(step::UNIT_TEXT.as_bytes()));
+        records.push(Record::Began { node, version, installer, unit });
         // Rewritten whole: behind the last commit may stand a torn line.
         self.rewrite(&records)?;
         self.open = records.split_off(self.committed.len());
@@ -148,6 +160,14 @@ impl Journal {
     pub(crate) fn installed(&self) -> Option<(NodeId, ReleaseVersion)> {
         self.committed.iter().chain(&self.open).find_map(|record| match record {
             Record::Began { node, version, .. } => Some((node.clone(), version.clone())),
+            _ => None,
+        })
+    }
+
+    /// The checksum of the unit file that the installation left.
+    pub(crate) fn unit(&self) -> Option<&Checksum> {
+        self.committed.iter().find_map(|record| match record {
+            Record::Began { unit, .. } => unit.as_ref(),
             _ => None,
         })
     }

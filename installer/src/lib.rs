@@ -6,6 +6,7 @@
 //! transaction.
 
 mod accounts;
+mod adoption;
 mod apply;
 pub mod cli;
 mod config_text;

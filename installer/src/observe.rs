@@ -14,9 +14,8 @@ use aio_host::{
 };
 use aio_protocol::release::{Checksum, ReleaseVersion};
 use rustix::fs::{Access, access};
-use sha2::{Digest, Sha256};
 
-use crate::{failure::Failure, install::Host, step};
+use crate::{adoption::OlderUnit, failure::Failure, install::Host, journal::Journal, step, verify};
 
 /// What is at a path.
 #[derive(Clone, PartialEq, Eq)]
@@ -79,6 +78,8 @@ pub(crate) struct Observed {
     pub(crate) ca_file: Entry,
     pub(crate) token: Entry,
     pub(crate) unit: Entry,
+    /// The unit file, where no installation of ours wrote it as it is.
+    pub(crate) older_unit: Option<OlderUnit>,
     pub(crate) declaration: Entry,
     pub(crate) current: Entry,
     pub(crate) command: Entry,
@@ -99,11 +100,13 @@ pub(crate) async fn observe<S: ServiceManager>(
     version: &ReleaseVersion,
 ) -> Result<Observed, Failure> {
     let layout = &host.layout;
+    let unit = Entry::at(&layout.unit())?;
     Ok(Observed {
+        older_unit: older_unit(layout, &unit)?,
         config: Entry::at(&layout.config())?,
         ca_file: Entry::at(&layout.ca_file())?,
         token: Entry::at(&layout.token())?,
-        unit: Entry::at(&layout.unit())?,
+        unit,
         declaration: Entry::at(&layout.sysusers())?,
         current: Entry::at(&layout.current())?,
         command: Entry::at(&layout.command())?,
@@ -115,11 +118,16 @@ pub(crate) async fn observe<S: ServiceManager>(
     })
 }
 
+fn older_unit(layout: &Layout, unit: &Entry) -> Result<Option<OlderUnit>, Failure> {
+    let Entry::File { bytes, .. } = unit else { return Ok(None) };
+    let journal = Journal::read(&layout.journal_dir())?;
+    let ours = bytes == step::UNIT_TEXT.as_bytes() || journal.unit() == Some(&verify::checksum(bytes));
+    Ok((!ours).then(|| OlderUnit::read(&layout.unit(), &String::from_utf8_lossy(bytes))))
+}
+
 fn placed(path: &Path) -> Result<Option<Checksum>, Failure> {
     Ok(match Entry::at(path)? {
-        Entry::File { mode: step::RELEASE_MODE, bytes } => {
-            Checksum::from_hex(&hex::encode(Sha256::digest(&bytes))).ok()
-        }
+        Entry::File { mode: step::RELEASE_MODE, bytes } => Some(verify::checksum(&bytes)),
         _ => None,
     })
 }

@@ -11,6 +11,7 @@ use secrecy::ExposeSecret;
 use crate::{
     config_text::{self, Settings},
     failure::Failure,
+    http,
     observe::{Entry, Observed},
     step::{self, Step},
     token::NodeToken,
@@ -94,7 +95,8 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
     }
     let unit_changes = !observed.unit.is_file(step::UNIT_TEXT.as_bytes(), 0o644);
     if unit_changes {
-        steps.push(step::WriteUnit { path: layout.unit() }.into());
+        let keep = observed.older_unit.as_ref().map(|older| older.backup.clone());
+        steps.push(step::WriteUnit { path: layout.unit(), keep }.into());
     }
     if !observed.current.is_link(Path::new(&version.to_string())) {
         steps.push(step::SwitchRelease { link: layout.current(), version: version.clone() }.into());
@@ -148,11 +150,35 @@ fn config(
         }
         _ => (None, step::CONFIG_MODE),
     };
+    if settings.controller_endpoint.is_none() {
+        settings.controller_endpoint = adopted_endpoint(observed, target)?;
+    }
     let text = config_text::desired(&path, existing, &settings)?;
     if existing != Some(text.as_str()) {
         files.push((path, text.into_bytes(), mode));
     }
     Ok((!files.is_empty()).then_some(step::WriteConfig { files }))
+}
+
+/// The controller's endpoint of a unit that ours replaces, where neither the token nor the configuration says the same or better.
+fn adopted_endpoint(observed: &Observed, target: &Target<'_>) -> Result<Option<String>, Failure> {
+    let Some(endpoint) = observed.older_unit.as_ref().and_then(|older| older.controller_endpoint.as_ref())
+    else {
+        return Ok(None);
+    };
+    let configured = match &observed.config {
+        Entry::File { bytes, .. } => std::str::from_utf8(bytes).is_ok_and(config_text::names_endpoint),
+        _ => false,
+    };
+    if configured || *endpoint == target.token.claims().ctl {
+        return Ok(None);
+    }
+    http::check_endpoint(
+        endpoint,
+        "the endpoint in the unit that is replaced",
+        target.settings.insecure_http,
+    )?;
+    Ok(Some(endpoint.clone()))
 }
 
 fn refuse_masked(observed: &Observed) -> Result<(), Failure> {
@@ -169,21 +195,22 @@ fn refuse_masked(observed: &Observed) -> Result<(), Failure> {
 }
 
 fn refuse_other_identity(observed: &Observed, target: &Target<'_>) -> Result<(), Failure> {
-    let Entry::File { bytes, .. } = &observed.token else { return Ok(()) };
     // What is no token names no other node, and is replaced.
-    let Some(present) =
-        std::str::from_utf8(bytes).ok().and_then(|text| NodeClaims::read_unverified(text).ok())
-    else {
-        return Ok(());
+    let installed = match &observed.token {
+        Entry::File { bytes, .. } => {
+            std::str::from_utf8(bytes).ok().and_then(|text| Some(NodeClaims::read_unverified(text).ok()?.sub))
+        }
+        _ => None,
     };
+    let older = || observed.older_unit.as_ref()?.node.clone();
+    let Some(present) = installed.or_else(older) else { return Ok(()) };
     let wanted = &target.token.claims().sub;
-    if present.sub == *wanted || target.replace_identity {
+    if present == *wanted || target.replace_identity {
         return Ok(());
     }
-    let message =
-        format!("this machine is installed as node {}, and the token is for node {wanted}", present.sub);
+    let message = format!("this machine is installed as node {present}, and the token is for node {wanted}");
     Err(Failure::new(ErrorCode::IdentityConflict, message)
-        .with("installed", present.sub.as_str())
+        .with("installed", present.as_str())
         .with("requested", wanted.as_str()))
 }
 

@@ -29,6 +29,11 @@ trait Action {
     /// What it does, on what: one line for a person.
     fn summary(&self) -> String;
 
+    /// What the operator should know of it afterwards.
+    fn note(&self) -> Option<String> {
+        None
+    }
+
     /// How the machine gets back, in the order in which it is to be done, whatever part of the effect has come about. Called before it.
     fn way_back<S>(&self, host: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure>;
 
@@ -76,6 +81,11 @@ macro_rules! steps {
             /// What it does, on what.
             pub(crate) fn summary(&self) -> String {
                 match self { $(Self::$step(step) => step.summary(),)* }
+            }
+
+            /// What the operator should know of it afterwards.
+            pub(crate) fn note(&self) -> Option<String> {
+                match self { $(Self::$step(step) => step.note(),)* }
             }
 
             /// How the machine gets back.

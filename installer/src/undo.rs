@@ -13,7 +13,7 @@ use aio_host::{
     systemd::{ServiceManager, SystemdError},
 };
 use aio_protocol::error_code::ErrorCode;
-use rustix::fs::{Gid, Uid, chown};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chown, chownat, fchmod, open};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -37,6 +37,8 @@ pub(crate) enum Undo {
     RemoveDir { path: PathBuf },
     /// The folder was not there, and all in it is the daemon's.
     RemoveTree { path: PathBuf },
+    /// The file or folder was of this owner and mode. In a folder were these entries; all others are the daemon's.
+    RestoreOwner { path: PathBuf, mode: u32, uid: u32, gid: u32, entries: Option<Vec<String>> },
     /// The user was not there.
     RemoveUser { name: String },
     /// The group was not there.
@@ -92,6 +94,29 @@ impl Undo {
         files::missing_dirs(dir).into_iter().rev().map(|path| Self::RemoveDir { path })
     }
 
+    /// Whose `dir` and all in it is. A folder that is not there has nobody.
+    pub(crate) fn of_owners(dir: &Path) -> Result<Vec<Self>, Failure> {
+        let failed = |error: std::io::Error| Failure::io("read", dir, &error);
+        let metadata = match dir.symlink_metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut entries = metadata.is_dir().then(Vec::new);
+        let mut inside = Vec::new();
+        if let Some(names) = &mut entries {
+            for entry in fs::read_dir(dir).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                names.extend(entry.file_name().to_str().map(str::to_owned));
+                inside.extend(Self::of_owners(&entry.path())?);
+            }
+        }
+        let (path, mode) = (dir.to_owned(), metadata.mode() & 0o7777);
+        let (uid, gid) = (metadata.uid(), metadata.gid());
+        inside.insert(0, Self::RestoreOwner { path, mode, uid, gid, entries });
+        Ok(inside)
+    }
+
     /// What the record is about: of several records about one thing, the earliest says how it was at first.
     pub(crate) fn subject(&self) -> (&'static str, Option<&Path>) {
         match self {
@@ -100,6 +125,7 @@ impl Undo {
             }
             Self::RemoveDir { path } => ("dir", Some(path)),
             Self::RemoveTree { path } => ("tree", Some(path)),
+            Self::RestoreOwner { path, .. } => ("owner", Some(path)),
             Self::RemoveUser { .. } => ("user", None),
             Self::RemoveGroup { .. } => ("group", None),
             Self::ReloadManager => ("reload", None),
@@ -149,6 +175,10 @@ impl Undo {
                 }
                 _ => Ok(()),
             },
+            Self::RestoreOwner { path, mode, uid, gid, entries } => {
+                remove_all_but(path, entries.as_deref())?;
+                give_back(path, *uid, *gid, *mode)
+            }
             Self::RemoveUser { name } if host.lists("etc/passwd", name) => {
                 host.accounts.remove_user(name).await
             }
@@ -184,6 +214,7 @@ impl fmt::Display for Undo {
             }
             Self::RemoveDir { path } => write!(f, "remove {} if nothing else is in it", path.display()),
             Self::RemoveTree { path } => write!(f, "remove {} with all that is in it", path.display()),
+            Self::RestoreOwner { path, .. } => write!(f, "give {} back to its owner", path.display()),
             Self::RemoveUser { name } => write!(f, "remove the user {name}"),
             Self::RemoveGroup { name } => write!(f, "remove the group {name}"),
             Self::ReloadManager => f.write_str("reload systemd"),
@@ -226,6 +257,37 @@ fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
     // A change of owner takes setuid and setgid bits away.
     fs::set_permissions(path, Permissions::from_mode(mode))
         .map_err(|error| Failure::io("set the mode of", path, &error))
+}
+
+/// Removes what the daemon made in a folder of somebody else's. A name that is no text cannot be the daemon's.
+fn remove_all_but(dir: &Path, entries: Option<&[String]>) -> Result<(), Failure> {
+    let (Some(entries), Ok(present)) = (entries, fs::read_dir(dir)) else { return Ok(()) };
+    for entry in present.flatten() {
+        if entry.file_name().to_str().is_none_or(|name| entries.iter().any(|known| known == name)) {
+            continue;
+        }
+        let path = entry.path();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|error| Failure::io("remove", &path, &error))?;
+    }
+    Ok(())
+}
+
+/// Owner and mode of what is at `path`, which may be gone. The daemon's user could write here, so no link is followed.
+fn give_back(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("give back", path, &error);
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    match chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        done => done.map_err(|error| failed(error.into()))?,
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match open(path, flags, Mode::empty()) {
+        Ok(file) => fchmod(file, Mode::from_raw_mode(mode)).map_err(|error| failed(error.into())),
+        // A link, or a socket: neither has a mode that counts.
+        Err(_) => Ok(()),
+    }
 }
 
 pub(crate) fn not_a_file(path: &Path) -> Failure {

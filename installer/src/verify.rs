@@ -13,6 +13,11 @@ use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
 
+/// The SHA-256 of `bytes`.
+pub(crate) fn checksum(bytes: &[u8]) -> Checksum {
+    Checksum::of_digest(Sha256::digest(bytes).into())
+}
+
 /// What a release file must be.
 #[derive(Clone)]
 pub(crate) struct Promise {

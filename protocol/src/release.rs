@@ -115,6 +115,12 @@ impl Checksum {
         format!("{}{digits}", Self::PREFIX).parse()
     }
 
+    /// Of the 32 bytes of a digest.
+    pub fn of_digest(digest: [u8; 32]) -> Self {
+        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(format!("{}{digits}", Self::PREFIX))
+    }
+
     /// The 64 hex digits alone.
     pub fn hex(&self) -> &str {
         self.0.strip_prefix(Self::PREFIX).unwrap_or(&self.0)

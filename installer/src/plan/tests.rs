@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
 use super::*;
-use crate::{step::STEPS, verify::tests::plan_of};
+use crate::{adoption::OlderUnit, step::STEPS, verify::tests::plan_of};
 
 const NODE: &str = "69396100cd71623c7bbfbfee";
 
@@ -36,6 +36,7 @@ fn bare() -> Observed {
         ca_file: Entry::Absent,
         token: Entry::Absent,
         unit: Entry::Absent,
+        older_unit: None,
         declaration: Entry::Absent,
         current: Entry::Absent,
         command: Entry::Absent,
@@ -253,4 +254,63 @@ fn room_and_writability_do_not_matter_when_nothing_is_to_be_done() {
 fn what_is_observed_never_shows_the_token() {
     let shown = format!("{:?}", right());
     assert!(!shown.contains(token(NODE, "first").expose_secret()), "{shown}");
+}
+
+/// A machine as the older script leaves it.
+fn older(endpoint: &str, node: &str) -> Observed {
+    let text = format!(
+        "[Service]\nEnvironment=AIO_CONTROLLER_ENDPOINT={endpoint}\nEnvironment=AIO_NODE_ID={node}\n"
+    );
+    let older_unit = Some(OlderUnit::read(Path::new("/nowhere/aio-worker.service"), &text));
+    let service =
+        UnitState { active_state: "active".into(), file_state: "enabled".into(), ..right().service };
+    let command = file("the script's download", 0o755);
+    Observed { unit: file(&text, 0o644), older_unit, command, service, ..bare() }
+}
+
+fn written_config(observed: &Observed, settings: &Settings) -> Result<String, Failure> {
+    let token = NodeToken::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
+    let target = Target {
+        token: &token,
+        settings,
+        promise: Promise::of(&plan_of(b"release"), None).unwrap(),
+        authorities: None,
+        url: "https://releases.example/v1.0.0/linux-amd64".parse().unwrap(),
+        patience: Duration::from_secs(60),
+        no_wait: false,
+        allow_downgrade: false,
+        replace_identity: false,
+    };
+    let steps = plan(observed, &target, &Layout::default())?;
+    let written = steps.into_iter().find_map(|step| match step {
+        Step::WriteConfig(write) => write.files.into_iter().next(),
+        _ => None,
+    });
+    Ok(written.map(|(_, bytes, _)| String::from_utf8(bytes).unwrap()).unwrap_or_default())
+}
+
+#[test]
+fn what_the_older_script_s_unit_sets_is_adopted() {
+    let none = Settings::default();
+    let adopted = |observed: &Observed, settings: &Settings| {
+        let text = written_config(observed, settings).unwrap();
+        aio_host::config::ConfigFile::parse(Path::new("x"), &text).unwrap().controller_endpoint
+    };
+    let elsewhere = older("wss://other.example/ws/node", NODE);
+    assert_eq!(adopted(&elsewhere, &none).as_deref(), Some("wss://other.example/ws/node"));
+    assert_eq!(adopted(&older("wss://aiwm.example/ws/node", NODE), &none), None, "the token says the same");
+    let asked =
+        Settings { controller_endpoint: Some("wss://third.example/ws".into()), ..Settings::default() };
+    assert_eq!(adopted(&elsewhere, &asked), asked.controller_endpoint, "the operator has the last word");
+    let mine = file("controller_endpoint = \"wss://fourth.example/ws\"\n", 0o644);
+    assert_eq!(
+        written_config(&Observed { config: mine, ..elsewhere }, &none).unwrap(),
+        "",
+        "so has the file"
+    );
+
+    let code = |observed: &Observed| written_config(observed, &none).unwrap_err().code;
+    assert_eq!(code(&older("ws://other.example/ws/node", NODE)), ErrorCode::InsecureUrl);
+    assert_eq!(code(&older("other.example", NODE)), ErrorCode::ControllerInvalid);
+    assert_eq!(code(&older("", "ffffffffffffffffffffffff")), ErrorCode::IdentityConflict);
 }

@@ -25,13 +25,14 @@ impl Action for StartUnit {
 
     fn way_back<S>(&self, host: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
         let unit = UNIT.to_owned();
-        if self.running {
-            return Ok(vec![Undo::RestartUnit { unit }]);
-        }
-        let mut undo = vec![Undo::StopUnit { unit }];
         let state = host.layout.state_dir();
+        let mut undo =
+            if self.running { vec![Undo::RestartUnit { unit }] } else { vec![Undo::StopUnit { unit }] };
         if state.symlink_metadata().is_err() {
             undo.push(Undo::RemoveTree { path: state });
+        } else if !host.is_of_daemon(&state) {
+            // systemd gives all of it to the daemon's user.
+            undo.extend(Undo::of_owners(&state)?);
         }
         Ok(undo)
     }

@@ -8,6 +8,7 @@
     reason = "the modules of one test program"
 )]
 
+mod adoption;
 mod bad_input;
 mod binary;
 mod crash;

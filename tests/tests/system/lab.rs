@@ -1,5 +1,6 @@
 //! Tests that boot a machine.
 
+mod adoption;
 mod bad_input;
 mod footprint;
 mod ground;
