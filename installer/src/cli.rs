@@ -64,6 +64,10 @@ pub struct InstallArgs {
     #[arg(long)]
     replace_identity: bool,
 
+    /// Install on a system that nobody has tested; it needs systemd 247 or newer
+    #[arg(long)]
+    force_os: bool,
+
     /// How long the worker may take to be online
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     timeout: Duration,
@@ -118,6 +122,7 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
         ca_file: args.ca_file.filter(|path| !path.as_os_str().is_empty()),
         allow_downgrade: args.allow_downgrade,
         replace_identity: args.replace_identity,
+        force_os: args.force_os,
         patience: args.timeout,
         no_wait: args.no_wait,
         stall_timeout: None,

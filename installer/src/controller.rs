@@ -1,7 +1,7 @@
 //! The controller as an installer sees it: it gives the plan and takes reports. Says precisely why it does not: unreachable, not a
 //! controller, a fault of its own, or a refusal with a code. What to do with a plan is `plan`'s business.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use aio_host::tls;
 use aio_protocol::{
@@ -10,12 +10,14 @@ use aio_protocol::{
     installation::{InstallationPlan, InstallationReport},
     node::NodeStatus,
     release::Platform,
+    time::Timestamp,
 };
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
+    doctor::their_time,
     failure::Failure,
     http::{self, MAX_RETRY_AFTER},
     token::NodeToken,
@@ -36,6 +38,8 @@ pub(crate) struct Controller<'a> {
     token: &'a NodeToken,
     bearer: SecretString,
     url: Url,
+    /// By its last answer.
+    time: Cell<Option<Timestamp>>,
 }
 
 /// A call that failed, and whether another try may do better.
@@ -57,7 +61,12 @@ impl<'a> Controller<'a> {
         let url = text.parse().map_err(|error| {
             Failure::new(ErrorCode::ControllerInvalid, format!("`{text}` is not a URL: {error}"))
         })?;
-        Ok(Self { client, token, bearer, url })
+        Ok(Self { client, token, bearer, url, time: Cell::new(None) })
+    }
+
+    /// What time it is there, as its last answer said.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        self.time.get()
     }
 
     /// What to install here. The answer is checked: it is for this node, this platform, and of a sane size.
@@ -130,6 +139,7 @@ impl<'a> Controller<'a> {
     async fn call(&self, request: RequestBuilder) -> Result<Vec<u8>, Trouble> {
         let request = request.bearer_auth(self.bearer.expose_secret());
         let mut response = request.send().await.map_err(|error| self.no_answer(error))?;
+        self.time.set(their_time(&response));
         let (status, asked) = (response.status(), http::retry_after(&response));
         let body = read(&mut response).await.map_err(|error| match error {
             Some(error) => self.no_answer(error),

@@ -4,17 +4,19 @@
 mod machine;
 mod network;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::SystemTime};
 
 use aio_host::{
     layout::Layout,
     systemd::{ServiceManager, SystemdError},
 };
-use aio_protocol::error_code::ErrorCode;
+use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::{failure::Failure, token};
+pub(crate) use network::their_time;
+
+use crate::{failure::Failure, install::Host, token};
 
 /// What is looked at.
 #[derive(Debug)]
@@ -97,6 +99,29 @@ impl Finding {
             Err(failure) => Self::failed(check, failure.code, failure.message),
         }
     }
+}
+
+/// What an installation asks before it changes anything, beside what its plan refuses. Gives what the operator should know; `theirs` is the
+/// controller's time.
+pub(crate) async fn preflight<S: ServiceManager>(
+    host: &Host<S>,
+    force_os: bool,
+    theirs: Option<Timestamp>,
+) -> Result<Vec<String>, Failure> {
+    let untested = machine::system(host.layout.root());
+    let refused = (untested.result != Verdict::Ok && !force_os)
+        .then(|| Finding::failed(untested.check, ErrorCode::SystemUntested, untested.reason.clone()));
+    let findings = [
+        refused.unwrap_or(untested),
+        machine::manager(host.systemd.version().await),
+        network::clock(SystemTime::now().into(), theirs),
+    ];
+    if let Some(finding) = findings.iter().find(|finding| finding.result == Verdict::Failed) {
+        let code = finding.code.unwrap_or(ErrorCode::Internal);
+        return Err(Failure::new(code, &*finding.reason).with("check", finding.check));
+    }
+    let warnings = findings.into_iter().filter(|finding| finding.result == Verdict::Warning);
+    Ok(warnings.map(|finding| finding.reason).collect())
 }
 
 /// Looks at everything, in the order in which one thing rests on another.

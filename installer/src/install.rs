@@ -31,6 +31,7 @@ use crate::{
     apply::{self, Checkpoint, Work},
     console::Console,
     controller::Controller,
+    doctor,
     failure::Failure,
     http,
     journal::Journal,
@@ -90,6 +91,8 @@ pub struct Request {
     pub allow_downgrade: bool,
     /// Whether a machine that is another node may become this one.
     pub replace_identity: bool,
+    /// Whether a system that nobody has tested is installed on.
+    pub force_os: bool,
     /// How long the worker may take to be online, once started.
     pub patience: Duration,
     /// Whether that is not waited for: the service's own word that it is ready is enough.
@@ -242,6 +245,7 @@ struct Run<'a, S> {
 impl<S: ServiceManager> Run<'_, S> {
     async fn preview(&self, cut_off: bool) -> Result<Outcome, Failure> {
         let offer = self.controller.plan(self.host.platform).await?;
+        self.preflight().await?;
         let steps = self.decide(&offer).await?;
         let steps = steps.iter().map(|step| Planned { step: step.name(), summary: step.summary() }).collect();
         Ok(self.outcome(offer, OutcomeKind::Planned { steps, cut_off }))
@@ -254,8 +258,12 @@ impl<S: ServiceManager> Run<'_, S> {
             undo(self.host, &mut journal, self.checkpoint).await?;
         }
         let offer = unless(interrupt, self.controller.plan(self.host.platform)).await?;
-        let steps = match unless(interrupt, self.decide(&offer)).await {
-            Ok(steps) => steps,
+        let decided = async {
+            let warnings = self.preflight().await?;
+            Ok((warnings, self.decide(&offer).await?))
+        };
+        let (mut warnings, steps) = match unless(interrupt, decided).await {
+            Ok(decided) => decided,
             Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
             // The machine refuses: nothing was changed, and the controller hears why all the same.
             Err(failure) => return Err(self.tell_refusal(&offer, failure).await),
@@ -270,7 +278,10 @@ impl<S: ServiceManager> Run<'_, S> {
         }
         let at = Cell::new(None);
         match self.transact(&offer, &steps, &mut journal, interrupt, &at).await {
-            Ok((timings, Some(worker))) => Ok(self.succeed(offer, &steps, timings, worker).await),
+            Ok((timings, Some(worker))) => {
+                warnings.extend(steps.iter().filter_map(Step::note));
+                Ok(self.succeed(offer, warnings, timings, worker).await)
+            }
             // The controller hears of the success from the worker itself.
             Ok((timings, None)) => Ok(self.outcome(offer, OutcomeKind::Started { timings })),
             Err(failure) => {
@@ -278,6 +289,11 @@ impl<S: ServiceManager> Run<'_, S> {
                 Err(self.tell_failure(at.get().unwrap_or("begin"), failure).await)
             }
         }
+    }
+
+    /// What an installation needs of any machine, before this one's own state is looked at.
+    async fn preflight(&self) -> Result<Vec<String>, Failure> {
+        doctor::preflight(self.host, self.request.force_os, self.controller.time()).await
     }
 
     async fn decide(&self, offer: &InstallationPlan) -> Result<Vec<Step>, Failure> {
@@ -344,17 +360,17 @@ impl<S: ServiceManager> Run<'_, S> {
     async fn succeed(
         &self,
         offer: InstallationPlan,
-        steps: &[Step],
+        mut warnings: Vec<String>,
         timings: Vec<Timing>,
         worker: WorkerSnapshot,
     ) -> Outcome {
         let took = self.request.began.elapsed();
         let report = InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) };
         let told = self.controller.report(&report, soon()).await;
-        let untold = told
-            .err()
-            .map(|failure| format!("the controller could not be told of the success: {}", failure.message));
-        let warnings = steps.iter().filter_map(Step::note).chain(untold).collect();
+        let untold = |failure: Failure| {
+            format!("the controller could not be told of the success: {}", failure.message)
+        };
+        warnings.extend(told.err().map(untold));
         let kind = OutcomeKind::Installed { worker: Box::new(worker), timings, warnings };
         Outcome { took, ..self.outcome(offer, kind) }
     }

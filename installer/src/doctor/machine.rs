@@ -45,7 +45,7 @@ pub(super) fn system(root: &Path) -> Finding {
     if known {
         Finding::ok("system", name)
     } else {
-        let cure = "Ubuntu 22.04 and 24.04, Debian 12 and 13 are known to work; others with systemd 247 and glibc 2.34 or newer should.";
+        let cure = "Ubuntu 22.04 and 24.04, Debian 12 and 13 are known to work; on others with systemd 247 and glibc 2.34 or newer say install --force-os.";
         Finding::warning("system", format!("{name} is not among the systems that were tested"), cure)
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aio_host::tls::{self, Trust};
 use aio_protocol::{error_code::ErrorCode, release::Platform, time::Timestamp};
-use reqwest::{Client, Url, header::DATE};
+use reqwest::{Client, Response, Url, header::DATE};
 use secrecy::SecretString;
 use tokio::{net::lookup_host, time::timeout};
 
@@ -13,6 +13,9 @@ use crate::{controller::Controller, failure::Failure, http, install::trust_of, t
 
 /// Tokens are accepted this long before they begin and after they end.
 const LEEWAY: Duration = Duration::from_secs(30);
+
+/// What Kerberos allows as well: beyond it, no date in a log or a certificate can be trusted.
+const MOST: Duration = Duration::from_secs(300);
 
 /// For a name, and for the time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -116,10 +119,7 @@ async fn ask(client: &Client, base: &Url, examination: &Examination, token: &Nod
         }
     };
     let took = asked.elapsed();
-    let clock = match answer.headers().get(DATE).and_then(|date| parse_date(date.to_str().ok()?)) {
-        Some(theirs) => clock(SystemTime::now().into(), theirs),
-        None => Finding::skipped(CLOCK, "the controller does not say what time it is"),
-    };
+    let clock = clock(SystemTime::now().into(), their_time(&answer));
     let version = answer.json::<serde_json::Value>().await.ok();
     let version = version.and_then(|health| Some(format!(" (version {})", health.get("version")?.as_str()?)));
     let reached =
@@ -143,13 +143,21 @@ async fn plan(
     Ok(format!("{} ({}) is {}, and gets {}", plan.node_name, plan.node_id, plan.status, plan.version))
 }
 
+/// What time it is where the answer comes from, after its `Date`.
+pub(crate) fn their_time(answer: &Response) -> Option<Timestamp> {
+    parse_date(answer.headers().get(DATE)?.to_str().ok()?)
+}
+
 /// `Date`, as HTTP writes it.
 fn parse_date(text: &str) -> Option<Timestamp> {
     let date = jiff::fmt::rfc2822::parse(text).ok()?;
     Some(Timestamp::from_millis(date.timestamp().as_millisecond()))
 }
 
-fn clock(ours: Timestamp, theirs: Timestamp) -> Finding {
+pub(super) fn clock(ours: Timestamp, theirs: Option<Timestamp>) -> Finding {
+    let Some(theirs) = theirs else {
+        return Finding::skipped(CLOCK, "the controller does not say what time it is");
+    };
     let (ahead, behind) = (ours.since(theirs), theirs.since(ours));
     let (difference, side) = if ahead > behind { (ahead, "ahead of") } else { (behind, "behind") };
     if difference <= LEEWAY {
@@ -163,7 +171,10 @@ fn clock(ours: Timestamp, theirs: Timestamp) -> Finding {
         (days, hours, _) => format!("{days} days {} h", hours % 24),
     };
     let reason = format!("this machine's clock is {words} {side} the controller's");
-    Finding::failed(CLOCK, ErrorCode::ClockSkewed, reason)
+    if difference > MOST {
+        return Finding::failed(CLOCK, ErrorCode::ClockSkewed, reason);
+    }
+    Finding::warning(CLOCK, reason, ErrorCode::ClockSkewed.cure())
 }
 
 #[cfg(test)]
@@ -175,18 +186,20 @@ mod tests {
     fn a_clock_that_is_off_is_told_in_words() {
         let noon = parse_date("Thu, 11 Dec 2025 12:00:00 GMT").unwrap();
         assert_eq!(noon.as_millis(), 1_765_454_400_000);
-        let at = |seconds: i64| clock(Timestamp::from_millis(noon.as_millis() + seconds * 1000), noon);
+        let at = |seconds: i64| clock(Timestamp::from_millis(noon.as_millis() + seconds * 1000), Some(noon));
         for seconds in [-30, 0, 30] {
             assert_eq!(at(seconds).result, Verdict::Ok, "{seconds}");
         }
         for (seconds, words) in [
             (31, "31 s ahead of"),
             (-90, "1 min behind"),
+            (301, "5 min ahead of"),
             (3 * 3600 + 120, "3 h 2 min ahead of"),
             (-90_000, "1 days 1 h behind"),
         ] {
             let found = at(seconds);
-            assert_eq!(found.code, Some(ErrorCode::ClockSkewed));
+            assert_eq!(found.code, (seconds.abs() > 300).then_some(ErrorCode::ClockSkewed));
+            assert_ne!(found.result, Verdict::Ok);
             assert!(found.reason.contains(words), "{found:?}");
         }
     }

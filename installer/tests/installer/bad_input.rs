@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use aio_host::{layout::UNIT, systemd::fake::StartOutcome};
-use aio_installer::Failure;
+use aio_installer::{Failure, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::{Value, json};
 
@@ -313,4 +313,27 @@ async fn two_installations_at_a_time_are_one_too_many() {
         outcome = second => outcome,
     };
     assert_eq!(second.unwrap_err().code, ErrorCode::InstallLocked);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_far_off_is_told_in_words_and_installed_on_by_nobody() {
+    let world = World::new().await;
+    world.change(|server| server.date = Some("Thu, 11 Dec 2025 12:00:00 GMT"));
+    let failure = fails(&world, ErrorCode::ClockSkewed).await;
+    assert!(failure.message.contains("ahead of the controller's"), "{}", failure.message);
+    reported(&world, ErrorCode::ClockSkewed);
+}
+
+#[tokio::test]
+async fn a_system_that_nobody_has_tested_is_installed_on_only_by_force() {
+    let mut world = World::new().await;
+    let file = world.dir.path().join("etc/os-release");
+    fs::write(file, "ID=fedora\nVERSION_ID=40\nPRETTY_NAME=\"Fedora Linux 40\"\n").unwrap();
+    let failure = fails(&world, ErrorCode::SystemUntested).await;
+    assert!(failure.message.contains("Fedora Linux 40"), "{}", failure.message);
+    reported(&world, ErrorCode::SystemUntested);
+
+    world.request.force_os = true;
+    let OutcomeKind::Installed { warnings, .. } = world.install().await.unwrap().kind else { panic!() };
+    assert!(warnings.iter().any(|warning| warning.contains("Fedora Linux 40")), "{warnings:?}");
 }

@@ -69,6 +69,8 @@ pub struct Behaviour {
     pub version: &'static str,
     pub signature: Option<String>,
     pub plan: Plan,
+    /// The `Date` of its answers, where it is not the present.
+    pub date: Option<&'static str>,
     pub release: Release,
     pub report_status: u16,
     pub reports: Vec<Value>,
@@ -93,6 +95,7 @@ pub async fn start(node: &str) -> Shared {
         version: "v1.0.0",
         signature: None,
         plan: Plan::Given(json!({})),
+        date: None,
         release: Release::Whole,
         report_status: 200,
         reports: Vec::new(),
@@ -121,7 +124,16 @@ fn authorized(behaviour: &Behaviour, id: &str, headers: &HeaderMap) -> bool {
         && behaviour.token.as_ref().is_none_or(|token| shown == Some(&format!("Bearer {token}")))
 }
 
-async fn give_plan(State(shared): State<Shared>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+async fn give_plan(state: State<Shared>, id: Path<String>, headers: HeaderMap) -> Response {
+    let date = state.lock().unwrap().date;
+    let mut answer = planned(state, id, headers).await;
+    if let Some(date) = date {
+        answer.headers_mut().insert(header::DATE, date.parse().unwrap());
+    }
+    answer
+}
+
+async fn planned(State(shared): State<Shared>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let (plan, count) = {
         let mut behaviour = shared.lock().unwrap();
         behaviour.plans += 1;

@@ -64,6 +64,7 @@ impl World {
         for (file, text) in [
             ("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
             ("etc/group", "root:x:0:\n"),
+            ("etc/os-release", "ID=ubuntu\nVERSION_ID=\"22.04\"\n"),
             ("etc/passwd-", "an older state of passwd\n"),
         ] {
             fs::write(dir.path().join(file), text).unwrap();
@@ -214,6 +215,7 @@ fn placeholder() -> Request {
         no_wait: false,
         allow_downgrade: false,
         replace_identity: false,
+        force_os: false,
         stall_timeout: None,
         dry_run: false,
         began: Instant::now(),
