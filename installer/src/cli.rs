@@ -20,6 +20,7 @@ use crate::{
     doctor::{self, Examination, Finding},
     install::{Host, Interrupt, Outcome, Request, Settings, Surroundings, install},
     present::{print_outcome, print_removed},
+    service_log::Journald,
     token::{self, NodeToken},
     uninstall::{Removal, Removed, uninstall},
 };
@@ -213,6 +214,7 @@ async fn this_machine() -> Result<Host<Systemd>, Failure> {
         layout: Layout::default(),
         systemd: Systemd::connect().await?,
         accounts: Box::new(SystemAccounts),
+        service_log: Box::new(Journald),
         platform,
     })
 }

@@ -7,12 +7,12 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     pin::Pin,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aio_host::{
     config::ConfigFile,
-    layout::{Layout, USER},
+    layout::{Layout, UNIT, USER},
     systemd::ServiceManager,
     tls::{PinnedAuthority, Trust},
 };
@@ -25,6 +25,7 @@ use aio_protocol::{
     snapshot::WorkerSnapshot,
 };
 use reqwest::Client;
+use secrecy::ExposeSecret;
 
 use crate::{
     accounts::{self, Accounts},
@@ -40,6 +41,7 @@ use crate::{
     online,
     plan::{Target, plan},
     report,
+    service_log::{self, ServiceLog},
     step::Step,
     token::NodeToken,
     undo::undo,
@@ -58,6 +60,8 @@ pub struct Host<S> {
     pub systemd: S,
     /// Who edits its accounts.
     pub accounts: Box<dyn Accounts>,
+    /// Who keeps what its services say.
+    pub service_log: Box<dyn ServiceLog>,
     /// What releases must be for.
     pub platform: Platform,
 }
@@ -347,6 +351,7 @@ impl<S: ServiceManager> Run<'_, S> {
     /// Undoes what was done. `failure` says so when that failed as well.
     async fn put_back(&self, journal: &mut Journal, failure: Failure) -> Failure {
         self.console.clear();
+        let failure = self.quote_service(failure).await;
         self.console.say("putting the machine back as it was");
         match undo(self.host, journal, self.checkpoint).await {
             Ok(()) => failure,
@@ -355,6 +360,17 @@ impl<S: ServiceManager> Run<'_, S> {
                 Failure { message, ..failure }.with("undoFailed", trouble.message)
             }
         }
+    }
+
+    /// `failure` with what the service said, where that is where the reason stands.
+    async fn quote_service(&self, failure: Failure) -> Failure {
+        if !matches!(failure.code, ErrorCode::ServiceFailed | ErrorCode::OnlineTimeout) {
+            return failure;
+        }
+        let since = SystemTime::now() - self.request.began.elapsed();
+        let lines = self.host.service_log.last_lines(UNIT, since).await;
+        let lines = service_log::presentable(lines, self.request.token.secret().expose_secret());
+        if lines.is_empty() { failure } else { failure.with("journal", lines) }
     }
 
     async fn succeed(

@@ -86,6 +86,12 @@ fn removed_json(removed: &Removed) -> Value {
 
 fn failure_text(failure: &Failure) -> String {
     let mut text = format!("error[{}]: {}\n  cure: {}", failure.code, failure.message, failure.code.cure());
+    if let Some(Value::Array(lines)) = failure.details.get("journal") {
+        text.push_str("\n  the service's last lines:");
+        for line in lines.iter().filter_map(Value::as_str) {
+            text.push_str(&format!("\n    {line}"));
+        }
+    }
     if let Some(Value::String(trouble)) = failure.details.get("reportFailed") {
         text.push_str(&format!("\n  note: the controller does not know of this: {trouble}"));
     }

@@ -237,7 +237,10 @@ async fn a_service_that_does_not_start_is_explained_and_taken_away() {
     let failure = fails(&world, ErrorCode::ServiceFailed).await;
     assert_eq!(failure.details["jobResult"], "failed");
     assert!(failure.details.contains_key("exitStatus"), "{failure:?}");
-    assert_eq!(reported(&world, ErrorCode::ServiceFailed)["details"]["jobResult"], "failed");
+    let details = reported(&world, ErrorCode::ServiceFailed)["details"].clone();
+    assert_eq!(details["jobResult"], "failed");
+    let said = json!(["aio-worker.service: cannot open /etc/x", "with [node token]"]);
+    assert_eq!((&details["journal"], &failure.details["journal"]), (&said, &said));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aio_host::{
@@ -18,7 +18,7 @@ use aio_host::{
     systemd::{Systemd, fake::FakeSystemd},
 };
 use aio_installer::{
-    Accounts, Checkpoint, Failure, NodeToken, Uneventful,
+    Accounts, Checkpoint, Failure, Lines, NodeToken, ServiceLog, Uneventful,
     console::Console,
     install::{Host, Interrupt, Outcome, OutcomeKind, Request, Settings, Surroundings, install},
 };
@@ -78,7 +78,8 @@ impl World {
             move |_| run_daemon(&layout, &daemon)
         });
         let accounts = Box::new(FileAccounts { root: dir.path().to_owned() });
-        let host = Host { layout, systemd: client, accounts, platform: Platform::LinuxAmd64 };
+        let service_log = Box::new(Said(Arc::clone(&server)));
+        let host = Host { layout, systemd: client, accounts, service_log, platform: Platform::LinuxAmd64 };
         let mut world = Self { dir, host, systemd, server, daemon, request: placeholder() };
         world.use_token("first", &json!({}));
         world
@@ -296,6 +297,16 @@ impl FileAccounts {
         self.edit(file, |text| {
             text.lines().filter(|line| !line.starts_with(&prefix)).map(|line| format!("{line}\n")).collect()
         });
+    }
+}
+
+/// A service that has said one thing, and the token by mistake.
+struct Said(Shared);
+
+impl ServiceLog for Said {
+    fn last_lines<'a>(&'a self, unit: &'a str, _: SystemTime) -> Lines<'a> {
+        let token = self.0.lock().unwrap().token.clone().unwrap_or_default();
+        Box::pin(std::future::ready(vec![format!("{unit}: cannot open /etc/x"), format!("with {token}")]))
     }
 }
 

@@ -240,3 +240,23 @@ fn a_machine_that_is_installed_refuses_another_nodes_token() -> Result<()> {
     assert_eq!(site.controller.node(site.id())?.status, NodeStatus::Online);
     Ok(())
 }
+
+#[test]
+fn a_service_that_does_not_start_says_why_to_the_operator_and_to_the_controller() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("no-start")?;
+    let drop_in = "[Service]\nExecStartPre=/bin/sh -c 'echo the-reason-why; exit 3'\n";
+    machine.write("/etc/systemd/system/aio-worker.service.d/broken.conf", "0644", drop_in)?;
+    let before = machine.listing()?;
+
+    let outcome = install(&machine, &site.token).run()?;
+
+    ensure!(outcome.status == Some(i32::from(ErrorCode::ServiceFailed.exit_status())), "{outcome}");
+    ensure!(outcome.stderr.contains("the-reason-why") && outcome.stderr.contains("exit-code"), "{outcome}");
+    ensure!(before.changes_to(&machine.listing()?).is_empty(), "{}", before.changes_to(&machine.listing()?));
+    let events = ["node.registered", "node.installation_started", "node.installation_failed"];
+    let events = site.controller.wait_for_events(site.id(), &events)?;
+    let failed = serde_json::to_string(&events[2].event)?;
+    ensure!(failed.contains("the-reason-why") && !failed.contains(&site.token), "{failed}");
+    Ok(())
+}
