@@ -197,10 +197,6 @@ impl Undo {
             Self::UntilCommitted { was } => Box::pin(was.run(host, journal)).await,
         }
     }
-
-    fn is_last(&self) -> bool {
-        matches!(self, Self::RestartUnit { .. })
-    }
 }
 
 /// What it does, for a person.
@@ -320,7 +316,11 @@ pub(crate) async fn undo_steps<S: ServiceManager>(
     for (step, records) in steps.iter().rev() {
         tracing::info!(step, "undoing");
         for record in *records {
-            if record.is_last() {
+            if let Undo::RestartUnit { unit } = record {
+                // Meanwhile nothing runs with what is being taken back, nor as a user who is.
+                if let Err(trouble) = tolerate(host.systemd.stop(unit).await) {
+                    troubles.push(trouble);
+                }
                 last.push(record);
             } else if let Err(trouble) = record.run(host, journal).await {
                 troubles.push(trouble);
