@@ -138,7 +138,9 @@ async fn what_the_worker_cannot_do_is_refused_in_words() {
     for (id, kind) in [(waited.message_id, "node.update"), (asked, "node.drain")] {
         let WorkerMessage::CommandAck(ack) = peer.rare_message().await else { panic!("no answer") };
         assert_eq!((ack.original_message_id, ack.status), (id, CommandStatus::Rejected));
-        assert!(ack.error.unwrap().message.contains(kind));
+        let error = ack.error.unwrap();
+        assert_eq!(error.code, "COMMAND_UNSUPPORTED");
+        assert!(error.message.contains(kind));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use aio_protocol::{claims::NodeClaims, installation::InstallationPlan};
+use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, installation::InstallationPlan};
 use controller_stub::commands::{self, For};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -181,7 +181,7 @@ async fn nodes_added_on_the_command_line_appear_while_the_server_runs() {
         let names = names.map(str::to_owned).into();
         commands::add_nodes(&controller.config, names, For::default(), 3600).await
     };
-    assert!(add(["cli-00", ""]).await.is_err());
+    assert_eq!(add(["cli-00", ""]).await.err().unwrap().code(), ErrorCode::Usage);
     let [added, another] = <[_; 2]>::try_from(add(["cli-01", "cli-02"]).await.unwrap()).ok().unwrap();
     assert_ne!((&added.node_id, &added.token), (&another.node_id, &another.token));
     assert_eq!(added.command, format!("sudo aio-worker install --token {}", added.token));

@@ -54,6 +54,35 @@ fn troubleshooting_says_of_every_error_code_what_the_catalogue_says_and_knows_no
     }
 }
 
+/// The Rust files that hold tests: those in a folder of tests, and the parts of others from `mod tests` on.
+fn test_code(folder: &Path, found: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() && !entry.ends_with("target") {
+            test_code(&entry, found);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            let text = read(&entry);
+            let of_tests =
+                entry.components().any(|part| part.as_os_str() == "tests") || entry.ends_with("tests.rs");
+            let start = if of_tests { Some(0) } else { text.find("#[cfg(test)]") };
+            found.push_str(start.map_or("", |start| &text[start..]));
+        }
+    }
+}
+
+#[test]
+fn no_error_code_is_left_that_no_test_provokes() {
+    let mut tests = String::new();
+    for folder in ["protocol", "host", "installer", "agent", "controller-stub", "tests"] {
+        test_code(&root().join(folder), &mut tests);
+    }
+    // By the variant's name, as tests in Rust know it, or by the word that users see.
+    let words: BTreeSet<_> = tests.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let provoked =
+        |code: &&ErrorCode| words.contains(code.as_str()) || words.contains(format!("{code:?}").as_str());
+    let left: Vec<_> = ErrorCode::ALL.iter().filter(|code| !provoked(code)).collect();
+    assert!(left.is_empty(), "no test expects {left:?}");
+}
+
 #[test]
 fn every_link_between_documents_leads_somewhere() {
     let documents: Vec<_> = [root(), root().join("docs")]
