@@ -1,10 +1,14 @@
 //! What the daemon costs a machine, and how long an installation takes: measured, printed, and held to the product's limits.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
+use aio_protocol::node::NodeStatus;
 use aio_tests::{
     controller::Settings,
-    lab::Machine,
+    lab::{Inside, Machine},
     wait::wait_for,
     worker::{processor_time, status_field},
 };
@@ -62,5 +66,60 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
     assert!(share < 0.1, "{share} % of a core");
     assert!(threads <= 4, "{threads} threads");
     assert!(binary < 9_000_000, "the binary has {binary} bytes");
+    Ok(())
+}
+
+/// What the older script does, on the same release.
+const OLDER_SCRIPT: &str = include_str!("../../../fixtures/older-install.sh");
+
+/// From the command's begin: until the controller says that the node is online, and until the command says how it went.
+fn timed(site: &Site, machine: &Machine, command: Inside) -> Result<(Duration, Duration)> {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let online = scope.spawn(|| {
+            site.controller.wait_for_status(site.id(), NodeStatus::Online, super::site::SOON)?;
+            Ok::<_, anyhow::Error>(began.elapsed())
+        });
+        succeed(command, machine)?;
+        let answered = began.elapsed();
+        let online = online.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
+        Ok((online, answered))
+    })
+}
+
+#[test]
+fn an_installation_says_how_it_went_in_half_of_the_older_script_s_time() -> Result<()> {
+    let older = Site::new(Settings::default())?;
+    let machine = Machine::boot_alone("older-script")?;
+    let issued = older.controller.token(older.id(), &json!({}))?;
+    let endpoint = format!("{}/ws/node", older.controller.url().replacen("http", "ws", 1));
+    let script = machine
+        .command("bash")
+        .args(["-s"])
+        .env("AIO_NODE_TOKEN", &issued.token)
+        .env("AIO_CONTROLLER_ENDPOINT", &endpoint)
+        .env("AIO_NODE_ID", older.id().as_str())
+        .env("DOWNLOAD_URL", &issued.download_url)
+        .env("CHECKSUM", &issued.checksum.context("no checksum")?)
+        .input(OLDER_SCRIPT);
+    let (script_online, script_answered) = timed(&older, &machine, script)?;
+    machine.power_off()?;
+
+    let site = Site::new(Settings::default())?;
+    let machine = Machine::boot_alone("side-by-side")?;
+    site.put_command(&machine)?;
+    let command = install(&machine, &site.token).args(["--output", "json"]);
+    let (online, answered) = timed(&site, &machine, command)?;
+
+    let seconds = |duration: Duration| duration.as_secs_f64();
+    println!(
+        "side by side: the older script online after {:.2} s and done after {:.2} s; aio-worker install online after {:.2} s and done after {:.2} s",
+        seconds(script_online),
+        seconds(script_answered),
+        seconds(online),
+        seconds(answered)
+    );
+    assert!(answered * 2 < script_answered, "{answered:?} against {script_answered:?}");
+    assert!(online < Duration::from_secs(3), "online after {online:?}");
     Ok(())
 }
