@@ -2,6 +2,7 @@
 
 mod adoption;
 mod bad_input;
+mod faults;
 mod footprint;
 mod ground;
 mod installs;

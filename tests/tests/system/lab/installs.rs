@@ -160,7 +160,7 @@ fn an_installation_that_is_killed_at_any_moment_is_taken_up_or_taken_back() -> R
     Ok(())
 }
 
-fn is_as_it_was(before: &Listing, machine: &Machine) -> Result<()> {
+pub(super) fn is_as_it_was(before: &Listing, machine: &Machine) -> Result<()> {
     let changes = before.changes_to(&machine.listing()?);
     let headings = changes.lines().filter(|line| !line.starts_with(' '));
     let ours: Vec<_> =
