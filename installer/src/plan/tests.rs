@@ -77,11 +77,11 @@ fn steps_for(observed: &Observed, settings: &Settings) -> Result<Vec<&'static st
     steps_with(observed, settings, None)
 }
 
-fn steps_with(
+fn planned(
     observed: &Observed,
     settings: &Settings,
     authorities: Option<&[u8]>,
-) -> Result<Vec<&'static str>, Failure> {
+) -> Result<Vec<Step>, Failure> {
     let token = NodeToken::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
     let target = Target {
         token: &token,
@@ -94,8 +94,15 @@ fn steps_with(
         allow_downgrade: false,
         replace_identity: false,
     };
-    let steps = plan(observed, &target, &Layout::default())?;
-    Ok(steps.iter().map(Step::name).collect())
+    plan(observed, &target, &Layout::default())
+}
+
+fn steps_with(
+    observed: &Observed,
+    settings: &Settings,
+    authorities: Option<&[u8]>,
+) -> Result<Vec<&'static str>, Failure> {
+    Ok(planned(observed, settings, authorities)?.iter().map(Step::name).collect())
 }
 
 fn steps(observed: &Observed) -> Vec<&'static str> {
@@ -269,19 +276,7 @@ fn older(endpoint: &str, node: &str) -> Observed {
 }
 
 fn written_config(observed: &Observed, settings: &Settings) -> Result<String, Failure> {
-    let token = NodeToken::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
-    let target = Target {
-        token: &token,
-        settings,
-        promise: Promise::of(&plan_of(b"release"), None).unwrap(),
-        authorities: None,
-        url: "https://releases.example/v1.0.0/linux-amd64".parse().unwrap(),
-        patience: Duration::from_secs(60),
-        no_wait: false,
-        allow_downgrade: false,
-        replace_identity: false,
-    };
-    let steps = plan(observed, &target, &Layout::default())?;
+    let steps = planned(observed, settings, None)?;
     let written = steps.into_iter().find_map(|step| match step {
         Step::WriteConfig(write) => write.files.into_iter().next(),
         _ => None,
