@@ -159,6 +159,8 @@ impl Turn<'_> {
                         return Err(LifecycleError::Refused { status: node.status, trigger });
                     }
                     Decision::Unchanged => Vec::new(),
+                    // A report whose answer was lost comes again.
+                    Decision::Moved(_) if occurrence.was_told_of(node) => Vec::new(),
                     Decision::Moved(steps) => steps,
                 };
                 let now = clock::now();

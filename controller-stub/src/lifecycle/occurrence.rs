@@ -62,6 +62,18 @@ impl Occurrence {
         }
     }
 
+    /// Whether this very failure of the node's installation was reported before, and nothing was installed since.
+    pub(super) fn was_told_of(&self, node: &Node) -> bool {
+        let (Self::Reported(InstallationReport::Failed { step, error }), Some(known)) =
+            (self, &node.installation)
+        else {
+            return false;
+        };
+        known.phase == Phase::Failed
+            && known.error == Some(error.clone().fitted())
+            && (step.is_none() || known.step == *step)
+    }
+
     /// Writes into the node what is known since.
     pub(super) fn write_to(&self, node: &mut Node, now: Timestamp) {
         match self {

@@ -236,11 +236,13 @@ proptest! {
             let (mut status, mut owed) = (NodeStatus::Pending, vec!["node.registered"]);
             for index in indices {
                 let occurrence = &every_occurrence()[index / 5];
-                let trigger = occurrence.trigger(&bench.store.node(&id).await.unwrap().unwrap());
+                let before = bench.store.node(&id).await.unwrap().unwrap();
+                let trigger = occurrence.trigger(&before);
                 let outcome = bench.apply(&id, occurrence).await;
                 match transition::decide(status, trigger) {
                     Decision::Refused => assert!(matches!(outcome, Err(LifecycleError::Refused { .. }))),
                     Decision::Unchanged => assert_eq!(outcome.unwrap().status, status),
+                    Decision::Moved(_) if occurrence.was_told_of(&before) => assert!(outcome.is_ok()),
                     Decision::Moved(steps) => {
                         owed.extend(steps.iter().map(|step| step.event.as_str()));
                         status = steps.last().unwrap().to;

@@ -197,14 +197,47 @@ async fn what_the_status_does_not_allow_is_refused_with_what_it_does() {
 
     // An online node stays so, whatever an installer says.
     let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
-    for report in
-        [json!({"phase": "started"}), json!({"phase": "failed", "error": {"code": "X", "message": "x"}})]
-    {
-        refusal(installer.post(&path, report).await, 409, "TRANSITION_REFUSED");
-    }
+    refusal(installer.post(&path, json!({"phase": "started"})).await, 409, "TRANSITION_REFUSED");
     worker.send("node.installation_started", json!({"version": "v1.1.0"})).await;
     assert_eq!(worker.receive("error").await["data"]["code"], 2002);
     assert_eq!(owner.node(&id).await["status"], "online");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_failed_is_told_once_and_the_node_stays_what_it_was() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    let error =
+        json!({"code": "SERVICE_FAILED", "message": "it ended at once", "details": {"exitStatus": 1}});
+
+    // From the installer, again because its answer was lost, and from the worker that goes on.
+    let installer = controller.bearer(&token);
+    let report = json!({"phase": "failed", "step": "start_unit", "error": error});
+    for _ in 0..2 {
+        let (status, body) = installer.post(&format!("/nodes/{id}/installation"), report.clone()).await;
+        assert_eq!((status.as_u16(), &body["status"]), (200, &json!("online")), "{body}");
+    }
+    worker.send("node.installation_failed", json!({"step": "start_unit", "error": error})).await;
+    worker.ping().await;
+    let other = json!({"code": "DISK_FULL", "message": "no room", "details": {}});
+    worker.send("node.installation_failed", json!({"step": "fetch_release", "error": other})).await;
+
+    let types = [
+        "node.registered",
+        "node.installation_started",
+        "node.connected",
+        "node.installation_failed",
+        "node.installation_failed",
+    ];
+    let events = owner.await_events(&id, &types).await;
+    let told: Vec<_> =
+        events[3..].iter().map(|event| (&event["data"]["error"]["code"], &event["data"]["status"])).collect();
+    let online = json!("online");
+    assert_eq!(told, [(&json!("SERVICE_FAILED"), &online), (&json!("DISK_FULL"), &online)]);
+    assert_eq!(owner.node(&id).await["installation"]["error"]["code"], "DISK_FULL");
 }
 
 #[tokio::test]

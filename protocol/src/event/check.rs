@@ -79,7 +79,10 @@ fn statuses(kind: EventKind) -> &'static [NodeStatus] {
     match kind {
         EventKind::Registered => &[NodeStatus::Pending],
         EventKind::InstallationStarted => &[NodeStatus::Installing],
-        EventKind::InstallationFailed => &[NodeStatus::Error],
+        // Of an upgrade, or told late: then the node is what it was.
+        EventKind::InstallationFailed => {
+            &[NodeStatus::Error, NodeStatus::Online, NodeStatus::Maintenance, NodeStatus::Offline]
+        }
         EventKind::Connected => &[NodeStatus::Online],
         EventKind::Disconnected => &[NodeStatus::Offline],
         EventKind::MaintenanceMode => &[NodeStatus::Maintenance],
