@@ -1,5 +1,6 @@
 //! The command line: what can be said, and who answers. Each command has a file of its own.
 
+mod bundle;
 mod doctor;
 mod gpus;
 mod install;
@@ -34,6 +35,8 @@ enum Command {
     Install(install::Arguments),
     /// Takes the worker off this machine, and puts back what it replaced.
     Uninstall(uninstall::Arguments),
+    /// Makes one file of a release, for machines that reach no release server.
+    Bundle(bundle::Arguments),
     /// Looks at what the worker needs on this machine, and says what is wrong and what to do.
     Doctor(doctor::Arguments),
     /// Says how the running worker stands with its controller.
@@ -59,6 +62,7 @@ impl Cli {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
             Command::Install(arguments) => install::run(arguments),
             Command::Uninstall(arguments) => uninstall::run(arguments),
+            Command::Bundle(arguments) => bundle::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Status(arguments) => concluded(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
@@ -81,6 +85,17 @@ fn concluded(result: Result<(), Failure>, output: Output) -> ExitCode {
 impl From<Unusable> for Failure {
     fn from(unusable: Unusable) -> Self {
         Self::new(unusable.code, unusable.message)
+    }
+}
+
+/// Runs a command of the installer's library, which gives its answer itself. What is worth a line of the daemon's log would be noise under its
+/// progress, so of the log only warnings are shown.
+fn of_installer(answer: Answer, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let filter = std::env::var("AIO_LOG").ok().filter(|filter| !filter.is_empty());
+    let _ = crate::logging::start(filter.as_deref().unwrap_or("warn"));
+    match runtime() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(failure) => concluded(Err(failure), answer.output),
     }
 }
 

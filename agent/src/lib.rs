@@ -10,4 +10,5 @@ pub mod session;
 pub mod status_socket;
 pub mod telemetry;
 pub mod token;
+mod undelivered;
 pub mod worker;

@@ -11,4 +11,5 @@ mod agent {
     mod status;
     mod tls;
     mod trouble;
+    mod undelivered;
 }

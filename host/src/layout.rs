@@ -92,6 +92,22 @@ impl Layout {
         self.at("var/lib/aio-installer")
     }
 
+    /// Failures that the controller could not be told, for the next installation to tell.
+    pub fn undelivered(&self) -> PathBuf {
+        self.journal_dir().join(UNDELIVERED)
+    }
+
+    /// The unit file of a Debian package, where there is one: below `/usr/lib`, or `/lib` on systems that keep the two apart.
+    pub fn packaged_unit(&self) -> Option<PathBuf> {
+        let places = ["usr/lib/systemd/system", "lib/systemd/system"];
+        places.into_iter().map(|place| self.at(place).join(UNIT)).find(|path| path.is_file())
+    }
+
+    /// The command of a Debian package.
+    pub fn packaged_command(&self) -> PathBuf {
+        self.at("usr/bin/aio-worker")
+    }
+
     /// The daemon's state.
     pub fn state_dir(&self) -> PathBuf {
         self.at("var/lib/aio-worker")
@@ -114,6 +130,9 @@ pub const KEPT_TOKEN: &str = "token";
 
 /// The name, in the state folder, of a token that was offered and not yet welcomed.
 pub const CANDIDATE_TOKEN: &str = "token.candidate";
+
+/// The folder's name, in the installer's and in the state folder, of failures that the controller could not be told.
+pub const UNDELIVERED: &str = "undelivered";
 
 /// The status socket's name in the runtime folder.
 pub const STATUS_SOCKET: &str = "status.sock";

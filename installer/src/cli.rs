@@ -1,6 +1,8 @@
 //! The command line of an installation, for `aio-installer` and `aio-worker install` alike: arguments, environment, signals, exit status.
 //! What happens between is `install`'s business, how it looks `present`'s.
 
+mod bundle;
+
 use std::{
     path::PathBuf,
     process::ExitCode,
@@ -10,16 +12,19 @@ use std::{
 use aio_host::{layout::Layout, systemd::Systemd};
 use aio_protocol::{error_code::ErrorCode, ids::NodeId, release::Platform};
 use clap::{Args, builder::BoolishValueParser};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::bundle::{BundleArgs, run_bundle};
 use crate::{
     accounts::SystemAccounts,
     apply::Uneventful,
+    command_line,
     console::Console,
     doctor::{self, Examination, Finding},
-    install::{Host, Interrupt, Outcome, Request, Settings, Surroundings, install},
+    install::{Goal, Host, Interrupt, Outcome, Request, Settings, Surroundings, install},
     present::{print_outcome, print_removed},
+    release_key,
     service_log::Journald,
     token::{self, NodeToken},
     uninstall::{Removal, Removed, uninstall},
@@ -29,10 +34,9 @@ pub use crate::{
     present::{Output, print_failure},
 };
 
-/// Installs the worker on this machine, or brings it to the version that the controller asks for.
+/// How the controller is reached, and whom to trust on the way.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = EXIT_STATUS)]
-pub struct InstallArgs {
+struct ControllerArgs {
     /// The node token. Other users of this machine may see arguments: prefer --token-file or AIO_NODE_TOKEN
     #[arg(long, value_name = "JWT", conflicts_with = "token_file", value_parser = |text: &str| Ok::<_, String>(SecretString::from(text)))]
     token: Option<SecretString>,
@@ -40,6 +44,51 @@ pub struct InstallArgs {
     /// A file that holds the node token; `-` is standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    /// A PEM file of authorities to trust beside the operating system's; an installation copies it for the daemon
+    #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// Allow plain http and ws to other machines: for labs
+    #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
+    insecure_http: bool,
+
+    /// The minisign public key, or its file, that the release must be signed with, whatever the token says
+    #[arg(long, value_name = "KEY", env = "AIO_RELEASE_KEY")]
+    release_key: Option<String>,
+}
+
+impl ControllerArgs {
+    /// The token that was given. From here on the command line does not show it.
+    fn token(&self) -> Result<SecretString, Failure> {
+        if let Some(token) = &self.token {
+            command_line::hide(token.expose_secret());
+        }
+        let variable = std::env::var(token::VARIABLE).ok();
+        token::obtain(self.token.as_ref(), self.token_file.as_deref(), variable, std::io::stdin())
+    }
+
+    fn ca_file(&self) -> Option<PathBuf> {
+        named(self.ca_file.as_ref())
+    }
+
+    fn release_key(&self) -> Result<Option<String>, Failure> {
+        let named = self.release_key.as_deref().filter(|key| !key.is_empty());
+        named.map(release_key::read).transpose()
+    }
+}
+
+/// An empty variable names nothing.
+fn named(path: Option<&PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty()).cloned()
+}
+
+/// Installs the worker on this machine, or brings it to the version that the controller asks for.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXIT_STATUS)]
+pub struct InstallArgs {
+    #[command(flatten)]
+    controller: ControllerArgs,
 
     /// The node that the token must be for
     #[arg(long, value_name = "ID", env = "AIO_NODE_ID")]
@@ -49,13 +98,13 @@ pub struct InstallArgs {
     #[arg(long, value_name = "URL", env = "AIO_CONTROLLER_ENDPOINT")]
     controller_endpoint: Option<String>,
 
-    /// A PEM file of authorities to trust beside the operating system's; it is copied for the daemon
-    #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
-    ca_file: Option<PathBuf>,
+    /// Take the release from this file, which aio-worker bundle has made, and not from a release server
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
 
-    /// Allow plain http and ws to other machines: for labs
-    #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
-    insecure_http: bool,
+    /// Ask no controller, and start nothing: the worker connects with the next boot. The release's key must be known
+    #[arg(long, requires = "bundle", conflicts_with_all = ["timeout", "no_wait"])]
+    delay_connect: bool,
 
     /// Replace a newer version that is installed by the older one that the controller offers
     #[arg(long)]
@@ -91,7 +140,7 @@ written; 75 another installation is running; 77 not root; 78 token or configurat
 the machine is as it was.";
 
 /// Runs an installation and prints what came of it.
-pub async fn run(args: InstallArgs, output: Output) -> ExitCode {
+pub async fn run_install(args: InstallArgs, output: Output) -> ExitCode {
     let began = Instant::now();
     match attempt(args, began).await {
         Ok(outcome) => {
@@ -108,24 +157,27 @@ pub async fn run(args: InstallArgs, output: Output) -> ExitCode {
 async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> {
     // From here on a signal undoes, and never kills in mid-work.
     let interrupt = interrupted()?;
-    let variable = std::env::var(token::VARIABLE).ok();
-    let text = token::obtain(args.token.as_ref(), args.token_file.as_deref(), variable, std::io::stdin())?;
-    let token = NodeToken::parse(&text, SystemTime::now().into())?;
+    let token = NodeToken::parse(&args.controller.token()?, SystemTime::now().into())?;
     check_node(&token, args.node_id.as_ref())?;
     let host = this_machine().await?;
     let request = Request {
         token,
         settings: Settings {
-            insecure_http: args.insecure_http,
+            insecure_http: args.controller.insecure_http,
             controller_endpoint: args.controller_endpoint.filter(|endpoint| !endpoint.is_empty()),
             ca_file: None,
         },
-        ca_file: args.ca_file.filter(|path| !path.as_os_str().is_empty()),
+        ca_file: args.controller.ca_file(),
         allow_downgrade: args.allow_downgrade,
         replace_identity: args.replace_identity,
         force_os: args.force_os,
-        patience: args.timeout,
-        no_wait: args.no_wait,
+        goal: match (args.delay_connect, args.no_wait) {
+            (true, _) => Goal::Enabled,
+            (false, true) => Goal::Ready,
+            (false, false) => Goal::Online(args.timeout),
+        },
+        release_key: args.controller.release_key()?,
+        bundle: args.bundle,
         stall_timeout: None,
         dry_run: args.dry_run,
         began,
@@ -162,7 +214,7 @@ pub async fn examine(args: DoctorArgs) -> Result<Vec<Finding>, Failure> {
         layout: Layout::default(),
         root: rustix::process::geteuid().is_root(),
         token,
-        ca_file: args.ca_file.filter(|path| !path.as_os_str().is_empty()),
+        ca_file: named(args.ca_file.as_ref()),
         insecure_http: args.insecure_http,
     };
     Ok(match Systemd::connect().await {

@@ -74,7 +74,7 @@ impl<'a> Controller<'a> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("platform", platform.as_str());
         let deadline = Instant::now() + PATIENCE;
-        let body = self.persist(deadline, || self.client.get(url.clone())).await?;
+        let body = self.persist(deadline, true, || self.client.get(url.clone())).await?;
         let plan: InstallationPlan = serde_json::from_slice(&body)
             .map_err(|error| self.not_a_controller(format!("its plan is none: {error}")))?;
         let node = &self.token.claims().sub;
@@ -103,7 +103,7 @@ impl<'a> Controller<'a> {
     /// Delivers a report, trying until `deadline`. That the node's status does not fit is noted and no failure: a node that is online
     /// or in maintenance stays so.
     pub(crate) async fn report(&self, report: &InstallationReport, deadline: Instant) -> Result<(), Failure> {
-        match self.persist(deadline, || self.client.post(self.url.clone()).json(report)).await {
+        match self.persist(deadline, false, || self.client.post(self.url.clone()).json(report)).await {
             Err(failure) if failure.code == ErrorCode::TransitionRefused => {
                 tracing::debug!(message = %failure.message, "the controller noted the report");
                 Ok(())
@@ -112,9 +112,11 @@ impl<'a> Controller<'a> {
         }
     }
 
+    /// Tries until `deadline`, which moves on by what the controller asks for where that is `obliging`.
     async fn persist(
         &self,
-        deadline: Instant,
+        mut deadline: Instant,
+        obliging: bool,
         request: impl Fn() -> RequestBuilder,
     ) -> Result<Vec<u8>, Failure> {
         let mut failed = 0;
@@ -128,9 +130,18 @@ impl<'a> Controller<'a> {
             failed += 1;
             let Some(asked) = again.filter(|_| failed < TRIES) else { return Err(failure) };
             let pause = http::pause(failed - 1, asked);
-            if pause > MAX_RETRY_AFTER || Instant::now() + pause >= deadline {
-                return Err(failure);
-            }
+            // What the controller asks for is obeyed; our own tries have to fit into the patience.
+            deadline = match asked {
+                Some(asked) if asked > MAX_RETRY_AFTER || !obliging => {
+                    return Err(http::asked_too_much(failure, asked));
+                }
+                Some(asked) => {
+                    tracing::warn!(message = %failure.message, ?asked, "the controller asks to wait");
+                    deadline + asked
+                }
+                None if Instant::now() + pause >= deadline => return Err(failure),
+                None => deadline,
+            };
             tracing::debug!(code = %failure.code, message = %failure.message, ?pause, "will try again");
             sleep(pause).await;
         }

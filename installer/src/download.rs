@@ -18,6 +18,7 @@ use reqwest::{
 use tokio::time::sleep;
 
 use crate::{
+    console::Console,
     failure::Failure,
     http::{self, MAX_RETRY_AFTER},
     verify::{Check, Promise},
@@ -25,6 +26,8 @@ use crate::{
 
 /// Transfers in a row that bring the file no further, before it is given up.
 const TRIES: u32 = 4;
+/// A pause that a person would wonder about.
+const WORTH_A_LINE: Duration = Duration::from_secs(3);
 /// This part of the file, at least, is some way further.
 const PROGRESS: u64 = 16;
 
@@ -46,6 +49,7 @@ pub(crate) async fn fetch(
     url: &Url,
     promise: &Promise,
     path: &Path,
+    console: &Console,
     received: &impl Fn(u64),
 ) -> Result<(), Failure> {
     let mut part = Part::begin(promise, path)?;
@@ -55,14 +59,17 @@ pub(crate) async fn fetch(
             Ok(()) => return part.sync(),
             Err(broken) => broken,
         };
-        if part.bytes >= furthest + promise.size / PROGRESS {
+        if part.bytes >= furthest + promise.release.size / PROGRESS {
             (failed, furthest) = (0, part.bytes);
         }
         failed += 1;
         let Some(asked) = again.filter(|_| failed < TRIES) else { return Err(failure) };
         let pause = http::pause(failed - 1, asked);
         if pause > MAX_RETRY_AFTER {
-            return Err(failure);
+            return Err(http::asked_too_much(failure, pause));
+        }
+        if pause >= WORTH_A_LINE {
+            console.say(&format!("{}; trying again in {} s, as it asks", failure.message, pause.as_secs()));
         }
         tracing::info!(message = %failure.message, failed, bytes = part.bytes, ?pause, "the download broke; it will be tried again");
         sleep(pause).await;
@@ -169,7 +176,7 @@ impl<'p> Part<'p> {
                 return Err(Broken { failure: failure.with("status", status.as_u16()), again });
             }
         }
-        let missing = self.promise.size.saturating_sub(self.bytes);
+        let missing = self.promise.release.size.saturating_sub(self.bytes);
         match response.content_length() {
             Some(length) if length != missing => {
                 Err(self.promise.wrong_size(&format!("{} bytes", self.bytes + length)).into())

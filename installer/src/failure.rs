@@ -31,6 +31,12 @@ impl Failure {
         self
     }
 
+    /// Whether the same may succeed later without anybody doing anything about it.
+    pub(crate) fn is_transient(&self) -> bool {
+        // What the exit status says to whoever runs the command.
+        self.code.exit_status() == ErrorCode::ControllerUnreachable.exit_status()
+    }
+
     /// As reports to the controller carry it.
     pub(crate) fn to_report(&self) -> ErrorReport {
         ErrorReport {

@@ -15,8 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// More redirects than any release server needs.
 const MAX_REDIRECTS: usize = 5;
-/// A server that asks for more patience than this is answered with a failure that says so.
-pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// A server that asks for more patience than this is answered with a failure that says so: somebody sits before the terminal.
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Builds the client. `controller` is the base of the calls that follow no redirect.
 pub(crate) fn client(
@@ -99,6 +99,13 @@ pub(crate) fn is_this_machine(url: &Url) -> bool {
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// `failure`, when the server wants to be left alone for longer than a command waits.
+pub(crate) fn asked_too_much(failure: Failure, asked: Duration) -> Failure {
+    let seconds = asked.as_secs();
+    let message = format!("{}; it asks to be asked again in {seconds} s, and not before", failure.message);
+    Failure { message, ..failure }.with("retryAfterSeconds", seconds)
 }
 
 /// Before the try after the `failed`-th: a random part of a span that doubles, or what the server asked for.

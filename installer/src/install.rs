@@ -1,5 +1,6 @@
 //! The flow of an installation: undo what was cut off → ask the controller → observe → plan → apply → succeed, or put everything back and say
-//! why. What is decided where: `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is told meanwhile.
+//! why. What is decided where: `offer` what is installed, `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is
+//! told meanwhile, `undelivered` what becomes of a failure that cannot be told.
 
 use std::{
     cell::Cell,
@@ -20,7 +21,7 @@ use aio_protocol::{
     claims::NodeClaims,
     error_code::ErrorCode,
     ids::NodeId,
-    installation::{InstallationPlan, InstallationReport},
+    installation::{InstallationReport, UndeliveredFailure},
     release::{Platform, ReleaseVersion},
     snapshot::WorkerSnapshot,
 };
@@ -30,6 +31,7 @@ use secrecy::ExposeSecret;
 use crate::{
     accounts::{self, Accounts},
     apply::{self, Checkpoint, Work},
+    bundle::Bundle,
     console::Console,
     controller::Controller,
     doctor,
@@ -38,14 +40,15 @@ use crate::{
     journal::Journal,
     lock::Lock,
     observe::observe,
+    offer::Offer,
     online,
     plan::{Target, plan},
     report,
     service_log::{self, ServiceLog},
     step::Step,
     token::NodeToken,
+    undelivered,
     undo::undo,
-    verify::Promise,
 };
 pub use crate::{apply::Timing, config_text::Settings};
 
@@ -97,16 +100,29 @@ pub struct Request {
     pub replace_identity: bool,
     /// Whether a system that nobody has tested is installed on.
     pub force_os: bool,
-    /// How long the worker may take to be online, once started.
-    pub patience: Duration,
-    /// Whether that is not waited for: the service's own word that it is ready is enough.
-    pub no_wait: bool,
+    /// What the installation has come to when it is done.
+    pub goal: Goal,
+    /// The key (base64, or a `.pub` file's text) that the release must be signed with, whatever the token says.
+    pub release_key: Option<String>,
+    /// Where the release is taken from, instead of a release server.
+    pub bundle: Option<PathBuf>,
     /// After how long without a byte a download is given up, if not after the usual time.
     pub stall_timeout: Option<Duration>,
     /// Plan, and change nothing.
     pub dry_run: bool,
     /// When the command began.
     pub began: Instant,
+}
+
+/// When an installation is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// When the controller has acknowledged the worker's heartbeat, within this time after its start.
+    Online(Duration),
+    /// When the service says that it is ready.
+    Ready,
+    /// When the service will start with the next boot. Its controller is not asked, so a bundle is needed.
+    Enabled,
 }
 
 /// What an installation lives with.
@@ -136,9 +152,9 @@ pub struct Planned {
 pub struct Outcome {
     /// The node.
     pub node_id: NodeId,
-    /// Its name.
-    pub node_name: String,
-    /// The release.
+    /// Its name, where the controller was asked.
+    pub node_name: Option<String>,
+    /// The release; of a package, the one that the controller would install.
     pub version: ReleaseVersion,
     /// What happened.
     pub kind: OutcomeKind,
@@ -166,6 +182,11 @@ pub enum OutcomeKind {
         /// Each step, and how long it took; none when nothing was to be done.
         timings: Vec<Timing>,
     },
+    /// The worker's service starts with the next boot.
+    Prepared {
+        /// Each step, and how long it took; none when nothing was to be done.
+        timings: Vec<Timing>,
+    },
     /// The worker is online.
     Installed {
         /// How the worker is.
@@ -184,13 +205,19 @@ pub async fn install<S: ServiceManager>(
     surroundings: Surroundings<'_>,
 ) -> Result<Outcome, Failure> {
     let base = endpoints(request)?;
+    let bundle = request.bundle.as_deref().map(|path| Bundle::open(path, host.platform)).transpose()?;
     let trust = trust_of(request.token.claims(), request.ca_file.clone(), &base, &host.layout);
     let client = http::client(&base, &trust, request.settings.insecure_http, request.stall_timeout)?;
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
-    let controller = Controller::new(&client, &base, &request.token, request.token.bearer(&host.layout))?;
+    let controller = match request.goal {
+        Goal::Enabled => None,
+        Goal::Online(_) | Goal::Ready => {
+            Some(Controller::new(&client, &base, &request.token, request.token.bearer(&host.layout))?)
+        }
+    };
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
     let authorities = authorities.as_deref();
-    let run = Run { host, request, client: &client, controller, authorities, console, checkpoint };
+    let run = Run { host, request, client: &client, controller, bundle, authorities, console, checkpoint };
     let dir = host.layout.journal_dir();
     if request.dry_run {
         return run.preview(Journal::read(&dir)?.is_cut_off()).await;
@@ -240,7 +267,9 @@ struct Run<'a, S> {
     host: &'a Host<S>,
     request: &'a Request,
     client: &'a Client,
-    controller: Controller<'a>,
+    /// Where it is asked at all.
+    controller: Option<Controller<'a>>,
+    bundle: Option<Bundle>,
     authorities: Option<&'a [u8]>,
     console: &'a Console,
     checkpoint: &'a dyn Checkpoint,
@@ -248,7 +277,7 @@ struct Run<'a, S> {
 
 impl<S: ServiceManager> Run<'_, S> {
     async fn preview(&self, cut_off: bool) -> Result<Outcome, Failure> {
-        let offer = self.controller.plan(self.host.platform).await?;
+        let offer = self.offer().await?;
         self.preflight().await?;
         let steps = self.decide(&offer).await?;
         let steps = steps.iter().map(|step| Planned { step: step.name(), summary: step.summary() }).collect();
@@ -261,7 +290,10 @@ impl<S: ServiceManager> Run<'_, S> {
             self.console.say("an earlier installation was cut off; undoing what it did");
             undo(self.host, &mut journal, self.checkpoint).await?;
         }
-        let offer = unless(interrupt, self.controller.plan(self.host.platform)).await?;
+        let offer = unless(interrupt, self.offer()).await?;
+        if let Some(controller) = &self.controller {
+            undelivered::deliver(&self.host.layout, &offer.node_id, controller).await;
+        }
         let decided = async {
             let warnings = self.preflight().await?;
             Ok((warnings, self.decide(&offer).await?))
@@ -272,13 +304,9 @@ impl<S: ServiceManager> Run<'_, S> {
             // The machine refuses: nothing was changed, and the controller hears why all the same.
             Err(failure) => return Err(self.tell_refusal(&offer, failure).await),
         };
-        if steps.is_empty() && self.request.no_wait {
-            return Ok(self.outcome(offer, OutcomeKind::Started { timings: Vec::new() }));
-        }
         if steps.is_empty() {
-            let settled = online::settled(self.host, &offer.node_id, self.request.patience);
-            let worker = Box::new(unless(interrupt, settled).await?);
-            return Ok(self.outcome(offer, OutcomeKind::AlreadyInstalled { worker }));
+            let kind = self.unchanged(&offer, interrupt).await?;
+            return Ok(self.outcome(offer, kind));
         }
         let at = Cell::new(None);
         match self.transact(&offer, &steps, &mut journal, interrupt, &at).await {
@@ -286,38 +314,64 @@ impl<S: ServiceManager> Run<'_, S> {
                 warnings.extend(steps.iter().filter_map(Step::note));
                 Ok(self.succeed(offer, warnings, timings, worker).await)
             }
+            Ok((timings, None)) if self.request.goal == Goal::Enabled => {
+                Ok(self.outcome(offer, OutcomeKind::Prepared { timings }))
+            }
             // The controller hears of the success from the worker itself.
             Ok((timings, None)) => Ok(self.outcome(offer, OutcomeKind::Started { timings })),
             Err(failure) => {
                 let failure = self.put_back(&mut journal, failure).await;
-                Err(self.tell_failure(at.get().unwrap_or("begin"), failure).await)
+                Err(self.tell_failure(&offer, at.get(), failure).await)
+            }
+        }
+    }
+
+    /// What is to be installed.
+    async fn offer(&self) -> Result<Offer, Failure> {
+        match (&self.controller, self.bundle.clone()) {
+            (Some(controller), bundle) => Offer::of_controller(controller, self.host.platform, bundle).await,
+            (None, Some(bundle)) => Ok(Offer::of_bundle(self.request.token.claims().sub.clone(), bundle)),
+            (None, None) => {
+                let message =
+                    "without its controller a machine is installed from a bundle, and none was given";
+                Err(Failure::new(ErrorCode::Usage, message))
+            }
+        }
+    }
+
+    /// How a machine stands on which nothing is to be done.
+    async fn unchanged(&self, offer: &Offer, interrupt: &mut Interrupt<'_>) -> Result<OutcomeKind, Failure> {
+        let timings = Vec::new();
+        match self.request.goal {
+            Goal::Enabled => Ok(OutcomeKind::Prepared { timings }),
+            Goal::Ready => Ok(OutcomeKind::Started { timings }),
+            Goal::Online(patience) => {
+                let settled = online::settled(self.host, &offer.node_id, patience);
+                Ok(OutcomeKind::AlreadyInstalled { worker: Box::new(unless(interrupt, settled).await?) })
             }
         }
     }
 
     /// What an installation needs of any machine, before this one's own state is looked at.
     async fn preflight(&self) -> Result<Vec<String>, Failure> {
-        doctor::preflight(self.host, self.request.force_os, self.controller.time()).await
+        let time = self.controller.as_ref().and_then(Controller::time);
+        doctor::preflight(self.host, self.request.force_os, time).await
     }
 
-    async fn decide(&self, offer: &InstallationPlan) -> Result<Vec<Step>, Failure> {
-        let Request { token, settings, .. } = self.request;
-        let url = http::parse(&offer.download_url, "the plan's download URL", settings.insecure_http)?;
-        let promise = Promise::of(offer, token.claims().rel.as_deref())?;
-        let observed = observe(self.host, &offer.version).await?;
+    async fn decide(&self, offer: &Offer) -> Result<Vec<Step>, Failure> {
+        let observed = observe(self.host, &offer.release.version).await?;
         tracing::debug!(?observed, "observed");
-        let Request { patience, no_wait, allow_downgrade, replace_identity, .. } = *self.request;
-        let authorities = self.authorities;
+        // The version of a package is its package manager's to change, and to vouch for.
+        let release = if observed.packaged { None } else { Some(offer.promise(self.request)?) };
+        let Request { token, settings, goal, allow_downgrade, replace_identity, .. } = self.request;
         let target = Target {
             token,
             settings,
-            authorities,
-            promise,
-            url,
-            patience,
-            no_wait,
-            allow_downgrade,
-            replace_identity,
+            authorities: self.authorities,
+            release,
+            goal: *goal,
+            allow_downgrade: *allow_downgrade,
+            replace_identity: *replace_identity,
         };
         plan(&observed, &target, &self.host.layout)
     }
@@ -325,19 +379,21 @@ impl<S: ServiceManager> Run<'_, S> {
     /// From the first report to the commit; on failure or interruption the journal holds what is to be undone.
     async fn transact(
         &self,
-        offer: &InstallationPlan,
+        offer: &Offer,
         steps: &[Step],
         journal: &mut Journal,
         interrupt: &mut Interrupt<'_>,
         at: &Cell<Option<&'static str>>,
     ) -> Result<(Vec<Timing>, Option<WorkerSnapshot>), Failure> {
-        unless(interrupt, self.controller.report(&started(offer), soon())).await?;
-        journal.begin(offer.node_id.clone(), offer.version.clone())?;
-        let work = report::beside(&self.controller, async |reporter| {
+        if let Some(controller) = &self.controller {
+            unless(interrupt, controller.report(&started(offer), soon())).await?;
+        }
+        journal.begin(offer.node_id.clone(), offer.release.version.clone())?;
+        let work = report::beside(self.controller.as_ref(), async |reporter| {
             let work = Work::new(self.host, self.client, self.console, &reporter, at, steps.len());
             let timings = apply::apply(steps, &work, journal, self.checkpoint).await?;
             let worker = work.online.take();
-            if worker.is_none() && !self.request.no_wait {
+            if worker.is_none() && matches!(self.request.goal, Goal::Online(_)) {
                 let message = "the plan did not end with a worker that is online";
                 return Err(Failure::new(ErrorCode::Internal, message));
             }
@@ -375,54 +431,68 @@ impl<S: ServiceManager> Run<'_, S> {
 
     async fn succeed(
         &self,
-        offer: InstallationPlan,
+        offer: Offer,
         mut warnings: Vec<String>,
         timings: Vec<Timing>,
         worker: WorkerSnapshot,
     ) -> Outcome {
         let took = self.request.began.elapsed();
         let report = InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) };
-        let told = self.controller.report(&report, soon()).await;
-        let untold = |failure: Failure| {
-            format!("the controller could not be told of the success: {}", failure.message)
-        };
-        warnings.extend(told.err().map(untold));
+        if let Some(controller) = &self.controller
+            && let Err(failure) = controller.report(&report, soon()).await
+        {
+            warnings.push(format!("the controller could not be told of the success: {}", failure.message));
+        }
         let kind = OutcomeKind::Installed { worker: Box::new(worker), timings, warnings };
         Outcome { took, ..self.outcome(offer, kind) }
     }
 
     /// Reports that nothing could be begun: a beginning and its end.
-    async fn tell_refusal(&self, offer: &InstallationPlan, failure: Failure) -> Failure {
-        match self.controller.report(&started(offer), soon()).await {
-            Ok(()) => self.tell_failure("plan", failure).await,
+    async fn tell_refusal(&self, offer: &Offer, failure: Failure) -> Failure {
+        let Some(controller) = &self.controller else { return failure };
+        match controller.report(&started(offer), soon()).await {
+            Ok(()) => self.tell_failure(offer, Some("plan"), failure).await,
             Err(trouble) => failure.with("reportFailed", trouble.message),
         }
     }
 
-    /// Reports a failure, and says in it when that could not be done.
-    async fn tell_failure(&self, step: &str, failure: Failure) -> Failure {
-        let report = InstallationReport::Failed { step: Some(step.to_owned()), error: failure.to_report() };
-        let told = self.controller.report(&report, soon()).await;
+    /// Reports a failure at `step`, and says in it when that could not be done, and whether it is kept for later. What failed before any step is
+    /// not: the controller knows of no beginning, and nothing was changed.
+    async fn tell_failure(&self, offer: &Offer, step: Option<&str>, failure: Failure) -> Failure {
+        let error = failure.to_report();
+        let (begun, step) = (step.is_some(), step.unwrap_or("begin"));
         let failure = failure.with("step", step);
-        match told {
-            Ok(()) => failure,
-            Err(trouble) => failure.with("reportFailed", trouble.message),
+        let Some(controller) = &self.controller else { return failure };
+        let step = Some(step.to_owned());
+        let report = InstallationReport::Failed { step: step.clone(), error: error.clone() };
+        let Err(trouble) = controller.report(&report, soon()).await else { return failure };
+        let failure = failure.with("reportFailed", &*trouble.message);
+        if !begun || !trouble.is_transient() {
+            return failure;
+        }
+        let (node_id, at) = (offer.node_id.clone(), SystemTime::now().into());
+        match undelivered::keep(self.host, &UndeliveredFailure { node_id, at, step, error }) {
+            Ok(path) => failure.with("reportKept", path.display().to_string()),
+            Err(trouble) => {
+                tracing::warn!(message = %trouble.message, "the report could not be kept for later");
+                failure
+            }
         }
     }
 
-    fn outcome(&self, offer: InstallationPlan, kind: OutcomeKind) -> Outcome {
+    fn outcome(&self, offer: Offer, kind: OutcomeKind) -> Outcome {
         Outcome {
             node_id: offer.node_id,
             node_name: offer.node_name,
-            version: offer.version,
+            version: offer.release.version,
             kind,
             took: self.request.began.elapsed(),
         }
     }
 }
 
-fn started(offer: &InstallationPlan) -> InstallationReport {
-    InstallationReport::Started { version: Some(offer.version.clone()) }
+fn started(offer: &Offer) -> InstallationReport {
+    InstallationReport::Started { version: Some(offer.release.version.clone()) }
 }
 
 fn soon() -> tokio::time::Instant {
@@ -430,13 +500,13 @@ fn soon() -> tokio::time::Instant {
 }
 
 /// `work`, unless somebody interrupts it first.
-async fn unless<T>(
+pub(crate) async fn unless<T>(
     interrupt: &mut Interrupt<'_>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     tokio::select! {
         biased;
-        reason = interrupt => Err(Failure::new(ErrorCode::Interrupted, format!("the installation was interrupted by {reason}"))),
+        reason = interrupt => Err(Failure::new(ErrorCode::Interrupted, format!("the command was interrupted by {reason}"))),
         outcome = work => outcome,
     }
 }

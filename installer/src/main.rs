@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aio_installer::cli::{InstallArgs, Output, run};
+use aio_installer::cli::{InstallArgs, Output, run_install};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -24,5 +24,5 @@ async fn main() -> ExitCode {
     let Command { install, output } = Command::parse();
     let filter = EnvFilter::try_from_env("AIO_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    run(install, output).await
+    run_install(install, output).await
 }

@@ -88,6 +88,8 @@ pub(crate) struct Observed {
     /// Whether both the daemon's user and its group are there.
     pub(crate) user: bool,
     pub(crate) service: UnitState,
+    /// Whether a Debian package has brought program and unit.
+    pub(crate) packaged: bool,
     /// Bytes where releases go.
     pub(crate) room: u64,
     /// Folders that the installation needs and nobody can write.
@@ -113,6 +115,7 @@ pub(crate) async fn observe<S: ServiceManager>(
         placed: placed(&layout.release(version).join("aio-worker"))?,
         user: host.lists("etc/passwd", USER) && host.lists("etc/group", USER),
         service: host.systemd.unit(UNIT).await?,
+        packaged: layout.packaged_unit().is_some() && layout.packaged_command().is_file(),
         room: files::available_bytes(&layout.releases())?,
         read_only: read_only(layout),
     })

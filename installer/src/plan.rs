@@ -1,19 +1,19 @@
 //! Decides which steps bring a machine from what it is to what it must be: a pure function. Where a machine must not be changed it
 //! refuses, before anything is; on a machine that is right already it plans nothing.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use aio_host::layout::Layout;
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::ReleaseVersion};
-use reqwest::Url;
 use secrecy::ExposeSecret;
 
 use crate::{
     config_text::{self, Settings},
     failure::Failure,
     http,
+    install::Goal,
     observe::{Entry, Observed},
-    step::{self, Step},
+    step::{self, Source, Step},
     token::NodeToken,
     undo::not_a_file,
     verify::Promise,
@@ -27,15 +27,12 @@ pub(crate) const BINARY: &str = "aio-worker";
 pub(crate) struct Target<'a> {
     pub(crate) token: &'a NodeToken,
     pub(crate) settings: &'a Settings,
-    pub(crate) promise: Promise,
+    /// What the release must be, and where it comes from; none where a package has brought it.
+    pub(crate) release: Option<(Promise, Source)>,
     /// The authorities that the operator makes known, in PEM.
     pub(crate) authorities: Option<&'a [u8]>,
-    /// Where the release is.
-    pub(crate) url: Url,
-    /// How long the worker may take to be online.
-    pub(crate) patience: Duration,
-    /// Whether that is not waited for.
-    pub(crate) no_wait: bool,
+    /// What the installation comes to.
+    pub(crate) goal: Goal,
     /// Whether a newer version may be replaced by an older one.
     pub(crate) allow_downgrade: bool,
     /// Whether a machine that is another node may become this one.
@@ -46,7 +43,6 @@ pub(crate) struct Target<'a> {
 pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
     refuse_masked(observed)?;
     refuse_other_identity(observed, target)?;
-    refuse_downgrade(observed, target)?;
     let places = [
         (&observed.config, layout.config()),
         (&observed.ca_file, layout.ca_file()),
@@ -62,67 +58,120 @@ pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) ->
     let steps = needed(observed, target, layout)?;
     if !steps.is_empty() {
         refuse_read_only(observed)?;
-        refuse_full(observed, target, layout, &steps)?;
     }
     Ok(steps)
 }
 
 fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
-    let mut steps: Vec<Step> = Vec::new();
-    let version = &target.promise.version;
-    let binary = layout.release(version).join(BINARY);
-    if observed.placed.as_ref() != Some(&target.promise.checksum) {
-        let into = layout.releases().join(format!(".fetch-{version}"));
-        let (url, promise) = (target.url.clone(), Box::new(target.promise.clone()));
-        steps.push(step::FetchRelease { url, promise, into: into.clone() }.into());
-        steps.push(step::PlaceRelease { fetched: into, to: binary }.into());
+    let mut steps = Steps::default();
+    match &target.release {
+        Some((promise, source)) => {
+            refuse_downgrade(observed, target, &promise.release.version)?;
+            release(&mut steps, observed, promise, source, layout)?;
+            settings(&mut steps, observed, target, layout)?;
+            units(&mut steps, observed, &promise.release.version, layout);
+        }
+        // A package has brought program, user and unit, and keeps them; this machine's own is what it cannot bring.
+        None => {
+            refuse_beside_package(observed, layout)?;
+            settings(&mut steps, observed, target, layout)?;
+        }
     }
-    let fetched = steps.len();
+    if observed.service.file_state != "enabled" {
+        steps.push(step::EnableUnit);
+    }
+    let running = matches!(observed.service.active_state.as_str(), "active" | "activating" | "reloading");
+    let wanted = running || target.goal != Goal::Enabled;
+    if wanted && (steps.worker_changes || !running) {
+        steps.push(step::StartUnit { running });
+    }
+    if let (false, Goal::Online(patience)) = (steps.list.is_empty(), target.goal) {
+        let node = target.token.claims().sub.clone();
+        steps.push(step::AwaitOnline { node, patience });
+    }
+    Ok(steps.list)
+}
+
+/// The steps so far, and whether a running worker must read anew what they change.
+#[derive(Default)]
+struct Steps {
+    list: Vec<Step>,
+    worker_changes: bool,
+}
+
+impl Steps {
+    /// A step that a running worker does not mind.
+    fn push(&mut self, step: impl Into<Step>) {
+        self.list.push(step.into());
+    }
+
+    /// A step after which a running worker is to be restarted.
+    fn push_for_worker(&mut self, step: impl Into<Step>) {
+        self.push(step);
+        self.worker_changes = true;
+    }
+}
+
+/// The program in its place, and the user that it runs as.
+fn release(
+    steps: &mut Steps,
+    observed: &Observed,
+    promise: &Promise,
+    source: &Source,
+    layout: &Layout,
+) -> Result<(), Failure> {
+    let version = &promise.release.version;
+    if observed.placed.as_ref() != Some(&promise.release.checksum) {
+        refuse_full(observed, promise, layout)?;
+        let into = layout.releases().join(format!(".fetch-{version}"));
+        let (source, promise) = (source.clone(), Box::new(promise.clone()));
+        steps.push_for_worker(step::FetchRelease { source, promise, into: into.clone() });
+        let to = layout.release(version).join(BINARY);
+        steps.push_for_worker(step::PlaceRelease { fetched: into, to });
+    }
     if !observed.declaration.is_file(step::DECLARATION.as_bytes(), 0o644) {
-        steps.push(step::DeclareUser { path: layout.sysusers() }.into());
+        steps.push(step::DeclareUser { path: layout.sysusers() });
     }
     if !observed.user {
-        steps.push(step::CreateUser { declaration: layout.sysusers() }.into());
+        steps.push(step::CreateUser { declaration: layout.sysusers() });
     }
-    let user_steps = steps.len() - fetched;
+    Ok(())
+}
 
+/// What is of this machine alone.
+fn settings(
+    steps: &mut Steps,
+    observed: &Observed,
+    target: &Target<'_>,
+    layout: &Layout,
+) -> Result<(), Failure> {
     if let Some(step) = config(observed, target, layout)? {
-        steps.push(step.into());
+        steps.push_for_worker(step);
     }
     let token = target.token.secret();
     if !observed.token.is_file(token.expose_secret().as_bytes(), step::TOKEN_MODE) {
-        steps.push(step::WriteToken { path: layout.token(), token: token.clone() }.into());
+        steps.push_for_worker(step::WriteToken { path: layout.token(), token: token.clone() });
     }
+    Ok(())
+}
+
+/// The unit, and which release it runs.
+fn units(steps: &mut Steps, observed: &Observed, version: &ReleaseVersion, layout: &Layout) {
     let unit_changes = !observed.unit.is_file(step::UNIT_TEXT.as_bytes(), 0o644);
     if unit_changes {
         let keep = observed.older_unit.as_ref().map(|older| older.backup.clone());
-        steps.push(step::WriteUnit { path: layout.unit(), keep }.into());
+        steps.push_for_worker(step::WriteUnit { path: layout.unit(), keep });
     }
     if !observed.current.is_link(Path::new(&version.to_string())) {
-        steps.push(step::SwitchRelease { link: layout.current(), version: version.clone() }.into());
+        steps.push_for_worker(step::SwitchRelease { link: layout.current(), version: version.clone() });
     }
-    // Whatever is new so far a running worker must read, its user's declaration excepted.
-    let worker_changes = steps.len() > user_steps;
-
     let target_of_command = layout.current().join(BINARY);
     if !observed.command.is_link(&target_of_command) {
-        steps.push(step::LinkCommand { link: layout.command(), target: target_of_command }.into());
+        steps.push(step::LinkCommand { link: layout.command(), target: target_of_command });
     }
     if unit_changes {
-        steps.push(step::ReloadManager.into());
+        steps.push(step::ReloadManager);
     }
-    if observed.service.file_state != "enabled" {
-        steps.push(step::EnableUnit.into());
-    }
-    let running = matches!(observed.service.active_state.as_str(), "active" | "activating" | "reloading");
-    if worker_changes || !running {
-        steps.push(step::StartUnit { running }.into());
-    }
-    if !steps.is_empty() && !target.no_wait {
-        let node = target.token.claims().sub.clone();
-        steps.push(step::AwaitOnline { node, patience: target.patience }.into());
-    }
-    Ok(steps)
 }
 
 fn config(
@@ -214,12 +263,15 @@ fn refuse_other_identity(observed: &Observed, target: &Target<'_>) -> Result<(),
         .with("requested", wanted.as_str()))
 }
 
-fn refuse_downgrade(observed: &Observed, target: &Target<'_>) -> Result<(), Failure> {
+fn refuse_downgrade(
+    observed: &Observed,
+    target: &Target<'_>,
+    wanted: &ReleaseVersion,
+) -> Result<(), Failure> {
     let Entry::Link { target: release } = &observed.current else { return Ok(()) };
     let Some(present) = release.to_str().and_then(|name| name.parse::<ReleaseVersion>().ok()) else {
         return Ok(());
     };
-    let wanted = &target.promise.version;
     if present <= *wanted || target.allow_downgrade {
         return Ok(());
     }
@@ -237,15 +289,9 @@ fn refuse_read_only(observed: &Observed) -> Result<(), Failure> {
 }
 
 /// Twice the release: the download, and room to spare for logs and state.
-fn refuse_full(
-    observed: &Observed,
-    target: &Target<'_>,
-    layout: &Layout,
-    steps: &[Step],
-) -> Result<(), Failure> {
-    let needed = target.promise.size.saturating_mul(2);
-    let fetches = steps.iter().any(|step| matches!(step, Step::FetchRelease(_)));
-    if !fetches || observed.room >= needed {
+fn refuse_full(observed: &Observed, promise: &Promise, layout: &Layout) -> Result<(), Failure> {
+    let needed = promise.release.size.saturating_mul(2);
+    if observed.room >= needed {
         return Ok(());
     }
     let path = layout.releases().display().to_string();
@@ -254,6 +300,18 @@ fn refuse_full(
         .with("path", path)
         .with("needed", needed)
         .with("available", observed.room))
+}
+
+/// What hides a package's program or unit would make two workers of one, or run another than apt keeps.
+fn refuse_beside_package(observed: &Observed, layout: &Layout) -> Result<(), Failure> {
+    let hides = |entry: &Entry| matches!(entry, Entry::File { .. } | Entry::Link { .. });
+    let places = [(&observed.unit, layout.unit()), (&observed.command, layout.command())];
+    let Some((_, path)) = places.into_iter().find(|(entry, _)| hides(entry)) else { return Ok(()) };
+    let message = format!(
+        "aio-worker is installed as a package, and {} takes the place of a part of it",
+        path.display()
+    );
+    Err(Failure::new(ErrorCode::PackageConflict, message).with("path", path.display().to_string()))
 }
 
 #[cfg(test)]

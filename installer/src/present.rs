@@ -95,6 +95,11 @@ fn failure_text(failure: &Failure) -> String {
     if let Some(Value::String(trouble)) = failure.details.get("reportFailed") {
         text.push_str(&format!("\n  note: the controller does not know of this: {trouble}"));
     }
+    if let Some(Value::String(path)) = failure.details.get("reportKept") {
+        text.push_str(&format!(
+            "\n  note: the next installation, or the worker, will tell it; until then that is in {path}"
+        ));
+    }
     text
 }
 
@@ -111,7 +116,10 @@ fn failure_json(failure: &Failure) -> Value {
 
 fn outcome_text(outcome: &Outcome) -> String {
     let Outcome { node_id, node_name, version, .. } = outcome;
-    let node = format!("{node_name} ({node_id})");
+    let node = match node_name {
+        Some(name) => format!("{name} ({node_id})"),
+        None => format!("node {node_id}"),
+    };
     match &outcome.kind {
         OutcomeKind::Planned { steps, cut_off } => {
             let mut text = match steps.len() {
@@ -132,6 +140,12 @@ fn outcome_text(outcome: &Outcome) -> String {
         OutcomeKind::Started { timings } => {
             let what = if timings.is_empty() { "is installed already" } else { "is installed and started" };
             format!("aio-worker {version} {what} as {node}; `aio-worker status` says whether it is online")
+        }
+        OutcomeKind::Prepared { timings } => {
+            let what = if timings.is_empty() { "is installed already" } else { "is installed" };
+            format!(
+                "aio-worker {version} {what} as {node}; it connects with the next boot, or after systemctl start aio-worker"
+            )
         }
         OutcomeKind::Installed { worker, .. } => {
             let seconds = outcome.took.as_secs_f64();
@@ -183,6 +197,11 @@ fn outcome_json(outcome: &Outcome) -> Value {
         }
         OutcomeKind::Started { timings } => {
             put("outcome", "started".into());
+            put("steps", timings.iter().map(timing_json).collect());
+            None
+        }
+        OutcomeKind::Prepared { timings } => {
+            put("outcome", "prepared".into());
             put("steps", timings.iter().map(timing_json).collect());
             None
         }
@@ -240,7 +259,7 @@ mod tests {
         };
         let outcome = Outcome {
             node_id: "69396100cd71623c7bbfbfee".parse().unwrap(),
-            node_name: "gpu-01".to_owned(),
+            node_name: Some("gpu-01".to_owned()),
             version: "v1.0.0".parse().unwrap(),
             kind,
             took: Duration::from_millis(1234),

@@ -41,9 +41,13 @@ impl Reporter {
 }
 
 /// Runs `work` with a reporter whose reports are delivered beside it. When the work has ended, a report that is under way may arrive
-/// first, within bounds, so that none overtakes what the caller says next.
-pub(crate) async fn beside<T>(controller: &Controller<'_>, work: impl AsyncFnOnce(Reporter) -> T) -> T {
+/// first, within bounds, so that none overtakes what the caller says next. Without a controller they are for nobody.
+pub(crate) async fn beside<T>(
+    controller: Option<&Controller<'_>>,
+    work: impl AsyncFnOnce(Reporter) -> T,
+) -> T {
     let (sender, mut latest) = watch::channel(None);
+    let Some(controller) = controller else { return work(Reporter(sender)).await };
     let deliver = async {
         let mut next = Instant::now();
         while latest.changed().await.is_ok() {

@@ -15,6 +15,9 @@ const LINES: usize = 20;
 /// Of one line; the journal has it whole.
 const MAX_CHARS: usize = 400;
 
+/// Of all of them: a report whose details are longer than 8 KiB would be told without any.
+const MAX_BYTES: usize = 6 * 1024;
+
 /// A journal on a disk that is full or slow must not keep the answer back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,11 +57,22 @@ impl ServiceLog for Journald {
     }
 }
 
-/// The lines as they may be shown and reported: short, and without `secret`.
+/// The lines as they may be shown and reported: the last that there is room for, short, and without `secret`.
 pub(crate) fn presentable(lines: Vec<String>, secret: &str) -> Vec<String> {
-    let skipped = lines.len().saturating_sub(LINES);
-    let lines = lines.into_iter().skip(skipped).map(|line| line.replace(secret, "[node token]"));
-    lines.map(|line| line.chars().take(MAX_CHARS).collect()).collect()
+    let mut room = MAX_BYTES;
+    let shown = lines.into_iter().rev().take(LINES).map(|line| {
+        let line = line.replace(secret, "[node token]");
+        line.chars().take(MAX_CHARS).collect::<String>()
+    });
+    let mut shown: Vec<_> = shown
+        .take_while(|line| {
+            let fits = line.len() <= room;
+            room = room.saturating_sub(line.len());
+            fits
+        })
+        .collect();
+    shown.reverse();
+    shown
 }
 
 #[cfg(test)]
@@ -74,5 +88,7 @@ mod tests {
         assert_eq!((shown.len(), shown[0].as_str()), (20, "12"));
         assert_eq!(shown[18].chars().count(), MAX_CHARS);
         assert_eq!(shown[19], "token [node token] was refused");
+        let long = presentable(vec!["y".repeat(1000); 30], "se.cr.et");
+        assert_eq!(long.len(), MAX_BYTES / MAX_CHARS, "a report has room for no more");
     }
 }

@@ -53,6 +53,7 @@ fn make_folders_of(path: &Path) -> Result<(), Failure> {
 pub(crate) const CONFIGURATION: &str = WriteConfig::NAME;
 
 pub(crate) use declare_user::DECLARATION;
+pub(crate) use fetch_release::Source;
 pub(crate) use place_release::MODE as RELEASE_MODE;
 pub(crate) use start_unit::describe as describe_service;
 pub(crate) use write_config::MODE as CONFIG_MODE;

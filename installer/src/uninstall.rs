@@ -12,7 +12,7 @@ use crate::{
     install::Host,
     journal::Journal,
     lock::Lock,
-    step,
+    step, undelivered,
     undo::{Undo, undo, undo_steps},
 };
 
@@ -70,6 +70,9 @@ async fn locked<S: ServiceManager>(
     let steps: Vec<_> = journal.committed_steps().filter(|(step, _)| !is_kept(step, removal)).collect();
     undo_steps(host, &journal, &steps, checkpoint).await?;
     journal.forget(|step| is_kept(step, removal))?;
+    if removal.purge {
+        undelivered::forget(&host.layout)?;
+    }
     Ok(removed)
 }
 

@@ -88,6 +88,8 @@ catalogue! {
         cure "Check that dbus.service runs: systemctl status dbus.";
     UnitMasked "UNIT_MASKED", exit 78, "An admin has masked aio-worker.service.",
         cure "systemctl unmask aio-worker.service, then install again.";
+    PackageConflict "PACKAGE_CONFLICT", exit 78, "aio-worker is on this machine as a Debian package and by an installation beside it.",
+        cure "Keep one of the two: aio-worker uninstall takes the installation off, apt remove aio-worker the package.";
     ServiceFailed "SERVICE_FAILED", exit 70, "systemd could not start the service, or it ended at once.",
         cure "Read the journal: journalctl -u aio-worker.service -n 50.";
     OnlineTimeout "ONLINE_TIMEOUT", exit 1, "The service runs, but the controller acknowledged no heartbeat in time.",
@@ -119,10 +121,22 @@ catalogue! {
         cure "Something between the release server and this machine cuts or adds bytes, or the file was replaced; compare it with the published one.";
     ChecksumMismatch "CHECKSUM_MISMATCH", exit 65, "The download's SHA-256 is not the published one.",
         cure "Do not run the file; publish the release again or find who altered it, then run the installation again.";
-    SignatureMissing "SIGNATURE_MISSING", exit 65, "The token demands a signed release and the plan has no signature.",
-        cure "Publish the release's .minisig beside it.";
-    SignatureInvalid "SIGNATURE_INVALID", exit 65, "The signature is not of this file by the key that the token carries.",
-        cure "Do not run the file; sign the release with the fleet's release key.";
+    SignatureMissing "SIGNATURE_MISSING", exit 65, "A signed release is demanded, and there is no signature, or no key to check it with.",
+        cure "Publish the release's .minisig beside it; with a bundle and --delay-connect, also give the release key by the token or --release-key.";
+    SignatureInvalid "SIGNATURE_INVALID", exit 65, "The signature is not of this file, or cannot be read.",
+        cure "Do not run the file; sign the release again with the fleet's release key, or find who altered it.";
+    SignatureForeign "SIGNATURE_FOREIGN", exit 65, "The release is signed with another key than it must be signed with.",
+        cure "If the release key has changed, make a new token, which carries it, or say --release-key; if not, do not run the file.";
+    ReleaseKeyInvalid "RELEASE_KEY_INVALID", exit 78, "The release key that signatures are to be checked with cannot be read.",
+        cure "Give --release-key, or the controller's RELEASE_PUBLIC_KEY, the public key's file or its one line of base64, as minisign -G made it.";
+    ReleaseSwapped "RELEASE_SWAPPED", exit 65, "What was given is another release than the one to be installed.",
+        cure "Publish the right file and its signature under this version and platform; with a bundle, make it again from this controller.";
+    ElfInvalid "ELF_INVALID", exit 65, "The release file is no Linux program.",
+        cure "Publish the program itself, not an archive or a page; then make a new token.";
+    ArchitectureMismatch "ARCHITECTURE_MISMATCH", exit 65, "The release file is a program for another processor.",
+        cure "Publish the file that was built for this platform; then make a new token.";
+    BundleInvalid "BUNDLE_INVALID", exit 65, "The file is no bundle of a release, or a part of it is missing.",
+        cure "Make the bundle again with aio-worker bundle, and compare the copies' sizes.";
 
     DiskFull "DISK_FULL", exit 73, "There is not enough room.",
         cure "Free the space that the message names on that file system.";

@@ -7,7 +7,8 @@ use crate::{
     event::ErrorReport,
     ids::NodeId,
     node::NodeStatus,
-    release::{Checksum, Platform, ReleaseVersion},
+    release::{Checksum, Platform, ReleaseManifest, ReleaseVersion},
+    time::Timestamp,
 };
 
 /// What to install on a node, and how to know that it is the right thing.
@@ -38,6 +39,19 @@ pub struct InstallationPlan {
     pub controller_endpoint: String,
     /// A page for people.
     pub documentation_url: String,
+}
+
+impl InstallationPlan {
+    /// What it says of the release alone, which is the same for every node.
+    pub fn release(&self) -> ReleaseManifest {
+        ReleaseManifest {
+            version: self.version.clone(),
+            platform: self.platform,
+            checksum: self.checksum.clone(),
+            size: self.size,
+            signature: self.signature.clone(),
+        }
+    }
 }
 
 /// A report of an installer: `{phase, …}`.
@@ -72,6 +86,30 @@ pub enum InstallationReport {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seconds: Option<f64>,
     },
+}
+
+/// A failure that an installer could not report: kept on the node, and told by the next installation or by the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UndeliveredFailure {
+    /// The node that was to be installed.
+    pub node_id: NodeId,
+    /// When it failed, by the node's clock.
+    pub at: Timestamp,
+    /// The step that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Why.
+    pub error: ErrorReport,
+}
+
+impl UndeliveredFailure {
+    /// Why it failed, with the time at which it did: it is told later.
+    pub fn told_late(self) -> ErrorReport {
+        let mut error = self.error;
+        error.details.insert("failedAt".to_owned(), self.at.to_string().into());
+        error
+    }
 }
 
 /// The answer to a report.

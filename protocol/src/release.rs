@@ -1,8 +1,15 @@
-//! Names of releases: version, platform and checksum, as URLs, folders and plans write them.
+//! Names of releases: version, platform and checksum, as URLs, folders and plans write them. `label` and `program` say what a file must be
+//! beside the published one, `manifest` what a bundle says of its release.
+
+pub mod label;
+mod manifest;
+pub mod program;
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+
+pub use manifest::ReleaseManifest;
 
 /// A text that names no release, platform or checksum.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use aio_installer::cli::{InstallArgs, print_failure};
+use aio_installer::cli::{InstallArgs, run_install};
 
-use super::{Answer, runtime};
+use super::{Answer, of_installer};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -16,14 +16,5 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let Arguments { install, answer } = arguments;
-    // The same bytes run as the daemon: what is worth a line there is noise under a progress display.
-    let filter = std::env::var("AIO_LOG").ok().filter(|filter| !filter.is_empty());
-    let _ = crate::logging::start(filter.as_deref().unwrap_or("warn"));
-    match runtime() {
-        Ok(runtime) => runtime.block_on(aio_installer::cli::run(install, answer.output)),
-        Err(failure) => {
-            print_failure(&failure, answer.output);
-            failure.code.exit_status().into()
-        }
-    }
+    of_installer(answer, run_install(install, answer.output))
 }

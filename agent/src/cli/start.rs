@@ -4,8 +4,9 @@ use aio_host::{
     facts::{HostProbe, SysinfoProbe},
     gpu::{GpuWatcher, NvmlProbe},
 };
-use aio_installer::cli::Failure;
+use aio_installer::{cli::Failure, command_line};
 use aio_protocol::error_code::ErrorCode;
+use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,9 @@ use crate::{
 };
 
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    if let Some(token) = &flags.token {
+        command_line::hide(token.expose_secret());
+    }
     let config = WorkerConfig::load(flags, &environment)?;
     logging::start(&config.log).map_err(|error| {
         Failure::new(

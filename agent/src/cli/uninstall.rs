@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use aio_installer::cli::{UninstallArgs, print_failure, run_uninstall};
+use aio_installer::cli::{UninstallArgs, run_uninstall};
 
-use super::{Answer, runtime};
+use super::{Answer, of_installer};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -16,13 +16,5 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let Arguments { uninstall, answer } = arguments;
-    let filter = std::env::var("AIO_LOG").ok().filter(|filter| !filter.is_empty());
-    let _ = crate::logging::start(filter.as_deref().unwrap_or("warn"));
-    match runtime() {
-        Ok(runtime) => runtime.block_on(run_uninstall(uninstall, answer.output)),
-        Err(failure) => {
-            print_failure(&failure, answer.output);
-            failure.code.exit_status().into()
-        }
-    }
+    of_installer(answer, run_uninstall(uninstall, answer.output))
 }

@@ -9,8 +9,8 @@ use aio_protocol::{
     snapshot::WorkerSnapshot,
     time::Timestamp,
     wire::{
-        Body, CommandAck, CommandStatus, ControllerMessage, DisconnectReason, Disconnecting, Unreadable,
-        encode,
+        Body, CommandAck, CommandStatus, ControllerMessage, DisconnectReason, Disconnecting,
+        InstallationFailed, Unreadable, encode,
     },
 };
 use sd_notify::NotifyState;
@@ -40,6 +40,7 @@ use crate::{
         messages::{Identity, Inventory},
     },
     token::TokenError,
+    undelivered::Undelivered,
 };
 
 /// How often a file is looked at for another token, while there is no session.
@@ -67,6 +68,7 @@ pub(crate) struct Driver {
     /// The last heartbeat, and when it was sent.
     sent: (u64, Timestamp),
     misunderstood: Tally,
+    undelivered: Undelivered,
 }
 
 impl Driver {
@@ -81,6 +83,7 @@ impl Driver {
     ) -> Self {
         Self {
             rotation: Rotation::new(config.endpoint.is_some()),
+            undelivered: Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone()),
             config,
             identity,
             notifier,
@@ -191,6 +194,7 @@ impl Driver {
 
     /// Dials with the tokens as they are now; without a usable one, that is the setback.
     fn dial(&mut self) -> Option<Input> {
+        self.undelivered.reconnected();
         let (held, missing) = match self.config.tokens() {
             Ok(held) => (held, Unusable::from(TokenError::Missing)),
             Err(unusable) => (vec![], unusable),
@@ -239,6 +243,7 @@ impl Driver {
                 if matches!(self.session.state(), State::Online(online) if online.seq == seq && self.sent.0 == seq)
                 {
                     self.reporter.acknowledged(self.sent.1);
+                    self.tell_undelivered(seq);
                 }
                 self.take(Input::PongReceived(seq));
             }
@@ -361,6 +366,15 @@ impl Driver {
         if let Some(register) = register {
             self.registered = inventory;
             self.send(&register);
+        }
+    }
+
+    /// What an installer could not tell is told when the controller is known to listen.
+    fn tell_undelivered(&mut self, beat: u64) {
+        self.undelivered.acknowledged(beat);
+        for failure in self.undelivered.due(beat) {
+            let (node_id, step) = (failure.node_id.clone(), failure.step.clone());
+            self.send(&InstallationFailed { node_id, step, error: failure.told_late().fitted() });
         }
     }
 

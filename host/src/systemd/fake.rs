@@ -81,7 +81,7 @@ impl FakeSystemd {
 
     /// Masks a unit as `systemctl mask` does.
     pub fn mask(&self, name: &str) -> io::Result<()> {
-        let file = self.machine.lock().unit_file(name);
+        let file = self.machine.lock().units_dir().join(name);
         if let Some(dir) = file.parent() {
             fs::create_dir_all(dir)?;
         }
@@ -146,8 +146,11 @@ impl State {
         self.root.join("etc/systemd/system")
     }
 
+    /// The unit's file: an admin's own, or else a package's.
     fn unit_file(&self, name: &str) -> PathBuf {
-        self.units_dir().join(name)
+        let own = self.units_dir().join(name);
+        let packaged = self.root.join("usr/lib/systemd/system").join(name);
+        if own.symlink_metadata().is_err() && packaged.is_file() { packaged } else { own }
     }
 
     /// A unit, loaded now unless it was before. Like systemd, which then sees later changes of the file only when it reloads.
@@ -172,9 +175,9 @@ impl State {
     }
 
     fn reload(&mut self) {
-        let dir = self.units_dir();
-        for (name, unit) in &mut self.units {
-            load(unit, &dir.join(name));
+        let files: Vec<_> = self.units.keys().map(|name| self.unit_file(name)).collect();
+        for (unit, file) in self.units.values_mut().zip(files) {
+            load(unit, &file);
         }
     }
 

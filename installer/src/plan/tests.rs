@@ -1,6 +1,6 @@
 //! The plan as a table: a machine as it is, and the steps that follow.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use aio_host::systemd::UnitState;
 use aio_protocol::{ids::NodeId, time::Timestamp};
@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
 use super::*;
-use crate::{adoption::OlderUnit, step::STEPS, verify::tests::plan_of};
+use crate::{adoption::OlderUnit, step::STEPS, verify::tests::release_of};
 
 const NODE: &str = "69396100cd71623c7bbfbfee";
 
@@ -47,6 +47,7 @@ fn bare() -> Observed {
             active_state: "inactive".into(),
             ..UnitState::default()
         },
+        packaged: false,
         room: 1 << 30,
         read_only: Vec::new(),
     }
@@ -61,7 +62,7 @@ fn right() -> Observed {
         declaration: file(step::DECLARATION, 0o644),
         current: link("v1.0.0"),
         command: link("/usr/local/lib/aio-worker/current/aio-worker"),
-        placed: Some(plan_of(b"release").checksum),
+        placed: Some(release_of(b"release").checksum),
         user: true,
         service: UnitState {
             load_state: "loaded".into(),
@@ -86,11 +87,13 @@ fn planned(
     let target = Target {
         token: &token,
         settings,
-        promise: Promise::of(&plan_of(b"release"), None).unwrap(),
+        release: (!observed.packaged).then(|| {
+            let url = "https://releases.example/v1.0.0/linux-amd64";
+            let promise = Promise::of(release_of(b"release"), url, None).unwrap();
+            (promise, Source::Server(url.parse().unwrap()))
+        }),
         authorities,
-        url: "https://releases.example/v1.0.0/linux-amd64".parse().unwrap(),
-        patience: Duration::from_secs(60),
-        no_wait: false,
+        goal: Goal::Online(Duration::from_secs(60)),
         allow_downgrade: false,
         replace_identity: false,
     };

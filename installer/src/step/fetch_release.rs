@@ -1,4 +1,4 @@
-//! Downloads the release file to a private place on the file system where it will run, and checks it there.
+//! Brings the release file, from its server or out of a bundle, to a private place on the file system where it will run, and checks it there.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,23 @@ use reqwest::Url;
 
 use super::{Action, make_folders_of};
 use crate::{
-    apply::Work, download, failure::Failure, install::Host, journal::Journal, undo::Undo, verify::Promise,
+    apply::Work, bundle::Bundle, download, failure::Failure, install::Host, journal::Journal, undo::Undo,
+    verify::Promise,
 };
+
+/// Where a release comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// A release server.
+    Server(Url),
+    /// A bundle on this machine.
+    Bundle(PathBuf),
+}
 
 /// See the file's head.
 #[derive(Debug)]
 pub(crate) struct FetchRelease {
-    pub(crate) url: Url,
+    pub(crate) source: Source,
     pub(crate) promise: Box<Promise>,
     pub(crate) into: PathBuf,
 }
@@ -22,7 +32,11 @@ impl Action for FetchRelease {
     const NAME: &'static str = "fetch_release";
 
     fn summary(&self) -> String {
-        format!("download {} ({} bytes) and verify it", self.url, self.promise.size)
+        let size = self.promise.release.size;
+        match &self.source {
+            Source::Server(url) => format!("download {url} ({size} bytes) and verify it"),
+            Source::Bundle(path) => format!("unpack {} ({size} bytes) and verify it", path.display()),
+        }
     }
 
     fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
@@ -31,12 +45,17 @@ impl Action for FetchRelease {
 
     async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
         make_folders_of(&self.into)?;
-        let total = self.promise.size;
+        let total = self.promise.release.size;
         let received = |bytes| {
             work.console.downloaded(bytes, total);
             work.progress(bytes, total);
         };
-        let fetched = download::fetch(work.client, &self.url, &self.promise, &self.into, &received).await;
+        let fetched = match &self.source {
+            Source::Server(url) => {
+                download::fetch(work.client, url, &self.promise, &self.into, work.console, &received).await
+            }
+            Source::Bundle(path) => Bundle::unpack(path, &self.promise, &self.into, &received).await,
+        };
         work.console.clear();
         fetched
     }

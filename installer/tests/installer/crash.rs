@@ -7,7 +7,7 @@ use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
 
 use crate::{
-    server::Plan,
+    server::{Plan, program},
     world::{Listing, World},
 };
 
@@ -74,7 +74,7 @@ pub async fn upgradable() -> (World, Listing) {
     world.install().await.unwrap();
     world.change(|server| {
         server.version = "v1.1.0";
-        server.file = b"the next release".to_vec();
+        server.file = program(b"the next release");
     });
     world.use_token("second", &json!({}));
     // As somebody left it: of another owner where that can be, and of a mode of its own.

@@ -11,9 +11,12 @@
 mod adoption;
 mod bad_input;
 mod binary;
+mod bundle;
 mod crash;
 mod doctor;
+mod package;
 mod server;
 mod success;
+mod undelivered;
 mod uninstall;
 mod world;

@@ -82,6 +82,11 @@ pub struct Behaviour {
     pub leaked: Option<String>,
 }
 
+/// What begins as a program for amd64 does.
+pub fn program(rest: &[u8]) -> Vec<u8> {
+    [b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0".as_slice(), rest].concat()
+}
+
 pub type Shared = Arc<Mutex<Behaviour>>;
 
 pub async fn start(node: &str) -> Shared {
@@ -91,7 +96,7 @@ pub async fn start(node: &str) -> Shared {
         base,
         node: node.to_owned(),
         token: None,
-        file: b"#!/bin/sh\necho the release\n".repeat(4000),
+        file: program(&b"the release ".repeat(9000)),
         version: "v1.0.0",
         signature: None,
         plan: Plan::Given(json!({})),

@@ -3,12 +3,15 @@
 use std::fs;
 
 use aio_host::layout::{KEPT_TOKEN, UNIT};
-use aio_installer::{STEPS, Uneventful, install::OutcomeKind};
+use aio_installer::{
+    STEPS, Uneventful,
+    install::{Goal, OutcomeKind},
+};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
 
 use crate::{
-    server::{Plan, Release},
+    server::{Plan, Release, program},
     world::{Daemon, World, token},
 };
 
@@ -18,7 +21,7 @@ async fn a_bare_machine_is_online_after_one_run_and_the_controller_heard_of_it()
     world.daemon_is(Daemon::OnlineSoon);
     let outcome = world.install().await.unwrap();
     let OutcomeKind::Installed { worker, timings, warnings } = outcome.kind else { panic!("{outcome:?}") };
-    assert_eq!(outcome.node_name, "gpu-worker-01");
+    assert_eq!(outcome.node_name.as_deref(), Some("gpu-worker-01"));
     assert_eq!(worker.gpus[0].model, "NVIDIA H100");
     assert_eq!(timings.iter().map(|timing| timing.step).collect::<Vec<_>>(), STEPS);
     assert!(warnings.is_empty(), "{warnings:?}");
@@ -125,12 +128,12 @@ async fn an_upgrade_switches_to_the_new_release_and_keeps_the_previous() {
     world.install().await.unwrap();
     world.change(|server| {
         server.version = "v1.1.0";
-        server.file = b"the next release".to_vec();
+        server.file = program(b"the next release");
     });
     let expected = ["fetch_release", "place_release", "switch_release", "start_unit", "await_online"];
     assert_eq!(world.planned().await, expected);
     world.install().await.unwrap();
-    assert_eq!(fs::read(world.host.layout.command()).unwrap(), b"the next release");
+    assert_eq!(fs::read(world.host.layout.command()).unwrap(), program(b"the next release"));
     assert!(world.release("v1.0.0").exists());
     assert!(world.planned().await.is_empty());
 
@@ -138,7 +141,7 @@ async fn an_upgrade_switches_to_the_new_release_and_keeps_the_previous() {
     world.request.allow_downgrade = true;
     world.change(|server| {
         server.version = "v1.0.0";
-        server.file = b"#!/bin/sh\necho the release\n".repeat(4000);
+        server.file = program(&b"the release ".repeat(9000));
     });
     assert_eq!(world.planned().await, ["switch_release", "start_unit", "await_online"]);
     world.install().await.unwrap();
@@ -165,7 +168,7 @@ async fn what_passes_by_itself_is_waited_out() {
 async fn who_does_not_wait_is_not_told_that_the_worker_is_online() {
     let mut world = World::new().await;
     world.daemon_is(Daemon::Stuck(None));
-    world.request.no_wait = true;
+    world.request.goal = Goal::Ready;
     let outcome = world.install().await.unwrap();
     let OutcomeKind::Started { timings } = outcome.kind else { panic!("{outcome:?}") };
     let steps: Vec<_> = timings.iter().map(|timing| timing.step).collect();

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::{
     crash::{At, Mishap, install_and_die},
+    server::program,
     world::{Listing, World},
 };
 
@@ -96,7 +97,7 @@ async fn what_installations_and_upgrades_have_replaced_comes_back() {
     world.install().await.unwrap();
     world.change(|server| {
         server.version = "v1.1.0";
-        server.file = b"the next release".to_vec();
+        server.file = program(b"the next release");
     });
     world.use_token("second", &json!({}));
     world.install().await.unwrap();

@@ -20,7 +20,7 @@ use aio_host::{
 use aio_installer::{
     Accounts, Checkpoint, Failure, Lines, NodeToken, ServiceLog, Uneventful,
     console::Console,
-    install::{Host, Interrupt, Outcome, OutcomeKind, Request, Settings, Surroundings, install},
+    install::{Goal, Host, Interrupt, Outcome, OutcomeKind, Request, Settings, Surroundings, install},
 };
 use aio_protocol::{
     release::{Platform, ReleaseVersion},
@@ -73,16 +73,19 @@ impl World {
         let (systemd, client) = FakeSystemd::start(&layout).await.unwrap();
         let server = server::start(NODE).await;
         let daemon = Arc::new(Mutex::new(Daemon::Online(NODE)));
-        systemd.on_start({
-            let (layout, daemon) = (layout.clone(), Arc::clone(&daemon));
-            move |_| run_daemon(&layout, &daemon)
-        });
         let accounts = Box::new(FileAccounts { root: dir.path().to_owned() });
         let service_log = Box::new(Said(Arc::clone(&server)));
         let host = Host { layout, systemd: client, accounts, service_log, platform: Platform::LinuxAmd64 };
         let mut world = Self { dir, host, systemd, server, daemon, request: placeholder() };
+        world.daemon_comes_to_life();
         world.use_token("first", &json!({}));
         world
+    }
+
+    /// The service's start is the daemon's, unless a test says otherwise.
+    pub fn daemon_comes_to_life(&self) {
+        let (layout, daemon) = (self.host.layout.clone(), Arc::clone(&self.daemon));
+        self.systemd.on_start(move |_| run_daemon(&layout, &daemon));
     }
 
     /// Makes the request carry a token with these claims beside the usual ones, and the controller know it.
@@ -212,8 +215,9 @@ fn placeholder() -> Request {
         .unwrap(),
         settings: Settings::default(),
         ca_file: None,
-        patience: Duration::from_secs(10),
-        no_wait: false,
+        goal: Goal::Online(Duration::from_secs(10)),
+        release_key: None,
+        bundle: None,
         allow_downgrade: false,
         replace_identity: false,
         force_os: false,
@@ -225,7 +229,8 @@ fn placeholder() -> Request {
 
 /// Plays the daemon's part when its unit starts: state, and a status socket that speaks.
 fn run_daemon(layout: &Layout, daemon: &Arc<Mutex<Daemon>>) {
-    assert!(layout.command().exists(), "a unit was started whose program is not there");
+    let installed = layout.command().exists() || layout.packaged_command().exists();
+    assert!(installed, "a unit was started whose program is not there");
     fs::create_dir_all(layout.state_dir()).unwrap();
     fs::write(layout.state_dir().join("state.json"), "{}").unwrap();
     fs::create_dir_all(layout.runtime_dir()).unwrap();

@@ -1,0 +1,110 @@
+//! `aio-worker bundle`: downloads the release that the controller plans, verifies it, and makes one file of it for machines that reach no
+//! release server. Changes nothing else, and needs no root.
+
+use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+
+use aio_host::{files::StagedFile, layout::Layout};
+use aio_protocol::{
+    error_code::ErrorCode,
+    release::{Platform, ReleaseManifest},
+};
+use clap::Args;
+use serde_json::json;
+
+use super::{ControllerArgs, Output, interrupted, print_failure};
+use crate::{
+    bundle,
+    console::Console,
+    controller::Controller,
+    download,
+    failure::Failure,
+    http,
+    install::{trust_of, unless},
+    release_key,
+    token::NodeToken,
+    verify::Promise,
+};
+
+/// Makes one file of the release that the controller plans for a node.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+The token may also come from the environment: AIO_NODE_TOKEN. Any node's token will do: the bundle holds the release alone, and is the same for all nodes.\n\n\
+Install from it with: aio-worker install --bundle FILE --token … (and --delay-connect where the controller is not reached either).")]
+pub struct BundleArgs {
+    #[command(flatten)]
+    controller: ControllerArgs,
+
+    /// For which machines
+    #[arg(long, value_name = "PLATFORM", default_value = "linux-amd64")]
+    platform: Platform,
+
+    /// Where to write it, and nothing may be there [default: aio-worker-VERSION-PLATFORM.tar]
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Makes a bundle and prints what is in it.
+pub async fn run_bundle(args: BundleArgs, output: Output) -> ExitCode {
+    match attempt(args).await {
+        Ok((path, release)) => {
+            let signed = release.signature.is_some();
+            match output {
+                Output::Text => println!(
+                    "{} holds aio-worker {} for {} ({} bytes, {}, {})",
+                    path.display(),
+                    release.version,
+                    release.platform,
+                    release.size,
+                    release.checksum,
+                    if signed { "signed" } else { "not signed" }
+                ),
+                Output::Json => println!(
+                    "{}",
+                    json!({ "file": path, "version": release.version, "platform": release.platform,
+                        "size": release.size, "checksum": release.checksum, "signed": signed })
+                ),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            print_failure(&failure, output);
+            failure.code.exit_status().into()
+        }
+    }
+}
+
+async fn attempt(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
+    // What a signal ends leaves nothing behind.
+    unless(&mut interrupted()?, make(args)).await
+}
+
+async fn make(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
+    let BundleArgs { controller: args, platform, file } = args;
+    let token = NodeToken::parse(&args.token()?, SystemTime::now().into())?;
+    let base = http::parse(&token.claims().api, "the controller's address in the token", args.insecure_http)?;
+    let layout = Layout::default();
+    let trust = trust_of(token.claims(), args.ca_file(), &base, &layout);
+    let client = http::client(&base, &trust, args.insecure_http, None)?;
+    let controller = Controller::new(&client, &base, &token, token.bearer(&layout))?;
+    let plan = controller.plan(platform).await?;
+    let release = plan.release();
+    let url = http::parse(&plan.download_url, "the plan's download URL", args.insecure_http)?;
+    let key = release_key::demanded(args.release_key()?.as_deref(), token.claims().rel.as_deref())?;
+    let promise = Promise::of(release.clone(), url.as_str(), key.as_ref())?;
+
+    let to = file.unwrap_or_else(|| format!("aio-worker-{}-{platform}.tar", release.version).into());
+    if to.symlink_metadata().is_ok() {
+        let message = format!("{} is there already, and is not replaced", to.display());
+        return Err(Failure::new(ErrorCode::FileFailed, message).with("path", to.display().to_string()));
+    }
+    // Vanishes with this function, however it ends.
+    let fetched = StagedFile::beside(&to.with_extension("fetch"))?;
+    let console = Console::of_this_process();
+    console.say(&format!("downloading {} ({} bytes)", url, release.size));
+    let received = |bytes| console.downloaded(bytes, release.size);
+    let done = download::fetch(&client, &url, &promise, fetched.path(), &console, &received).await;
+    console.clear();
+    done?;
+    bundle::write(&to, &release, fetched.path())?;
+    Ok((to, release))
+}
