@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use aio_host::{
     config::ConfigFile,
     layout::Layout,
+    proxy::{NoProxy, Proxy},
     tls::{PinnedAuthority, Trust},
 };
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, ids::NodeId};
@@ -55,6 +56,8 @@ pub struct WorkerConfig {
     pub endpoint: Option<Endpoint>,
     /// Authorities (PEM) to trust beside the operating system's.
     pub ca_file: Option<PathBuf>,
+    /// The proxy to the controller that somebody named, instead of what the environment says.
+    pub proxy: Option<Proxy>,
     /// Whether plain `ws` may leave this machine.
     pub insecure_http: bool,
     /// The GPU driver's library.
@@ -80,6 +83,8 @@ pub struct Credentials {
     pub endpoint: Endpoint,
     /// Whom to trust there.
     pub trust: Trust,
+    /// What leads there, if not the direct way.
+    pub proxy: Option<Proxy>,
 }
 
 /// Why the daemon cannot go by what it was told.
@@ -139,6 +144,7 @@ impl WorkerConfig {
             token,
             endpoint,
             ca_file: flags.ca_file.clone().or_else(|| env("AIO_CA_FILE").map(PathBuf::from)).or(file.ca_file),
+            proxy: named_proxy(env("AIO_PROXY"), file.proxy)?,
             insecure_http,
             nvml_library: env("AIO_NVML_LIBRARY")
                 .map(PathBuf::from)
@@ -190,7 +196,12 @@ impl WorkerConfig {
         let hosts: Vec<_> = endpoint.host().map(str::to_owned).into_iter().collect();
         let pin = token.claims.ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
         let trust = Trust { pin, ca_file: self.ca_file.clone() };
-        Ok(Credentials { secret: token.secret, claims: token.claims, endpoint, trust })
+        let proxy = match &self.proxy {
+            Some(_) if endpoint.is_this_machine() => None,
+            Some(proxy) => Some(proxy.clone()),
+            None => Proxy::from_environment(endpoint.uri()).map_err(|error| no_proxy(&error))?,
+        };
+        Ok(Credentials { secret: token.secret, claims: token.claims, endpoint, trust, proxy })
     }
 }
 
@@ -248,6 +259,16 @@ fn config_file(flag: Option<&Path>, layout: &Layout) -> Result<ConfigFile, Unusa
         Some(path) => ConfigFile::read(path).map_err(|error| invalid(&error)),
         None => ConfigFile::read(&layout.config()).map_err(|error| invalid(&error)),
     }
+}
+
+fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<Proxy>, Unusable> {
+    let named =
+        variable.map(|text| (text, "AIO_PROXY")).or(key.map(|text| (text, "`proxy` in the configuration")));
+    named.map(|(text, source)| Proxy::named(&text, source)).transpose().map_err(|error| no_proxy(&error))
+}
+
+fn no_proxy(error: &NoProxy) -> Unusable {
+    Unusable::caused(ErrorCode::ConfigInvalid, error)
 }
 
 fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {

@@ -57,9 +57,14 @@ impl Endpoint {
         self.0.scheme_str() == Some("wss")
     }
 
+    /// Whether it is on this very machine.
+    pub fn is_this_machine(&self) -> bool {
+        self.0.host().is_some_and(is_this_machine)
+    }
+
     /// Whether the token crosses the network in the clear.
     pub fn exposed(&self) -> bool {
-        !self.encrypted() && !self.0.host().is_some_and(is_this_machine)
+        !self.encrypted() && !self.is_this_machine()
     }
 
     /// As log lines name it: a connection in the clear says so in each.

@@ -18,6 +18,9 @@ pub struct ConfigFile {
     /// Authorities (PEM) to trust beside the operating system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// The proxy to the controller, `http://HOST:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// The log filter, e.g. `info` or `aio_worker=debug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
@@ -87,6 +90,6 @@ mod tests {
             .collect();
         let every = ConfigFile::parse(Path::new("sample"), &uncommented).unwrap();
         let keys = toml::Table::try_from(&every).unwrap();
-        assert_eq!(keys.len(), 5, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
+        assert_eq!(keys.len(), 6, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
     }
 }

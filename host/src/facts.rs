@@ -9,6 +9,7 @@ use aio_protocol::{
     telemetry::{HostUsage, NetworkTraffic},
 };
 
+pub use containers::runtime as container_runtime;
 pub use machine::SysinfoProbe;
 
 /// The machine's facts, the GPUs left out.

@@ -6,5 +6,6 @@ pub mod facts;
 pub mod files;
 pub mod gpu;
 pub mod layout;
+pub mod proxy;
 pub mod systemd;
 pub mod tls;

@@ -49,6 +49,10 @@ struct ControllerArgs {
     #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
     ca_file: Option<PathBuf>,
 
+    /// The proxy to the controller, http://HOST:PORT, instead of what HTTPS_PROXY and NO_PROXY say (which sudo keeps only when it is told to)
+    #[arg(long, value_name = "URL", env = "AIO_PROXY", hide_env_values = true)]
+    proxy: Option<String>,
+
     /// Allow plain http and ws to other machines: for labs
     #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
@@ -70,6 +74,10 @@ impl ControllerArgs {
 
     fn ca_file(&self) -> Option<PathBuf> {
         named(self.ca_file.as_ref())
+    }
+
+    fn proxy(&self) -> Option<String> {
+        self.proxy.clone().filter(|proxy| !proxy.is_empty())
     }
 
     fn release_key(&self) -> Result<Option<String>, Failure> {
@@ -165,6 +173,7 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
         settings: Settings {
             insecure_http: args.controller.insecure_http,
             controller_endpoint: args.controller_endpoint.filter(|endpoint| !endpoint.is_empty()),
+            proxy: args.controller.proxy(),
             ca_file: None,
         },
         ca_file: args.controller.ca_file(),
@@ -197,6 +206,10 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
     ca_file: Option<PathBuf>,
 
+    /// The proxy to the controller, instead of what config.toml and the environment say
+    #[arg(long, value_name = "URL", env = "AIO_PROXY", hide_env_values = true)]
+    proxy: Option<String>,
+
     /// Allow plain http and ws to other machines: for labs
     #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
     insecure_http: bool,
@@ -215,6 +228,7 @@ pub async fn examine(args: DoctorArgs) -> Result<Vec<Finding>, Failure> {
         root: rustix::process::geteuid().is_root(),
         token,
         ca_file: named(args.ca_file.as_ref()),
+        proxy: args.proxy.filter(|proxy| !proxy.is_empty()),
         insecure_http: args.insecure_http,
     };
     Ok(match Systemd::connect().await {

@@ -18,6 +18,8 @@ pub struct Settings {
     pub insecure_http: bool,
     /// Another WebSocket endpoint than the token's.
     pub controller_endpoint: Option<String>,
+    /// The proxy to the controller.
+    pub proxy: Option<String>,
     /// Where the authorities lie that are trusted beside the operating system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -44,6 +46,7 @@ pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) 
             &settings.controller_endpoint,
             file.controller_endpoint,
         ),
+        ("proxy", "--proxy, or HTTPS_PROXY,", &settings.proxy, file.proxy),
         ("ca_file", "--ca-file", &ca_file, present_ca_file),
     ] {
         match (asked, present) {
@@ -127,12 +130,14 @@ mod tests {
         let settings = Settings {
             insecure_http: true,
             controller_endpoint: Some("ws://lab:1/\"x\"".to_owned()),
+            proxy: Some("http://proxy.example:3128".to_owned()),
             ca_file: Some("/etc/aio-worker/ca.pem".into()),
         };
         let text = of(None, &settings).unwrap();
         assert_eq!(text.lines().count(), SAMPLE.lines().count());
         let file = ConfigFile::parse(Path::new("x"), &text).unwrap();
         assert_eq!(file.insecure_http, Some(true));
+        assert_eq!(file.proxy.as_deref(), Some("http://proxy.example:3128"));
         assert_eq!(file.ca_file.as_deref(), Some(Path::new("/etc/aio-worker/ca.pem")));
         assert_eq!(file.controller_endpoint.as_deref(), Some("ws://lab:1/\"x\""));
         assert_eq!(of(Some(&text), &settings).unwrap(), text, "a second run changes nothing");

@@ -171,6 +171,15 @@ impl<'a> Controller<'a> {
             let failure = Failure::new(trouble.code, message).with("url", self.url.as_str());
             return Trouble { failure, again: None };
         }
+        if http::is_refused_by_proxy(&error) {
+            let message = format!(
+                "a proxy does not let the connection to {} through: {}",
+                self.place(),
+                http::reason(error)
+            );
+            let failure = Failure::new(ErrorCode::ProxyRefused, message).with("url", self.url.as_str());
+            return Trouble { failure, again: None };
+        }
         let reachable = !error.is_connect() && !error.is_timeout();
         let reason = http::reason(error);
         let failure = if reachable {

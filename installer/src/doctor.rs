@@ -29,6 +29,8 @@ pub struct Examination {
     pub token: Option<SecretString>,
     /// Authorities (PEM) beside the operating system's.
     pub ca_file: Option<PathBuf>,
+    /// The proxy that was named.
+    pub proxy: Option<String>,
     /// Whether plain `http` to other machines is allowed.
     pub insecure_http: bool,
 }
@@ -116,9 +118,13 @@ pub(crate) async fn preflight<S: ServiceManager>(
         machine::manager(host.systemd.version().await),
         network::clock(SystemTime::now().into(), theirs),
     ];
-    if let Some(finding) = findings.iter().find(|finding| finding.result == Verdict::Failed) {
-        let code = finding.code.unwrap_or(ErrorCode::Internal);
-        return Err(Failure::new(code, &*finding.reason).with("check", finding.check));
+    let mut failed = findings.iter().filter(|finding| finding.result == Verdict::Failed);
+    if let Some(first) = failed.next() {
+        let code = first.code.unwrap_or(ErrorCode::Internal);
+        let failure = Failure::new(code, &*first.reason).with("check", first.check);
+        // Whoever cures one thing is told what comes next.
+        let others: Vec<_> = failed.map(|finding| finding.reason.clone()).collect();
+        return Err(if others.is_empty() { failure } else { failure.with("alsoFailed", others) });
     }
     let warnings = findings.into_iter().filter(|finding| finding.result == Verdict::Warning);
     Ok(warnings.map(|finding| finding.reason).collect())
@@ -148,6 +154,7 @@ pub async fn examine<S: ServiceManager>(
             findings.push(Finding::skipped("unit", "systemd was not reached"));
         }
     }
+    findings.push(machine::containers(layout.root()));
     findings.extend(network::examine(examination, token::installed(layout)).await);
     findings
 }

@@ -18,10 +18,12 @@ const MAX_REDIRECTS: usize = 5;
 /// A server that asks for more patience than this is answered with a failure that says so: somebody sits before the terminal.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Builds the client. `controller` is the base of the calls that follow no redirect.
+/// Builds the client. `controller` is the base of the calls that follow no redirect; `proxy` is one that somebody named, instead of the
+/// environment's.
 pub(crate) fn client(
     controller: &Url,
     trust: &Trust,
+    proxy: Option<&str>,
     insecure_http: bool,
     stall_timeout: Option<Duration>,
 ) -> Result<Client, Failure> {
@@ -35,6 +37,11 @@ pub(crate) fn client(
     if is_this_machine(controller) {
         // A proxy would look for the controller on its own machine.
         builder = builder.no_proxy();
+    } else if let Some(proxy) = proxy {
+        let proxy = reqwest::Proxy::all(proxy).map_err(|error| {
+            Failure::new(ErrorCode::ConfigInvalid, format!("the proxy cannot be used: {}", chain(&error)))
+        })?;
+        builder = builder.proxy(proxy);
     }
     builder.build().map_err(|error| Failure::new(ErrorCode::Internal, chain(&error)))
 }
@@ -114,6 +121,19 @@ pub(crate) fn pause(failed: u32, asked: Option<Duration>) -> Duration {
         let span = 400u64.saturating_mul(1 << failed.min(4));
         Duration::from_millis(span / 4 + fastrand::u64(0..=span * 3 / 4))
     })
+}
+
+/// Whether it is a proxy that keeps a request from its goal. The tunnel's own error is not public, and its words are all that it has.
+pub(crate) fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let words = inner.to_string();
+        if words.starts_with("tunnel error: unsuccessful") || words.starts_with("tunnel error: proxy auth") {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// Why a request got no answer, without the URL, which the caller names.

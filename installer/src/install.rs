@@ -43,6 +43,7 @@ use crate::{
     offer::Offer,
     online,
     plan::{Target, plan},
+    proxy::Way,
     report,
     service_log::{self, ServiceLog},
     step::Step,
@@ -207,7 +208,11 @@ pub async fn install<S: ServiceManager>(
     let base = endpoints(request)?;
     let bundle = request.bundle.as_deref().map(|path| Bundle::open(path, host.platform)).transpose()?;
     let trust = trust_of(request.token.claims(), request.ca_file.clone(), &base, &host.layout);
-    let client = http::client(&base, &trust, request.settings.insecure_http, request.stall_timeout)?;
+    let endpoint = request.settings.controller_endpoint.as_deref().unwrap_or(&request.token.claims().ctl);
+    let way = Way::to(endpoint, request.settings.proxy.as_deref(), &host.layout)?;
+    let settings = Settings { proxy: way.to_configure.clone(), ..request.settings.clone() };
+    let client =
+        http::client(&base, &trust, way.named.as_deref(), settings.insecure_http, request.stall_timeout)?;
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = match request.goal {
         Goal::Enabled => None,
@@ -217,7 +222,17 @@ pub async fn install<S: ServiceManager>(
     };
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
     let authorities = authorities.as_deref();
-    let run = Run { host, request, client: &client, controller, bundle, authorities, console, checkpoint };
+    let run = Run {
+        host,
+        request,
+        settings,
+        client: &client,
+        controller,
+        bundle,
+        authorities,
+        console,
+        checkpoint,
+    };
     let dir = host.layout.journal_dir();
     if request.dry_run {
         return run.preview(Journal::read(&dir)?.is_cut_off()).await;
@@ -266,6 +281,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 struct Run<'a, S> {
     host: &'a Host<S>,
     request: &'a Request,
+    /// The request's, with the proxy that was found.
+    settings: Settings,
     client: &'a Client,
     /// Where it is asked at all.
     controller: Option<Controller<'a>>,
@@ -363,10 +380,10 @@ impl<S: ServiceManager> Run<'_, S> {
         tracing::debug!(?observed, "observed");
         // The version of a package is its package manager's to change, and to vouch for.
         let release = if observed.packaged { None } else { Some(offer.promise(self.request)?) };
-        let Request { token, settings, goal, allow_downgrade, replace_identity, .. } = self.request;
+        let Request { token, goal, allow_downgrade, replace_identity, .. } = self.request;
         let target = Target {
             token,
-            settings,
+            settings: &self.settings,
             authorities: self.authorities,
             release,
             goal: *goal,

@@ -26,6 +26,7 @@ mod offer;
 mod online;
 mod plan;
 mod present;
+mod proxy;
 mod release_key;
 mod report;
 mod service_log;

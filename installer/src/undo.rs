@@ -243,7 +243,7 @@ fn tolerate(done: Result<(), SystemdError>) -> Result<(), Failure> {
     }
 }
 
-fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
+pub(crate) fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
     let metadata = path.symlink_metadata().map_err(|error| Failure::io("read", path, &error))?;
     if (metadata.uid(), metadata.gid()) == (uid, gid) {
         return Ok(());

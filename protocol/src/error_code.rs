@@ -110,6 +110,8 @@ catalogue! {
         cure "If the controller was set up anew, make a new token; if not, something between this machine and the controller answers in its place.";
     TlsFailed "TLS_FAILED", exit 69, "There is no trusted TLS connection to the controller.",
         cure "The message says what is wrong with the certificate: its name, its dates (check this machine's clock) or its authority, which --ca-file makes known.";
+    ProxyRefused "PROXY_REFUSED", exit 69, "The proxy does not let the connection to the controller through.",
+        cure "Let the proxy's owner allow the controller's host and port; a password belongs into the proxy's URL, and NO_PROXY names hosts that are reached without.";
     ControllerError "CONTROLLER_ERROR", exit 1, "The controller answered with a fault of its own.",
         cure "Try again in a few minutes; the controller's log says why.";
 

@@ -24,6 +24,9 @@ const DRIVER: &str = "/proc/driver/nvidia";
 /// The daemon's user opens them for reading and writing.
 const READ_WRITE: u32 = 0o006;
 
+/// The first branch whose NVML answers `nvmlDeviceGetMemoryInfo_v2`, which the worker asks for memory (NVML's changelog).
+const OLDEST_DRIVER: u32 = 510;
+
 const PERSISTENCED: &str = "nvidia-persistenced.service";
 
 #[derive(Debug, clap::Args)]
@@ -74,7 +77,15 @@ fn driver(driver: &GpuDriver, gpus: usize) -> Finding {
     match driver.state {
         GpuDriverState::Ok => {
             let version = driver.version.as_deref().unwrap_or("of a version that it does not say");
-            Finding::ok(CHECK, format!("driver {version}, {gpus} GPUs"))
+            let reason = format!("driver {version}, {gpus} GPUs");
+            let branch = version.split('.').next().and_then(|branch| branch.parse::<u32>().ok());
+            if branch.is_some_and(|branch| branch < OLDEST_DRIVER) {
+                let cure = format!(
+                    "Install a driver of branch {OLDEST_DRIVER} or newer; with an older one the GPUs' memory is not told."
+                );
+                return Finding::warning(CHECK, reason, cure);
+            }
+            Finding::ok(CHECK, reason)
         }
         GpuDriverState::Absent => {
             let cure =
@@ -182,6 +193,22 @@ mod tests {
         );
         assert_eq!(screen(&findings), expected);
         assert_eq!(show(&findings, Output::Text).unwrap(), ErrorCode::DiskFull.exit_status());
+    }
+
+    #[test]
+    fn a_driver_that_is_too_old_is_told_of() {
+        let of = |version: &str| {
+            let driver = GpuDriver {
+                state: GpuDriverState::Ok,
+                reason: None,
+                version: Some(version.to_owned()),
+                cuda_version: None,
+            };
+            super::driver(&driver, 8).result
+        };
+        assert_eq!(of("550.54.15"), Verdict::Ok);
+        assert_eq!(of("510.47.03"), Verdict::Ok);
+        assert_eq!(of("470.256.02"), Verdict::Warning);
     }
 
     #[test]

@@ -212,12 +212,7 @@ impl Driver {
                 {
                     warn!(%expires_at, "by this machine's clock the token has ended; the controller will say");
                 }
-                self.link = Some(Link::dial(
-                    credentials.endpoint,
-                    credentials.secret,
-                    credentials.trust,
-                    self.trusted.clone(),
-                ));
+                self.link = Some(Link::dial(credentials, self.trusted.clone()));
                 None
             }
             Err(unusable) => {

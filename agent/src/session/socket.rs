@@ -1,17 +1,20 @@
 //! One connection to the controller as one task: dials, then carries frames both ways until either end is done. Dropping the
 //! [`Link`] ends it. Turns what went wrong into setbacks; decides neither when to dial nor what to say.
 
-use aio_host::tls::{self, Trust};
+use aio_host::{
+    proxy::{Blocked, Proxy},
+    tls,
+};
 use aio_protocol::{
     error_code::ErrorCode,
     time::Timestamp,
     wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config, connect_async_tls_with_config,
     tungstenite::{
         Error, Message,
         client::ClientRequestBuilder,
@@ -26,7 +29,7 @@ use super::{
     Trusted,
     setback::{HttpRefusal, Patience, Setback},
 };
-use crate::endpoint::Endpoint;
+use crate::{config::Credentials, endpoint::Endpoint};
 
 /// The buffers' size. The library's own default would cost 256 KiB for a connection that carries one kilobyte in half a minute.
 const BUFFER_BYTES: usize = 4 * 1024;
@@ -68,11 +71,11 @@ pub struct Link {
 
 impl Link {
     /// Begins to dial.
-    pub fn dial(endpoint: Endpoint, token: SecretString, trust: Trust, trusted: Trusted) -> Self {
+    pub fn dial(credentials: Credentials, trusted: Trusted) -> Self {
         let (event_sender, events) = mpsc::channel(QUEUE);
         let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
-            let setback = match connect(&endpoint, &token, &trust, &trusted).await {
+            let setback = match connect(&credentials, &trusted).await {
                 Ok(socket) => carry(socket, &event_sender, outgoing_receiver).await,
                 Err(setback) => setback,
             };
@@ -96,15 +99,11 @@ impl Link {
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn connect(
-    endpoint: &Endpoint,
-    token: &SecretString,
-    trust: &Trust,
-    trusted: &Trusted,
-) -> Result<Socket, Setback> {
+async fn connect(credentials: &Credentials, trusted: &Trusted) -> Result<Socket, Setback> {
+    let Credentials { endpoint, secret, trust, proxy, .. } = credentials;
     let request = ClientRequestBuilder::new(endpoint.uri().clone())
         .with_sub_protocol(SUBPROTOCOL)
-        .with_header("Authorization", format!("Bearer {}", token.expose_secret()))
+        .with_header("Authorization", format!("Bearer {}", secret.expose_secret()))
         .with_header("User-Agent", concat!("aio-worker/", env!("CARGO_PKG_VERSION")));
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = BUFFER_BYTES;
@@ -113,7 +112,15 @@ async fn connect(
     config.max_frame_size = Some(MAX_FRAME_BYTES);
     let connector =
         if endpoint.encrypted() { Connector::Rustls(trusted.config(trust).await?) } else { Connector::Plain };
-    match connect_async_tls_with_config(request, Some(config), true, Some(connector)).await {
+    let opened = match proxy {
+        None => connect_async_tls_with_config(request, Some(config), true, Some(connector)).await,
+        Some(proxy) => {
+            let tunnel =
+                proxy.connect(endpoint.uri()).await.map_err(|error| blocked(&error, proxy, endpoint))?;
+            client_async_tls_with_config(request, tunnel, Some(config), Some(connector)).await
+        }
+    };
+    match opened {
         Ok((socket, _)) => Ok(socket),
         Err(error) => {
             if let Some(trouble) = tls::explain(&error) {
@@ -127,6 +134,15 @@ async fn connect(
             Err(refused(error, endpoint))
         }
     }
+}
+
+fn blocked(error: &Blocked, proxy: &Proxy, endpoint: &Endpoint) -> Setback {
+    let (code, patience) = match error {
+        Blocked::Unreachable(_) => (ErrorCode::ControllerUnreachable, Patience::Backoff),
+        Blocked::Refused(_) => (ErrorCode::ProxyRefused, Patience::Long),
+    };
+    let message = format!("cannot reach {} through {}: {error}", endpoint.in_words(), proxy.address());
+    Setback { code: Some(code), message, patience }
 }
 
 fn refused(error: Error, endpoint: &Endpoint) -> Setback {

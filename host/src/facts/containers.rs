@@ -36,7 +36,7 @@ const RUNTIMES: [Runtime; 3] = [
 ];
 
 /// The first that runs, else the first that is installed.
-pub(super) fn runtime(root: &Path) -> Option<ContainerRuntime> {
+pub fn runtime(root: &Path) -> Option<ContainerRuntime> {
     let sockets = fs::read_to_string(root.join("proc/net/unix")).unwrap_or_default();
     let found = |runtime: &Runtime, active| ContainerRuntime { name: runtime.name.to_owned(), active };
     let active = RUNTIMES.iter().find(|runtime| is_active(runtime, root, &sockets));

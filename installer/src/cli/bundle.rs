@@ -20,6 +20,7 @@ use crate::{
     failure::Failure,
     http,
     install::{trust_of, unless},
+    proxy::Way,
     release_key,
     token::NodeToken,
     verify::Promise,
@@ -84,7 +85,8 @@ async fn make(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
     let base = http::parse(&token.claims().api, "the controller's address in the token", args.insecure_http)?;
     let layout = Layout::default();
     let trust = trust_of(token.claims(), args.ca_file(), &base, &layout);
-    let client = http::client(&base, &trust, args.insecure_http, None)?;
+    let way = Way::to(base.as_str(), args.proxy().as_deref(), &layout)?;
+    let client = http::client(&base, &trust, way.named.as_deref(), args.insecure_http, None)?;
     let controller = Controller::new(&client, &base, &token, token.bearer(&layout))?;
     let plan = controller.plan(platform).await?;
     let release = plan.release();

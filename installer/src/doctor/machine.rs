@@ -3,11 +3,12 @@
 use std::{fs, path::Path};
 
 use aio_host::{
+    facts::container_runtime,
     files,
     layout::Layout,
     systemd::{SystemdError, UnitState},
 };
-use aio_protocol::{error_code::ErrorCode, release::Platform};
+use aio_protocol::{error_code::ErrorCode, inventory::ContainerRuntime, release::Platform};
 
 use super::Finding;
 use crate::{failure::Failure, lock::Lock, observe};
@@ -125,6 +126,22 @@ pub(super) fn unit(unit: Result<UnitState, SystemdError>) -> Finding {
         _ => {
             let reason = format!("aio-worker.service is {active_state} ({result}) and {file_state}");
             Finding::failed("unit", ErrorCode::ServiceFailed, reason)
+        }
+    }
+}
+
+/// What deployments run in. The worker itself needs none.
+pub(super) fn containers(root: &Path) -> Finding {
+    const CHECK: &str = "containers";
+    match container_runtime(root) {
+        Some(ContainerRuntime { name, active: true }) => Finding::ok(CHECK, format!("{name} runs")),
+        Some(ContainerRuntime { name, active: false }) => {
+            let cure = format!("sudo systemctl enable --now {name}, if deployments are to run here.");
+            Finding::warning(CHECK, format!("{name} is installed and does not run"), cure)
+        }
+        None => {
+            let cure = "Install Docker or containerd, if deployments are to run here; the worker itself needs neither.";
+            Finding::warning(CHECK, "there is no container runtime", cure)
         }
     }
 }

@@ -2,14 +2,23 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use aio_host::tls::{self, Trust};
+use ::http::Uri;
+use aio_host::{
+    proxy::Blocked,
+    tls::{self, Trust},
+};
 use aio_protocol::{error_code::ErrorCode, release::Platform, time::Timestamp};
 use reqwest::{Client, Response, Url, header::DATE};
 use secrecy::SecretString;
-use tokio::{net::lookup_host, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 
 use super::{Examination, Finding};
-use crate::{controller::Controller, failure::Failure, http, install::trust_of, token::NodeToken};
+use crate::{
+    controller::Controller, failure::Failure, http, install::trust_of, proxy::Way, token::NodeToken,
+};
 
 /// Tokens are accepted this long before they begin and after they end.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -22,42 +31,51 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const TOKEN: &str = "token";
 const NAME: &str = "name";
+const PROXY: &str = "proxy";
+const CONNECTION: &str = "connection";
+const TRUST: &str = "trust";
 const CONTROLLER: &str = "controller";
 const NODE: &str = "node";
 const CLOCK: &str = "clock";
+const ENDPOINT: &str = "endpoint";
 
-/// Where variables name proxies, as they are read.
-const PROXIES: [&str; 6] =
-    ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+/// All that needs a token which says where the controller is.
+const OF_CONTROLLER: [&str; 8] = [PROXY, NAME, CONNECTION, TRUST, CONTROLLER, NODE, CLOCK, ENDPOINT];
 
 /// Looks at the token that was given, or else at the one that is installed.
 pub(super) async fn examine(examination: &Examination, installed: Option<SecretString>) -> Vec<Finding> {
+    let all_but_token = |reason: &str| OF_CONTROLLER.map(|check| Finding::skipped(check, reason));
     let Some(text) = examination.token.clone().or(installed) else {
         let reason = "there is no token; pass --token-file to look at it and at the controller";
-        let skipped = |check| Finding::skipped(check, reason);
-        return [TOKEN, NAME, CONTROLLER, NODE, CLOCK].map(skipped).into();
+        return [Finding::skipped(TOKEN, reason)].into_iter().chain(all_but_token(reason)).collect();
     };
     // An ended token still says which controller it is from.
     let now = Timestamp::from(SystemTime::now());
     let token = match NodeToken::parse(&text, Timestamp::from_millis(0)) {
         Ok(token) => token,
         Err(failure) => {
-            let skipped = |check| Finding::skipped(check, "the token says nothing of a controller");
-            let mut findings = vec![Finding::failed(TOKEN, failure.code, failure.message)];
-            findings.extend([NAME, CONTROLLER, NODE, CLOCK].map(skipped));
-            return findings;
+            let failed = Finding::failed(TOKEN, failure.code, failure.message);
+            return [failed]
+                .into_iter()
+                .chain(all_but_token("the token says nothing of a controller"))
+                .collect();
         }
     };
     let mut findings = vec![Finding::of(TOKEN, NodeToken::parse(&text, now).map(|token| life(&token, now)))];
-    match reach(examination, &token) {
-        Ok((client, base)) => {
-            findings.push(name(&base).await);
-            findings.extend(ask(&client, &base, examination, &token).await);
-        }
+    let base =
+        http::parse(&token.claims().api, "the controller's address in the token", examination.insecure_http);
+    let way = base.and_then(|base| {
+        let way = Way::to(base.as_str(), examination.proxy.as_deref(), &examination.layout)?;
+        Ok((base, way))
+    });
+    match way {
+        Ok((base, way)) => findings.extend(follow(&base, &way, examination, &token).await),
         Err(failure) => {
-            let skipped = |check| Finding::skipped(check, "the controller's address cannot be used");
-            findings.push(Finding::failed(CONTROLLER, failure.code, failure.message));
-            findings.extend([NAME, NODE, CLOCK].map(skipped));
+            // A proxy that cannot be used is one check's trouble, an address that cannot be another's.
+            let check = if failure.code == ErrorCode::ConfigInvalid { PROXY } else { CONTROLLER };
+            let skipped = all_but_token("the way to the controller cannot be used");
+            findings.push(Finding::failed(check, failure.code, failure.message));
+            findings.extend(skipped.into_iter().filter(|finding| finding.check != check));
         }
     }
     findings
@@ -69,16 +87,37 @@ fn life(token: &NodeToken, now: Timestamp) -> String {
     format!("of node {}, ends in {days} days, at {}", claims.sub, claims.expires_at())
 }
 
-fn reach(examination: &Examination, token: &NodeToken) -> Result<(Client, Url), Failure> {
-    let insecure = examination.insecure_http;
-    let base = http::parse(&token.claims().api, "the controller's address in the token", insecure)?;
-    let trust: Trust = trust_of(token.claims(), examination.ca_file.clone(), &base, &examination.layout);
-    Ok((http::client(&base, &trust, insecure, None)?, base))
+/// The way to the controller, from the nearest to the farthest: proxy, name, connection, trust, answer; and where the worker connects.
+async fn follow(base: &Url, way: &Way, examination: &Examination, token: &NodeToken) -> Vec<Finding> {
+    let direct = || "none; the controller is reached directly".to_owned();
+    let mut findings = vec![
+        Finding::ok(PROXY, way.in_words().unwrap_or_else(direct)),
+        name(base, way).await,
+        Finding::of(CONNECTION, connection(base.as_str(), way).await),
+    ];
+    let trust = trust_of(token.claims(), examination.ca_file.clone(), base, &examination.layout);
+    match http::client(base, &trust, way.named.as_deref(), examination.insecure_http, None) {
+        Ok(client) => {
+            findings.push(Finding::ok(TRUST, authorities(&trust, base)));
+            findings.extend(ask(&client, base, examination, token).await);
+        }
+        Err(failure) => {
+            findings.push(Finding::failed(TRUST, failure.code, failure.message));
+            let skipped = |check| Finding::skipped(check, "nobody is known to trust");
+            findings.extend([CONTROLLER, NODE, CLOCK].map(skipped));
+        }
+    }
+    let endpoint = connection(&token.claims().ctl, way).await;
+    findings.push(Finding::of(
+        ENDPOINT,
+        endpoint.map(|reached| format!("{reached}; the worker opens no port of its own")),
+    ));
+    findings
 }
 
-async fn name(base: &Url) -> Finding {
+async fn name(base: &Url, way: &Way) -> Finding {
     let (host, port) = (base.host_str().unwrap_or_default(), base.port_or_known_default().unwrap_or(443));
-    if proxy(base).is_some() {
+    if way.proxy.is_some() {
         return Finding::skipped(NAME, "a proxy looks for the controller's name");
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -96,25 +135,63 @@ async fn name(base: &Url) -> Finding {
     }
 }
 
-/// The variable that sends requests to `base` through a proxy, as far as variables say; exceptions (`NO_PROXY`) are the client's to know.
-fn proxy(base: &Url) -> Option<&'static str> {
-    let set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    (!http::is_this_machine(base)).then(|| PROXIES.iter().find(set).copied()).flatten()
+/// A bare connection to where `url` leads, through the proxy if there is one: what a firewall in between would not let through.
+async fn connection(url: &str, way: &Way) -> Result<String, Failure> {
+    let uri: Uri = url.parse().map_err(|error| {
+        Failure::new(ErrorCode::ControllerInvalid, format!("`{url}` is not a URL: {error}"))
+    })?;
+    let usual = if matches!(uri.scheme_str(), Some("https" | "wss")) { 443 } else { 80 };
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual));
+    let began = Instant::now();
+    let connected = async {
+        match &way.proxy {
+            Some(proxy) => proxy.connect(&uri).await.map(drop).map_err(|error| {
+                let code = match error {
+                    Blocked::Unreachable(_) => ErrorCode::ControllerUnreachable,
+                    Blocked::Refused(_) => ErrorCode::ProxyRefused,
+                };
+                (code, format!("through {}: {error}", proxy.address()))
+            }),
+            None => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let connected = TcpStream::connect((host, port)).await;
+                connected.map(drop).map_err(|error| (ErrorCode::ControllerUnreachable, error.to_string()))
+            }
+        }
+    };
+    let late =
+        || (ErrorCode::ControllerUnreachable, format!("no connection within {} s", PATIENCE.as_secs()));
+    match timeout(PATIENCE, connected).await.unwrap_or_else(|_| Err(late())) {
+        Ok(()) => Ok(format!("{host}:{port} takes connections, within {} ms", began.elapsed().as_millis())),
+        Err((code, why)) => Err(Failure::new(code, format!("{host}:{port} is not reached: {why}"))),
+    }
+}
+
+/// Whom an installation would trust there.
+fn authorities(trust: &Trust, base: &Url) -> String {
+    if base.scheme() == "http" {
+        return "not needed: the controller is reached without TLS".to_owned();
+    }
+    match (&trust.pin, &trust.ca_file) {
+        (Some(_), _) => "the controller's own authority, which the token names".to_owned(),
+        (None, Some(path)) => format!("the operating system's authorities, and those in {}", path.display()),
+        (None, None) => "the operating system's authorities".to_owned(),
+    }
 }
 
 async fn ask(client: &Client, base: &Url, examination: &Examination, token: &NodeToken) -> Vec<Finding> {
     let address = format!("{}/healthz", base.as_str().trim_end_matches('/'));
-    let through = proxy(base).map(|name| format!(", {name} is set")).unwrap_or_default();
     let asked = Instant::now();
     let answer = match client.get(&address).timeout(PATIENCE).send().await {
         Ok(answer) => answer,
         Err(error) => {
             let (code, words) = match tls::explain(&error) {
                 Some(trouble) => (trouble.code, trouble.words),
+                None if http::is_refused_by_proxy(&error) => (ErrorCode::ProxyRefused, http::reason(error)),
                 None => (ErrorCode::ControllerUnreachable, http::reason(error)),
             };
             let skipped = |check| Finding::skipped(check, "the controller was not reached");
-            let failed = Finding::failed(CONTROLLER, code, format!("{base}: {words}{through}"));
+            let failed = Finding::failed(CONTROLLER, code, format!("{base}: {words}"));
             return vec![failed, skipped(NODE), skipped(CLOCK)];
         }
     };
@@ -122,8 +199,7 @@ async fn ask(client: &Client, base: &Url, examination: &Examination, token: &Nod
     let clock = clock(SystemTime::now().into(), their_time(&answer));
     let version = answer.json::<serde_json::Value>().await.ok();
     let version = version.and_then(|health| Some(format!(" (version {})", health.get("version")?.as_str()?)));
-    let reached =
-        format!("{base} answers within {} ms{}{through}", took.as_millis(), version.unwrap_or_default());
+    let reached = format!("{base} answers within {} ms{}", took.as_millis(), version.unwrap_or_default());
     let node = match Platform::of_architecture(std::env::consts::ARCH) {
         Some(platform) => Finding::of(NODE, plan(client, base, examination, token, platform).await),
         None => Finding::skipped(NODE, "there is no release for this processor"),

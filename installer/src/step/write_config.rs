@@ -1,11 +1,17 @@
 //! Writes `config.toml`, and beside it the authorities that the operator made known.
 
-use std::path::PathBuf;
+use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
 use aio_host::{files, systemd::ServiceManager};
 
 use super::{Action, make_folders_of};
-use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+use crate::{
+    apply::Work,
+    failure::Failure,
+    install::Host,
+    journal::Journal,
+    undo::{Undo, own},
+};
 
 /// See the file's head.
 #[derive(Debug)]
@@ -40,7 +46,12 @@ impl Action for WriteConfig {
     async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
         for (path, bytes, mode) in &self.files {
             make_folders_of(path)?;
+            let before = path.symlink_metadata().ok().filter(|metadata| metadata.is_file());
             files::replace_file(path, bytes, *mode)?;
+            // An admin may have given it to the daemon's group, because of a proxy's password.
+            if let Some(before) = before {
+                own(path, before.uid(), before.gid(), *mode)?;
+            }
         }
         Ok(())
     }

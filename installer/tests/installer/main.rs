@@ -15,6 +15,7 @@ mod bundle;
 mod crash;
 mod doctor;
 mod package;
+mod proxy;
 mod server;
 mod success;
 mod undelivered;

@@ -1,0 +1,190 @@
+//! The HTTP proxy on the way to the controller, where there is one: named by somebody, or found in the variables that everybody knows
+//! (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`). Connects through it with `CONNECT`; whose word counts is the callers' to decide.
+
+use std::{error::Error, net::IpAddr};
+
+use http::{HeaderValue, Uri};
+use hyper_util::{
+    client::{
+        legacy::connect::{HttpConnector, proxy::Tunnel},
+        proxy::matcher::{Intercept, Matcher},
+    },
+    rt::TokioIo,
+};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+/// A proxy. Its `Debug` shows no password.
+#[derive(Debug, Clone)]
+pub struct Proxy(Intercept);
+
+/// A text that names no proxy that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} names no proxy of the form http://HOST:PORT, the only one that is supported")]
+pub struct NoProxy(String);
+
+/// Why there is no connection through a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Blocked {
+    /// The proxy itself is not reached.
+    #[error("the proxy is not reached: {0}")]
+    Unreachable(String),
+    /// The proxy does not want to.
+    #[error("the proxy refuses: {0}")]
+    Refused(String),
+}
+
+impl Proxy {
+    /// The proxy that `text` names; `source` is where it stands.
+    pub fn named(text: &str, source: &str) -> Result<Self, NoProxy> {
+        let matcher = Matcher::builder().all(text.to_owned()).build();
+        let anywhere = Uri::from_static("https://aiwm.invalid");
+        matcher.intercept(&anywhere).and_then(Self::usable).ok_or_else(|| NoProxy(source.to_owned()))
+    }
+
+    /// The proxy that the environment wants between this machine and `target` (`http`, `https`, `ws` or `wss`), `NO_PROXY` obeyed. This very
+    /// machine is never reached through one: a proxy would look for it on its own.
+    pub fn from_environment(target: &Uri) -> Result<Option<Self>, NoProxy> {
+        Self::found_by(&Matcher::from_env(), target)
+    }
+
+    fn found_by(matcher: &Matcher, target: &Uri) -> Result<Option<Self>, NoProxy> {
+        if is_this_machine(target) {
+            return Ok(None);
+        }
+        let Some(target) = over_http(target) else { return Ok(None) };
+        let Some(found) = matcher.intercept(&target) else { return Ok(None) };
+        Self::usable(found)
+            .map(Some)
+            .ok_or_else(|| NoProxy("the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)".to_owned()))
+    }
+
+    fn usable(intercept: Intercept) -> Option<Self> {
+        let uri = intercept.uri();
+        (uri.scheme_str() == Some("http") && uri.host().is_some()).then_some(Self(intercept))
+    }
+
+    /// Without user and password: for words, and for a file that everybody may read.
+    pub fn address(&self) -> String {
+        let uri = self.0.uri();
+        format!("http://{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80))
+    }
+
+    /// Whether it wants a password, which was named with it.
+    pub fn has_password(&self) -> bool {
+        self.authorization().is_some()
+    }
+
+    fn authorization(&self) -> Option<&HeaderValue> {
+        self.0.basic_auth()
+    }
+
+    /// A connection to the host and port of `target` through the proxy.
+    pub async fn connect(&self, target: &Uri) -> Result<TcpStream, Blocked> {
+        let target =
+            over_http(target).ok_or_else(|| Blocked::Refused("the target has no host".to_owned()))?;
+        let mut tunnel = Tunnel::new(self.0.uri().clone(), HttpConnector::new());
+        if let Some(authorization) = self.authorization() {
+            tunnel = tunnel.with_auth(authorization.clone());
+        }
+        tunnel.call(target).await.map(TokioIo::into_inner).map_err(|error| {
+            // Only what came of the network below has a cause; all else the proxy has said.
+            let Some(mut cause) = error.source() else { return Blocked::Refused(error.to_string()) };
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            Blocked::Unreachable(cause.to_string())
+        })
+    }
+}
+
+impl PartialEq for Proxy {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0.uri(), self.authorization()) == (other.0.uri(), other.authorization())
+    }
+}
+
+/// `target` as what a proxy knows: a WebSocket begins as HTTP. Its port is always said.
+fn over_http(target: &Uri) -> Option<Uri> {
+    let (scheme, usual) = match target.scheme_str()? {
+        "wss" | "https" => ("https", 443),
+        "ws" | "http" => ("http", 80),
+        _ => return None,
+    };
+    let authority = format!("{}:{}", target.host()?, target.port_u16().unwrap_or(usual));
+    Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build().ok()
+}
+
+fn is_this_machine(target: &Uri) -> bool {
+    let host = target.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn found(proxy: &str, except: &str, target: &str) -> Option<String> {
+        let matcher = Matcher::builder().https(proxy.to_owned()).no(except.to_owned()).build();
+        Proxy::found_by(&matcher, &target.parse().unwrap()).unwrap().map(|proxy| proxy.address())
+    }
+
+    #[test]
+    fn a_proxy_leads_everywhere_but_to_this_machine_and_to_what_is_excepted() {
+        let proxy = Some("http://proxy.example:3128".to_owned());
+        let through = |except: &str, target: &str| found("http://proxy.example:3128", except, target);
+        for target in ["https://aiwm.example/x", "wss://aiwm.example/ws/node", "wss://10.0.0.7:3305"] {
+            assert_eq!(through("", target), proxy, "{target}");
+        }
+        for target in ["https://localhost:1", "wss://127.0.0.1:3305", "wss://[::1]:3305", "ws://aiwm.example"]
+        {
+            assert_eq!(through("", target), None, "{target}");
+        }
+        assert_eq!(through("example", "wss://aiwm.example"), None);
+        assert_eq!(through("10.0.0.0/8", "wss://10.0.0.7:3305"), None);
+        assert_eq!(through("other.example", "wss://aiwm.example"), proxy);
+    }
+
+    #[test]
+    fn only_http_proxies_are_proxies_and_no_password_is_shown() {
+        for text in ["socks5://proxy:1080", "https://proxy:3128", "ftp://proxy", "", "http://"] {
+            assert!(Proxy::named(text, "x").is_err(), "{text}");
+        }
+        let proxy = Proxy::named("http://me:se%40cret@proxy.example:3128", "x").unwrap();
+        assert!(proxy.has_password() && !format!("{proxy:?}{}", proxy.address()).contains("cret"));
+        assert_eq!(Proxy::named("proxy.example:3128", "x").unwrap().address(), "http://proxy.example:3128");
+        assert!(!Proxy::named("http://proxy.example", "x").unwrap().has_password());
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_asked_for_by_name_and_port_and_carries_bytes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let named = format!("http://me:word@{}", listener.local_addr().unwrap());
+        let proxy = tokio::spawn(async move {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(peer.read_u8().await.unwrap());
+            }
+            peer.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").await.unwrap();
+            // As in TLS and HTTP, whoever connects speaks first.
+            assert_eq!(peer.read_u8().await.unwrap(), b'?');
+            peer.write_all(b"hello").await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        let target = "wss://aiwm.example/ws/node".parse().unwrap();
+        let mut stream = Proxy::named(&named, "x").unwrap().connect(&target).await.unwrap();
+        stream.write_u8(b'?').await.unwrap();
+        let mut said = [0; 5];
+        stream.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"hello");
+        let head = proxy.await.unwrap().to_ascii_lowercase();
+        assert!(head.starts_with("connect aiwm.example:443 http/1.1\r\n"), "{head}");
+        assert!(head.contains("proxy-authorization: basic "), "{head}");
+    }
+}
