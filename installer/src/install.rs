@@ -155,7 +155,7 @@ pub struct Outcome {
     pub node_id: NodeId,
     /// Its name, where the controller was asked.
     pub node_name: Option<String>,
-    /// The release; of a package, the one that the controller would install.
+    /// The release that runs, or would.
     pub version: ReleaseVersion,
     /// What happened.
     pub kind: OutcomeKind,
@@ -460,6 +460,12 @@ impl<S: ServiceManager> Run<'_, S> {
         {
             warnings.push(format!("the controller could not be told of the success: {}", failure.message));
         }
+        let runs = running(&worker, &offer);
+        if runs != offer.release.version {
+            let planned = &offer.release.version;
+            // A package has its own, or a release was published under another's name.
+            warnings.push(format!("the controller plans {planned}, and what runs says that it is {runs}"));
+        }
         let kind = OutcomeKind::Installed { worker: Box::new(worker), timings, warnings };
         Outcome { took, ..self.outcome(offer, kind) }
     }
@@ -498,14 +504,25 @@ impl<S: ServiceManager> Run<'_, S> {
     }
 
     fn outcome(&self, offer: Offer, kind: OutcomeKind) -> Outcome {
+        let version = match &kind {
+            OutcomeKind::AlreadyInstalled { worker } | OutcomeKind::Installed { worker, .. } => {
+                running(worker, &offer)
+            }
+            _ => offer.release.version.clone(),
+        };
         Outcome {
             node_id: offer.node_id,
             node_name: offer.node_name,
-            version: offer.release.version,
+            version,
             kind,
             took: self.request.began.elapsed(),
         }
     }
+}
+
+/// The version that the worker says it has.
+fn running(worker: &WorkerSnapshot, offer: &Offer) -> ReleaseVersion {
+    format!("v{}", worker.version).parse().unwrap_or_else(|_| offer.release.version.clone())
 }
 
 fn started(offer: &Offer) -> InstallationReport {

@@ -46,7 +46,7 @@ pub async fn uninstall<S: ServiceManager>(
 ) -> Result<Removed, Failure> {
     let dir = host.layout.journal_dir();
     if removal.dry_run {
-        return Ok(foresee(&Journal::read(&dir)?, removal));
+        return Ok(foresee(host, &Journal::read(&dir)?, removal));
     }
     let lock = Lock::take(&dir)?;
     let outcome = locked(host, removal, checkpoint).await;
@@ -63,7 +63,7 @@ async fn locked<S: ServiceManager>(
     checkpoint: &dyn Checkpoint,
 ) -> Result<Removed, Failure> {
     let mut journal = Journal::open(&host.layout.journal_dir())?;
-    let removed = foresee(&journal, removal);
+    let removed = foresee(host, &journal, removal);
     if journal.is_cut_off() {
         undo(host, &mut journal, checkpoint).await?;
     }
@@ -80,7 +80,7 @@ fn is_kept(step: &str, removal: Removal) -> bool {
     !removal.purge && step == step::CONFIGURATION
 }
 
-fn foresee(journal: &Journal, removal: Removal) -> Removed {
+fn foresee<S>(host: &Host<S>, journal: &Journal, removal: Removal) -> Removed {
     let undone: Vec<_> = journal
         .committed_steps()
         .chain(journal.open_steps())
@@ -89,11 +89,13 @@ fn foresee(journal: &Journal, removal: Removal) -> Removed {
         .flat_map(|(_, records)| records)
         .map(ToString::to_string)
         .collect();
+    let untold = if removal.purge { Vec::new() } else { undelivered::list(&host.layout.undelivered()) };
     let kept = journal
         .committed_steps()
         .filter(|(step, _)| is_kept(step, removal))
         .flat_map(|(_, records)| records)
         .filter_map(Undo::file)
+        .chain(untold)
         .collect();
     let installed = journal.installed().filter(|_| !undone.is_empty());
     Removed { installed, undone, kept, dry_run: removal.dry_run }

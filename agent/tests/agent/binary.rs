@@ -243,3 +243,28 @@ async fn a_refused_service_stays_and_its_log_says_once_what_to_do() {
     assert!(warnings[0].contains("TOKEN_REVOKED") && warnings[0].contains("Make a new token"), "{log}");
     assert!(!log.contains(&token(&controller.url, "first")), "the token was logged");
 }
+
+#[test]
+fn a_token_given_as_an_argument_does_not_stay_where_everybody_reads() {
+    // It takes the connection and says nothing, so that the command waits.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = format!("http://{}", silent.local_addr().unwrap());
+    let token = super::daemon::token_with("ws://127.0.0.1:1", "first", |claims| claims["api"] = api.into());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.tar");
+    let mut command = program(&["bundle", "--token", &token, "--file", file.to_str().unwrap()]);
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    let line = || std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap();
+    let shows = |line: &[u8]| String::from_utf8_lossy(line).contains(&token);
+    let deadline = Instant::now() + PATIENCE;
+    // Until it has become the program, it shows this one's line.
+    while !line().windows(6).any(|word| word == b"bundle") || shows(&line()) {
+        assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&line()));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let hidden = String::from_utf8(line()).unwrap();
+    let words: Vec<_> = hidden.split('\0').collect();
+    assert_eq!((words[1], words[2], words[3]), ("bundle", "--token", "x".repeat(token.len()).as_str()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

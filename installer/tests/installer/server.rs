@@ -69,6 +69,8 @@ pub struct Behaviour {
     pub version: &'static str,
     pub signature: Option<String>,
     pub plan: Plan,
+    /// The `Retry-After` of its refusals.
+    pub retry_after: Option<&'static str>,
     /// The `Date` of its answers, where it is not the present.
     pub date: Option<&'static str>,
     pub release: Release,
@@ -100,6 +102,7 @@ pub async fn start(node: &str) -> Shared {
         version: "v1.0.0",
         signature: None,
         plan: Plan::Given(json!({})),
+        retry_after: None,
         date: None,
         release: Release::Whole,
         report_status: 200,
@@ -130,8 +133,14 @@ fn authorized(behaviour: &Behaviour, id: &str, headers: &HeaderMap) -> bool {
 }
 
 async fn give_plan(state: State<Shared>, id: Path<String>, headers: HeaderMap) -> Response {
-    let date = state.lock().unwrap().date;
+    let (date, retry_after) = {
+        let behaviour = state.lock().unwrap();
+        (behaviour.date, behaviour.retry_after)
+    };
     let mut answer = planned(state, id, headers).await;
+    if let Some(seconds) = retry_after.filter(|_| !answer.status().is_success()) {
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds.parse().unwrap());
+    }
     if let Some(date) = date {
         answer.headers_mut().insert(header::DATE, date.parse().unwrap());
     }

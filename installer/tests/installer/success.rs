@@ -1,6 +1,6 @@
 //! What ends well: a first installation, a second run, a new token, an upgrade.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use aio_host::layout::{KEPT_TOKEN, UNIT};
 use aio_installer::{
@@ -146,6 +146,29 @@ async fn an_upgrade_switches_to_the_new_release_and_keeps_the_previous() {
     assert_eq!(world.planned().await, ["switch_release", "start_unit", "await_online"]);
     world.install().await.unwrap();
     assert_eq!(world.change(|server| server.downloads), 2);
+}
+
+#[tokio::test]
+async fn a_controller_that_asks_for_patience_gets_what_a_command_has_of_it() {
+    let world = World::new().await;
+    world.change(|server| {
+        server.plan = Plan::RefusedAtFirst(429, "RATE_LIMITED", 1);
+        server.retry_after = Some("1");
+    });
+    let outcome = world.install().await.unwrap();
+    assert!(outcome.took >= Duration::from_secs(1), "{outcome:?}");
+
+    let world = World::new().await;
+    world.change(|server| {
+        server.plan = Plan::Refused(503, "CONTROLLER_ERROR");
+        server.retry_after = Some("3600");
+    });
+    let failure = world.install().await.unwrap_err();
+    assert_eq!(
+        (failure.code, &failure.details["retryAfterSeconds"]),
+        (ErrorCode::ControllerError, &json!(3600))
+    );
+    assert_eq!(world.change(|server| server.plans), 1);
 }
 
 #[tokio::test]

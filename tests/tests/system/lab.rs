@@ -2,10 +2,14 @@
 
 mod adoption;
 mod bad_input;
+mod bundles;
+mod crash;
 mod faults;
 mod footprint;
 mod ground;
 mod installs;
+mod package;
 mod scenarios;
 mod site;
 mod tls;
+mod undelivered;

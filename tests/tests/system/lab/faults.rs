@@ -11,7 +11,7 @@ use fastrand::Rng;
 use serde_json::json;
 
 use super::{
-    installs::is_as_it_was,
+    installs::{is_as_it_was, is_as_it_was_but_for_reports},
     site::{COMMAND, SOON, Site, install, json_of, succeed},
 };
 
@@ -66,7 +66,7 @@ fn however_faults_strike_an_installation_ends_online_or_with_a_code_and_the_mach
         if end == "online" {
             site.wait_until_online(&machine).with_context(context)?;
         } else if end != "killed" {
-            is_as_it_was(&before, &machine).with_context(context)?;
+            is_as_it_was_but_for_reports(&before, &machine).with_context(context)?;
         }
         let purge = machine.command(COMMAND).args(["uninstall", "--purge"]).bound(SOON);
         succeed(purge, &machine).with_context(context)?;

@@ -1,7 +1,11 @@
 //! What the tests of an installation begin with: a controller that serves the release, a registered node, its token, and a
 //! machine with the command on it.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use aio_protocol::{ids::NodeId, node::NodeStatus};
 use aio_tests::{
@@ -32,9 +36,18 @@ pub(super) struct Site {
 impl Site {
     /// The controller serves the release itself; `settings` say what is special about it.
     pub(super) fn new(settings: Settings) -> Result<Self> {
+        Self::with_releases(settings, |_| Ok(()))
+    }
+
+    /// The same, and `publish` changes the folder of releases before anybody reads it.
+    pub(super) fn with_releases(
+        settings: Settings,
+        publish: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let artifacts = Artifacts::release()?;
         let releases = tempfile::tempdir()?;
         artifacts.write_releases(releases.path())?;
+        publish(releases.path())?;
         let controller = Controller::start(&artifacts, &settings.releases(releases.path()))?;
         let node = controller.register("gpu-box-01")?;
         ensure!(node.status == NodeStatus::Pending, "a registered node is {}", node.status);
