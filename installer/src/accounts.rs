@@ -1,10 +1,23 @@
 //! The daemon's user: whether it is there, made after our declaration by `systemd-sysusers`, and taken away again. Its files are edited
 //! by the system's own tools, because others edit them too. Who decides that is `step/create_user`.
 
-use std::{path::Path, pin::Pin, process::Stdio, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    path::Path,
+    pin::Pin,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
+use aio_host::files;
 use aio_protocol::error_code::ErrorCode;
-use tokio::{process::Command, time::timeout};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use tokio::{
+    process::Command,
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::failure::Failure;
 
@@ -22,23 +35,47 @@ pub trait Accounts {
     fn remove_user<'a>(&'a self, name: &'a str) -> Ran<'a>;
     /// Takes a group away.
     fn remove_group<'a>(&'a self, name: &'a str) -> Ran<'a>;
+    /// Waits for the end of whatever was begun and is no longer waited for.
+    fn settled<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
-/// The real system's tools.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemAccounts;
+/// The real system's tools, one at a time. A tool that has begun comes to its end even if nobody waits for it any more: killed in mid-work it
+/// would leave half of it in `/etc`.
+#[derive(Debug, Clone, Default)]
+pub struct SystemAccounts {
+    turn: Arc<Mutex<()>>,
+}
 
 impl Accounts for SystemAccounts {
     fn create<'a>(&'a self, declaration: &'a Path) -> Ran<'a> {
-        Box::pin(run("systemd-sysusers", declaration))
+        Box::pin(self.run("systemd-sysusers", declaration))
     }
 
     fn remove_user<'a>(&'a self, name: &'a str) -> Ran<'a> {
-        Box::pin(run("userdel", Path::new(name)))
+        Box::pin(self.run("userdel", Path::new(name)))
     }
 
     fn remove_group<'a>(&'a self, name: &'a str) -> Ran<'a> {
-        Box::pin(run("groupdel", Path::new(name)))
+        Box::pin(self.run("groupdel", Path::new(name)))
+    }
+
+    fn settled<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+        Box::pin(async { drop(self.turn.lock().await) })
+    }
+}
+
+impl SystemAccounts {
+    async fn run(&self, tool: &'static str, argument: &Path) -> Result<(), Failure> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let argument = argument.to_owned();
+        let running = tokio::spawn(async move {
+            let ran = run(tool, &argument).await;
+            drop(turn);
+            ran
+        });
+        running.await.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())))
     }
 }
 
@@ -67,6 +104,46 @@ async fn run(tool: &'static str, argument: &Path) -> Result<(), Failure> {
     Err(failed(format!("ended with {}: {}", output.status, said.trim())))
 }
 
+/// What account tools call the files that they will put in place of the account files: systemd-sysusers makes them with mkostemp(3).
+const STAGES: [&str; 4] = [".#passwd", ".#group", ".#shadow", ".#gshadow"];
+
+/// The lock of all account tools, see lckpwdf(3).
+const LOCK: &str = ".pwd.lock";
+
+/// For a tool that holds it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The half-written account files in `dir`.
+pub(crate) fn stages(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().to_str().map(str::to_owned));
+    names.filter(|name| STAGES.iter().any(|stage| name.starts_with(stage))).collect()
+}
+
+/// Removes the half-written account files in `dir` but for those that are `known`. While an account tool runs they may be its own, so it waits for
+/// their common lock.
+pub(crate) async fn remove_stages(dir: &Path, known: &[String]) -> Result<(), Failure> {
+    if stages(dir).iter().all(|name| known.contains(name)) {
+        return Ok(());
+    }
+    let path = dir.join(LOCK);
+    // Without the file nobody holds the lock.
+    let lock = OpenOptions::new().write(true).open(&path).ok();
+    if let Some(lock) = &lock {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        while let Err(error) = fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive) {
+            if Instant::now() > deadline {
+                return Err(Failure::io("lock", &path, &error.into()));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    for name in stages(dir).into_iter().filter(|name| !known.contains(name)) {
+        files::remove_file(&dir.join(name))?;
+    }
+    Ok(())
+}
+
 /// Whether a line of `passwd` or `group` form in `text` is `name`'s.
 pub(crate) fn lists(text: &str, name: &str) -> bool {
     text.lines().any(|line| line.split(':').next() == Some(name))
@@ -75,6 +152,38 @@ pub(crate) fn lists(text: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_killed_tool_left_goes_and_what_others_left_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".#passwdAAAAAA", ".#other", "passwd", ".pwd.lock"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let known = stages(dir.path());
+        assert_eq!(known, [".#passwdAAAAAA"]);
+        for name in [".#passwdBBBBBB", ".#groupCCCCCC", ".#gshadowDDDDDD"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        remove_stages(dir.path(), &known).await.unwrap();
+        assert_eq!(stages(dir.path()), known);
+        assert!(dir.path().join(".#other").exists());
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_nobody_waits_for_comes_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+        let accounts = SystemAccounts::default();
+        // It opens the file and waits for somebody who reads.
+        let output = format!("of={}", fifo.display());
+        let given_up = timeout(Duration::from_millis(100), accounts.run("dd", Path::new(&output)));
+        assert!(given_up.await.is_err());
+        assert!(timeout(Duration::from_millis(100), accounts.settled()).await.is_err(), "it still runs");
+        let reader = tokio::task::spawn_blocking(move || fs::read(fifo));
+        timeout(PATIENCE, accounts.settled()).await.unwrap();
+        assert!(reader.await.unwrap().is_ok());
+    }
 
     #[test]
     fn a_user_is_found_by_its_whole_name() {

@@ -279,7 +279,7 @@ async fn this_machine() -> Result<Host<Systemd>, Failure> {
     Ok(Host {
         layout: Layout::default(),
         systemd: Systemd::connect().await?,
-        accounts: Box::new(SystemAccounts),
+        accounts: Box::new(SystemAccounts::default()),
         service_log: Box::new(Journald),
         platform,
     })

@@ -77,11 +77,11 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
             settings(&mut steps, observed, target, layout)?;
         }
     }
-    if observed.service.file_state != "enabled" {
-        steps.push(step::EnableUnit);
-    }
     let running = matches!(observed.service.active_state.as_str(), "active" | "activating" | "reloading");
     let wanted = running || target.goal != Goal::Enabled;
+    if observed.service.file_state != "enabled" {
+        steps.push(step::EnableUnit { starts_later: !wanted });
+    }
     if wanted && (steps.worker_changes || !running) {
         steps.push(step::StartUnit { running });
     }

@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chown, chownat, fchmod, o
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    accounts,
     apply::{Checkpoint, Point},
     failure::Failure,
     install::Host,
@@ -43,6 +44,8 @@ pub(crate) enum Undo {
     RemoveUser { name: String },
     /// The group was not there.
     RemoveGroup { name: String },
+    /// In this folder were these half-written account files and no others: what an account tool leaves that is killed.
+    RemoveStages { dir: PathBuf, known: Vec<String> },
     /// Unit files change back before this.
     ReloadManager,
     /// The unit was not enabled.
@@ -128,6 +131,7 @@ impl Undo {
             Self::RestoreOwner { path, .. } => ("owner", Some(path)),
             Self::RemoveUser { .. } => ("user", None),
             Self::RemoveGroup { .. } => ("group", None),
+            Self::RemoveStages { dir, .. } => ("stages", Some(dir)),
             Self::ReloadManager => ("reload", None),
             Self::DisableUnit { .. } => ("enablement", None),
             Self::StopUnit { .. } | Self::RestartUnit { .. } => ("activity", None),
@@ -186,6 +190,7 @@ impl Undo {
                 host.accounts.remove_group(name).await
             }
             Self::RemoveUser { .. } | Self::RemoveGroup { .. } => Ok(()),
+            Self::RemoveStages { dir, known } => accounts::remove_stages(dir, known).await,
             Self::ReloadManager => Ok(host.systemd.reload().await?),
             Self::DisableUnit { unit } => tolerate(host.systemd.disable(unit).await),
             Self::StopUnit { unit } => {
@@ -213,6 +218,9 @@ impl fmt::Display for Undo {
             Self::RestoreOwner { path, .. } => write!(f, "give {} back to its owner", path.display()),
             Self::RemoveUser { name } => write!(f, "remove the user {name}"),
             Self::RemoveGroup { name } => write!(f, "remove the group {name}"),
+            Self::RemoveStages { dir, .. } => {
+                write!(f, "remove what a killed account tool left in {}", dir.display())
+            }
             Self::ReloadManager => f.write_str("reload systemd"),
             Self::DisableUnit { unit } => write!(f, "disable {unit}"),
             Self::StopUnit { unit } => write!(f, "stop {unit}"),
@@ -311,6 +319,7 @@ pub(crate) async fn undo_steps<S: ServiceManager>(
     steps: &[(&str, &[Undo])],
     checkpoint: &dyn Checkpoint,
 ) -> Result<(), Failure> {
+    host.accounts.settled().await;
     let mut troubles = Vec::new();
     let mut last = Vec::new();
     for (step, records) in steps.iter().rev() {

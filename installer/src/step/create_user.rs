@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use aio_host::{layout::USER, systemd::ServiceManager};
 
 use super::Action;
-use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
+use crate::{accounts, apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
 /// The account files, of which a sparse system has not all.
 const ACCOUNT_FILES: [&str; 4] = ["etc/passwd", "etc/group", "etc/shadow", "etc/gshadow"];
@@ -38,6 +38,9 @@ impl Action for CreateUser {
         let root = host.layout.root();
         let absent = ACCOUNT_FILES.iter().map(|path| root.join(path)).filter(|path| !path.exists());
         undo.extend(absent.map(|path| Undo::RemoveFile { path }));
+        let dir = root.join("etc");
+        let known = accounts::stages(&dir);
+        undo.push(Undo::UntilCommitted { was: Box::new(Undo::RemoveStages { dir, known }) });
         for path in TRACES {
             // Once committed, later edits by others are in these, too.
             undo.push(match Undo::of_file(&root.join(path), journal)? {

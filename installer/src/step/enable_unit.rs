@@ -2,12 +2,15 @@
 
 use aio_host::{layout::UNIT, systemd::ServiceManager};
 
-use super::Action;
+use super::{Action, start_unit::state_undo};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
 /// See the file's head.
 #[derive(Debug)]
-pub(crate) struct EnableUnit;
+pub(crate) struct EnableUnit {
+    /// Whether it is left to the next boot to start it.
+    pub(crate) starts_later: bool,
+}
 
 /// Where systemd links the unit, after its `WantedBy=`, beside the unit file.
 const WANTS: &str = "multi-user.target.wants";
@@ -20,7 +23,13 @@ impl Action for EnableUnit {
     }
 
     fn way_back<S>(&self, host: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
-        let mut undo = vec![Undo::DisableUnit { unit: UNIT.to_owned() }];
+        let mut undo = Vec::new();
+        if self.starts_later {
+            // The next boot will start it; no other step of this plan does.
+            undo.push(Undo::StopUnit { unit: UNIT.to_owned() });
+            undo.extend(state_undo(host)?);
+        }
+        undo.push(Undo::DisableUnit { unit: UNIT.to_owned() });
         undo.extend(Undo::of_dirs(&host.layout.unit().with_file_name(WANTS)));
         Ok(undo)
     }

@@ -25,15 +25,9 @@ impl Action for StartUnit {
 
     fn way_back<S>(&self, host: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
         let unit = UNIT.to_owned();
-        let state = host.layout.state_dir();
         let mut undo =
             if self.running { vec![Undo::RestartUnit { unit }] } else { vec![Undo::StopUnit { unit }] };
-        if state.symlink_metadata().is_err() {
-            undo.push(Undo::RemoveTree { path: state });
-        } else if !host.is_of_daemon(&state) {
-            // systemd gives all of it to the daemon's user.
-            undo.extend(Undo::of_owners(&state)?);
-        }
+        undo.extend(state_undo(host)?);
         Ok(undo)
     }
 
@@ -47,6 +41,19 @@ impl Action for StartUnit {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// How the daemon's state folder was before it first ran.
+pub(super) fn state_undo<S>(host: &Host<S>) -> Result<Vec<Undo>, Failure> {
+    let state = host.layout.state_dir();
+    if state.symlink_metadata().is_err() {
+        Ok(vec![Undo::RemoveTree { path: state }])
+    } else if host.is_of_daemon(&state) {
+        Ok(Vec::new())
+    } else {
+        // systemd gives all of it to the daemon's user.
+        Undo::of_owners(&state)
     }
 }
 

@@ -53,7 +53,7 @@ async fn die(moment: &str, token: &str) -> Result<()> {
     let host = Host {
         layout: Layout::default(),
         systemd: Systemd::connect().await.context("no systemd")?,
-        accounts: Box::new(SystemAccounts),
+        accounts: Box::new(SystemAccounts::default()),
         service_log: Box::new(Journald),
         platform: Platform::of_architecture(std::env::consts::ARCH).context("no platform")?,
     };

@@ -10,6 +10,7 @@ use aio_protocol::{error_code::ErrorCode, node::NodeStatus};
 use aio_tests::{
     artifacts::{Artifacts, VERSION, WORKER_FILE},
     controller::Settings,
+    release_server::{Behaviour, ReleaseServer},
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -20,6 +21,8 @@ use super::site::{COMMAND, Site, UNIT, install, json_of, succeed};
 /// A site whose releases are signed with a key that its tokens carry, by the stock tool.
 struct Signed {
     site: Site,
+    /// Where they are downloaded from.
+    server: ReleaseServer,
     keys: TempDir,
 }
 
@@ -30,8 +33,11 @@ impl Signed {
         minisign(keys.path(), &["-G", "-W", "-p", "release.pub", "-s", "release.key"])?;
         let text = fs::read_to_string(public)?;
         let key = text.lines().nth(1).context("a public key of one line")?;
+        let server = ReleaseServer::start(fs::read(Artifacts::release()?.worker()?)?)?;
+        let settings =
+            Settings::default().env("RELEASE_PUBLIC_KEY", key).env("RELEASE_BASE_URL", &server.url());
         // Releases are signed before the token is made: it pins what was published then.
-        let site = Site::with_releases(Settings::default().env("RELEASE_PUBLIC_KEY", key), |releases| {
+        let site = Site::with_releases(settings, |releases| {
             let file = releases.join(VERSION).join(WORKER_FILE);
             let label = format!("file:{WORKER_FILE} version:{VERSION}");
             minisign(
@@ -39,7 +45,7 @@ impl Signed {
                 &["-S", "-s", "release.key", "-t", &label, "-m", &file.display().to_string()],
             )
         })?;
-        Ok(Self { site, keys })
+        Ok(Self { site, server, keys })
     }
 
     /// `aio-worker bundle` on this computer.
@@ -93,7 +99,7 @@ fn a_machine_without_release_server_is_installed_from_a_bundle() -> Result<()> {
     let site = &signed.site;
     let machine = site.machine("bundle")?;
     machine.copy_in(&signed.bundle()?, "/root/bundle.tar", "0600")?;
-    fs::remove_file(site.release_file(WORKER_FILE))?;
+    signed.server.behave(Behaviour::Status(404));
 
     let outcome = install(&machine, &site.token).run()?;
     ensure!(outcome.status == Some(i32::from(ErrorCode::ReleaseNotFound.exit_status())), "{outcome}");
