@@ -2,34 +2,33 @@
 //! why. What is decided where: `offer` what is installed, `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is
 //! told meanwhile, `undelivered` what becomes of a failure that cannot be told.
 
+mod host;
+mod outcome;
+mod request;
+
 use std::{
     cell::Cell,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    pin::Pin,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use aio_host::{
     config::ConfigFile,
-    layout::{Layout, UNIT, USER},
+    layout::{Layout, UNIT},
     systemd::ServiceManager,
     tls::{PinnedAuthority, Trust},
 };
 use aio_protocol::{
     claims::NodeClaims,
     error_code::ErrorCode,
-    ids::NodeId,
     installation::{InstallationReport, UndeliveredFailure},
-    release::{Platform, ReleaseVersion},
     snapshot::WorkerSnapshot,
 };
 use reqwest::Client;
 use secrecy::ExposeSecret;
 
 use crate::{
-    accounts::{self, Accounts},
     apply::{self, Checkpoint, Work},
     bundle::Bundle,
     console::Console,
@@ -44,160 +43,21 @@ use crate::{
     online,
     plan::{Target, plan},
     proxy::Way,
-    report,
-    service_log::{self, ServiceLog},
+    report, service_log,
     step::Step,
-    token::NodeToken,
     undelivered,
     undo::undo,
 };
-pub use crate::{apply::Timing, config_text::Settings};
+
+use self::outcome::running;
+pub use self::{
+    host::Host,
+    outcome::{Outcome, OutcomeKind, Planned, Timing},
+    request::{Goal, Interrupt, Request, Settings, Surroundings},
+};
 
 /// How long a report that is waited for may take, its tries together.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The machine that is installed on.
-pub struct Host<S> {
-    /// Where things lie.
-    pub layout: Layout,
-    /// Its service manager.
-    pub systemd: S,
-    /// Who edits its accounts.
-    pub accounts: Box<dyn Accounts>,
-    /// Who keeps what its services say.
-    pub service_log: Box<dyn ServiceLog>,
-    /// What releases must be for.
-    pub platform: Platform,
-}
-
-impl<S> Host<S> {
-    /// Whether the account file at `path`, below the root, lists `name`.
-    pub(crate) fn lists(&self, path: &str, name: &str) -> bool {
-        fs::read_to_string(self.layout.root().join(path)).is_ok_and(|text| accounts::lists(&text, name))
-    }
-
-    /// Whether what is at `path` is the daemon's user's.
-    pub(crate) fn is_of_daemon(&self, path: &Path) -> bool {
-        let passwd = fs::read_to_string(self.layout.root().join("etc/passwd")).unwrap_or_default();
-        let daemon =
-            passwd.lines().find_map(|line| line.strip_prefix(USER)?.strip_prefix(':')?.split(':').nth(1));
-        let owner = fs::symlink_metadata(path).map(|metadata| metadata.uid().to_string());
-        owner.is_ok_and(|owner| daemon == Some(owner.as_str()))
-    }
-}
-
-/// What is asked for.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Who the machine will be.
-    pub token: NodeToken,
-    /// What the daemon's configuration must say.
-    pub settings: Settings,
-    /// Authorities (PEM) that are to be trusted beside the operating system's; copied for the daemon.
-    pub ca_file: Option<PathBuf>,
-    /// Whether a newer version may be replaced by an older one.
-    pub allow_downgrade: bool,
-    /// Whether a machine that is another node may become this one.
-    pub replace_identity: bool,
-    /// Whether a system that nobody has tested is installed on.
-    pub force_os: bool,
-    /// What the installation has come to when it is done.
-    pub goal: Goal,
-    /// The key (base64, or a `.pub` file's text) that the release must be signed with, whatever the token says.
-    pub release_key: Option<String>,
-    /// Where the release is taken from, instead of a release server.
-    pub bundle: Option<PathBuf>,
-    /// After how long without a byte a download is given up, if not after the usual time.
-    pub stall_timeout: Option<Duration>,
-    /// Plan, and change nothing.
-    pub dry_run: bool,
-    /// When the command began.
-    pub began: Instant,
-}
-
-/// When an installation is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Goal {
-    /// When the controller has acknowledged the worker's heartbeat, within this time after its start.
-    Online(Duration),
-    /// When the service says that it is ready.
-    Ready,
-    /// When the service will start with the next boot. Its controller is not asked, so a bundle is needed.
-    Enabled,
-}
-
-/// What an installation lives with.
-pub struct Surroundings<'a> {
-    /// Where progress is shown.
-    pub console: &'a Console,
-    /// Hears of every moment at which power may be lost.
-    pub checkpoint: &'a dyn Checkpoint,
-    /// Ends with the reason when somebody wants the installation to stop.
-    pub interrupt: Interrupt<'a>,
-}
-
-/// Ends with the name of what interrupts.
-pub type Interrupt<'a> = Pin<Box<dyn Future<Output = &'static str> + 'a>>;
-
-/// A step that would be taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned {
-    /// Its word.
-    pub step: &'static str,
-    /// What it does, on what.
-    pub summary: String,
-}
-
-/// What came of a request.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The node.
-    pub node_id: NodeId,
-    /// Its name, where the controller was asked.
-    pub node_name: Option<String>,
-    /// The release that runs, or would.
-    pub version: ReleaseVersion,
-    /// What happened.
-    pub kind: OutcomeKind,
-    /// From the command's begin.
-    pub took: Duration,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum OutcomeKind {
-    /// Nothing: this would be done. `cut_off` says that an earlier installation would be undone first.
-    Planned {
-        /// In this order.
-        steps: Vec<Planned>,
-        /// Whether an earlier installation was cut off.
-        cut_off: bool,
-    },
-    /// Nothing was to be done, and the worker is online.
-    AlreadyInstalled {
-        /// How the worker is.
-        worker: Box<WorkerSnapshot>,
-    },
-    /// The worker's service is ready, and nobody waited for it to be online.
-    Started {
-        /// Each step, and how long it took; none when nothing was to be done.
-        timings: Vec<Timing>,
-    },
-    /// The worker's service starts with the next boot.
-    Prepared {
-        /// Each step, and how long it took; none when nothing was to be done.
-        timings: Vec<Timing>,
-    },
-    /// The worker is online.
-    Installed {
-        /// How the worker is.
-        worker: Box<WorkerSnapshot>,
-        /// Each step, and how long it took.
-        timings: Vec<Timing>,
-        /// What went wrong without harm to the installation.
-        warnings: Vec<String>,
-    },
-}
 
 /// Installs, upgrades, or finds that nothing is to be done. On failure the machine is as it was.
 pub async fn install<S: ServiceManager>(
@@ -518,11 +378,6 @@ impl<S: ServiceManager> Run<'_, S> {
             took: self.request.began.elapsed(),
         }
     }
-}
-
-/// The version that the worker says it has.
-fn running(worker: &WorkerSnapshot, offer: &Offer) -> ReleaseVersion {
-    format!("v{}", worker.version).parse().unwrap_or_else(|_| offer.release.version.clone())
 }
 
 fn started(offer: &Offer) -> InstallationReport {
