@@ -5,12 +5,16 @@ use std::io::IsTerminal;
 
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
-    EnvFilter, filter::ParseError, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt,
+    filter::{ParseError, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
 };
 
 /// Starts logging at `filter`, e.g. `info` or `info,aio_worker::session=debug`. To be called once.
 pub fn start(filter: &str) -> Result<(), ParseError> {
-    let filter = EnvFilter::builder().parse(filter)?;
+    let filter: Targets = filter.parse()?;
     let journal = connected_to_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = registry().with(filter);
     // Nobody else in this process sets a subscriber, so `try_init` cannot find another.

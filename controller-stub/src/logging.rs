@@ -4,11 +4,18 @@
 use std::io::IsTerminal;
 
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
 
 /// Starts logging as `RUST_LOG` says, or at `info`. To be called once.
 pub fn start() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = std::env::var("RUST_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let journal = connected_to_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = registry().with(filter);
     // Nobody else in this process sets a subscriber, so `try_init` cannot find another.

@@ -4,7 +4,13 @@ use std::process::ExitCode;
 
 use aio_installer::cli::{InstallArgs, Output, run_install};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
 
 /// Puts aio-worker on this machine, or leaves the machine as it was.
 #[derive(Debug, Parser)]
@@ -22,7 +28,8 @@ struct Command {
 async fn main() -> ExitCode {
     aio_host::tls::install_provider();
     let Command { install, output } = Command::parse();
-    let filter = EnvFilter::try_from_env("AIO_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = std::env::var("AIO_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    registry().with(filter).with(fmt::layer().with_writer(std::io::stderr)).init();
     run_install(install, output).await
 }
