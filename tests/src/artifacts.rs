@@ -45,7 +45,7 @@ impl Artifacts {
         let path = self.folder.join(name);
         ensure!(
             path.is_file(),
-            "{} is not built: run `cargo build --release` and `cargo build --release -p fake-nvml`, or let `cargo xtask test` do it",
+            "{} is not built: run `cargo build --release`, `cargo build --release -p fake-nvml` and `cargo build --profile installer -p aio-installer`, or let `cargo xtask test` do it",
             path.display()
         );
         Ok(path)
@@ -56,9 +56,12 @@ impl Artifacts {
         self.find("aio-worker")
     }
 
-    /// The installer alone.
+    /// The installer alone. What is shipped of it is built with a profile of its own, and so in a folder beside the others'.
     pub fn installer(&self) -> Result<PathBuf> {
-        self.find("aio-installer")
+        const NAME: &str = "aio-installer";
+        let shipped =
+            self.folder.ends_with("release").then(|| self.folder.with_file_name("installer").join(NAME));
+        shipped.filter(|path| path.is_file()).map_or_else(|| self.find(NAME), Ok)
     }
 
     /// The controller.

@@ -23,6 +23,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     // Whole-system tests run what is shipped, and the fake driver beside it.
     step::run(&mut step::cargo(&["build", "--release", "--locked"]))?;
+    let installer = ["build", "--profile", "installer", "--locked", "--package", "aio-installer"];
+    step::run(&mut step::cargo(&installer))?;
     step::run(&mut step::cargo(&["build", "--release", "--locked", "--package", "fake-nvml"]))?;
     if step::installed("cargo-nextest") {
         // nextest runs no documentation tests.

@@ -54,18 +54,21 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
     let rss = status_field(&status, "VmRSS")?.parse::<u64>()? * 1024;
     let threads: u32 = status_field(&status, "Threads")?.parse()?;
     let binary = fs::metadata(site.artifacts.worker()?).context("no binary")?.len();
+    let installer = fs::metadata(site.artifacts.installer()?).context("no installer")?.len();
 
     println!(
-        "footprint: install {:.2} s; at rest: RSS {:.1} MiB, {share:.3} % of a core, {threads} threads; binary {:.2} MB",
+        "footprint: install {:.2} s; at rest: RSS {:.1} MiB, {share:.3} % of a core, {threads} threads; binary {:.2} MB, installer {:.2} MB",
         installed.as_secs_f64(),
         rss as f64 / MIB as f64,
-        binary as f64 / 1e6
+        binary as f64 / 1e6,
+        installer as f64 / 1e6
     );
     assert!(installed < Duration::from_secs(3), "the installation took {installed:?}");
     assert!(rss < 12 * MIB, "RSS is {rss} bytes");
     assert!(share < 0.1, "{share} % of a core");
     assert!(threads <= 4, "{threads} threads");
     assert!(binary < 9_000_000, "the binary has {binary} bytes");
+    assert!(installer < 5_000_000, "the installer has {installer} bytes");
     Ok(())
 }
 
