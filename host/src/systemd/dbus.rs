@@ -26,22 +26,29 @@ pub struct Systemd {
     connection: Mutex<Connection>,
     redial: bool,
     job_bound: Duration,
+    call_bound: Duration,
 }
 
 impl Systemd {
     /// The manager of this machine, over the system bus.
     pub async fn connect() -> Result<Self, SystemdError> {
+        Self::connect_within(CALL_BOUND).await
+    }
+
+    /// The same, waiting no longer than this for the answer to a call: for who only looks, and would rather not know.
+    pub async fn connect_within(call_bound: Duration) -> Result<Self, SystemdError> {
         // The test of sd_booted(3).
         if !Path::new("/run/systemd/system").is_dir() {
             return Err(SystemdError::NotBooted);
         }
-        let connection = Mutex::new(dial().await?);
-        Ok(Self { connection, redial: true, job_bound: JOB_BOUND })
+        let connection = Mutex::new(dial(call_bound).await?);
+        Ok(Self { connection, redial: true, job_bound: JOB_BOUND, call_bound })
     }
 
     /// The manager at the other end of `connection`.
     pub fn over(connection: Connection) -> Self {
-        Self { connection: Mutex::new(connection), redial: false, job_bound: JOB_BOUND }
+        let connection = Mutex::new(connection);
+        Self { connection, redial: false, job_bound: JOB_BOUND, call_bound: CALL_BOUND }
     }
 
     /// The same, waiting no longer than this for a job.
@@ -53,7 +60,7 @@ impl Systemd {
     async fn manager(&self) -> Result<ManagerProxy<'static>, SystemdError> {
         let mut connection = self.connection.lock().await;
         if self.redial && !alive(&connection).await {
-            *connection = dial().await?;
+            *connection = dial(self.call_bound).await?;
         }
         ManagerProxy::builder(&connection)
             .cache_properties(CacheProperties::No)
@@ -104,9 +111,9 @@ impl Job {
     }
 }
 
-async fn dial() -> Result<Connection, SystemdError> {
-    let builder = zbus::connection::Builder::system().method_timeout(CALL_BOUND);
-    match timeout(CALL_BOUND, builder.build()).await {
+async fn dial(call_bound: Duration) -> Result<Connection, SystemdError> {
+    let builder = zbus::connection::Builder::system().method_timeout(call_bound);
+    match timeout(call_bound, builder.build()).await {
         Ok(connection) => connection.map_err(SystemdError::Unreachable),
         Err(_) => Err(SystemdError::Unreachable(io::Error::from(io::ErrorKind::TimedOut).into())),
     }
