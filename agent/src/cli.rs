@@ -7,6 +7,7 @@ mod install;
 mod inventory;
 mod start;
 mod status;
+mod support_bundle;
 mod uninstall;
 mod version;
 
@@ -43,6 +44,8 @@ enum Command {
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
     Inventory(inventory::Arguments),
+    /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
+    SupportBundle(support_bundle::Arguments),
     /// Says which version this is.
     Version(version::Arguments),
 }
@@ -66,6 +69,9 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Status(arguments) => concluded(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
+            Command::SupportBundle(arguments) => {
+                concluded(support_bundle::run(&arguments), arguments.answer.output)
+            }
             Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),
         }
     }

@@ -18,6 +18,9 @@ use crate::config::{environment, nvml_library};
 /// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// For one call to systemd: that one daemon of the driver runs is worth no more.
+const BUS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The kernel's part of the driver shows itself here.
 const DRIVER: &str = "/proc/driver/nvidia";
 
@@ -56,18 +59,24 @@ fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
     let runtime = runtime()?;
     let findings = runtime.block_on(async {
-        let (findings, report, persistenced) =
-            tokio::join!(examine(doctor), gpus.report(PATIENCE), persistenced());
+        let (findings, gpus) = tokio::join!(examine(doctor), of_gpus(&gpus));
         let mut findings = findings?;
-        findings.push(driver(&report.driver, report.gpus.len()));
-        if Path::new(DRIVER).exists() {
-            findings.push(device_nodes(Path::new("/dev")));
-            findings.push(persistence(persistenced));
-        }
+        findings.extend(gpus);
         Ok(findings)
     });
     // A driver that hangs must not keep the answer back.
     runtime.shutdown_background();
+    findings
+}
+
+/// The checks of the driver and its devices.
+pub(super) async fn of_gpus(gpus: &GpuWatcher) -> Vec<Finding> {
+    let (report, persistenced) = tokio::join!(gpus.report(PATIENCE), persistenced());
+    let mut findings = vec![driver(&report.driver, report.gpus.len())];
+    if Path::new(DRIVER).exists() {
+        findings.push(device_nodes(Path::new("/dev")));
+        findings.push(persistence(persistenced));
+    }
     findings
 }
 
@@ -132,7 +141,7 @@ fn device_nodes(dev: &Path) -> Finding {
 }
 
 async fn persistenced() -> Option<String> {
-    let systemd = Systemd::connect().await.ok()?;
+    let systemd = Systemd::connect_within(BUS_PATIENCE).await.ok()?;
     Some(systemd.unit(PERSISTENCED).await.ok()?.active_state)
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 /// The answer for programs.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Inventory {
+pub(super) struct Inventory {
     boot_id: String,
     system_info: SystemInfo,
     gpu_status: Vec<GpuStatus>,
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
+pub(super) fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
     let facts = readings.facts.as_ref().ok_or_else(|| {
         internal(format!("the machine did not answer within {} s; a dead mount?", PATIENCE.as_secs()))
     })?;

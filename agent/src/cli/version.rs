@@ -13,8 +13,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let architecture = std::env::consts::ARCH;
-    let platform = Platform::of_architecture(architecture).map_or(architecture, Platform::as_str);
+    let platform = platform();
     match arguments.answer.output {
         Output::Json => print_json(&serde_json::json!({ "version": VERSION, "platform": platform })),
         Output::Text => {
@@ -22,4 +21,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// As releases are named, or the processor where there is no release for it.
+pub(super) fn platform() -> &'static str {
+    let architecture = std::env::consts::ARCH;
+    Platform::of_architecture(architecture).map_or(architecture, Platform::as_str)
 }

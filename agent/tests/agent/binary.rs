@@ -189,6 +189,34 @@ fn the_inventory_needs_no_root_no_daemon_and_no_driver() {
 }
 
 #[test]
+fn a_support_bundle_is_written_once_whatever_this_machine_lacks_and_without_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle.tar.gz");
+    let token = token("ws://127.0.0.1:1/ws/node", "its-id");
+    let arguments = ["support-bundle", "--file", path.to_str().unwrap(), "--output", "json"];
+    let make = || run(program(&arguments).env("AIO_NODE_TOKEN", &token));
+
+    let (status, stdout, stderr) = make();
+
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(answer["file"].as_str(), path.to_str());
+    let mut unpacked = String::new();
+    std::io::Read::read_to_string(
+        &mut flate2::read::GzDecoder::new(std::fs::File::open(&path).unwrap()),
+        &mut unpacked,
+    )
+    .unwrap();
+    for words in ["/manifest.json", "/doctor.json", "/inventory.json", "\"id\": \"its-id\""] {
+        assert!(unpacked.contains(words), "there is no {words}: {unpacked}");
+    }
+    assert!(!unpacked.contains(&token), "the token is in it: {unpacked}");
+    let (status, stdout, _) = make();
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((status, answer["error"]["code"].as_str()), (74, Some("FILE_FAILED")));
+}
+
+#[test]
 fn the_version_is_told_to_people_and_programs() {
     let version = env!("CARGO_PKG_VERSION");
     let (status, stdout, _) = run(&mut program(&["version"]));

@@ -11,5 +11,6 @@ mod installs;
 mod package;
 mod scenarios;
 mod site;
+mod support_bundle;
 mod tls;
 mod undelivered;
