@@ -18,9 +18,16 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// What is shipped: `target/release`, or the folder that `AIO_BIN_DIR` names.
+    /// What is shipped: the folder that `AIO_BIN_DIR` names, or of the two that are built by `cargo xtask build` (`target/portable/release`)
+    /// and by `cargo build --release` the one that was built last.
     pub fn release() -> Result<Self> {
-        Self::named_or(|| Ok(target_dir()?.join("release")))
+        Self::named_or(|| {
+            let target = target_dir()?;
+            let (plain, portable) = (target.join("release"), target.join("portable/release"));
+            let built =
+                |folder: &Path| folder.join("aio-worker").metadata().and_then(|it| it.modified()).ok();
+            Ok(if built(&portable) > built(&plain) { portable } else { plain })
+        })
     }
 
     /// What was built together with the running program, or the folder that `AIO_BIN_DIR` names.
@@ -45,7 +52,7 @@ impl Artifacts {
         let path = self.folder.join(name);
         ensure!(
             path.is_file(),
-            "{} is not built: run `cargo build --release`, `cargo build --release -p fake-nvml` and `cargo build --profile installer -p aio-installer`, or let `cargo xtask test` do it",
+            "{} is not built: run `cargo xtask build` as root; without root `cargo build --release`, `cargo build --release -p fake-nvml` and `cargo build --profile installer -p aio-installer`",
             path.display()
         );
         Ok(path)

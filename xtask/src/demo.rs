@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.systemd {
         ensure!(rustix::process::geteuid().is_root(), "--systemd boots a container, and that takes root");
-        packages::install(&[packages::LAB])?;
+        packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB])?;
     }
     step::run(&mut step::cargo(&["build", "--workspace", "--locked"]))?;
     let demo = step::target_dir()?.join("debug/aio-demo");

@@ -4,6 +4,7 @@ mod ci;
 mod demo;
 mod load;
 mod packages;
+mod portable;
 mod step;
 mod test;
 
@@ -23,6 +24,8 @@ struct Arguments {
 enum Command {
     /// Show the system at work: a controller, a node, and every event, until Ctrl-C
     Demo(demo::Arguments),
+    /// Build what is shipped, for Debian 11 and everything newer: in target/portable/release (as root)
+    Build,
     /// Install what the tests need, then run all of them
     Test(test::Arguments),
     /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
@@ -34,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Build => portable::build().map(drop),
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),

@@ -15,14 +15,20 @@ pub(crate) enum Need {
     File(&'static str, &'static str),
 }
 
-/// The lab's.
-pub(crate) const LAB: &[Need] = &[
+/// To make a root file system and work in it.
+pub(crate) const ROOT_FILE_SYSTEMS: &[Need] = &[
     Need::Program("mmdebstrap", "mmdebstrap"),
+    Need::Program("unshare", "util-linux"),
+    // Where the computer runs another distribution than the file system's.
+    Need::File("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+];
+
+/// The lab's, beside its root file systems.
+pub(crate) const LAB: &[Need] = &[
     Need::Program("systemd-nspawn", "systemd-container"),
     Need::Program("nsenter", "util-linux"),
-    Need::Program("unshare", "util-linux"),
-    // Where the computer runs another distribution than the lab's machines.
-    Need::File("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    Need::Program("ip", "iproute2"),
+    Need::Program("socat", "socat"),
 ];
 
 /// Of tests that run without the lab.
