@@ -79,7 +79,7 @@ catalogue! {
     SystemdOutdated "SYSTEMD_OUTDATED", exit 69, "systemd is older than the worker's unit needs.",
         cure "Bring the machine to a system with systemd 247 or newer, for instance Ubuntu 22.04.";
     SystemUntested "SYSTEM_UNTESTED", exit 69, "This is not one of the systems that releases are tested on.",
-        cure "Install on Ubuntu 22.04 or 24.04 or Debian 12 or 13; on another system with systemd 247 or newer, say --force-os.";
+        cure "Install on Ubuntu 22.04 or 24.04 or Debian 11, 12 or 13; on another system with systemd 247 or newer, say --force-os.";
     ClockSkewed "CLOCK_SKEWED", exit 69, "The clocks of this machine and of the controller differ by more than 5 minutes.",
         cure "Set this machine's clock, best by systemd-timesyncd or chrony; if it is right, set the controller's.";
     SystemdMissing "SYSTEMD_MISSING", exit 69, "The machine was not booted with systemd.",

@@ -20,7 +20,7 @@ const OLDEST_SYSTEMD: u32 = 247;
 const ROOM: u64 = 32 << 20;
 
 /// Systems on which every release is tested, or whose neighbours are.
-const KNOWN: [(&str, &[&str]); 2] = [("ubuntu", &["22.04", "24.04"]), ("debian", &["12", "13"])];
+const KNOWN: [(&str, &[&str]); 2] = [("ubuntu", &["22.04", "24.04"]), ("debian", &["11", "12", "13"])];
 
 pub(super) fn privileges(root: bool) -> Finding {
     if root {
@@ -46,7 +46,7 @@ pub(super) fn system(root: &Path) -> Finding {
     if known {
         Finding::ok("system", name)
     } else {
-        let cure = "Ubuntu 22.04 and 24.04, Debian 12 and 13 are known to work; on others with systemd 247 and glibc 2.34 or newer say install --force-os.";
+        let cure = "Ubuntu 22.04 and 24.04, Debian 11, 12 and 13 are known to work; on others with systemd 247 and glibc 2.31 or newer say install --force-os.";
         Finding::warning("system", format!("{name} is not among the systems that were tested"), cure)
     }
 }
@@ -159,6 +159,7 @@ mod tests {
         for (text, expected) in [
             ("ID=ubuntu\nVERSION_ID=\"24.04\"\nPRETTY_NAME=\"Ubuntu 24.04 LTS\"\n", Verdict::Ok),
             ("ID=debian\nVERSION_ID=\"12\"\n", Verdict::Ok),
+            ("ID=debian\nVERSION_ID=\"11\"\n", Verdict::Ok),
             ("ID=ubuntu\nVERSION_ID=\"18.04\"\n", Verdict::Warning),
             ("ID=fedora\nVERSION_ID=40\n", Verdict::Warning),
         ] {
