@@ -6,6 +6,7 @@ pub mod artifacts;
 pub mod controller;
 pub mod lab;
 mod process;
+pub mod proxy;
 pub mod relay;
 pub mod release_server;
 pub mod storm;

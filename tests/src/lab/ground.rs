@@ -17,6 +17,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("systemd-nspawn", "systemd-container"),
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
+    ("ip", "iproute2"),
+    ("socat", "socat"),
 ];
 
 /// How long a machine may wait for its turn: as long as a whole run of the lab may take.

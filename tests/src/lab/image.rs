@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 /// What a machine has beyond the packages that are essential anyway.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,faketime";
 
 /// A machine under test does nothing by itself: these would write to its disk at random times.
 const TIMERS: &str = "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer systemd-tmpfiles-clean.timer";

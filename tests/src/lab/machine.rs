@@ -16,6 +16,7 @@ use super::{
     Inside, Listing,
     ground::{self, Plot, Turn},
     image,
+    network::{self, Badness, Ends, Line},
 };
 use crate::wait::wait_for;
 
@@ -32,8 +33,18 @@ pub struct Machine {
     process: Process,
     leader: u32,
     image: PathBuf,
+    network: Network,
     plot: Plot,
     _turn: Turn,
+}
+
+/// Which network a machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    /// This computer's.
+    Shared,
+    /// One of its own, in which there is nothing but the loopback.
+    Own,
 }
 
 /// The first process of a machine, seen from outside. Whoever drops it ends the machine.
@@ -51,21 +62,41 @@ impl Machine {
     /// Boots a fresh machine called after `name`, and waits until systemd has started everything.
     pub fn boot(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
-        Self::start(&lab, name, Turn::beside_others(&lab)?)
+        Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared)
+    }
+
+    /// The same, without any network but its own loopback.
+    pub fn boot_without_network(name: &str) -> Result<Self> {
+        let lab = ground::lab()?;
+        let machine = Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Own)?;
+        network::loopback(machine.leader)?;
+        Ok(machine)
     }
 
     /// The same, with no other machine running meanwhile: for measurements.
     pub fn boot_alone(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
-        Self::start(&lab, name, Turn::alone(&lab)?)
+        Self::start(&lab, name, Turn::alone(&lab)?, Network::Shared)
     }
 
-    fn start(lab: &Path, name: &str, turn: Turn) -> Result<Self> {
+    fn start(lab: &Path, name: &str, turn: Turn, network: Network) -> Result<Self> {
         let image = image::root_file_system(lab)?;
         let plot = Plot::take(lab, name)?;
-        let mut process = spawn(&image, &plot)?;
+        let mut process = spawn(&image, &plot, network)?;
         let leader = wait_until_booted(&mut process, &plot)?;
-        Ok(Self { process, leader, image, plot, _turn: turn })
+        Ok(Self { process, leader, image, network, plot, _turn: turn })
+    }
+
+    /// Joins a machine without network to this computer, and to nothing beyond it.
+    pub fn plug(&self) -> Result<Ends> {
+        ensure!(self.network == Network::Own, "{} has this computer's network already", self.plot.name);
+        network::plug(self.leader)
+    }
+
+    /// The same, over a bad line.
+    pub fn plug_into_bad_line(&self, badness: Badness) -> Result<Line> {
+        ensure!(self.network == Network::Own, "{} has this computer's network already", self.plot.name);
+        Line::lay(self.leader, &self.plot.folder, badness)
     }
 
     /// The machine's name, which is also its host name.
@@ -144,7 +175,7 @@ impl Machine {
             self.plot.name,
             console(&self.plot)
         );
-        self.process = spawn(&self.image, &self.plot)?;
+        self.process = spawn(&self.image, &self.plot, self.network)?;
         self.leader = wait_until_booted(&mut self.process, &self.plot)?;
         Ok(())
     }
@@ -185,7 +216,7 @@ shift 3
 exec systemd-nspawn "$@"
 "#;
 
-fn spawn(image: &Path, plot: &Plot) -> Result<Process> {
+fn spawn(image: &Path, plot: &Plot, network: Network) -> Result<Process> {
     let log = File::create(plot.folder.join("console.log")).context("cannot create the console's log")?;
     let scope = Path::new("/run/systemd/system").is_dir();
     let mut command = if scope {
@@ -197,6 +228,7 @@ fn spawn(image: &Path, plot: &Plot) -> Result<Process> {
     };
     let cgroup = if scope { PathBuf::new() } else { new_cgroup(&plot.name)? };
     command
+        .args((network == Network::Own).then_some("--net"))
         .args([
             "--mount",
             "--pid",
