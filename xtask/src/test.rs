@@ -1,8 +1,10 @@
 //! `cargo xtask test`: installs what the tests need, builds what they run, and runs them. The runner's summary comes last.
 
-use anyhow::Result;
+use std::{path::PathBuf, process::Command};
 
-use crate::{packages, step};
+use anyhow::{Result, bail};
+
+use crate::{packages, portable, step};
 
 /// Which tests.
 #[derive(Debug, clap::Args)]
@@ -12,29 +14,73 @@ pub(crate) struct Arguments {
     no_lab: bool,
 }
 
+/// The variable that names the system on the lab's machines: whoever sets it gets that one alone.
+const SUITE: &str = "AIO_LAB_SUITE";
+
+/// The oldest and the newest systemd that is promised: 247 and 257. All other tests run once, with the lab's usual system, 252.
+const OTHER_SUITES: [&str; 2] = ["bullseye", "trixie"];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.no_lab {
         eprintln!(
             "xtask: --no-lab: the tests under lab:: are left out, so nothing is said about real systemd"
         );
         packages::install(&[packages::CHECKERS])?;
-    } else {
-        packages::install(&[packages::LAB, packages::CHECKERS])?;
+        // Whole-system tests run what is shipped, and the fake driver beside it.
+        step::run(&mut step::cargo(&["build", "--release", "--locked"]))?;
+        let installer = ["build", "--profile", "installer", "--locked", "--package", "aio-installer"];
+        step::run(&mut step::cargo(&installer))?;
+        step::run(&mut step::cargo(&["build", "--release", "--locked", "--package", "fake-nvml"]))?;
+        return everything(step::target_dir()?.join("release"), true, &[]);
     }
-    // Whole-system tests run what is shipped, and the fake driver beside it.
-    step::run(&mut step::cargo(&["build", "--release", "--locked"]))?;
-    let installer = ["build", "--profile", "installer", "--locked", "--package", "aio-installer"];
-    step::run(&mut step::cargo(&installer))?;
-    step::run(&mut step::cargo(&["build", "--release", "--locked", "--package", "fake-nvml"]))?;
+    packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS])?;
+    let programs = portable::build()?;
+    let suites: &[&str] = if std::env::var_os(SUITE).is_some() { &[] } else { &OTHER_SUITES };
+    let mut failed = Vec::new();
+    for suite in suites {
+        if let Err(error) = step::run(lab().env(SUITE, suite).env(PROGRAMS, &programs)) {
+            eprintln!("xtask: {error:#}");
+            failed.push(*suite);
+        }
+    }
+    everything(programs, false, &failed)
+}
+
+/// Where the tests find the programs that they run.
+const PROGRAMS: &str = "AIO_BIN_DIR";
+
+/// The tests that boot machines, without the measurements (the processor is the same on every system) and without the program that kills itself,
+/// which is built with the tests and so not for Debian 11.
+fn lab() -> Command {
     if step::installed("cargo-nextest") {
+        // As all tests are built, so that nothing is built twice.
+        let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+        nextest.args(["--filterset", "test(/^lab::/) - test(/^lab::(footprint|crash)::/)"]);
+        nextest
+    } else {
+        let mut test = step::cargo(&["test", "--workspace", "--test", "system", "--locked"]);
+        test.args(["--", "lab::", "--skip", "lab::footprint", "--skip", "lab::crash"]);
+        test
+    }
+}
+
+/// All tests, but those of the lab where it is left out; an error in any case when the lab has `failed` on other systems.
+fn everything(programs: PathBuf, no_lab: bool, failed: &[&str]) -> Result<()> {
+    let mut tests = if step::installed("cargo-nextest") {
         // nextest runs no documentation tests.
         step::run(&mut step::cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"]))?;
         let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
-        nextest.args(arguments.no_lab.then_some(["--filterset", "not test(/^lab::/)"]).into_iter().flatten());
-        step::become_it(&mut nextest)
+        nextest.args(no_lab.then_some(["--filterset", "not test(/^lab::/)"]).into_iter().flatten());
+        nextest
     } else {
         let mut test = step::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
-        test.args(arguments.no_lab.then_some(["--", "--skip", "lab::"]).into_iter().flatten());
-        step::become_it(&mut test)
+        test.args(no_lab.then_some(["--", "--skip", "lab::"]).into_iter().flatten());
+        test
+    };
+    tests.env(PROGRAMS, programs);
+    if failed.is_empty() {
+        return step::become_it(&mut tests);
     }
+    step::run(&mut tests)?;
+    bail!("the lab failed on {}; its report stands above", failed.join(" and "))
 }
