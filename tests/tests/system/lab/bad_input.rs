@@ -245,7 +245,8 @@ fn a_machine_that_is_installed_refuses_another_nodes_token() -> Result<()> {
 fn a_service_that_does_not_start_says_why_to_the_operator_and_to_the_controller() -> Result<()> {
     let site = Site::new(Settings::default())?;
     let machine = site.machine("no-start")?;
-    let drop_in = "[Service]\nExecStartPre=/bin/sh -c 'echo the-reason-why; exit 3'\n";
+    // In the place of the service's own: before it, systemd 247 has no credentials to mount.
+    let drop_in = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo the-reason-why; exit 3'\n";
     machine.write("/etc/systemd/system/aio-worker.service.d/broken.conf", "0644", drop_in)?;
     let before = machine.listing()?;
 

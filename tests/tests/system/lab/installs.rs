@@ -86,7 +86,9 @@ fn the_command_that_node_add_prints_installs_the_node_and_needs_no_systemctl() -
     let arguments = command.strip_prefix("sudo aio-worker install ").with_context(|| command.clone())?;
 
     // systemd is asked over D-Bus: a systemctl that always fails is in nobody's way.
-    let script = format!("mount --bind /bin/false /usr/bin/systemctl; exec {COMMAND} install {arguments}");
+    // (Where /usr is not merged it lies in /bin.)
+    let script =
+        format!("mount --bind /bin/false $(command -v systemctl); exec {COMMAND} install {arguments}");
     let outcome = succeed(machine.command("unshare").args(["--mount", "sh", "-euc", &script]), &machine)?;
 
     assert!(outcome.stdout.contains("gpu-box-02"), "{outcome}");
