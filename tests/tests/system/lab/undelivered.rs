@@ -16,8 +16,9 @@ use super::{
     site::{SOON, Site, UNIT, install, json_of, succeed},
 };
 
-/// While `/run/break` is there, a start waits for `/run/go` and then fails.
-const BREAKABLE: &str = "[Service]\nExecStartPre=/bin/sh -c 'test ! -e /run/break || { until test -e /run/go; do sleep 0.05; done; exit 3; }'\n";
+/// While `/run/break` is there, a start waits for `/run/go` and then fails. In the place of the service's own: before it, systemd 247 has no
+/// credentials to mount.
+const BREAKABLE: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'test ! -e /run/break || { until test -e /run/go; do sleep 0.05; done; exit 3; }; exec aio-worker start'\n";
 const DROP_IN: &str = "/etc/systemd/system/aio-worker.service.d/breakable.conf";
 
 /// An installation during which the controller dies, and which then fails.
@@ -26,7 +27,7 @@ fn fail_alone(site: &mut Site, machine: &Machine, command: Inside) -> Result<Out
     thread::scope(|scope| {
         let running = scope.spawn(|| command.args(["--output", "json"]).run());
         let state = || machine.unit_property(UNIT, "SubState");
-        wait_for("the service to be starting", SOON, state, |state| state == "start-pre")?;
+        wait_for("the service to be starting", SOON, state, |state| state == "start")?;
         site.controller.kill()?;
         // Whatever is undone may start again.
         machine.sh("touch /run/go; sleep 0.3; rm /run/break").read()?;
