@@ -57,7 +57,7 @@ pub struct Badness {
     pub loss: f64,
 }
 
-/// A line whose packets are carried by threads of the test. Ends when dropped, and with its machine.
+/// A line whose packets are carried by threads of the test, and which ends with its machine.
 #[derive(Debug)]
 pub struct Line {
     /// The addresses.
@@ -65,7 +65,7 @@ pub struct Line {
     _processes: [Ending; 2],
 }
 
-/// A process that ends when this is dropped.
+/// What waits for an interface's process. That one is among the machine's processes, so it is the machine's end that ends it.
 #[derive(Debug)]
 struct Ending(Child);
 
