@@ -34,7 +34,34 @@ pub use crate::{
     present::{Output, print_failure},
 };
 
-/// How the controller is reached, and whom to trust on the way.
+/// The way to the controller, and whom to trust on it.
+#[derive(Debug, Clone, Args)]
+struct WayArgs {
+    /// A PEM file of authorities to trust beside the operating system's; an installation copies it for the daemon
+    #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// The proxy to the controller, http://HOST:PORT, instead of what config.toml, or HTTPS_PROXY and NO_PROXY say (which sudo keeps only when it is told to)
+    #[arg(long, value_name = "URL", env = "AIO_PROXY", hide_env_values = true)]
+    proxy: Option<String>,
+
+    /// Allow plain http and ws to other machines: for labs
+    #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
+    insecure_http: bool,
+}
+
+impl WayArgs {
+    // An empty variable names nothing.
+    fn ca_file(&self) -> Option<PathBuf> {
+        self.ca_file.clone().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    fn proxy(&self) -> Option<String> {
+        self.proxy.clone().filter(|proxy| !proxy.is_empty())
+    }
+}
+
+/// Who asks the controller, on which way, and which releases are believed.
 #[derive(Debug, Clone, Args)]
 struct ControllerArgs {
     /// The node token. Other users of this machine may see arguments: prefer --token-file or AIO_NODE_TOKEN
@@ -45,17 +72,8 @@ struct ControllerArgs {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// A PEM file of authorities to trust beside the operating system's; an installation copies it for the daemon
-    #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
-    ca_file: Option<PathBuf>,
-
-    /// The proxy to the controller, http://HOST:PORT, instead of what HTTPS_PROXY and NO_PROXY say (which sudo keeps only when it is told to)
-    #[arg(long, value_name = "URL", env = "AIO_PROXY", hide_env_values = true)]
-    proxy: Option<String>,
-
-    /// Allow plain http and ws to other machines: for labs
-    #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
-    insecure_http: bool,
+    #[command(flatten)]
+    way: WayArgs,
 
     /// The minisign public key, or its file, that the release must be signed with, whatever the token says
     #[arg(long, value_name = "KEY", env = "AIO_RELEASE_KEY")]
@@ -72,23 +90,10 @@ impl ControllerArgs {
         token::obtain(self.token.as_ref(), self.token_file.as_deref(), variable, std::io::stdin())
     }
 
-    fn ca_file(&self) -> Option<PathBuf> {
-        named(self.ca_file.as_ref())
-    }
-
-    fn proxy(&self) -> Option<String> {
-        self.proxy.clone().filter(|proxy| !proxy.is_empty())
-    }
-
     fn release_key(&self) -> Result<Option<String>, Failure> {
         let named = self.release_key.as_deref().filter(|key| !key.is_empty());
         named.map(release_key::read).transpose()
     }
-}
-
-/// An empty variable names nothing.
-fn named(path: Option<&PathBuf>) -> Option<PathBuf> {
-    path.filter(|path| !path.as_os_str().is_empty()).cloned()
 }
 
 /// Installs the worker on this machine, or brings it to the version that the controller asks for.
@@ -171,12 +176,12 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
     let request = Request {
         token,
         settings: Settings {
-            insecure_http: args.controller.insecure_http,
+            insecure_http: args.controller.way.insecure_http,
             controller_endpoint: args.controller_endpoint.filter(|endpoint| !endpoint.is_empty()),
-            proxy: args.controller.proxy(),
+            proxy: args.controller.way.proxy(),
             ca_file: None,
         },
-        ca_file: args.controller.ca_file(),
+        ca_file: args.controller.way.ca_file(),
         allow_downgrade: args.allow_downgrade,
         replace_identity: args.replace_identity,
         force_os: args.force_os,
@@ -202,17 +207,8 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// A PEM file of authorities to trust beside the operating system's
-    #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
-    ca_file: Option<PathBuf>,
-
-    /// The proxy to the controller, instead of what config.toml and the environment say
-    #[arg(long, value_name = "URL", env = "AIO_PROXY", hide_env_values = true)]
-    proxy: Option<String>,
-
-    /// Allow plain http and ws to other machines: for labs
-    #[arg(long, env = "AIO_INSECURE_HTTP", value_parser = BoolishValueParser::new())]
-    insecure_http: bool,
+    #[command(flatten)]
+    way: WayArgs,
 }
 
 /// Makes all checks but those of the GPUs.
@@ -227,9 +223,9 @@ pub async fn examine(args: DoctorArgs) -> Result<Vec<Finding>, Failure> {
         layout: Layout::default(),
         root: rustix::process::geteuid().is_root(),
         token,
-        ca_file: named(args.ca_file.as_ref()),
-        proxy: args.proxy.filter(|proxy| !proxy.is_empty()),
-        insecure_http: args.insecure_http,
+        ca_file: args.way.ca_file(),
+        proxy: args.way.proxy(),
+        insecure_http: args.way.insecure_http,
     };
     Ok(match Systemd::connect().await {
         Ok(systemd) => doctor::examine(&examination, Ok(&systemd)).await,

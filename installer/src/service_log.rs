@@ -42,6 +42,10 @@ impl ServiceLog for Journald {
             journalctl
                 .args(["--no-pager", "--quiet", "--output=cat", "--unit", unit])
                 .args([format!("--since=@{since}"), format!("--lines={LINES}")])
+                // Nothing of our environment: it may hold the token.
+                .env_clear()
+                .env("PATH", "/usr/bin:/bin")
+                .env("LC_ALL", "C.UTF-8")
                 .stdin(Stdio::null())
                 .kill_on_drop(true);
             match timeout(PATIENCE, journalctl.output()).await {

@@ -82,15 +82,16 @@ async fn attempt(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure
 async fn make(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
     let BundleArgs { controller: args, platform, file } = args;
     let token = NodeToken::parse(&args.token()?, SystemTime::now().into())?;
-    let base = http::parse(&token.claims().api, "the controller's address in the token", args.insecure_http)?;
+    let base =
+        http::parse(&token.claims().api, "the controller's address in the token", args.way.insecure_http)?;
     let layout = Layout::default();
-    let trust = trust_of(token.claims(), args.ca_file(), &base, &layout);
-    let way = Way::to(base.as_str(), args.proxy().as_deref(), &layout)?;
-    let client = http::client(&base, &trust, way.named.as_deref(), args.insecure_http, None)?;
+    let trust = trust_of(token.claims(), args.way.ca_file(), &base, &layout);
+    let way = Way::to(base.as_str(), args.way.proxy().as_deref(), &layout)?;
+    let client = http::client(&base, &trust, way.named.as_deref(), args.way.insecure_http, None)?;
     let controller = Controller::new(&client, &base, &token, token.bearer(&layout))?;
     let plan = controller.plan(platform).await?;
     let release = plan.release();
-    let url = http::parse(&plan.download_url, "the plan's download URL", args.insecure_http)?;
+    let url = http::parse(&plan.download_url, "the plan's download URL", args.way.insecure_http)?;
     let key = release_key::demanded(args.release_key()?.as_deref(), token.claims().rel.as_deref())?;
     let promise = Promise::of(release.clone(), url.as_str(), key.as_ref())?;
 

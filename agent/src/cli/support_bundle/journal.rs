@@ -47,6 +47,10 @@ async fn read(arguments: &[&str], most: usize, shown: impl Fn(&str) -> Option<St
     journalctl
         .args(["--no-pager", "--quiet"])
         .args(arguments)
+        // Nothing of our environment: it may hold the token.
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

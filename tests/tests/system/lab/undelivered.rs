@@ -29,9 +29,10 @@ fn fail_alone(site: &mut Site, machine: &Machine, command: Inside) -> Result<Out
         let state = || machine.unit_property(UNIT, "SubState");
         wait_for("the service to be starting", SOON, state, |state| state == "start")?;
         site.controller.kill()?;
-        // Whatever is undone may start again.
-        machine.sh("touch /run/go; sleep 0.3; rm /run/break").read()?;
+        // In this order: the start that waits fails, and the next one, which undoes it, does not.
+        machine.sh("rm /run/break; touch /run/go").read()?;
         let outcome = running.join().map_err(|_| anyhow!("the installation panicked"))??;
+        ensure!(!outcome.stdout.contains("undoFailed"), "{outcome}");
         site.controller.start_again()?;
         ensure!(outcome.status == Some(i32::from(ErrorCode::ServiceFailed.exit_status())), "{outcome}");
         Ok(outcome)
