@@ -16,6 +16,7 @@ use reqwest::{
     Certificate, StatusCode,
     blocking::{Client, RequestBuilder},
 };
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -177,6 +178,16 @@ impl Controller {
         self.process.child.kill()?;
         self.process.child.wait()?;
         Ok(())
+    }
+
+    /// SIGSTOP: the kernel still takes connections for it, and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
     }
 
     /// Its database.

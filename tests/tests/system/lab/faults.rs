@@ -26,6 +26,8 @@ enum Fault {
     Terminate,
     /// The controller dies and is there again a little later.
     ControllerDies,
+    /// The controller takes connections and answers nothing, for a while.
+    ControllerHangs,
     /// The release server hands out an altered file.
     Altered,
     /// The program that the service runs ends at once.
@@ -34,10 +36,11 @@ enum Fault {
     NoRoom,
 }
 
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 7] = [
     Fault::Kill,
     Fault::Terminate,
     Fault::ControllerDies,
+    Fault::ControllerHangs,
     Fault::Altered,
     Fault::ServiceFails,
     Fault::NoRoom,
@@ -100,6 +103,18 @@ fn strike(site: &mut Site, machine: &Machine, fault: Fault, moment: Duration) ->
             dying.join().map_err(|_| anyhow::anyhow!("the controller's end panicked"))??;
             outcome
         })?,
+        Fault::ControllerHangs => thread::scope(|scope| {
+            let controller = &site.controller;
+            let hanging = scope.spawn(move || {
+                thread::sleep(moment);
+                controller.freeze()?;
+                thread::sleep(moment * 2);
+                controller.thaw()
+            });
+            let outcome = plain().run();
+            hanging.join().map_err(|_| anyhow::anyhow!("the controller's sleep panicked"))??;
+            outcome
+        })?,
         Fault::Altered => {
             site.alter_release(WORKER_FILE)?;
             let outcome = plain().run()?;
@@ -124,6 +139,8 @@ fn strike(site: &mut Site, machine: &Machine, fault: Fault, moment: Duration) ->
         Some(0) => Ok("online".to_owned()),
         // As `timeout` says that it killed.
         None | Some(137) => Ok("killed".to_owned()),
+        // Before it listened to signals it had changed nothing, and ends as any program.
+        Some(124) if outcome.stdout.is_empty() => Ok("ended before it began".to_owned()),
         Some(status) => {
             let answer = json_of(&outcome)?;
             let code = answer["error"]["code"].as_str().context("no code")?;
