@@ -13,7 +13,9 @@ const BUILT_IN: Option<&str> = option_env!("AIO_BUILT_IN_RELEASE_KEY");
 
 /// The key that is demanded: `given` by the operator, else the `token`'s, else the one that is built in; none where nobody names one.
 pub(crate) fn demanded(given: Option<&str>, token: Option<&str>) -> Result<Option<PublicKey>, Failure> {
-    first([(given, "that was given"), (token, "in the token"), (BUILT_IN, "that is built in")])
+    // A build that sets the variable to nothing builds in nothing.
+    let built_in = BUILT_IN.filter(|key| !key.is_empty());
+    first([(given, "that was given"), (token, "in the token"), (built_in, "that is built in")])
 }
 
 fn first(candidates: [(Option<&str>, &str); 3]) -> Result<Option<PublicKey>, Failure> {

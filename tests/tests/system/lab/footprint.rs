@@ -8,7 +8,7 @@ use std::{
 use aio_protocol::node::NodeStatus;
 use aio_tests::{
     controller::Settings,
-    lab::{Inside, Machine},
+    lab::{Inside, Machine, Outcome},
     wait::wait_for,
     worker::{processor_time, status_field},
 };
@@ -75,18 +75,18 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
 /// What the older script does, on the same release.
 const OLDER_SCRIPT: &str = include_str!("../../../fixtures/older-install.sh");
 
-/// From the command's begin: until the controller says that the node is online, and until the command says how it went.
-fn timed(site: &Site, machine: &Machine, command: Inside) -> Result<(Duration, Duration)> {
+/// From the command's begin: until the controller says that the node is online, and until the command says how it went; and what it said.
+fn timed(site: &Site, machine: &Machine, command: Inside) -> Result<(Duration, Duration, Outcome)> {
     let began = Instant::now();
     std::thread::scope(|scope| {
         let online = scope.spawn(|| {
             site.controller.wait_for_status(site.id(), NodeStatus::Online, super::site::SOON)?;
             Ok::<_, anyhow::Error>(began.elapsed())
         });
-        succeed(command, machine)?;
+        let outcome = succeed(command, machine)?;
         let answered = began.elapsed();
         let online = online.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))??;
-        Ok((online, answered))
+        Ok((online, answered, outcome))
     })
 }
 
@@ -105,14 +105,14 @@ fn an_installation_says_how_it_went_in_half_of_the_older_script_s_time() -> Resu
         .env("DOWNLOAD_URL", &issued.download_url)
         .env("CHECKSUM", &issued.checksum.context("no checksum")?)
         .input(OLDER_SCRIPT);
-    let (script_online, script_answered) = timed(&older, &machine, script)?;
+    let (script_online, script_answered, _) = timed(&older, &machine, script)?;
     machine.power_off()?;
 
     let site = Site::new(Settings::default())?;
     let machine = Machine::boot_alone("side-by-side")?;
     site.put_command(&machine)?;
     let command = install(&machine, &site.token).args(["--output", "json"]);
-    let (online, answered) = timed(&site, &machine, command)?;
+    let (online, answered, outcome) = timed(&site, &machine, command)?;
 
     let seconds = |duration: Duration| duration.as_secs_f64();
     println!(
@@ -122,6 +122,9 @@ fn an_installation_says_how_it_went_in_half_of_the_older_script_s_time() -> Resu
         seconds(online),
         seconds(answered)
     );
+    let steps = json_of(&outcome)?["steps"].as_array().cloned().unwrap_or_default();
+    let steps: Vec<_> = steps.iter().map(|step| format!("{} {}", step["step"], step["seconds"])).collect();
+    println!("steps, in seconds: {}", steps.join(", ").replace('"', ""));
     assert!(answered * 2 < script_answered, "{answered:?} against {script_answered:?}");
     assert!(online < Duration::from_secs(3), "online after {online:?}");
     Ok(())

@@ -16,9 +16,9 @@ use super::{
     site::{SOON, Site, UNIT, install, json_of, succeed},
 };
 
-/// While `/run/break` is there, a start waits for `/run/go` and then fails. In the place of the service's own: before it, systemd 247 has no
-/// credentials to mount.
-const BREAKABLE: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'test ! -e /run/break || { until test -e /run/go; do sleep 0.05; done; exit 3; }; exec aio-worker start'\n";
+/// While `/run/break` is there, a start says that it waits, waits for `/run/go`, and then fails. In the place of the service's own: before it, systemd
+/// 247 has no credentials to mount.
+const BREAKABLE: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if test -e /run/break; then touch /run/aio-worker/waits; until test -e /run/go; do sleep 0.05; done; exit 3; fi; exec aio-worker start'\n";
 const DROP_IN: &str = "/etc/systemd/system/aio-worker.service.d/breakable.conf";
 
 /// An installation during which the controller dies, and which then fails.
@@ -26,8 +26,8 @@ fn fail_alone(site: &mut Site, machine: &Machine, command: Inside) -> Result<Out
     machine.sh("rm -f /run/go; touch /run/break").read()?;
     thread::scope(|scope| {
         let running = scope.spawn(|| command.args(["--output", "json"]).run());
-        let state = || machine.unit_property(UNIT, "SubState");
-        wait_for("the service to be starting", SOON, state, |state| state == "start")?;
+        let waits = || Ok(machine.command("ls").args(["/run/aio-worker/waits"]).run()?.status);
+        wait_for("the service to wait in its start", SOON, waits, |status| *status == Some(0))?;
         site.controller.kill()?;
         // In this order: the start that waits fails, and the next one, which undoes it, does not.
         machine.sh("rm /run/break; touch /run/go").read()?;
