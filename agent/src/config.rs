@@ -228,10 +228,19 @@ const DEFAULT_LOG: &str = "info";
 pub fn nvml_library(config: Option<&Path>, env: Environment<'_>) -> Result<PathBuf, Unusable> {
     match env("AIO_NVML_LIBRARY").filter(|value| !value.is_empty()) {
         Some(path) => Ok(path.into()),
+        // A configuration with a proxy's password is not for everybody, and this question is.
+        None if config.is_none() && is_withheld(&Layout::default().config()) => {
+            Ok(DEFAULT_NVML_LIBRARY.into())
+        }
         None => Ok(config_file(config, &Layout::default())?
             .nvml_library
             .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into())),
     }
+}
+
+/// Whether this user may not read what is at `path`.
+fn is_withheld(path: &Path) -> bool {
+    std::fs::File::open(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// Where the status socket is.

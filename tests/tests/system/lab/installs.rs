@@ -215,6 +215,10 @@ fn a_doctor_finds_a_machine_well_before_and_after_the_installation_and_changes_n
         anybody.stdout.contains("not running as root") && anybody.stdout.contains("skipped"),
         "{anybody}"
     );
+    // Neither does a configuration that is not for everybody keep the answer back.
+    machine.command("chmod").args(["0640", "/etc/aio-worker/config.toml"]).read()?;
+    let inventory = ["-u", "nobody", "--", "aio-worker", "inventory", "--output", "json"];
+    json_of(&succeed(machine.command("runuser").args(inventory), &machine)?)?;
     Ok(())
 }
 
