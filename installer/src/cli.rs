@@ -174,7 +174,6 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
     check_node(&token, args.node_id.as_ref())?;
     let host = this_machine().await?;
     let request = Request {
-        token,
         settings: Settings {
             insecure_http: args.controller.way.insecure_http,
             controller_endpoint: args.controller_endpoint.filter(|endpoint| !endpoint.is_empty()),
@@ -192,9 +191,9 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
         },
         release_key: args.controller.release_key()?,
         bundle: args.bundle,
-        stall_timeout: None,
         dry_run: args.dry_run,
         began,
+        ..Request::new(token)
     };
     let console = Console::of_this_process();
     install(&host, &request, Surroundings { console: &console, checkpoint: &Uneventful, interrupt }).await

@@ -38,6 +38,26 @@ pub struct Request {
     pub began: Instant,
 }
 
+impl Request {
+    /// The usual: from a release server, waiting a minute for the worker to be online, and overruling nothing. The command begins now.
+    pub fn new(token: NodeToken) -> Self {
+        Self {
+            token,
+            settings: Settings::default(),
+            ca_file: None,
+            allow_downgrade: false,
+            replace_identity: false,
+            force_os: false,
+            goal: Goal::Online(Duration::from_secs(60)),
+            release_key: None,
+            bundle: None,
+            stall_timeout: None,
+            dry_run: false,
+            began: Instant::now(),
+        }
+    }
+}
+
 /// When an installation is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {

@@ -20,7 +20,7 @@ use aio_host::{
 use aio_installer::{
     Accounts, Checkpoint, Failure, Lines, NodeToken, ServiceLog, Uneventful,
     console::Console,
-    install::{Goal, Host, Interrupt, Outcome, OutcomeKind, Request, Settings, Surroundings, install},
+    install::{Goal, Host, Interrupt, Outcome, OutcomeKind, Request, Surroundings, install},
 };
 use aio_protocol::{
     release::{Platform, ReleaseVersion},
@@ -207,24 +207,9 @@ pub fn token(base: &str, jti: &str, changes: &Value) -> String {
 }
 
 fn placeholder() -> Request {
-    Request {
-        token: NodeToken::parse(
-            &token("http://127.0.0.1:1", "x", &json!({})).as_str().into(),
-            Timestamp::from_millis(0),
-        )
-        .unwrap(),
-        settings: Settings::default(),
-        ca_file: None,
-        goal: Goal::Online(Duration::from_secs(10)),
-        release_key: None,
-        bundle: None,
-        allow_downgrade: false,
-        replace_identity: false,
-        force_os: false,
-        stall_timeout: None,
-        dry_run: false,
-        began: Instant::now(),
-    }
+    let token = token("http://127.0.0.1:1", "x", &json!({}));
+    let token = NodeToken::parse(&token.as_str().into(), Timestamp::from_millis(0)).unwrap();
+    Request { goal: Goal::Online(Duration::from_secs(10)), ..Request::new(token) }
 }
 
 /// Plays the daemon's part when its unit starts: state, and a status socket that speaks.

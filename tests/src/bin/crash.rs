@@ -1,16 +1,13 @@
 //! An installation that kills itself with SIGKILL at one moment: what `aio-worker install` does, with a checkpoint that is none. Only for the lab.
 //! `aio-crash list` prints all moments, `aio-crash at MOMENT TOKEN` dies there.
 
-use std::{
-    pin::Pin,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{pin::Pin, time::SystemTime};
 
 use aio_host::{layout::Layout, systemd::Systemd};
 use aio_installer::{
     Checkpoint, Failure, Journald, NodeToken, Point, STEPS, SystemAccounts,
     console::Console,
-    install::{Goal, Host, Request, Settings, Surroundings, install},
+    install::{Host, Request, Surroundings, install},
 };
 use aio_protocol::release::Platform;
 use anyhow::{Context, Result, bail};
@@ -57,25 +54,12 @@ async fn die(moment: &str, token: &str) -> Result<()> {
         service_log: Box::new(Journald),
         platform: Platform::of_architecture(std::env::consts::ARCH).context("no platform")?,
     };
-    let request = Request {
-        token: NodeToken::parse(&token.into(), SystemTime::now().into()).map_err(failed)?,
-        settings: Settings::default(),
-        ca_file: None,
-        goal: Goal::Online(Duration::from_secs(30)),
-        release_key: None,
-        bundle: None,
-        allow_downgrade: false,
-        replace_identity: false,
-        force_os: false,
-        stall_timeout: None,
-        dry_run: false,
-        began: Instant::now(),
-    };
+    let token = NodeToken::parse(&token.into(), SystemTime::now().into()).map_err(failed)?;
     let surroundings = Surroundings {
         console: &Console::Silent,
         checkpoint: &DieAt(moment.to_owned()),
         interrupt: Box::pin(std::future::pending()),
     };
-    install(&host, &request, surroundings).await.map_err(failed)?;
+    install(&host, &Request::new(token), surroundings).await.map_err(failed)?;
     bail!("{moment} never came")
 }

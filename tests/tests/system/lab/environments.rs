@@ -16,11 +16,8 @@ use serde_json::json;
 
 use super::{
     bad_input::{Untouched, forged},
-    site::{COMMAND, SOON, Site, install, succeed},
+    site::{COMMAND, HOST, SOON, Site, install, succeed},
 };
-
-/// A name that is nobody's.
-const HOST: &str = "aiwm.lab.example";
 
 #[test]
 fn without_network_the_controller_is_named_as_unreachable() -> Result<()> {
@@ -82,19 +79,9 @@ fn a_clock_that_is_a_day_off_is_refused_in_words_and_the_controller_hears_of_it(
     succeed(install(&untouched.machine, &token), &untouched.machine).map(drop)
 }
 
-/// A controller that listens on this computer's loopback alone, and is known by a name.
-fn behind_a_name() -> Result<Site> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let settings = Settings::default()
-        .listen(&format!("127.0.0.1:{port}"))
-        .env("TLS_SELF_SIGNED", "true")
-        .env("PUBLIC_URL", &format!("https://{HOST}:{port}"));
-    Site::new(settings)
-}
-
 #[test]
 fn installation_and_daemon_go_through_the_proxy_where_there_is_no_other_way() -> Result<()> {
-    let site = behind_a_name()?;
+    let site = Site::over_tls("127.0.0.1")?;
     let machine = Machine::boot_without_network("proxy")?;
     site.put_command(&machine)?;
     let proxy = Proxy::start(machine.plug()?.ours.into(), HOST)?;
@@ -124,12 +111,7 @@ fn a_slow_line_that_loses_packets_takes_longer_and_nothing_else() -> Result<()> 
     // Both ways: an answer takes 200 ms.
     const BAD: Badness = Badness { delay: Duration::from_millis(100), loss: 0.05 };
     const BOUND: Duration = Duration::from_secs(90);
-    let port = std::net::TcpListener::bind("0.0.0.0:0")?.local_addr()?.port();
-    let settings = Settings::default()
-        .listen(&format!("0.0.0.0:{port}"))
-        .env("TLS_SELF_SIGNED", "true")
-        .env("PUBLIC_URL", &format!("https://{HOST}:{port}"));
-    let site = Site::new(settings)?;
+    let site = Site::over_tls("0.0.0.0")?;
     let machine = Machine::boot_without_network("bad-line")?;
     site.put_command(&machine)?;
     let line = machine.plug_into_bad_line(BAD)?;

@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 /// The command, where an operator has put it.
 pub(super) const COMMAND: &str = "/root/aio-worker";
+/// A name that is nobody's: machines are told where it is.
+pub(super) const HOST: &str = "aiwm.lab.example";
 /// The service.
 pub(super) const UNIT: &str = "aio-worker.service";
 /// How long an installation or a reconnect may take on a computer that is busy with other tests.
@@ -53,6 +55,16 @@ impl Site {
         ensure!(node.status == NodeStatus::Pending, "a registered node is {}", node.status);
         let token = controller.token(&node.id, &json!({}))?.token;
         Ok(Self { artifacts, controller, node, token, releases })
+    }
+
+    /// A controller that listens on this address of this computer, with an authority of its own, and is known to nodes by [`HOST`].
+    pub(super) fn over_tls(address: &str) -> Result<Self> {
+        let port = std::net::TcpListener::bind((address, 0))?.local_addr()?.port();
+        let settings = Settings::default()
+            .listen(&format!("{address}:{port}"))
+            .env("TLS_SELF_SIGNED", "true")
+            .env("PUBLIC_URL", &format!("https://{HOST}:{port}"));
+        Self::new(settings)
     }
 
     /// A machine on which nothing but the command has been put.

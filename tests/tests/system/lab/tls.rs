@@ -1,28 +1,15 @@
 //! A controller that other machines reach, with an authority of its own: what its tokens name is all that a node needs, and nothing else will do.
 
 use aio_protocol::error_code::ErrorCode;
-use aio_tests::{controller::Settings, lab::Machine};
+use aio_tests::lab::Machine;
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
     bad_input::{Untouched, forged},
     installs::paste,
-    site::{Site, install, json_of, succeed},
+    site::{HOST, Site, install, json_of, succeed},
 };
-
-/// A name that is nobody's: the machine is told where it is.
-const HOST: &str = "aiwm.lab.example";
-
-/// A controller on all addresses of this computer, known to nodes by a name.
-fn site() -> Result<Site> {
-    let port = std::net::TcpListener::bind("0.0.0.0:0")?.local_addr()?.port();
-    let settings = Settings::default()
-        .listen(&format!("0.0.0.0:{port}"))
-        .env("TLS_SELF_SIGNED", "true")
-        .env("PUBLIC_URL", &format!("https://{HOST}:{port}"));
-    Site::new(settings)
-}
 
 fn machine(site: &Site, name: &str) -> Result<Machine> {
     let machine = site.machine(name)?;
@@ -41,7 +28,7 @@ fn connected_over_tls(machine: &Machine) -> Result<()> {
 
 #[test]
 fn another_authority_changes_nothing_and_the_tokens_own_installs_over_tls() -> Result<()> {
-    let site = site()?;
+    let site = Site::over_tls("0.0.0.0")?;
     let untouched = Untouched::new(machine(&site, "tls")?)?;
     let stranger = forged(&site.token, |claims| claims["ca"] = format!("sha256:{}", "a".repeat(64)).into())?;
     let unpinned =
@@ -68,7 +55,7 @@ fn another_authority_changes_nothing_and_the_tokens_own_installs_over_tls() -> R
 
 #[test]
 fn the_install_script_carries_the_authority_and_needs_no_other() -> Result<()> {
-    let site = site()?;
+    let site = Site::over_tls("0.0.0.0")?;
     let machine = machine(&site, "tls-script")?;
     let script = site.controller.token(site.id(), &json!({}))?.install_script.context("no script")?;
     // Whatever the system trusts, the download is not trusted by it.
@@ -81,7 +68,7 @@ fn the_install_script_carries_the_authority_and_needs_no_other() -> Result<()> {
 
 #[test]
 fn a_file_of_authorities_is_copied_for_the_daemon() -> Result<()> {
-    let site = site()?;
+    let site = Site::over_tls("0.0.0.0")?;
     let machine = machine(&site, "ca-file")?;
     let unpinned = || {
         let claims = |claims: &mut serde_json::Value| drop(claims.as_object_mut().map(|it| it.remove("ca")));
