@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use aio_host::{
-    config::ConfigFile,
+    config::{ConfigFile, HealthTable},
     layout::Layout,
     proxy::{NoProxy, Proxy},
     tls::{PinnedAuthority, Trust},
@@ -14,6 +14,7 @@ use secrecy::SecretString;
 
 use crate::{
     endpoint::Endpoint,
+    health::Thresholds,
     rotated::RotatedTokens,
     session::rotation::{Held, Origin},
     token::{NodeToken, TokenError, TokenSource},
@@ -62,6 +63,8 @@ pub struct WorkerConfig {
     pub insecure_http: bool,
     /// The GPU driver's library.
     pub nvml_library: PathBuf,
+    /// From when on a GPU is not well.
+    pub health: Thresholds,
     /// The log filter.
     pub log: String,
     /// Where state is kept: the tokens that the controller gave in place of the installed one.
@@ -150,6 +153,7 @@ impl WorkerConfig {
                 .map(PathBuf::from)
                 .or(file.nvml_library)
                 .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into()),
+            health: thresholds(file.health.unwrap_or_default())?,
             log: env("AIO_LOG").or(file.log).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             state_dir: flags
                 .state_dir
@@ -278,6 +282,10 @@ fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<P
 
 fn no_proxy(error: &NoProxy) -> Unusable {
     Unusable::caused(ErrorCode::ConfigInvalid, error)
+}
+
+fn thresholds(table: HealthTable) -> Result<Thresholds, Unusable> {
+    Thresholds::of(&table).map_err(|error| Unusable::caused(ErrorCode::ConfigInvalid, &error))
 }
 
 fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {

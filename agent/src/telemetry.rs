@@ -2,27 +2,30 @@
 //! the session loop finds the latest. No question here can delay a heartbeat. What messages make of the answers is in `messages`.
 
 mod desk;
-pub mod health;
 pub mod messages;
+mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
 use aio_host::{
     facts::{HostFacts, HostProbe, HostSample},
-    gpu::{GpuReport, GpuWatcher},
+    gpu::GpuWatcher,
 };
 use tokio::{sync::watch, time::Instant};
 
+pub use verdict::Verdicts;
+
+use crate::health::{Judge, Judged, Memory, Thresholds};
 use desk::Desk;
 
-/// How much earlier than a heartbeat its numbers are asked for.
-const LEAD: Duration = Duration::from_millis(500);
+/// How much earlier than a heartbeat its numbers are asked for: the driver's thread may be listening for a second before it answers.
+const LEAD: Duration = Duration::from_millis(1500);
 
 /// No closer together than this, however fast the heartbeats.
 const CLOSEST: Duration = Duration::from_secs(1);
 
-/// Without a session, the status socket still has readers.
-const IDLE: Duration = Duration::from_secs(30);
+/// No further apart than this, however slow the heartbeats: with the driver's time to answer, a driver that hangs is known to within half a minute.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// How often the inventory is read anew.
 const SURVEY: Duration = Duration::from_secs(60);
@@ -38,6 +41,8 @@ pub struct Probes {
     pub facts: Box<dyn HostProbe>,
     /// The GPUs.
     pub gpus: GpuWatcher,
+    /// Who judges their health.
+    pub verdicts: Verdicts,
 }
 
 /// The latest answers.
@@ -47,8 +52,8 @@ pub struct Readings {
     pub facts: Option<Arc<HostFacts>>,
     /// The machine's load.
     pub load: Option<HostSample>,
-    /// The driver's answer, or that it gave none.
-    pub gpu: Option<GpuReport>,
+    /// The GPUs as they are told.
+    pub gpu: Option<Arc<Judged>>,
 }
 
 impl Readings {
@@ -64,7 +69,8 @@ pub async fn gather(
     mut next_beat: watch::Receiver<Option<std::time::Instant>>,
     readings: watch::Sender<Readings>,
 ) {
-    let Probes { load, facts, gpus } = probes;
+    let Probes { load, facts, gpus, mut verdicts } = probes;
+    let mut reports = gpus.reports();
     let mut load = Desk::new(load, |probe| probe.sample());
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
     let mut surveyed: Option<Instant> = None;
@@ -78,17 +84,20 @@ pub async fn gather(
         if news.is_some() {
             surveyed = Some(began);
         }
+        let facts_now = news.or_else(|| readings.borrow().facts.clone());
+        let judged = verdicts.of(&report, facts_now.as_deref()).await;
         readings.send_if_modified(|readings| {
             let fresh = Readings {
-                facts: news.or_else(|| readings.facts.clone()),
+                facts: facts_now,
                 load: sample.or_else(|| readings.load.clone()),
-                gpu: Some(report),
+                gpu: Some(Arc::new(judged)),
             };
             let changed = *readings != fresh;
             *readings = fresh;
             changed
         });
-        if readings.is_closed() || !wait_for_next(&mut next_beat, beat, began).await {
+        reports.mark_unchanged();
+        if readings.is_closed() || !wait_for_next(&mut next_beat, &mut reports, beat, began).await {
             return;
         }
     }
@@ -98,19 +107,25 @@ pub async fn gather(
 pub async fn look(facts: Box<dyn HostProbe>, gpus: &GpuWatcher, patience: Duration) -> Readings {
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
     let (facts, report) = tokio::join!(facts.ask(patience), gpus.report(patience));
-    Readings { facts, load: None, gpu: Some(report) }
+    let mut judge = Judge::new(Thresholds::default(), Memory::default());
+    let (judged, _) = judge.judge(&report, None, verdict::now());
+    Readings { facts, load: None, gpu: Some(Arc::new(judged)) }
 }
 
-/// Waits until shortly before a heartbeat that was not served yet; false when nobody announces any more.
+/// Waits until shortly before a heartbeat that was not served yet, or until the driver tells something by itself; false when nobody announces any more.
 async fn wait_for_next(
     next_beat: &mut watch::Receiver<Option<std::time::Instant>>,
+    reports: &mut watch::Receiver<Option<aio_host::gpu::GpuReport>>,
     served: Option<std::time::Instant>,
     began: Instant,
 ) -> bool {
+    let mut told = false;
     loop {
-        let due = next_round(*next_beat.borrow_and_update(), served, began);
+        let due =
+            if told { began + CLOSEST } else { next_round(*next_beat.borrow_and_update(), served, began) };
         tokio::select! {
             () = tokio::time::sleep_until(due) => return true,
+            Ok(()) = reports.changed(), if !told => told = true,
             changed = next_beat.changed() => if changed.is_err() { return false },
         }
     }
@@ -141,9 +156,9 @@ mod tests {
         let beat = |millis| Some(after(millis).into_std());
         for (announced, served, due) in [
             // The next heartbeat of an ordinary pace.
-            (beat(20_000), None, after(19_500)),
+            (beat(20_000), None, after(18_500)),
             // The one that this very round was for.
-            (beat(500), beat(500), began + IDLE),
+            (beat(1500), beat(1500), began + IDLE),
             // No session.
             (None, None, began + IDLE),
             // A pace slower than readers of the status socket like.

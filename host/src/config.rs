@@ -27,6 +27,36 @@ pub struct ConfigFile {
     /// The GPU driver's library.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvml_library: Option<PathBuf>,
+    /// From when on a GPU is not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthTable>,
+}
+
+/// From when on a GPU is not well: the table `[health]`. The daemon checks the values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthTable {
+    /// GPUs that this machine is to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_gpus: Option<u32>,
+    /// Memory errors beyond correction, since the driver was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncorrected_errors: Option<u64>,
+    /// Percent of the time that heat may slow a GPU down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thermal_slowdown_percent: Option<u32>,
+    /// Percent of the time that a power limit may slow a GPU down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_slowdown_percent: Option<u32>,
+    /// Seconds that a GPU has to be better until that is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_secs: Option<u64>,
+    /// Hours that an error of the driver (Xid) counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xid_hours: Option<u64>,
+    /// Errors (Xid) that do not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignored_xids: Option<Vec<u64>>,
 }
 
 /// Why a configuration file cannot be used.
@@ -90,6 +120,8 @@ mod tests {
             .collect();
         let every = ConfigFile::parse(Path::new("sample"), &uncommented).unwrap();
         let keys = toml::Table::try_from(&every).unwrap();
-        assert_eq!(keys.len(), 6, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
+        assert_eq!(keys.len(), 7, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
+        let health = toml::Table::try_from(every.health.unwrap()).unwrap();
+        assert_eq!(health.len(), 7, "a key of HealthTable is missing in packaging/config.toml: {health:?}");
     }
 }

@@ -6,7 +6,7 @@ mod mounts;
 
 use aio_protocol::{
     inventory::{ContainerRuntime, Cpu, Disk, Memory, NetworkInterface, OperatingSystem},
-    telemetry::{HostUsage, NetworkTraffic},
+    telemetry::{HostUsage, NetworkTraffic, Temperature},
 };
 
 pub use containers::runtime as container_runtime;
@@ -42,6 +42,10 @@ pub struct HostSample {
     pub memory_used: u64,
     /// Traffic since the machine booted.
     pub network: NetworkTraffic,
+    /// Runnable and waiting tasks, averaged over 1, 5 and 15 minutes.
+    pub load_average: [f32; 3],
+    /// The machine's own sensors.
+    pub temperatures: Vec<Temperature>,
 }
 
 /// Something that knows a machine. Calls may block for milliseconds, so they run off the async runtime's hot path.

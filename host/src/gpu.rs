@@ -1,15 +1,15 @@
-//! The machine's GPUs. Every call may hang for ever in the driver, so whoever calls does it on a thread of its own, with a deadline.
+//! The machine's GPUs: what the driver says of them, as it says it. Whether that is well is not judged here. Every call may hang for ever in the
+//! driver, so whoever calls does it on a thread of its own, with a deadline.
 
 mod nvml;
+mod reading;
 mod watch;
 
-use aio_protocol::{
-    inventory::{Gpu, GpuDriver},
-    telemetry::{GpuActivity, GpuStatus, Health},
-};
+use aio_protocol::inventory::{Gpu, GpuDriver};
 
 pub use nvml::NvmlProbe;
-pub use watch::GpuWatcher;
+pub use reading::{Fabric, Gone, Reading, XidEvent};
+pub use watch::{GpuWatcher, Inquiries, Inquiry};
 
 /// Everything that the driver told in one probe.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,24 +19,14 @@ pub struct GpuReport {
     /// The GPUs; empty unless the driver answers, or did before.
     pub gpus: Vec<Gpu>,
     /// Their readings, in the same order.
-    pub status: Vec<GpuStatus>,
-}
-
-/// The status of a GPU of which the driver says nothing.
-fn silent(device_id: &str) -> GpuStatus {
-    GpuStatus {
-        device_id: device_id.to_owned(),
-        utilization: None,
-        memory_used: None,
-        temperature: None,
-        power_draw: None,
-        status: GpuActivity::Unknown,
-        health: Health::Unknown,
-    }
+    pub readings: Vec<Reading>,
+    /// The errors that it told of lately, the oldest first. A report that is overtaken by the next takes none with it: they stand in that one, too.
+    pub xids: Vec<XidEvent>,
 }
 
 /// Something that knows GPUs.
 pub trait GpuProbe: Send + 'static {
-    /// Asks the driver for everything. Never fails: what it does not say is absent, and why stands in the report.
-    fn probe(&mut self) -> GpuReport;
+    /// Answers inquiries until they end, and tells unasked what cannot wait. Never fails: what the driver does not say is absent, and why stands in
+    /// the report.
+    fn serve(self, inquiries: &mut Inquiries);
 }

@@ -67,6 +67,9 @@ pub struct Hardware {
     /// GPUs; empty unless the driver answered.
     #[serde(deserialize_with = "understood")]
     pub gpu: Vec<Gpu>,
+    /// GPUs that were here before and are not any more.
+    #[serde(deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    pub missing_gpu: Vec<Gpu>,
     /// What the GPU driver said of itself.
     #[serde(deserialize_with = "understood")]
     pub gpu_driver: GpuDriver,
@@ -155,6 +158,58 @@ pub struct Gpu {
     /// The board's serial number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
+    /// The version of its firmware.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vbios: Option<String>,
+    /// Whether it is divided, and into what; absent where it cannot be.
+    #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    pub mig: Option<Mig>,
+    /// Whether its memory corrects errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ecc: Option<bool>,
+    /// Whether the driver keeps it awake when nobody uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<bool>,
+    /// The best that GPU and slot can do together.
+    #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    pub pcie: Option<PcieLink>,
+    /// The most NVLinks that were ever seen up at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nvlinks: Option<u32>,
+}
+
+/// How a GPU is divided into smaller ones (MIG).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Mig {
+    /// Whether it is divided now.
+    pub enabled: bool,
+    /// Into what.
+    pub instances: Vec<MigInstance>,
+}
+
+/// A part of a divided GPU.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct MigInstance {
+    /// What programs ask for it by.
+    pub uuid: String,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_total: Option<u64>,
+}
+
+/// A PCI Express link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct PcieLink {
+    /// The generation of its speed, e.g. 5.
+    pub generation: u32,
+    /// Lanes.
+    pub width: u32,
 }
 
 /// What the GPU driver said of itself.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::NodeId,
     inventory::{Gpu, GpuDriver},
-    telemetry::{GpuStatus, HealthSummary},
+    telemetry::{GpuDetail, HealthSummary},
     time::Timestamp,
 };
 
@@ -33,8 +33,11 @@ pub struct WorkerSnapshot {
     pub gpu_driver: Option<GpuDriver>,
     /// The GPUs.
     pub gpus: Vec<Gpu>,
-    /// The GPUs' last readings.
-    pub gpu_status: Vec<GpuStatus>,
+    /// GPUs that were here before and are not any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_gpus: Vec<Gpu>,
+    /// The GPUs' last readings, and what is wrong with them.
+    pub gpu_status: Vec<GpuDetail>,
     /// The worst of them.
     pub health: HealthSummary,
 }

@@ -1,6 +1,14 @@
 //! What a worker measures and tells again and again. Percentages are 0 to 100; memory is bytes, temperature °C, power watts.
 
+mod finding;
+mod gpu;
+
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::inventory::understood;
+
+pub use finding::{Finding, RecoveryAction};
+pub use gpu::{EccErrors, GpuDetail, GpuProcess, RemappedRows, RetiredPages};
 
 /// Health of a GPU, or of the worst of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,6 +33,9 @@ pub struct HealthSummary {
     /// Which, and why, unless all is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst: Option<String>,
+    /// What to do about it, if there is something to do.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "RecoveryAction::is_nothing")]
+    pub action: RecoveryAction,
 }
 
 /// A GPU at one moment. An absent number means that the driver did not say.
@@ -71,6 +82,16 @@ impl GpuActivity {
 }
 
 impl Health {
+    /// As the wire and people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Unknown => "unknown",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+
     fn is_ok(&self) -> bool {
         *self == Self::Ok
     }
@@ -110,6 +131,16 @@ pub struct NetworkTraffic {
     pub received_bytes: u64,
     /// Bytes since the machine booted.
     pub sent_bytes: u64,
+}
+
+/// A sensor of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Temperature {
+    /// The kernel's name for it, e.g. `k10temp Tctl`.
+    pub sensor: String,
+    /// °C.
+    pub celsius: f32,
 }
 
 #[cfg(test)]

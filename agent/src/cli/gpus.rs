@@ -2,10 +2,8 @@
 
 use aio_protocol::{
     inventory::{Gpu, GpuDriver, GpuDriverState},
-    telemetry::{GpuStatus, HealthSummary},
+    telemetry::{GpuDetail, HealthSummary},
 };
-
-use crate::telemetry::health::word;
 
 /// What is shown where the driver did not say.
 const NOTHING: &str = "-";
@@ -24,7 +22,7 @@ pub(super) fn headline(driver: Option<&GpuDriver>, gpus: &[Gpu], health: &Health
                     line.push_str(&format!(", {name} {version}"));
                 }
             }
-            line.push_str(&format!(", {}", word(health.state)));
+            line.push_str(&format!(", {}", health.state.as_str()));
             if let Some(worst) = &health.worst {
                 line.push_str(&format!(" ({worst})"));
             }
@@ -34,8 +32,8 @@ pub(super) fn headline(driver: Option<&GpuDriver>, gpus: &[Gpu], health: &Health
 }
 
 /// One line per GPU, in columns.
-pub(super) fn table(gpus: &[Gpu], status: &[GpuStatus]) -> String {
-    let rows: Vec<[String; 7]> = gpus.iter().map(|gpu| row(gpu, status)).collect();
+pub(super) fn table(gpus: &[Gpu], details: &[GpuDetail]) -> String {
+    let rows: Vec<[String; 7]> = gpus.iter().map(|gpu| row(gpu, details)).collect();
     let mut widths = [0; 7];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -50,8 +48,9 @@ pub(super) fn table(gpus: &[Gpu], status: &[GpuStatus]) -> String {
     text
 }
 
-fn row(gpu: &Gpu, status: &[GpuStatus]) -> [String; 7] {
-    let status = status.iter().find(|status| status.device_id == gpu.device_id);
+fn row(gpu: &Gpu, details: &[GpuDetail]) -> [String; 7] {
+    let detail = details.iter().find(|detail| detail.status.device_id == gpu.device_id);
+    let status = detail.map(|detail| &detail.status);
     let number = |value: Option<u32>, unit: &str| {
         value.map_or_else(|| NOTHING.to_owned(), |value| format!("{value} {unit}"))
     };
@@ -67,7 +66,7 @@ fn row(gpu: &Gpu, status: &[GpuStatus]) -> [String; 7] {
         number(status.and_then(|status| status.utilization), "%"),
         number(status.and_then(|status| status.temperature), "°C"),
         number(status.and_then(|status| status.power_draw), "W"),
-        status.map_or(NOTHING, |status| word(status.health)).to_owned(),
+        status.map_or(NOTHING, |status| status.health.as_str()).to_owned(),
     ]
 }
 
@@ -80,18 +79,15 @@ pub(super) fn gibibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{health::summary, messages::tests::full};
+    use crate::{health::Judged, telemetry::messages::tests::full};
 
     #[test]
     fn gpus_stand_in_columns() {
-        let mut report = full(2).gpu.unwrap();
-        report.status[1].temperature = None;
+        let mut judged = Judged::clone(&full(2).gpu.unwrap());
+        judged.details[1].status.temperature = None;
+        assert_eq!(headline(Some(&judged.driver), &judged.gpus, &judged.summary), "2, driver 550, ok");
         assert_eq!(
-            headline(Some(&report.driver), &report.gpus, &summary(Some(&report))),
-            "2, driver 550, ok"
-        );
-        assert_eq!(
-            table(&report.gpus, &report.status),
+            table(&judged.gpus, &judged.details),
             "  0  NVIDIA H100  80.0 GiB of 80.0 GiB  100 %  88 °C  700 W  ok\n  \
                1  NVIDIA H100  80.0 GiB of 80.0 GiB  100 %  -      700 W  ok\n"
         );
@@ -105,7 +101,7 @@ mod tests {
             version: None,
             cuda_version: None,
         };
-        assert_eq!(headline(Some(&driver), &[], &summary(None)), "no NVIDIA driver");
+        assert_eq!(headline(Some(&driver), &[], &HealthSummary::default()), "no NVIDIA driver");
         assert_eq!(table(&[], &[]), "");
     }
 }

@@ -2,18 +2,19 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aio_host::gpu::{GpuReport, GpuWatcher, NvmlProbe};
+use aio_host::gpu::{GpuWatcher, NvmlProbe};
 use aio_installer::cli::{Failure, Output};
 use aio_protocol::{
     inventory::SystemInfo,
-    telemetry::{GpuStatus, HealthSummary},
+    telemetry::{GpuDetail, HealthSummary},
 };
 use serde::Serialize;
 
 use super::{Answer, gpus, internal, print, print_json, runtime, start::host};
 use crate::{
     config::{environment, nvml_library},
-    telemetry::{self, Readings, health, messages::system_info},
+    health::Judged,
+    telemetry::{self, Readings, messages::system_info},
 };
 
 /// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
@@ -34,7 +35,7 @@ pub(super) struct Arguments {
 pub(super) struct Inventory {
     boot_id: String,
     system_info: SystemInfo,
-    gpu_status: Vec<GpuStatus>,
+    gpu_status: Vec<GpuDetail>,
     health: HealthSummary,
 }
 
@@ -61,11 +62,12 @@ pub(super) fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
     let facts = readings.facts.as_ref().ok_or_else(|| {
         internal(format!("the machine did not answer within {} s; a dead mount?", PATIENCE.as_secs()))
     })?;
+    let judged = readings.gpu.as_deref().cloned().unwrap_or_else(Judged::not_asked);
     Ok(Inventory {
         boot_id: facts.boot_id.clone(),
         system_info: system_info(facts, readings),
-        gpu_status: readings.gpu.as_ref().map(|report: &GpuReport| report.status.clone()).unwrap_or_default(),
-        health: health::summary(readings.gpu.as_ref()),
+        gpu_status: judged.details,
+        health: judged.summary,
     })
 }
 

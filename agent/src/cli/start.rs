@@ -16,7 +16,7 @@ use crate::{
     logging,
     notify::ServiceManager,
     session::machine::Timings,
-    telemetry::Probes,
+    telemetry::{Probes, Verdicts},
     worker::Worker,
 };
 
@@ -34,7 +34,12 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let gpus = GpuWatcher::start(NvmlProbe::new(config.nvml_library.clone()))
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
     let worker = Worker {
-        probes: Probes { load: host()?, facts: host()?, gpus },
+        probes: Probes {
+            load: host()?,
+            facts: host()?,
+            gpus,
+            verdicts: Verdicts::new(config.health.clone(), config.state_dir.clone()),
+        },
         timings: Timings::default(),
         notifier: Box::new(ServiceManager),
         config,

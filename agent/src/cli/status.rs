@@ -99,27 +99,25 @@ fn span(time: Duration) -> String {
 mod tests {
     use super::*;
     use crate::{
+        health::Judged,
         session::reporter::first_snapshot,
-        telemetry::{
-            health::summary,
-            messages::tests::{full, identity},
-        },
+        telemetry::messages::tests::{full, identity},
     };
 
     const NOW: i64 = 1_765_454_400_000;
 
     fn snapshot() -> WorkerSnapshot {
-        let report = full(1).gpu.unwrap();
+        let gpu = Judged::clone(&full(1).gpu.unwrap());
         let started = Timestamp::from_millis(NOW - 3_725_000);
         let ends = Timestamp::from_millis(NOW + 90_000_000);
         let mut snapshot = first_snapshot(&identity(), "wss://aiwm.example/ws/node", ends, started);
         snapshot.session.state = SessionState::Online;
         snapshot.session.detail = "online at wss://aiwm.example/ws/node".into();
         snapshot.session.last_heartbeat_at = Some(Timestamp::from_millis(NOW - 4_000));
-        snapshot.health = summary(Some(&report));
-        snapshot.gpu_driver = Some(report.driver);
-        snapshot.gpus = report.gpus;
-        snapshot.gpu_status = report.status;
+        snapshot.health = gpu.summary;
+        snapshot.gpu_driver = Some(gpu.driver);
+        snapshot.gpus = gpu.gpus;
+        snapshot.gpu_status = gpu.details;
         snapshot
     }
 

@@ -1,7 +1,10 @@
 //! The loop between the machine and the world: frames, timers, readings, the token's file and the request to stop become inputs;
 //! effects become frames and sockets. Decides nothing; the watchdog hears from it at every turn that is due, and from nobody else.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use aio_protocol::{
     error_code::ErrorCode,
@@ -34,6 +37,7 @@ use super::{
 };
 use crate::{
     config::{Unusable, WorkerConfig},
+    health::Judged,
     notify::Notifier,
     telemetry::{
         Readings,
@@ -65,6 +69,8 @@ pub(crate) struct Driver {
     tried: Option<SecretString>,
     /// What the controller knows of this machine, in this session.
     registered: Option<Inventory>,
+    /// What the last heartbeat said of the GPUs' health.
+    health: Option<Arc<Judged>>,
     /// The last heartbeat, and when it was sent.
     sent: (u64, Timestamp),
     misunderstood: Tally,
@@ -95,6 +101,7 @@ impl Driver {
             trusted: Trusted::default(),
             tried: None,
             registered: None,
+            health: None,
             sent: (0, Timestamp::from_millis(0)),
             misunderstood: Tally::default(),
         }
@@ -165,6 +172,7 @@ impl Driver {
             Effect::SendRegister => self.send_register(),
             Effect::SendBeat(seq) => {
                 let beat = self.identity.heartbeat(seq, &self.readings.borrow());
+                self.health.clone_from(&self.readings.borrow().gpu);
                 self.sent = (seq, now());
                 self.send(&beat);
                 self.queue(Outgoing::Ping(seq));
@@ -342,6 +350,18 @@ impl Driver {
             self.take(Input::FactsRead);
         }
         self.register_changes();
+        self.health_changes();
+    }
+
+    /// What is wrong with a GPU does not wait for the next heartbeat.
+    fn health_changes(&mut self) {
+        let news = match (&self.health, &self.readings.borrow().gpu) {
+            (Some(told), Some(now)) => !told.same_health(now),
+            _ => false,
+        };
+        if news {
+            self.take(Input::HealthChanged);
+        }
     }
 
     /// Compares what the controller was told with what the machine is, so that no change between the two is ever lost.

@@ -114,6 +114,8 @@ pub enum Input {
     SocketLost(Setback),
     /// What was registered is no longer what the machine is.
     InventoryChanged,
+    /// What heartbeats say of the GPUs' health is not true any more.
+    HealthChanged,
     /// There is another token than the one that was dialled with.
     TokenReplaced,
     /// The service shall stop.
@@ -215,6 +217,10 @@ impl Session {
                 self.heard(id, message, at)
             }
             (State::Online(_), Input::InventoryChanged) => (self, vec![Effect::SendRegister]),
+            (&State::Online(online), Input::HealthChanged) => {
+                let (online, effects) = online.send_now(at.now);
+                (self.with(State::Online(online)), effects)
+            }
             (&State::Online(online), Input::PongReceived(seq)) => (self.answered(online, seq, at), vec![]),
             (_, Input::Elapsed) if self.deadline().is_some_and(|deadline| deadline <= at.now) => {
                 self.elapsed(at)
@@ -364,13 +370,28 @@ impl Online {
         }
     }
 
+    /// A heartbeat beside those that are due, and the details; before the first one, that will do.
+    fn send_now(self, now: Instant) -> (Self, Vec<Effect>) {
+        if self.seq == 0 {
+            return (self, vec![]);
+        }
+        let (online, beat) = self.send_beat(now);
+        (online, vec![beat, Effect::SendMetrics])
+    }
+
+    fn send_beat(mut self, now: Instant) -> (Self, Effect) {
+        self.seq += 1;
+        self.unanswered = self.unanswered.or(Some(now));
+        (self, Effect::SendBeat(self.seq))
+    }
+
     fn send_due(mut self, now: Instant) -> (Self, Vec<Effect>) {
         let mut effects = vec![];
         if self.next_beat <= now {
-            self.seq += 1;
             self.next_beat = following(self.next_beat, self.beat_every, now);
-            self.unanswered = self.unanswered.or(Some(now));
-            effects.push(Effect::SendBeat(self.seq));
+            let (online, beat) = self.send_beat(now);
+            self = online;
+            effects.push(beat);
         }
         if self.next_metrics <= now {
             self.next_metrics = following(self.next_metrics, self.metrics_every, now);

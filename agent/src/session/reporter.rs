@@ -18,26 +18,27 @@ use super::{
 };
 use crate::{
     endpoint::Endpoint,
+    health::Judged,
     notify::Notifier,
     telemetry::{
-        Readings, health,
+        Readings,
         messages::{Identity, VERSION},
     },
 };
 
 /// Counts what repeats, and says when it is worth a line again.
 #[derive(Debug, Default)]
-pub(super) struct Tally(u64);
+pub(crate) struct Tally(u64);
 
 impl Tally {
     /// Counts one more; the count, if it is worth a line.
-    pub(super) fn count(&mut self) -> Option<u64> {
+    pub(crate) fn count(&mut self) -> Option<u64> {
         self.0 = self.0.saturating_add(1);
         self.0.is_power_of_two().then_some(self.0)
     }
 
     /// The count, which starts anew.
-    pub(super) fn clear(&mut self) -> u64 {
+    pub(crate) fn clear(&mut self) -> u64 {
         std::mem::take(&mut self.0)
     }
 }
@@ -79,13 +80,14 @@ impl Reporter {
 
     /// There are new readings.
     pub(super) fn measured(&mut self, readings: &Readings) {
-        let Some(report) = &readings.gpu else { return };
+        let Some(gpu) = &readings.gpu else { return };
         self.snapshots.send_if_modified(|snapshot| {
             let fresh = WorkerSnapshot {
-                gpu_driver: Some(report.driver.clone()),
-                gpus: report.gpus.clone(),
-                gpu_status: report.status.clone(),
-                health: health::summary(Some(report)),
+                gpu_driver: Some(gpu.driver.clone()),
+                gpus: gpu.gpus.clone(),
+                missing_gpus: gpu.missing.clone(),
+                gpu_status: gpu.details.clone(),
+                health: gpu.summary.clone(),
                 ..snapshot.clone()
             };
             let changed = *snapshot != fresh;
@@ -184,8 +186,9 @@ pub(crate) fn first_snapshot(
         },
         gpu_driver: None,
         gpus: vec![],
+        missing_gpus: vec![],
         gpu_status: vec![],
-        health: health::summary(None),
+        health: Judged::not_asked().summary,
     }
 }
 

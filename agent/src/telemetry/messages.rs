@@ -6,13 +6,14 @@ use std::sync::Arc;
 use aio_host::facts::HostFacts;
 use aio_protocol::{
     ids::NodeId,
-    inventory::{GpuDriver, GpuDriverState, Hardware, SystemInfo},
-    telemetry::HostUsage,
+    inventory::{Hardware, SystemInfo},
+    telemetry::{GpuDetail, HostUsage},
     wire::{Heartbeat, Metrics, Register, WorkerState},
 };
 use uuid::Uuid;
 
-use super::{Readings, health};
+use super::Readings;
+use crate::health::Judged;
 
 /// Who speaks.
 #[derive(Debug, Clone)]
@@ -48,8 +49,11 @@ impl Identity {
             status: WorkerState::Online,
             host: usage(readings),
             active_deployments: 0,
-            gpu_status: readings.gpu.as_ref().map(|report| report.status.clone()).unwrap_or_default(),
-            health: health::summary(readings.gpu.as_ref()),
+            gpu_status: details(readings).iter().map(|detail| detail.status.clone()).collect(),
+            health: readings
+                .gpu
+                .as_ref()
+                .map_or_else(|| Judged::not_asked().summary, |gpu| gpu.summary.clone()),
         }
     }
 
@@ -62,7 +66,9 @@ impl Identity {
             memory_used: load.memory_used,
             disk: readings.facts.as_ref().map(|facts| facts.disk.clone()).unwrap_or_default(),
             network: load.network,
-            gpu: readings.gpu.as_ref().map(|report| report.status.clone()).unwrap_or_default(),
+            load_average: Some(load.load_average),
+            temperature: load.temperatures.clone(),
+            gpu: details(readings).to_vec(),
         })
     }
 }
@@ -86,10 +92,7 @@ impl Inventory {
 
 /// The machine as `node.register` tells it.
 pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
-    let (gpu, gpu_driver) = match &readings.gpu {
-        Some(report) => (report.gpus.clone(), report.driver.clone()),
-        None => (vec![], not_asked()),
-    };
+    let judged = readings.gpu.as_deref().cloned().unwrap_or_else(Judged::not_asked);
     SystemInfo {
         os: facts.os.clone(),
         architecture: facts.architecture.clone(),
@@ -98,20 +101,16 @@ pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
             memory: facts.memory,
             disk: facts.disk.clone(),
             network: facts.network.clone(),
-            gpu,
-            gpu_driver,
+            gpu: judged.gpus,
+            missing_gpu: judged.missing,
+            gpu_driver: judged.driver,
         },
         container_runtime: facts.container_runtime.clone(),
     }
 }
 
-fn not_asked() -> GpuDriver {
-    GpuDriver {
-        state: GpuDriverState::Unknown,
-        reason: Some("the GPU driver has not been asked yet".to_owned()),
-        version: None,
-        cuda_version: None,
-    }
+fn details(readings: &Readings) -> &[GpuDetail] {
+    readings.gpu.as_ref().map(|gpu| gpu.details.as_slice()).unwrap_or_default()
 }
 
 fn usage(readings: &Readings) -> HostUsage {
@@ -126,10 +125,10 @@ fn rounded(percent: f32) -> f32 {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use aio_host::{facts::HostSample, gpu::GpuReport};
+    use aio_host::facts::HostSample;
     use aio_protocol::{
-        inventory::{Cpu, Disk, Gpu, Memory, OperatingSystem},
-        telemetry::{GpuActivity, GpuStatus, Health, NetworkTraffic},
+        inventory::{Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
+        telemetry::{GpuActivity, GpuStatus, Health, HealthSummary, NetworkTraffic},
         time::Timestamp,
         wire::encode,
     };
@@ -166,14 +165,14 @@ pub(crate) mod tests {
             usage: HostUsage { cpu_usage: 99.987_65, ram_usage: 98.765_43, uptime_seconds: 31_536_000 },
             memory_used: 1 << 39,
             network: NetworkTraffic::default(),
+            load_average: [1.0, 2.0, 3.0],
+            temperatures: vec![],
         };
         let gpu = |index: usize| Gpu {
             device_id: index.to_string(),
-            uuid: None,
             model: "NVIDIA H100".into(),
             memory_total: Some(85_899_345_920),
-            pci_bus_id: None,
-            serial: None,
+            ..Gpu::default()
         };
         let status = |index: usize| GpuStatus {
             device_id: index.to_string(),
@@ -193,11 +192,13 @@ pub(crate) mod tests {
         Readings {
             facts: Some(Arc::new(facts)),
             load: Some(load),
-            gpu: Some(GpuReport {
+            gpu: Some(Arc::new(Judged {
                 driver,
                 gpus: (0..gpus).map(gpu).collect(),
-                status: (0..gpus).map(status).collect(),
-            }),
+                missing: vec![],
+                details: (0..gpus).map(status).map(GpuDetail::of).collect(),
+                summary: HealthSummary::default(),
+            })),
         }
     }
 

@@ -2,24 +2,27 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use aio_host::{
     facts::{HostFacts, HostProbe, HostSample},
-    gpu::{GpuProbe, GpuReport, GpuWatcher},
+    gpu::{GpuProbe, GpuReport, GpuWatcher, Inquiries, Inquiry, Reading},
 };
 use aio_protocol::{
     inventory::{Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
     snapshot::WorkerSnapshot,
-    telemetry::{GpuActivity, GpuStatus, Health, HostUsage, NetworkTraffic},
+    telemetry::{GpuActivity, GpuDetail, GpuStatus, Health, HostUsage, NetworkTraffic},
 };
 use aio_worker::{
     config::{Flags, WorkerConfig},
     notify::Notifier,
     session::machine::Timings,
-    telemetry::Probes,
+    telemetry::{Probes, Verdicts},
     worker::Worker,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -55,9 +58,16 @@ pub(crate) struct Machine {
     pub(crate) gpus: Mutex<GpuReport>,
     hung: Mutex<bool>,
     freed: Condvar,
+    unasked: AtomicBool,
 }
 
 impl Machine {
+    /// From now on, the driver says something else; and says so by itself.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut GpuReport)) {
+        change(&mut self.gpus.lock().unwrap());
+        self.unasked.store(true, Ordering::SeqCst);
+    }
+
     /// From now on, no question to the driver is answered; or all are again.
     pub(crate) fn hang(&self, hung: bool) {
         *self.hung.lock().unwrap() = hung;
@@ -79,11 +89,10 @@ pub(crate) fn gpus(count: usize) -> GpuReport {
                 uuid: Some(format!("GPU-{index}")),
                 model: "NVIDIA H100".into(),
                 memory_total: Some(85_899_345_920),
-                pci_bus_id: None,
-                serial: None,
+                ..Gpu::default()
             })
             .collect(),
-        status: (0..count)
+        readings: (0..count)
             .map(|index| GpuStatus {
                 device_id: index.to_string(),
                 utilization: Some(50),
@@ -91,18 +100,29 @@ pub(crate) fn gpus(count: usize) -> GpuReport {
                 temperature: Some(60),
                 power_draw: Some(300),
                 status: GpuActivity::Active,
-                health: Health::Ok,
+                health: Health::Unknown,
             })
+            .map(|status| Reading::of(GpuDetail::of(status)))
             .collect(),
+        xids: vec![],
     }
 }
 
 struct Shared(Arc<Machine>);
 
 impl GpuProbe for Shared {
-    fn probe(&mut self) -> GpuReport {
-        drop(self.0.freed.wait_while(self.0.hung.lock().unwrap(), |hung| *hung).unwrap());
-        self.0.gpus.lock().unwrap().clone()
+    fn serve(self, inquiries: &mut Inquiries) {
+        loop {
+            let inquiry = inquiries.next(Some(Duration::from_millis(10)));
+            drop(self.0.freed.wait_while(self.0.hung.lock().unwrap(), |hung| *hung).unwrap());
+            let report = self.0.gpus.lock().unwrap().clone();
+            match inquiry {
+                Inquiry::Asked => inquiries.answer(report),
+                Inquiry::None if self.0.unasked.swap(false, Ordering::SeqCst) => inquiries.tell(report),
+                Inquiry::None => {}
+                Inquiry::Ended => return,
+            }
+        }
     }
 }
 
@@ -132,6 +152,8 @@ impl HostProbe for Host {
             usage: HostUsage { cpu_usage: 12.5, ram_usage: 41.25, uptime_seconds: 86_400 },
             memory_used: 1 << 33,
             network: NetworkTraffic::default(),
+            load_average: [0.5, 0.25, 0.125],
+            temperatures: vec![],
         }
     }
 
@@ -199,17 +221,23 @@ impl Daemon {
             config: Some(at("config.toml")),
             ..Flags::default()
         };
-        let machine =
-            Arc::new(Machine { gpus: Mutex::new(gpus(2)), hung: Mutex::new(false), freed: Condvar::new() });
+        let machine = Arc::new(Machine {
+            gpus: Mutex::new(gpus(2)),
+            hung: Mutex::new(false),
+            freed: Condvar::new(),
+            unasked: AtomicBool::new(false),
+        });
         let heard = Heard(Arc::default(), watchdog);
+        let config = WorkerConfig::load(&flags, &|_| None).unwrap();
         let worker = Worker {
-            config: WorkerConfig::load(&flags, &|_| None).unwrap(),
             timings,
             probes: Probes {
                 load: Box::new(Host),
                 facts: Box::new(Host),
                 gpus: GpuWatcher::start(Shared(machine.clone())).unwrap(),
+                verdicts: Verdicts::new(config.health.clone(), config.state_dir.clone()),
             },
+            config,
             notifier: Box::new(heard.clone()),
         };
         let stop = CancellationToken::new();

@@ -5,20 +5,24 @@ use std::{fs, path::Path};
 
 use aio_protocol::{
     inventory::{Cpu, Disk, Memory, NetworkInterface, OperatingSystem},
-    telemetry::{HostUsage, NetworkTraffic},
+    telemetry::{HostUsage, NetworkTraffic, Temperature},
 };
-use sysinfo::{MemoryRefreshKind, Networks, System};
+use sysinfo::{Components, MemoryRefreshKind, Networks, System};
 
 use super::{HostFacts, HostProbe, HostSample, containers, mounts};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const LOOPBACK: &str = "lo";
 
+/// A board with more sensors than this tells of the hottest.
+const MOST_SENSORS: usize = 16;
+
 /// A probe that asks the kernel.
 #[derive(Debug)]
 pub struct SysinfoProbe {
     system: System,
     networks: Networks,
+    sensors: Components,
 }
 
 impl SysinfoProbe {
@@ -26,7 +30,7 @@ impl SysinfoProbe {
     pub fn new() -> Result<Self, sysinfo::Error> {
         let mut system = System::new()?;
         system.refresh_cpu_usage();
-        Ok(Self { system, networks: Networks::new()? })
+        Ok(Self { system, networks: Networks::new()?, sensors: Components::new()? })
     }
 
     fn refresh_memory(&mut self) {
@@ -49,6 +53,21 @@ impl SysinfoProbe {
         interfaces.sort_by(|one, other| one.name.cmp(&other.name));
         interfaces
     }
+}
+
+/// The hottest first; a sensor that says nothing, or something impossible, is left out.
+fn hottest(sensors: &Components) -> Vec<Temperature> {
+    let celsius = |celsius: f32| (celsius * 10.0).round() / 10.0;
+    let mut told: Vec<_> = sensors
+        .iter()
+        .filter_map(|sensor| {
+            let temperature = sensor.temperature().filter(|told| (-50.0..=200.0).contains(told))?;
+            Some(Temperature { sensor: sensor.label().to_owned(), celsius: celsius(temperature) })
+        })
+        .collect();
+    told.sort_by(|one, other| other.celsius.total_cmp(&one.celsius));
+    told.truncate(MOST_SENSORS);
+    told
 }
 
 impl HostProbe for SysinfoProbe {
@@ -80,6 +99,8 @@ impl HostProbe for SysinfoProbe {
         self.refresh_memory();
         self.system.refresh_cpu_usage();
         self.networks.refresh(true);
+        self.sensors.refresh(true);
+        let load = System::load_average().unwrap_or_default();
         let total = self.system.total_memory();
         let memory_used = total.saturating_sub(self.system.available_memory());
         let traffic = self.networks.iter().filter(|(name, _)| *name != LOOPBACK);
@@ -95,6 +116,9 @@ impl HostProbe for SysinfoProbe {
             },
             memory_used,
             network,
+            load_average: [load.one, load.five, load.fifteen]
+                .map(|load| (load * 100.0).round() as f32 / 100.0),
+            temperatures: hottest(&self.sensors),
         }
     }
 

@@ -1,18 +1,20 @@
 //! NVIDIA's GPUs, through the library that comes with their driver. It is loaded by name at run time, so that one binary runs with
 //! and without it, and a driver that appears later is seen. Sets no deadline: a call may hang in the driver for ever.
 
-use std::path::PathBuf;
+mod events;
+mod fabric;
+mod fields;
+mod identity;
+mod reading;
 
-use aio_protocol::{
-    inventory::{Gpu, GpuDriver, GpuDriverState},
-    telemetry::{GpuActivity, GpuStatus, Health},
-};
-use nvml_wrapper::{
-    Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor,
-    enum_wrappers::device::TemperatureSensor, error::NvmlError,
-};
+use std::{path::PathBuf, time::Duration};
 
-use super::{GpuProbe, GpuReport, silent};
+use aio_protocol::inventory::{Gpu, GpuDriver, GpuDriverState};
+use nvml_wrapper::{Nvml, cuda_driver_version_major, cuda_driver_version_minor, error::NvmlError};
+
+use super::{GpuProbe, GpuReport, Inquiries, Inquiry, Reading, XidEvent};
+use events::{Events, Heard};
+use fabric::FabricInfos;
 
 /// The name under which every driver since 2010 installs its library. Newer ones have no `libnvidia-ml.so` without the number.
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -20,15 +22,25 @@ const LIBRARY: &str = "libnvidia-ml.so.1";
 /// What a GPU is called until its driver has named it.
 const UNNAMED: &str = "NVIDIA GPU";
 
+/// How long the thread listens for events before it looks whether anybody has asked: the longest that an inquiry waits for its turn.
+const LISTEN: Duration = Duration::from_secs(1);
+
+/// No closer together than this are reports that nobody asked for, however many errors a program makes.
+const CLOSEST: Duration = Duration::from_secs(1);
+
+/// So many errors stay in the reports. A GPU that fails tells of a handful.
+const KEPT_XIDS: usize = 64;
+
 /// A probe that asks NVML.
 #[derive(Debug)]
 pub struct NvmlProbe {
     library: PathBuf,
-    nvml: Option<Nvml>,
     /// What is known of the GPUs, by index: a lost one can no longer say who it is.
     known: Vec<Gpu>,
     /// Probes in a row in which a GPU was lost.
     lost: u32,
+    xids: Vec<XidEvent>,
+    heard: u64,
 }
 
 impl Default for NvmlProbe {
@@ -40,13 +52,75 @@ impl Default for NvmlProbe {
 impl NvmlProbe {
     /// A probe through this library: a path, or a name that the dynamic linker finds.
     pub fn new(library: impl Into<PathBuf>) -> Self {
-        Self { library: library.into(), nvml: None, known: Vec::new(), lost: 0 }
+        Self { library: library.into(), known: vec![], lost: 0, xids: vec![], heard: 0 }
     }
 
-    fn ask(&mut self, nvml: &Nvml) -> Result<GpuReport, NvmlError> {
+    /// Answers inquiries with one opened library, beginning with the one that is open, until the library has to be opened anew; false when there
+    /// are no more inquiries.
+    fn session(&mut self, nvml: &Nvml, inquiries: &mut Inquiries) -> bool {
+        let events = Events::subscribe(nvml);
+        let fabric = FabricInfos::open(&self.library);
+        let mut turn = Turn::Asked;
+        loop {
+            let asked = match turn {
+                Turn::Ended => return false,
+                Turn::Nothing => {
+                    turn = Self::wait(events.as_ref(), inquiries);
+                    continue;
+                }
+                Turn::Asked => true,
+                Turn::Heard(heard) => {
+                    self.keep(heard);
+                    false
+                }
+            };
+            let (report, usable) = match self.ask(nvml, fabric.as_ref()) {
+                Ok(report) => {
+                    let stale = self.stale(&report);
+                    (report, !stale)
+                }
+                Err(error) => (self.unusable(&error), false),
+            };
+            if asked {
+                inquiries.answer(report);
+            } else {
+                inquiries.tell(report);
+            }
+            if !usable {
+                return true;
+            }
+            // What could not wait has been told; more of the same can, a moment.
+            turn = if asked { Turn::Nothing } else { inquiries.next(Some(CLOSEST)).into() };
+        }
+    }
+
+    /// Waits for an inquiry or an event, whichever comes first.
+    fn wait(events: Option<&Events<'_>>, inquiries: &Inquiries) -> Turn {
+        let Some(events) = events else {
+            return inquiries.next(None).into();
+        };
+        match inquiries.next(Some(Duration::ZERO)).into() {
+            Turn::Nothing => match events.listen(LISTEN) {
+                heard if heard.is_empty() => Turn::Nothing,
+                heard => Turn::Heard(heard),
+            },
+            turn => turn,
+        }
+    }
+
+    fn keep(&mut self, heard: Vec<Heard>) {
+        for Heard { uuid, code, at } in heard {
+            self.heard = self.heard.saturating_add(1);
+            self.xids.push(XidEvent { sequence: self.heard, at, uuid, code });
+        }
+        let surplus = self.xids.len().saturating_sub(KEPT_XIDS);
+        self.xids.drain(..surplus);
+    }
+
+    fn ask(&mut self, nvml: &Nvml, fabric: Option<&FabricInfos>) -> Result<GpuReport, NvmlError> {
         let count = nvml.device_count()?;
-        let devices: Vec<_> = (0..count).map(|index| self.ask_device(nvml, index)).collect();
-        let (gpus, status): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
+        let devices: Vec<_> = (0..count).map(|index| self.ask_device(nvml, fabric, index)).collect();
+        let (gpus, readings): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
         self.known.clone_from(&gpus);
         let driver = GpuDriver {
             state: GpuDriverState::Ok,
@@ -56,29 +130,27 @@ impl NvmlProbe {
                 format!("{}.{}", cuda_driver_version_major(version), cuda_driver_version_minor(version))
             }),
         };
-        Ok(GpuReport { driver, gpus, status })
+        Ok(GpuReport { driver, gpus, readings, xids: self.xids.clone() })
     }
 
-    fn ask_device(&self, nvml: &Nvml, index: u32) -> (Gpu, GpuStatus) {
+    fn ask_device(&self, nvml: &Nvml, fabric: Option<&FabricInfos>, index: u32) -> (Gpu, Reading) {
         let device_id = index.to_string();
-        let known = self.known.iter().find(|gpu| gpu.device_id == device_id).cloned().unwrap_or(Gpu {
-            device_id: device_id.clone(),
-            uuid: None,
-            model: UNNAMED.to_owned(),
-            memory_total: None,
-            pci_bus_id: None,
-            serial: None,
-        });
+        let unnamed = || Gpu { device_id: device_id.clone(), model: UNNAMED.to_owned(), ..Gpu::default() };
+        let known = self.known.iter().find(|gpu| gpu.device_id == device_id).cloned().unwrap_or_else(unnamed);
         match nvml.device_by_index(index) {
-            Ok(device) => (identity(&device, known), reading(&device, device_id)),
-            Err(_) => (known, silent(&device_id)),
+            Ok(device) => {
+                let fabric = fabric.and_then(|fabric| fabric.of(&device));
+                let reading = Reading { fabric, ..reading::reading(&device, device_id) };
+                (identity::identity(&device, known), reading)
+            }
+            Err(error) => (known, reading::unreachable(&error, device_id)),
         }
     }
 
     /// Whether to open the library anew after this report: a GPU that was reset shows itself only to a new session. Each opening
     /// may cost the other GPUs seconds, so it is tried at once, then ever more seldom, and at last every 32 probes.
     fn stale(&mut self, report: &GpuReport) -> bool {
-        if report.status.iter().all(|gpu| gpu.status == GpuActivity::Active) {
+        if report.readings.iter().all(Reading::answers) {
             self.lost = 0;
             return false;
         }
@@ -114,71 +186,39 @@ impl NvmlProbe {
             error => (GpuDriverState::Unknown, format!("the NVIDIA driver failed: {error}")),
         };
         let driver = GpuDriver { state, reason: Some(reason), version: None, cuda_version: None };
-        GpuReport { driver, gpus: Vec::new(), status: Vec::new() }
+        GpuReport { driver, gpus: vec![], readings: vec![], xids: self.xids.clone() }
     }
 }
 
-impl GpuProbe for NvmlProbe {
-    fn probe(&mut self) -> GpuReport {
-        let session = match self.nvml.take() {
-            Some(nvml) => Ok(nvml),
-            None => Nvml::builder().lib_path(self.library.as_os_str()).init(),
-        };
-        let asked = session.and_then(|nvml| Ok((self.ask(&nvml)?, nvml)));
-        match asked {
-            Ok((report, nvml)) => {
-                self.nvml = (!self.stale(&report)).then_some(nvml);
-                report
-            }
-            Err(error) => self.unusable(&error),
+/// What the thread has to do next.
+enum Turn {
+    Asked,
+    Heard(Vec<Heard>),
+    Nothing,
+    Ended,
+}
+
+impl From<Inquiry> for Turn {
+    fn from(inquiry: Inquiry) -> Self {
+        match inquiry {
+            Inquiry::Asked => Self::Asked,
+            Inquiry::None => Self::Nothing,
+            Inquiry::Ended => Self::Ended,
         }
     }
 }
 
-/// Who the device says it is, completed by what was known.
-fn identity(device: &Device<'_>, known: Gpu) -> Gpu {
-    Gpu {
-        device_id: known.device_id,
-        uuid: device.uuid().ok().or(known.uuid),
-        model: device.name().unwrap_or(known.model),
-        memory_total: device.memory_info().ok().map(|memory| memory.total).or(known.memory_total),
-        pci_bus_id: device.pci_info().ok().map(|pci| pci.bus_id).or(known.pci_bus_id),
-        serial: device.serial().ok().or(known.serial),
+impl GpuProbe for NvmlProbe {
+    fn serve(mut self, inquiries: &mut Inquiries) {
+        while matches!(inquiries.next(None), Inquiry::Asked) {
+            match Nvml::builder().lib_path(self.library.as_os_str()).init() {
+                Ok(nvml) => {
+                    if !self.session(&nvml, inquiries) {
+                        return;
+                    }
+                }
+                Err(error) => inquiries.answer(self.unusable(&error)),
+            }
+        }
     }
-}
-
-/// What the device measures. It has answered if it told anything and never said that it is gone: most devices do not
-/// measure everything, and a handle to a lost one can still be had.
-fn reading(device: &Device<'_>, device_id: String) -> GpuStatus {
-    let utilization = device.utilization_rates().map(|rates| rates.gpu);
-    let memory_used = device.memory_info().map(|memory| memory.used);
-    let temperature = device.temperature(TemperatureSensor::Gpu);
-    let milliwatts = device.power_usage();
-
-    let errors = [
-        utilization.as_ref().err(),
-        memory_used.as_ref().err(),
-        temperature.as_ref().err(),
-        milliwatts.as_ref().err(),
-    ];
-    let mute = errors.iter().all(Option::is_some);
-    if mute || errors.iter().flatten().any(|error| is_gone(error)) {
-        return silent(&device_id);
-    }
-    GpuStatus {
-        device_id,
-        utilization: utilization.ok(),
-        memory_used: memory_used.ok(),
-        temperature: temperature.ok(),
-        power_draw: milliwatts.ok().map(|milliwatts| milliwatts.saturating_add(500) / 1000),
-        status: GpuActivity::Active,
-        health: Health::Ok,
-    }
-}
-
-fn is_gone(error: &NvmlError) -> bool {
-    matches!(
-        error,
-        NvmlError::GpuLost | NvmlError::ResetRequired | NvmlError::Uninitialized | NvmlError::DriverNotLoaded
-    )
 }

@@ -3,23 +3,22 @@
 
 use std::{
     io,
-    sync::Arc,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use aio_protocol::inventory::{Gpu, GpuDriver, GpuDriverState};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
+use aio_protocol::{
+    inventory::{Gpu, GpuDriver, GpuDriverState},
+    time::Timestamp,
 };
+use tokio::{sync::watch, time::timeout};
 
-use super::{GpuProbe, GpuReport, silent};
+use super::{GpuProbe, GpuReport, Reading};
 
 /// The one who asks a probe.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub struct GpuWatcher {
     /// Whether the thread has a request that it has not answered: a hung driver gets no second one.
     pending: Arc<AtomicBool>,
     /// When that request was made.
-    asked_at: Mutex<Instant>,
+    asked_at: Mutex<Timestamp>,
 }
 
 impl GpuWatcher {
@@ -39,9 +38,9 @@ impl GpuWatcher {
         let (requests, inbox) = channel();
         let (outbox, reports) = watch::channel(None);
         let pending = Arc::new(AtomicBool::new(false));
-        let shared = pending.clone();
-        thread::Builder::new().name("gpu".into()).spawn(move || serve(probe, &inbox, &outbox, &shared))?;
-        Ok(Self { requests, reports, pending, asked_at: Mutex::new(Instant::now()) })
+        let mut inquiries = Inquiries { inbox, outbox, pending: pending.clone(), known: vec![] };
+        thread::Builder::new().name("gpu".into()).spawn(move || probe.serve(&mut inquiries))?;
+        Ok(Self { requests, reports, pending, asked_at: Mutex::new(Timestamp::from_millis(0)) })
     }
 
     /// The last report of the probe, however old.
@@ -49,12 +48,17 @@ impl GpuWatcher {
         self.reports.borrow().clone()
     }
 
+    /// The reports as they come, those that nobody asked for among them.
+    pub fn reports(&self) -> watch::Receiver<Option<GpuReport>> {
+        self.reports.clone()
+    }
+
     /// Asks the probe and waits for its report. When it comes too late, all is unknown of the GPUs that it knew before.
     pub async fn report(&self, deadline: Duration) -> GpuReport {
         let mut reports = self.reports.clone();
         reports.mark_unchanged();
         if !self.pending.swap(true, Ordering::SeqCst) {
-            *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner) = SystemTime::now().into();
             // A thread that has ended closes the other channel, too, and that is noticed below.
             let _ = self.requests.send(());
         }
@@ -64,7 +68,7 @@ impl GpuWatcher {
             (Ok(Ok(())), Some(report)) => return report.clone(),
             (Err(_), _) => {
                 let asked_at = *self.asked_at.lock().unwrap_or_else(PoisonError::into_inner);
-                format!("driver not answering for {} s", asked_at.elapsed().as_secs())
+                format!("driver not answering since {asked_at}")
             }
             _ => "the probe of the driver has crashed".to_owned(),
         };
@@ -74,31 +78,65 @@ impl GpuWatcher {
             version: None,
             cuda_version: None,
         };
-        let unknown = GpuReport { driver, gpus: Vec::new(), status: Vec::new() };
-        completed(unknown, known.map(|report| report.gpus).unwrap_or_default())
+        let (gpus, xids) = known.map(|report| (report.gpus, report.xids)).unwrap_or_default();
+        let unknown = GpuReport { driver, gpus: vec![], readings: vec![], xids };
+        completed(unknown, gpus)
     }
 }
 
-fn serve(
-    mut probe: impl GpuProbe,
-    inbox: &Receiver<()>,
-    outbox: &watch::Sender<Option<GpuReport>>,
-    pending: &AtomicBool,
-) {
-    let mut known = Vec::new();
-    while inbox.recv().is_ok() {
-        let report = completed(probe.probe(), known);
-        known = report.gpus.clone();
+/// What the thread of a probe is asked, and where it tells its reports.
+#[derive(Debug)]
+pub struct Inquiries {
+    inbox: Receiver<()>,
+    outbox: watch::Sender<Option<GpuReport>>,
+    pending: Arc<AtomicBool>,
+    known: Vec<Gpu>,
+}
+
+/// What somebody wants of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inquiry {
+    /// A report.
+    Asked,
+    /// Nothing, within the time that was waited.
+    None,
+    /// Nothing any more.
+    Ended,
+}
+
+impl Inquiries {
+    /// Waits for the next one: for ever, or so long.
+    pub fn next(&self, patience: Option<Duration>) -> Inquiry {
+        let received = match patience {
+            None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(patience) => self.inbox.recv_timeout(patience),
+        };
+        match received {
+            Ok(()) => Inquiry::Asked,
+            Err(RecvTimeoutError::Timeout) => Inquiry::None,
+            Err(RecvTimeoutError::Disconnected) => Inquiry::Ended,
+        }
+    }
+
+    /// Answers the inquiry that [`Inquiries::next`] gave.
+    pub fn answer(&mut self, report: GpuReport) {
         // In this order, nobody waits for an answer to a request that was never sent.
-        pending.store(false, Ordering::SeqCst);
-        outbox.send_replace(Some(report));
+        self.pending.store(false, Ordering::SeqCst);
+        self.tell(report);
+    }
+
+    /// Tells what nobody has asked for.
+    pub fn tell(&mut self, report: GpuReport) {
+        let report = completed(report, std::mem::take(&mut self.known));
+        self.known.clone_from(&report.gpus);
+        self.outbox.send_replace(Some(report));
     }
 }
 
 /// A driver that fails does not take its GPUs out of the machine: those `known` stay, and nothing is known of them.
 fn completed(mut report: GpuReport, known: Vec<Gpu>) -> GpuReport {
     if report.driver.state == GpuDriverState::Unknown && report.gpus.is_empty() {
-        report.status = known.iter().map(|gpu| silent(&gpu.device_id)).collect();
+        report.readings = known.iter().map(|gpu| Reading::silent(gpu.device_id.clone())).collect();
         report.gpus = known;
     }
     report
@@ -108,7 +146,7 @@ fn completed(mut report: GpuReport, known: Vec<Gpu>) -> GpuReport {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use aio_protocol::telemetry::{GpuActivity, GpuStatus, Health};
+    use aio_protocol::telemetry::GpuActivity;
 
     use super::*;
 
@@ -122,9 +160,11 @@ mod tests {
     }
 
     impl GpuProbe for Scripted {
-        fn probe(&mut self) -> GpuReport {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            self.script.recv().unwrap()
+        fn serve(self, inquiries: &mut Inquiries) {
+            while inquiries.next(None) == Inquiry::Asked {
+                self.asked.fetch_add(1, Ordering::SeqCst);
+                inquiries.answer(self.script.recv().unwrap());
+            }
         }
     }
 
@@ -137,7 +177,7 @@ mod tests {
 
     fn driver(state: GpuDriverState) -> GpuReport {
         let driver = GpuDriver { state, reason: None, version: None, cuda_version: None };
-        GpuReport { driver, gpus: Vec::new(), status: Vec::new() }
+        GpuReport { driver, gpus: vec![], readings: vec![], xids: vec![] }
     }
 
     fn healthy() -> GpuReport {
@@ -146,22 +186,18 @@ mod tests {
             uuid: Some("GPU-1".into()),
             model: "NVIDIA H100".into(),
             memory_total: Some(1 << 36),
-            pci_bus_id: None,
-            serial: None,
+            ..Gpu::default()
         };
-        let status = GpuStatus {
-            temperature: Some(40),
-            status: GpuActivity::Active,
-            health: Health::Ok,
-            ..silent("0")
-        };
-        GpuReport { gpus: vec![gpu], status: vec![status], ..driver(GpuDriverState::Ok) }
+        let mut reading = Reading::silent("0");
+        reading.detail.status.status = GpuActivity::Active;
+        reading.detail.status.temperature = Some(40);
+        GpuReport { gpus: vec![gpu], readings: vec![reading], ..driver(GpuDriverState::Ok) }
     }
 
     fn is_known_but_silent(report: &GpuReport) -> bool {
         report.driver.state == GpuDriverState::Unknown
             && report.gpus == healthy().gpus
-            && report.status == [silent("0")]
+            && report.readings == [Reading::silent("0")]
     }
 
     #[tokio::test]
@@ -178,11 +214,15 @@ mod tests {
         let (script, asked, watcher) = bench();
         script.send(healthy()).unwrap();
         watcher.report(PROMPT).await;
+        let mut reasons = vec![];
         for _ in 0..3 {
             let report = watcher.report(SHORT).await;
             assert!(is_known_but_silent(&report), "{report:?}");
-            assert_eq!(report.driver.reason.as_deref(), Some("driver not answering for 0 s"));
+            reasons.push(report.driver.reason);
         }
+        // The words stay the same for as long as it hangs.
+        assert!(reasons[0].as_ref().unwrap().starts_with("driver not answering since 2"), "{reasons:?}");
+        assert!(reasons.iter().all(|reason| *reason == reasons[0]), "{reasons:?}");
         assert_eq!(asked.load(Ordering::SeqCst), 2);
 
         // The first may answer the old request before the new one is made.
@@ -234,6 +274,31 @@ mod tests {
             let report = watcher.report(PROMPT).await;
             assert_eq!(report.driver.reason.as_deref(), Some("the probe of the driver has crashed"));
         }
+    }
+
+    /// Answers once, and tells without being asked at every word of the test.
+    struct Telling(Receiver<GpuReport>);
+
+    impl GpuProbe for Telling {
+        fn serve(self, inquiries: &mut Inquiries) {
+            assert_eq!(inquiries.next(None), Inquiry::Asked);
+            inquiries.answer(healthy());
+            while let Ok(report) = self.0.recv() {
+                inquiries.tell(report);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_wait_is_told_without_being_asked() {
+        let (sender, script) = channel();
+        let watcher = GpuWatcher::start(Telling(script)).unwrap();
+        watcher.report(PROMPT).await;
+        let mut reports = watcher.reports();
+        reports.mark_unchanged();
+        sender.send(driver(GpuDriverState::Absent)).unwrap();
+        timeout(PROMPT, reports.changed()).await.unwrap().unwrap();
+        assert_eq!(*reports.borrow(), Some(driver(GpuDriverState::Absent)));
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_host::gpu::{GpuProbe, GpuReport, GpuWatcher, NvmlProbe};
+use aio_host::gpu::{Fabric, Gone, GpuReport, GpuWatcher, NvmlProbe, Reading};
 use aio_protocol::{
-    inventory::{Gpu, GpuDriverState},
-    telemetry::{GpuActivity, GpuStatus, Health},
+    inventory::{Gpu, GpuDriverState, Mig, MigInstance, PcieLink},
+    telemetry::{
+        EccErrors, GpuActivity, GpuDetail, GpuProcess, GpuStatus, Health, RecoveryAction, RemappedRows,
+        RetiredPages,
+    },
 };
 
 const EIGHT: &str = include_str!("../../../tests/fake-nvml/scenarios/eight-h100.json");
@@ -52,12 +55,26 @@ impl Driver {
         aio_host::files::replace_file(&path, scenario.as_bytes(), 0o644).unwrap();
     }
 
-    fn probe(&self) -> NvmlProbe {
-        NvmlProbe::new(self.library())
+    fn probe(&self) -> Probe {
+        Probe::of(self.library())
     }
 
     fn watcher(&self) -> GpuWatcher {
-        GpuWatcher::start(self.probe()).unwrap()
+        GpuWatcher::start(NvmlProbe::new(self.library())).unwrap()
+    }
+}
+
+/// A probe on its thread, asked as by somebody who has time.
+struct Probe(GpuWatcher, tokio::runtime::Runtime);
+
+impl Probe {
+    fn of(library: impl Into<PathBuf>) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self(GpuWatcher::start(NvmlProbe::new(library)).unwrap(), runtime)
+    }
+
+    fn probe(&mut self) -> GpuReport {
+        self.1.block_on(self.0.report(PROMPT))
     }
 }
 
@@ -69,8 +86,7 @@ fn eight(change: impl FnOnce(&mut serde_json::Value)) -> String {
 }
 
 fn active(report: &GpuReport) -> Vec<usize> {
-    let is_active = |status: &GpuStatus| status.status == GpuActivity::Active && status.health == Health::Ok;
-    (0..report.status.len()).filter(|index| is_active(&report.status[*index])).collect()
+    (0..report.readings.len()).filter(|index| report.readings[*index].answers()).collect()
 }
 
 #[test]
@@ -88,18 +104,130 @@ fn eight_gpus_are_told_with_all_that_they_are() {
         memory_total: Some(85_520_809_984),
         pci_bus_id: Some("00000000:43:00.0".into()),
         serial: Some("1654923012357".into()),
+        vbios: Some("96.00.89.00.01".into()),
+        mig: Some(Mig::default()),
+        ecc: Some(true),
+        persistence: Some(true),
+        pcie: Some(PcieLink { generation: 5, width: 16 }),
+        nvlinks: None,
     };
     assert_eq!(report.gpus[1], expected);
-    let expected = GpuStatus {
+    let status = GpuStatus {
         device_id: "1".into(),
         utilization: Some(97),
         memory_used: Some(77_309_411_328),
         temperature: Some(33),
         power_draw: Some(649),
         status: GpuActivity::Active,
-        health: Health::Ok,
+        health: Health::Unknown,
     };
-    assert_eq!(report.status[1], expected);
+    let detail = GpuDetail {
+        memory_temperature: Some(41),
+        temperature_margin: Some(56),
+        power_limit: Some(700),
+        clock_sm: Some(1980),
+        clock_memory: Some(2619),
+        throttle: vec!["sw_power_cap".into()],
+        ecc_errors: Some(EccErrors::default()),
+        remapped_rows: Some(RemappedRows::default()),
+        pcie: Some(PcieLink { generation: 5, width: 16 }),
+        nvlinks: Some(18),
+        processes: vec![GpuProcess { pid: 4242, memory_used: Some(76_772_540_416) }],
+        ..GpuDetail::of(status)
+    };
+    let expected = Reading {
+        gone: None,
+        thermal_slowdown: Some(Duration::ZERO),
+        power_slowdown: Some(Duration::ZERO),
+        energy: Some(1_000_001),
+        recovery_action: Some(RecoveryAction::Nothing),
+        fabric: Some(Fabric::Connected),
+        detail,
+    };
+    assert_eq!(report.readings[1], expected);
+}
+
+#[test]
+fn what_is_wrong_with_a_gpu_is_read_as_the_driver_says_it() {
+    let scenario = eight(|it| {
+        let gpu = &mut it["gpus"][0];
+        gpu["mig"] = serde_json::json!([{ "uuid": "MIG-1", "memoryTotal": 10_468_982_784_u64 }]);
+        gpu["nvlinks"][17] = false.into();
+        gpu["pcie"] = serde_json::json!({ "generation": 1, "width": 8 });
+        gpu["eccErrors"] = serde_json::json!({ "volatileUncorrected": 2, "aggregateCorrected": 7 });
+        gpu["remappedRows"] = serde_json::json!({ "uncorrected": 1, "pending": true, "failed": true });
+        gpu["retiredPages"] = serde_json::json!({ "corrected": 3, "uncorrected": 1, "pending": true });
+        gpu["recoveryAction"] = 2.into();
+        gpu["fabric"] = serde_json::json!({ "state": 3, "status": 999 });
+        // Heat, by software and by hardware, and the power brake.
+        gpu["throttleReasons"] = (0x20 | 0x40 | 0x80).into();
+        gpu["thermalSlowdown"] = 1_500_000_000.into();
+    });
+    let report = Driver::with(&scenario).probe().probe();
+    let instances = vec![MigInstance { uuid: "MIG-1".into(), memory_total: Some(10_468_982_784) }];
+    assert_eq!(report.gpus[0].mig, Some(Mig { enabled: true, instances }));
+    let Reading { detail, recovery_action, fabric, thermal_slowdown, .. } = &report.readings[0];
+    assert_eq!((detail.nvlinks, detail.pcie), (Some(17), Some(PcieLink { generation: 1, width: 8 })));
+    let errors = EccErrors { volatile_uncorrected: 2, aggregate_corrected: 7, ..EccErrors::default() };
+    assert_eq!(detail.ecc_errors, Some(errors));
+    let rows = RemappedRows { corrected: 0, uncorrected: 1, pending: true, failed: true };
+    assert_eq!(detail.remapped_rows, Some(rows));
+    assert_eq!(detail.retired_pages, Some(RetiredPages { corrected: 3, uncorrected: 1, pending: true }));
+    assert_eq!(detail.throttle, ["sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"]);
+    assert_eq!(*recovery_action, Some(RecoveryAction::Reboot));
+    assert_eq!((*fabric, *thermal_slowdown), (Some(Fabric::Failed(999)), Some(Duration::from_millis(1500))));
+}
+
+#[tokio::test]
+async fn an_error_of_the_driver_is_told_at_once_and_without_being_asked() {
+    let driver = Driver::with(EIGHT);
+    let watcher = driver.watcher();
+    watcher.report(PROMPT).await;
+    let mut reports = watcher.reports();
+    reports.mark_unchanged();
+    let with = |xids: &[(u64, u64)]| {
+        eight(|it| {
+            it["xids"] =
+                xids.iter().map(|(gpu, code)| serde_json::json!({ "gpu": gpu, "code": code })).collect();
+        })
+    };
+    let codes = |report: &Option<GpuReport>| -> Vec<(u64, Option<String>, u64)> {
+        let xids = &report.as_ref().unwrap().xids;
+        xids.iter().map(|event| (event.sequence, event.uuid.clone(), event.code)).collect()
+    };
+    let uuid = |index: usize| watcher.latest().unwrap().gpus[index].uuid.clone();
+
+    driver.play(&with(&[(3, 79)]));
+    tokio::time::timeout(PROMPT, reports.changed()).await.unwrap().unwrap();
+    assert_eq!(codes(&reports.borrow_and_update()), [(1, uuid(3), 79)]);
+
+    // A report that nobody read takes nothing with it.
+    driver.play(&with(&[(3, 79), (5, 48), (5, 63)]));
+    tokio::time::timeout(PROMPT, reports.changed()).await.unwrap().unwrap();
+    watcher.report(PROMPT).await;
+    let told = codes(&reports.borrow_and_update());
+    assert_eq!(told, [(1, uuid(3), 79), (2, uuid(5), 48), (3, uuid(5), 63)]);
+}
+
+#[test]
+fn a_gpu_that_can_tell_no_errors_does_not_keep_the_others_from_it() {
+    let mute = eight(|it| it["gpus"][0]["events"] = false.into());
+    let driver = Driver::with(&mute);
+    let mut probe = driver.probe();
+    assert_eq!(active(&probe.probe()).len(), 8);
+    driver.play(&eight(|it| {
+        it["gpus"][0]["events"] = false.into();
+        it["xids"] = serde_json::json!([{ "gpu": 0, "code": 13 }, { "gpu": 1, "code": 31 }]);
+    }));
+    let deadline = Instant::now() + PROMPT;
+    let xids = loop {
+        let xids = probe.probe().xids;
+        if !xids.is_empty() {
+            break xids;
+        }
+        assert!(Instant::now() < deadline, "nothing was told");
+    };
+    assert_eq!(xids.iter().map(|event| event.code).collect::<Vec<_>>(), [31]);
 }
 
 #[test]
@@ -113,8 +241,8 @@ fn a_lost_gpu_is_unknown_keeps_its_identity_and_leaves_the_others_alone() {
         assert_eq!(report.driver.state, GpuDriverState::Ok);
         assert_eq!(report.gpus, before.gpus);
         assert_eq!(active(&report), [0, 1, 2, 4, 5, 6, 7]);
-        assert_eq!(report.status[3].health, Health::Unknown);
-        assert_eq!(report.status[3].temperature, None);
+        assert_eq!(report.readings[3].gone, Some(Gone::Lost));
+        assert_eq!(report.readings[3].detail.status.temperature, None);
     }
     driver.play(EIGHT);
     assert_eq!(active(&probe.probe()).len(), 8);
@@ -144,8 +272,13 @@ fn what_a_gpu_does_not_support_is_absent_and_it_is_well() {
     });
     let report = Driver::with(&scenario).probe().probe();
     assert_eq!(report.driver.cuda_version, None);
+    let detail = GpuDetail { status: report.readings[0].detail.status.clone(), ..GpuDetail::unknown("0") };
+    assert_eq!(report.readings[0], Reading::of(detail));
     assert_eq!((report.gpus[0].memory_total, report.gpus[0].serial.clone()), (None, None));
-    assert_eq!((report.status[0].power_draw, report.status[0].temperature), (None, Some(50)));
+    assert_eq!(
+        (report.readings[0].detail.status.power_draw, report.readings[0].detail.status.temperature),
+        (None, Some(50))
+    );
     assert_eq!(active(&report).len(), 8);
 }
 
@@ -156,9 +289,9 @@ fn a_machine_without_a_driver_says_so() {
     assert_eq!(report.driver.state, GpuDriverState::Absent);
     let reason = format!("no NVIDIA driver: {} not found", driver.library().display());
     assert_eq!(report.driver.reason, Some(reason));
-    assert!(report.gpus.is_empty() && report.status.is_empty());
+    assert!(report.gpus.is_empty() && report.readings.is_empty());
 
-    let by_name = NvmlProbe::new("libnvidia-ml-of-nobody.so.1").probe();
+    let by_name = Probe::of("libnvidia-ml-of-nobody.so.1").probe();
     assert_eq!(by_name.driver.state, GpuDriverState::Absent);
     let reason = "no NVIDIA driver: libnvidia-ml-of-nobody.so.1 not found";
     assert_eq!(by_name.driver.reason.as_deref(), Some(reason));
@@ -228,7 +361,10 @@ async fn a_driver_that_hangs_makes_its_gpus_unknown_within_the_deadline_and_come
     assert!(report.driver.reason.unwrap().starts_with("driver not answering"));
     assert_eq!(report.gpus.len(), 8);
     assert!(
-        report.status.iter().all(|gpu| gpu.status == GpuActivity::Unknown && gpu.health == Health::Unknown)
+        report
+            .readings
+            .iter()
+            .all(|gpu| gpu.detail == GpuDetail::unknown(gpu.detail.status.device_id.clone()))
     );
 
     driver.play(EIGHT);

@@ -9,7 +9,7 @@ use crate::{
     ids::NodeId,
     inventory::{Disk, SystemInfo, understood},
     release::ReleaseVersion,
-    telemetry::{GpuStatus, HealthSummary, HostUsage, NetworkTraffic},
+    telemetry::{GpuDetail, GpuStatus, HealthSummary, HostUsage, NetworkTraffic, Temperature},
 };
 
 messages! {
@@ -148,9 +148,15 @@ pub struct Metrics {
     /// Traffic since the machine booted.
     #[serde(default, deserialize_with = "understood")]
     pub network: NetworkTraffic,
+    /// Runnable and waiting tasks, averaged over 1, 5 and 15 minutes.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    pub load_average: Option<[f32; 3]>,
+    /// The machine's own sensors, the GPUs' left out.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    pub temperature: Vec<Temperature>,
     /// One per GPU.
     #[serde(default, deserialize_with = "understood")]
-    pub gpu: Vec<GpuStatus>,
+    pub gpu: Vec<GpuDetail>,
 }
 
 /// A clean goodbye.

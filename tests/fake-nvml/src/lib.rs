@@ -17,12 +17,20 @@
 //!       "name": "NVIDIA H100 80GB HBM3",
 //!       "uuid": "GPU-…", "serial": "165…", "pciBusId": "00000000:1B:00.0",
 //!       "memoryTotal": 85520809984, "memoryUsed": 536870912,
-//!       "utilization": 0, "temperature": 31, "power": 71250,
+//!       "utilization": 0, "temperature": 31, "power": 71250, "powerLimit": 700000,
+//!       "vbios": "96.00…", "ecc": true, "persistence": true, "events": true,
+//!       "maxPcie": { "generation": 5, "width": 16 }, "pcie": { "generation": 5, "width": 16 },
+//!       "mig": [ { "uuid": "MIG-…", "memoryTotal": 10468982784 } ], "nvlinks": [true, true],
+//!       "slowdownTemperature": 87, "memoryTemperature": 40, "clockSm": 1980, "clockMemory": 2619, "throttleReasons": 4,
+//!       "eccErrors": { "volatileUncorrected": 0 }, "remappedRows": { "pending": false }, "retiredPages": { "pending": false },
+//!       "thermalSlowdown": 0, "powerSlowdown": 0, "energy": 1000, "recoveryAction": 0, "fabric": { "state": 3, "status": 0 },
+//!       "processes": [ { "pid": 4711, "memoryUsed": 1073741824 } ],
 //!       "fault": "GPU_IS_LOST",
 //!       "hang": ["nvmlDeviceGetTemperature"],
 //!       "faults": { "nvmlDeviceGetSerial": "NO_PERMISSION" }
 //!     }
-//!   ]
+//!   ],
+//!   "xids": [ { "gpu": 0, "code": 79 } ]
 //! }
 //! ```
 //!
@@ -30,10 +38,14 @@
 //!   answers (finding it by index included), `faults` what single functions answer, for all GPUs or for one.
 //! - `hang` is `true` for every function or a list of functions, for all GPUs or for one. A hung call returns when the scenario no
 //!   longer says so.
-//! - Memory is bytes, temperature °C, power milliwatts. What a GPU leaves out, it does not support.
+//! - Memory is bytes, temperature °C, power milliwatts, energy millijoules, slowdowns nanoseconds; the rest are NVML's own numbers. What a GPU leaves
+//!   out, it does not support. A GPU with `events` tells whoever has registered for them of each error that is added to `xids`; those that stood there
+//!   before are history.
 //!
 //! Without a scenario, initialisation fails with `DRIVER_NOT_LOADED`.
 
+mod detail;
+mod events;
 mod scenario;
 
 use std::{
@@ -76,8 +88,22 @@ fn answer_for(function: &str, index: usize, body: impl FnOnce(&Gpu) -> Result<()
 
 /// A handle is the GPU's index and one, so that no handle is null.
 fn index_of(device: nvmlDevice_t) -> usize {
-    (device as usize).wrapping_sub(1)
+    (device as usize & GPU_BITS).wrapping_sub(1)
 }
+
+/// The part of a GPU (MIG) that the handle is of, if it is of one.
+fn instance_of(device: nvmlDevice_t) -> Option<usize> {
+    (device as usize >> GPU_BITS.count_ones()).checked_sub(1)
+}
+
+/// The handle of a GPU, or of a part of it.
+fn handle(index: usize, instance: Option<usize>) -> nvmlDevice_t {
+    let instance = instance.map_or(0, |instance| instance.wrapping_add(1));
+    std::ptr::without_provenance_mut(index.wrapping_add(1) | instance << GPU_BITS.count_ones())
+}
+
+/// The bits of a handle that count GPUs.
+const GPU_BITS: usize = 0xffff;
 
 /// Writes to where the caller wants a value.
 ///
@@ -196,9 +222,8 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(
 ) -> nvmlReturn_t {
     let index = index as usize;
     answer_for("nvmlDeviceGetHandleByIndex_v2", index, |_| {
-        let handle = std::ptr::without_provenance_mut(index.wrapping_add(1));
         // SAFETY: the caller's.
-        unsafe { put(device, handle) }
+        unsafe { put(device, handle(index, None)) }
     })
 }
 
@@ -218,8 +243,28 @@ macro_rules! texts {
 
 texts! {
     nvmlDeviceGetName = name;
-    nvmlDeviceGetUUID = uuid;
     nvmlDeviceGetSerial = serial;
+    nvmlDeviceGetVbiosVersion = vbios;
+}
+
+/// `nvmlDeviceGetUUID`, of a GPU or of a part of one.
+///
+/// # Safety
+/// As NVML demands: `buffer` is null or valid for writes of `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetUUID(
+    device: nvmlDevice_t,
+    buffer: *mut c_char,
+    length: c_uint,
+) -> nvmlReturn_t {
+    answer_for("nvmlDeviceGetUUID", index_of(device), |gpu| {
+        let uuid = match instance_of(device) {
+            Some(instance) => Some(gpu.instance(instance)?.uuid.as_str()),
+            None => gpu.uuid.as_deref(),
+        };
+        // SAFETY: the caller's.
+        unsafe { put_text(buffer, length, uuid) }
+    })
 }
 
 /// `nvmlDeviceGetPciInfo_v3`.
@@ -283,7 +328,10 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     memory: *mut nvmlMemory_v2_t,
 ) -> nvmlReturn_t {
     answer_for("nvmlDeviceGetMemoryInfo_v2", index_of(device), |gpu| {
-        let (total, used) = gpu.memory().ok_or(Code::NotSupported)?;
+        let (total, used) = match instance_of(device) {
+            Some(instance) => (gpu.instance(instance)?.memory_total, 0),
+            None => gpu.memory().ok_or(Code::NotSupported)?,
+        };
         // SAFETY: the caller's.
         let asked = unsafe { memory.as_ref() }.ok_or(Code::InvalidArgument)?;
         let version = asked.version;

@@ -54,6 +54,7 @@ pub(crate) struct Scenario {
     pub(crate) cuda_version: Option<String>,
     pub(crate) init: Option<Code>,
     pub(crate) gpus: Vec<Gpu>,
+    pub(crate) xids: Vec<Xid>,
     hang: Hang,
     faults: BTreeMap<String, Code>,
 }
@@ -69,11 +70,66 @@ pub(crate) struct Gpu {
     pub(crate) utilization: Option<u32>,
     pub(crate) temperature: Option<u32>,
     pub(crate) power: Option<u32>,
+    pub(crate) power_limit: Option<u32>,
+    pub(crate) slowdown_temperature: Option<u32>,
+    pub(crate) memory_temperature: Option<u32>,
+    pub(crate) vbios: Option<String>,
+    pub(crate) mig: Option<Vec<MigInstance>>,
+    pub(crate) ecc: Option<bool>,
+    pub(crate) persistence: Option<bool>,
+    pub(crate) pcie: Option<Link>,
+    pub(crate) max_pcie: Option<Link>,
+    pub(crate) nvlinks: Option<Vec<bool>>,
+    pub(crate) clock_sm: Option<u32>,
+    pub(crate) clock_memory: Option<u32>,
+    pub(crate) throttle_reasons: Option<u64>,
+    pub(crate) ecc_errors: Option<EccErrors>,
+    pub(crate) remapped_rows: Option<RemappedRows>,
+    pub(crate) retired_pages: Option<RetiredPages>,
+    pub(crate) thermal_slowdown: Option<u64>,
+    pub(crate) power_slowdown: Option<u64>,
+    pub(crate) energy: Option<u64>,
+    pub(crate) recovery_action: Option<u32>,
+    pub(crate) fabric: Option<Fabric>,
+    pub(crate) processes: Option<Vec<Process>>,
+    pub(crate) events: bool,
     memory_total: Option<u64>,
     memory_used: Option<u64>,
     fault: Option<Code>,
     hang: Hang,
     faults: BTreeMap<String, Code>,
+}
+
+/// An error that the driver tells of: each is told once to whoever listens when it appears in the list.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Xid {
+    pub(crate) gpu: usize,
+    pub(crate) code: u64,
+}
+
+/// Declares parts of a GPU.
+macro_rules! parts {
+    ($($name:ident { $($field:ident: $type:ty,)* })*) => {$(
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+        pub(crate) struct $name { $(pub(crate) $field: $type,)* }
+    )*};
+}
+
+parts! {
+    MigInstance { uuid: String, memory_total: u64, }
+    Link { generation: u32, width: u32, }
+    EccErrors {
+        volatile_corrected: u64,
+        volatile_uncorrected: u64,
+        aggregate_corrected: u64,
+        aggregate_uncorrected: u64,
+    }
+    RemappedRows { corrected: u32, uncorrected: u32, pending: bool, failed: bool, }
+    RetiredPages { corrected: u32, uncorrected: u32, pending: bool, }
+    Fabric { state: u8, status: u32, }
+    Process { pid: u32, memory_used: u64, }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -120,6 +176,11 @@ impl Gpu {
         self.fault.or(self.faults.get(function).copied()).map_or(Ok(()), Err)
     }
 
+    /// A part of it.
+    pub(crate) fn instance(&self, index: usize) -> Result<&MigInstance, Code> {
+        self.mig.as_ref().and_then(|instances| instances.get(index)).ok_or(Code::NotFound)
+    }
+
     /// Total and used.
     pub(crate) fn memory(&self) -> Option<(u64, u64)> {
         Some((self.memory_total?, self.memory_used.unwrap_or_default()))
@@ -143,7 +204,8 @@ pub(crate) fn current_unless_hung(function: &str, gpu: Option<usize>) -> Arc<Sce
     }
 }
 
-fn current() -> Arc<Scenario> {
+/// The scenario as the file is now.
+pub(crate) fn current() -> Arc<Scenario> {
     let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     match (read(current.as_ref().map(|(version, _)| *version)), &*current) {
         (Ok(None), Some((_, scenario))) => scenario.clone(),

@@ -6,7 +6,7 @@ use aio_protocol::{
         Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Hardware, Memory, NetworkInterface, OperatingSystem,
         SystemInfo,
     },
-    telemetry::{GpuActivity, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic},
+    telemetry::{GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic},
     time::Timestamp,
     wire::{Body, Heartbeat, Metrics, Register, WorkerState, encode},
 };
@@ -32,7 +32,7 @@ impl Words {
             model: "NVIDIA H100 80GB HBM3".to_owned(),
             memory_total: Some(85_520_809_984),
             pci_bus_id: Some(format!("00000000:{index:02X}:00.0")),
-            serial: None,
+            ..Gpu::default()
         };
         text(&Register {
             node_id: self.node.clone(),
@@ -58,6 +58,7 @@ impl Words {
                         addresses: vec!["10.0.0.7/16".to_owned()],
                     }],
                     gpu: (0..self.gpus).map(gpu).collect(),
+                    missing_gpu: vec![],
                     gpu_driver: GpuDriver {
                         state: GpuDriverState::Ok,
                         reason: None,
@@ -89,7 +90,9 @@ impl Words {
             memory_used: 917_123_456_000,
             disk: vec![self.disk()],
             network: NetworkTraffic { received_bytes: 9_123_456_789_012, sent_bytes: 4_123_456_789_012 },
-            gpu: self.gpu_status(),
+            load_average: Some([3.0, 2.0, 1.0]),
+            temperature: vec![],
+            gpu: self.gpu_status().into_iter().map(GpuDetail::of).collect(),
         })
     }
 

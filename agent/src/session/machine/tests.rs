@@ -178,6 +178,17 @@ impl World {
 }
 
 #[test]
+fn a_change_of_health_is_told_beside_the_heartbeats_that_are_due() {
+    let mut world = World::online();
+    world.at_deadline();
+    let (seq, due) = (world.seq(), world.session.next_beat());
+    assert_eq!(world.give(Input::HealthChanged), [Effect::SendBeat(seq + 1), Effect::SendMetrics]);
+    assert_eq!((world.seq(), world.session.next_beat()), (seq + 1, due));
+    world.give(Input::PongReceived(seq + 1));
+    assert_eq!(world.at_deadline(), [Effect::SendBeat(seq + 2)]);
+}
+
+#[test]
 fn every_state_meets_every_input_as_written() {
     use Effect::{Dial, HangUp, KeepToken, SayGoodbye, SendBeat, SendRegister};
     type Start = (&'static str, fn() -> World);
@@ -227,6 +238,8 @@ fn every_state_meets_every_input_as_written() {
                 ("stopping", "stopped", vec![]),
             ],
         ),
+        // Before the first heartbeat, that one will tell.
+        ("health changed", || Input::HealthChanged, vec![]),
         ("inventory changed", || Input::InventoryChanged, vec![("online", "online", vec![SendRegister])]),
         (
             "auth.rotate",

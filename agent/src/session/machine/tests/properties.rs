@@ -34,6 +34,7 @@ fn stimulus() -> impl Strategy<Value = Stimulus> {
             (0..20_u64).prop_map(Input::PongReceived),
             patience.prop_map(|patience| Input::SocketLost(setback(patience))),
             Just(Input::InventoryChanged),
+            Just(Input::HealthChanged),
             Just(Input::TokenReplaced),
         ]
         .prop_map(Stimulus::Give),

@@ -1,0 +1,116 @@
+//! The judge of the GPUs' health at work: gives it the driver's reports, logs what is news, and keeps what it has to remember. Judges nothing itself.
+
+use std::{collections::HashMap, path::PathBuf, time::Instant, time::SystemTime};
+
+use aio_host::{facts::HostFacts, files::FileError, gpu::GpuReport};
+use aio_protocol::telemetry::Health;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{info, warn};
+
+use crate::{
+    health::{Judge, Judged, Memory, Moment, News, Thresholds},
+    session::reporter::Tally,
+};
+
+/// The judge at work.
+#[derive(Debug)]
+pub struct Verdicts {
+    judge: Judge,
+    state_dir: PathBuf,
+    /// What the state folder holds, as far as is known.
+    saved: Memory,
+    saving: Option<JoinHandle<Result<Memory, FileError>>>,
+    unsaved: Tally,
+    xids: HashMap<(String, u64), Tally>,
+}
+
+impl Verdicts {
+    /// A judge who remembers what is in the state folder.
+    pub fn new(thresholds: Thresholds, state_dir: PathBuf) -> Self {
+        let saved = Memory::load(&state_dir);
+        Self {
+            judge: Judge::new(thresholds, saved.clone()),
+            state_dir,
+            saved,
+            saving: None,
+            unsaved: Tally::default(),
+            xids: HashMap::new(),
+        }
+    }
+
+    /// Judges by others from now on.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.judge.set_thresholds(thresholds);
+    }
+
+    /// What the report means.
+    pub(super) async fn of(&mut self, report: &GpuReport, facts: Option<&HostFacts>) -> Judged {
+        let boot_id = facts.map(|facts| facts.boot_id.as_str()).filter(|id| !id.is_empty());
+        let (judged, news) = self.judge.judge(report, boot_id, now());
+        for news in news {
+            self.log(news);
+        }
+        self.keep().await;
+        judged
+    }
+
+    /// Saves what has changed, off the loop: a disk that hangs delays no reading.
+    async fn keep(&mut self) {
+        if self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
+            return;
+        }
+        if let Some(saving) = self.saving.take() {
+            match saving.await {
+                Ok(Ok(saved)) => {
+                    self.saved = saved;
+                    self.unsaved.clear();
+                }
+                Ok(Err(error)) => {
+                    if let Some(count) = self.unsaved.count() {
+                        warn!(count, %error, reason = %error.source, "what is to be remembered of the GPUs could not be saved");
+                    }
+                }
+                Err(error) => warn!(%error, "saving what is to be remembered of the GPUs broke"),
+            }
+        }
+        let memory = self.judge.memory();
+        if memory != self.saved {
+            let state_dir = self.state_dir.clone();
+            self.saving = Some(spawn_blocking(move || memory.save(&state_dir).map(|()| memory)));
+        }
+    }
+
+    fn log(&mut self, news: News) {
+        match news {
+            News::Changed { gpu, from, to, findings } => {
+                let reasons: Vec<_> = findings.iter().map(|finding| finding.reason.as_str()).collect();
+                let reasons = reasons.join("; ");
+                let cure = findings.first().and_then(|finding| finding.action.in_words());
+                let (from, word) = (from.as_str(), to.as_str());
+                if to == Health::Ok {
+                    info!(gpu, from, "{gpu} is ok again");
+                } else {
+                    warn!(gpu, from, to = word, cure, "{gpu} is {word}: {reasons}");
+                }
+            }
+            News::Xid { gpu, code, meaning, of_the_gpu } => {
+                let Some(count) = self.xids.entry((gpu.clone(), code)).or_default().count() else { return };
+                if of_the_gpu {
+                    warn!(gpu, xid = code, count, "{gpu} reports Xid {code}: {meaning}");
+                } else {
+                    info!(gpu, xid = code, count, "{gpu} reports Xid {code}: {meaning}");
+                }
+            }
+            News::Missing(gpus) if gpus.is_empty() => info!("all GPUs are here again"),
+            News::Missing(gpus) => {
+                let gpus = gpus.join(", ");
+                warn!(gpus, "GPUs that were here before are missing: {gpus}");
+            }
+        }
+    }
+}
+
+/// Now, by both clocks.
+pub(super) fn now() -> Moment {
+    Moment { now: Instant::now(), wall: SystemTime::now().into() }
+}
