@@ -8,6 +8,7 @@ use aio_protocol::{
     inventory::SystemInfo,
     node::{NodeRole, NodeStatus, Owner},
     release::ReleaseVersion,
+    telemetry::HealthSummary,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,8 @@ pub(crate) struct Node {
     #[schema(value_type = Option<SystemInfo>)]
     pub system_info: Option<serde_json::Value>,
     pub installation: Option<Installation>,
+    /// How its worker says that the GPUs are, while it is connected.
+    pub gpu_health: Option<HealthSummary>,
     /// Another machine that claims to be this node and is refused.
     pub identity_conflict: Option<Conflict>,
     /// What was issued until then opens nothing. Written by the store alone.
@@ -122,6 +125,7 @@ impl Node {
             daemon_version: None,
             system_info: None,
             installation: None,
+            gpu_health: None,
             identity_conflict: None,
             tokens_not_before: Timestamp::from_millis(0),
             admitted_not_before: Timestamp::from_millis(0),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::{ids::NodeId, wire::close};
+use aio_protocol::{ids::NodeId, telemetry::Health, wire::close};
 use metrics::{counter, gauge};
 use tokio::{
     task::JoinSet,
@@ -168,6 +168,11 @@ fn forget_clones(app: &App) {
     let mut clones = app.clones();
     for node in clones.forget(Instant::now()) {
         tracing::info!(%node, "one machine alone has this node's identity again");
+    }
+    let healths = app.registry.healths();
+    for health in Health::ALL {
+        let nodes = healths.get(&health).copied().unwrap_or_default();
+        gauge!("aio_nodes_gpu_health", "health" => health.as_str()).set(count(nodes));
     }
     gauge!("aio_identity_conflicts").set(count(clones.conflicts()));
 }

@@ -11,7 +11,8 @@ pub use finding::{Finding, RecoveryAction};
 pub use gpu::{EccErrors, GpuDetail, GpuProcess, RemappedRows, RetiredPages};
 
 /// Health of a GPU, or of the worst of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GpuHealth))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Every source answered, and none complained.
@@ -26,6 +27,7 @@ pub enum Health {
 }
 
 /// The machine's health in a word and a sentence.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthSummary {
     /// The worst of all GPUs.
@@ -82,6 +84,9 @@ impl GpuActivity {
 }
 
 impl Health {
+    /// All of them, the best first.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Degraded, Self::Unknown, Self::Unhealthy];
+
     /// As the wire and people write it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -92,14 +97,15 @@ impl Health {
         }
     }
 
-    fn is_ok(&self) -> bool {
+    /// Whether all is well.
+    pub fn is_ok(&self) -> bool {
         *self == Self::Ok
     }
 }
 
 impl HealthSummary {
     /// Whether there is nothing to say of it.
-    pub(crate) fn is_ok(&self) -> bool {
+    pub fn is_ok(&self) -> bool {
         self.state.is_ok() && self.worst.is_none()
     }
 }

@@ -189,8 +189,9 @@ pub(super) async fn show(
     Ok(Json(as_seen_now(&app, node)))
 }
 
-/// The database learns of heartbeats in batches, and of clones not at all; this process knows them at once.
+/// The database learns of heartbeats in batches, and of clones and of GPUs that fail not at all; this process knows them at once.
 pub(super) fn as_seen_now(app: &App, mut node: Node) -> Node {
+    node.gpu_health = app.registry.health(&node.id);
     node.identity_conflict = app.clones().conflict(&node.id);
     node.last_seen_at = node.last_seen_at.max(app.lifecycle.workers.last_seen(&node.id));
     node

@@ -84,6 +84,7 @@ pub(super) const FIGURES: &[Figure] = &[
         &["outcome"],
         "New tokens that were offered to workers: made, taken or rejected.",
     ),
+    gauge("aio_nodes_gpu_health", &["health"], "Connected nodes by the health of the worst of their GPUs."),
     gauge("aio_identity_conflicts", &[], "Nodes whose place two workers take from each other."),
     counter(
         "aio_gateway_messages_total",

@@ -241,6 +241,10 @@ impl Connection {
                 counter!("aio_worker_departures_total", "how" => "goodbye").increment(1);
                 self.happen(&Occurrence::Left { reason: reason.as_str() }, None).await
             }
+            Effect::NoteHealth(health) => {
+                self.app.registry.note_health(&self.node, self.epoch, health);
+                Ok(())
+            }
             Effect::Answer(ack) => self.note_answer(&ack).await,
             Effect::AskState(request) => self.say(&request).await,
             Effect::Complain(error) => self.say(&error).await,

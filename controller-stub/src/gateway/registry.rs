@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::{ids::NodeId, wire::close};
+use aio_protocol::{
+    ids::NodeId,
+    telemetry::{Health, HealthSummary},
+    wire::close,
+};
 use tokio::sync::oneshot;
 
 /// No upgrade takes longer from its first look at a token to its entry.
@@ -40,6 +44,8 @@ struct Line {
     epoch: Epoch,
     /// Takes the code to close with, once.
     close: Option<oneshot::Sender<u16>>,
+    /// How the worker says that its GPUs are, since its first heartbeat.
+    health: Option<HealthSummary>,
 }
 
 impl Registry {
@@ -54,7 +60,10 @@ impl Registry {
             return (epoch, closed);
         }
         let place = places.entry(id.clone()).or_default();
-        dismiss(place.newcomer.replace(Line { epoch, close: Some(close) }).as_mut(), close::SUPERSEDED);
+        dismiss(
+            place.newcomer.replace(Line { epoch, close: Some(close), health: None }).as_mut(),
+            close::SUPERSEDED,
+        );
         (epoch, closed)
     }
 
@@ -82,6 +91,30 @@ impl Registry {
     /// Whether any connection speaks for the node.
     pub(crate) fn has_speaker(&self, id: &NodeId) -> bool {
         self.places().get(id).is_some_and(|place| place.speaker.is_some())
+    }
+
+    /// Notes how a worker that speaks for its node says that its GPUs are.
+    pub(crate) fn note_health(&self, id: &NodeId, epoch: Epoch, health: HealthSummary) {
+        let mut places = self.places();
+        let speaker = places.get_mut(id).and_then(|place| place.speaker.as_mut());
+        if let Some(line) = speaker.filter(|line| line.epoch == epoch) {
+            line.health = Some(health);
+        }
+    }
+
+    /// How the worker that speaks for a node says that its GPUs are; nothing while none is connected.
+    pub(crate) fn health(&self, id: &NodeId) -> Option<HealthSummary> {
+        self.places().get(id)?.speaker.as_ref()?.health.clone()
+    }
+
+    /// How many nodes are how well, by what their workers say.
+    pub(crate) fn healths(&self) -> HashMap<Health, usize> {
+        let mut counts = HashMap::new();
+        let places = self.places();
+        for health in places.values().filter_map(|place| place.speaker.as_ref()?.health.as_ref()) {
+            *counts.entry(health.state).or_default() += 1;
+        }
+        counts
     }
 
     /// Takes a connection that has ended out; says whether it spoke for the node.
@@ -157,6 +190,25 @@ mod tests {
 
     fn id() -> NodeId {
         NodeId::from_bytes([3; 12])
+    }
+
+    #[test]
+    fn health_is_the_speaker_s_alone_and_goes_with_it() {
+        let registry = Registry::default();
+        let ill = HealthSummary { state: Health::Unhealthy, ..HealthSummary::default() };
+        let (older, _) = registry.enter(&id(), Instant::now());
+        registry.note_health(&id(), older, ill.clone());
+        assert_eq!(registry.health(&id()), None, "a newcomer does not speak");
+        registry.take_over(&id(), older);
+        registry.note_health(&id(), older, ill.clone());
+        assert_eq!(registry.health(&id()), Some(ill.clone()));
+        assert_eq!(registry.healths(), HashMap::from([(Health::Unhealthy, 1)]));
+        let (newer, _) = registry.enter(&id(), Instant::now());
+        registry.take_over(&id(), newer);
+        registry.note_health(&id(), older, ill);
+        assert_eq!(registry.health(&id()), None, "the older one is not heard");
+        registry.leave(&id(), newer);
+        assert_eq!(registry.healths(), HashMap::new());
     }
 
     fn enter(registry: &Registry) -> (Epoch, oneshot::Receiver<u16>) {

@@ -9,6 +9,7 @@
 use aio_protocol::{
     ids::NodeId,
     installation::InstallationReport,
+    telemetry::HealthSummary,
     wire::{
         CommandAck, DisconnectReason, ErrorMessage, Pulse, Register, StateRequest, UNKNOWN_TYPE_ERROR,
         Unreadable, WorkerMessage, close,
@@ -21,8 +22,8 @@ use uuid::Uuid;
 pub(super) enum State {
     /// It has been greeted and has not registered.
     Greeted,
-    /// It has registered; `last` is the `seq` of its last heartbeat, 0 before the first.
-    Welcomed { last: u64 },
+    /// It has registered; `last` is the `seq` of its last heartbeat, 0 before the first, and `ailing` whether that one said that a GPU is not well.
+    Welcomed { last: u64, ailing: bool },
     /// It has said goodbye; nothing that follows counts.
     Left,
 }
@@ -45,6 +46,8 @@ pub(super) enum Effect {
     Welcome { register: Box<Register>, message_id: Uuid, first: bool },
     /// The worker lives: renew its lease.
     RenewLease,
+    /// The worker says how its GPUs are, and it is news.
+    NoteHealth(HealthSummary),
     /// The worker takes a command or refuses it.
     Answer(CommandAck),
     /// Tell the lifecycle what an updating daemon reports.
@@ -67,11 +70,11 @@ pub(super) fn step(state: State, input: Input<'_>, node: &NodeId) -> (State, Vec
         (State::Left, _) | (State::Welcomed { .. }, Input::PatienceEnded) => (state, vec![]),
         (State::Greeted, Input::PatienceEnded) => closed(close::SILENT, "no node.register came in time"),
         (_, Input::ReceivedBinary) => closed(close::MALFORMED, "a binary frame came; there are none"),
-        (State::Welcomed { last }, Input::Received(text))
+        (State::Welcomed { last, ailing }, Input::Received(text))
             if let Some(pulse) = Pulse::read(text)
                 && pulse.node_id == node.as_str() =>
         {
-            heartbeat(last, pulse.seq)
+            heartbeat(last, ailing, pulse.seq, pulse.health)
         }
         (_, Input::Received(text)) => match WorkerMessage::decode(text) {
             Err(Unreadable::Malformed(_)) => closed(close::MALFORMED, "the frame is malformed"),
@@ -86,37 +89,40 @@ pub(super) fn step(state: State, input: Input<'_>, node: &NodeId) -> (State, Vec
     }
 }
 
-fn heartbeat(last: u64, seq: u64) -> (State, Vec<Effect>) {
+fn heartbeat(last: u64, was_ailing: bool, seq: u64, health: HealthSummary) -> (State, Vec<Effect>) {
     let mut effects = vec![Effect::RenewLease];
+    let ailing = !health.is_ok();
+    if ailing || was_ailing || last == 0 {
+        effects.push(Effect::NoteHealth(health));
+    }
     let expected = last.saturating_add(1);
     if seq != expected {
         let reason = Some(format!("heartbeat {seq} came where {expected} was due"));
         effects.push(Effect::AskState(StateRequest { reason }));
     }
-    (State::Welcomed { last: seq }, effects)
+    (State::Welcomed { last: seq, ailing }, effects)
 }
 
 fn understood(state: State, message: WorkerMessage, message_id: Uuid) -> (State, Vec<Effect>) {
     use WorkerMessage as M;
-    let last = match (state, message) {
+    let (last, ailing, message) = match (state, message) {
         (State::Greeted, M::Register(register)) => {
             let welcome = Effect::Welcome { register: Box::new(register), message_id, first: true };
-            return (State::Welcomed { last: 0 }, vec![welcome]);
+            return (State::Welcomed { last: 0, ailing: false }, vec![welcome]);
         }
         (State::Greeted, _) => {
             let reason = Some("node.register comes first".to_owned());
             return (state, vec![Effect::AskState(StateRequest { reason })]);
         }
         (State::Left, _) => return (state, vec![]),
-        (State::Welcomed { last }, message) => (last, message),
+        (State::Welcomed { last, ailing }, message) => (last, ailing, message),
     };
-    let (last, message) = last;
     let report = |report| vec![Effect::RenewLease, Effect::Report { report, message_id }];
     let effects = match message {
         M::Register(register) => {
             vec![Effect::Welcome { register: Box::new(register), message_id, first: false }]
         }
-        M::Heartbeat(it) => return heartbeat(last, it.seq),
+        M::Heartbeat(it) => return heartbeat(last, ailing, it.seq, it.health),
         M::CommandAck(ack) => vec![Effect::RenewLease, Effect::Answer(ack)],
         M::Metrics(_) | M::CommandResult(_) => vec![Effect::RenewLease],
         M::Disconnecting(goodbye) => {
@@ -128,7 +134,7 @@ fn understood(state: State, message: WorkerMessage, message_id: Uuid) -> (State,
         }
         M::InstallationFailed(it) => report(InstallationReport::Failed { step: it.step, error: it.error }),
     };
-    (State::Welcomed { last }, effects)
+    (State::Welcomed { last, ailing }, effects)
 }
 
 fn node_of(message: &WorkerMessage) -> &NodeId {
@@ -158,6 +164,7 @@ fn unknown_type(kind: &str, message_id: Uuid) -> ErrorMessage {
 
 #[cfg(test)]
 mod tests {
+    use aio_protocol::telemetry::Health;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -196,7 +203,11 @@ mod tests {
         step(state, Input::Received(text), &id())
     }
 
-    const WELCOMED: State = State::Welcomed { last: 0 };
+    const WELCOMED: State = State::Welcomed { last: 0, ailing: false };
+
+    fn last(last: u64) -> State {
+        State::Welcomed { last, ailing: false }
+    }
 
     #[test]
     fn a_worker_registers_first_and_then_lives() {
@@ -204,9 +215,10 @@ mod tests {
         assert_eq!(state, WELCOMED);
         assert!(matches!(&effects[..], [Effect::Welcome { first: true, .. }]));
         let (state, effects) = received(state, &heartbeat(1));
-        assert_eq!((state, effects), (State::Welcomed { last: 1 }, vec![Effect::RenewLease]));
+        let first = vec![Effect::RenewLease, Effect::NoteHealth(HealthSummary::default())];
+        assert_eq!((state, effects), (last(1), first));
         let (state, effects) = received(state, &register());
-        assert_eq!(state, State::Welcomed { last: 1 });
+        assert_eq!(state, last(1));
         assert!(matches!(&effects[..], [Effect::Welcome { first: false, .. }]));
     }
 
@@ -222,10 +234,32 @@ mod tests {
 
     #[test]
     fn a_gap_in_the_heartbeats_asks_for_the_whole_state() {
-        let (state, effects) = received(State::Welcomed { last: 3 }, &heartbeat(5));
-        assert_eq!(state, State::Welcomed { last: 5 });
+        let (state, effects) = received(last(3), &heartbeat(5));
+        assert_eq!(state, last(5));
         assert!(matches!(&effects[..], [Effect::RenewLease, Effect::AskState(_)]), "{effects:?}");
         assert_eq!(received(state, &heartbeat(6)).1, [Effect::RenewLease]);
+    }
+
+    #[test]
+    fn health_is_noted_when_it_is_news_and_a_heartbeat_of_the_well_is_cheap() {
+        let ill = |seq: u64| {
+            let data = json!({"seq": seq, "cpuUsage": 1.0, "ramUsage": 1.0, "uptimeSeconds": 1,
+                "health": {"state": "unhealthy", "worst": "GPU 3: lost", "action": "reboot"}});
+            frame("telemetry.heartbeat", data)
+        };
+        let noted = |effects: &[Effect]| -> Option<Health> {
+            effects.iter().find_map(|effect| match effect {
+                Effect::NoteHealth(summary) => Some(summary.state),
+                _ => None,
+            })
+        };
+        let (state, effects) = received(last(1), &heartbeat(2));
+        assert_eq!(noted(&effects), None);
+        let (state, effects) = received(state, &ill(3));
+        assert_eq!(noted(&effects), Some(Health::Unhealthy));
+        let (state, effects) = received(state, &heartbeat(4));
+        assert_eq!(noted(&effects), Some(Health::Ok));
+        assert_eq!(received(state, &heartbeat(5)), (last(5), vec![Effect::RenewLease]));
     }
 
     #[test]

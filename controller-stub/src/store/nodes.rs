@@ -310,6 +310,7 @@ fn read(row: &AnyRow) -> Result<Node, StoreError> {
             .transpose()
             .map_err(corrupt("ip_address"))?,
         daemon_version: optional("daemon_version")?,
+        gpu_health: None,
         identity_conflict: None,
         instance_id: optional("instance_id")?
             .map(|text| text.parse())

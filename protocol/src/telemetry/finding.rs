@@ -19,6 +19,7 @@ pub struct Finding {
 }
 
 /// What brings a GPU back. The words are those of NVIDIA's catalogue of Xid errors where it has one; the later in this list, the more it costs.
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecoveryAction {

@@ -82,14 +82,16 @@ pub struct Heartbeat {
     pub health: HealthSummary,
 }
 
-/// The part of a heartbeat that every one of them is read for: whose it is and which. Nothing is copied and nothing else is looked at,
-/// because a controller reads thousands of them for each other message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The part of a heartbeat that every one of them is read for: whose it is, which, and whether its GPUs are well. Of a well one nothing is copied and
+/// nothing else is looked at, because a controller reads thousands of them for each other message.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse<'a> {
     /// The node, as it was written.
     pub node_id: &'a str,
     /// See [`Heartbeat::seq`].
     pub seq: u64,
+    /// See [`Heartbeat::health`].
+    pub health: HealthSummary,
 }
 
 impl<'a> Pulse<'a> {
@@ -107,9 +109,11 @@ impl<'a> Pulse<'a> {
         struct Data<'a> {
             node_id: &'a str,
             seq: u64,
+            #[serde(default)]
+            health: HealthSummary,
         }
-        let Envelope { kind, data } = serde_json::from_str(text).ok()?;
-        (kind == <Heartbeat as super::Body>::TYPE).then_some(Self { node_id: data.node_id, seq: data.seq })
+        let Envelope { kind, data: Data { node_id, seq, health } } = serde_json::from_str(text).ok()?;
+        (kind == <Heartbeat as super::Body>::TYPE).then_some(Self { node_id, seq, health })
     }
 }
 
