@@ -141,11 +141,6 @@ impl Judge {
         }
     }
 
-    /// Judges by others from now on.
-    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
-        self.thresholds = thresholds;
-    }
-
     /// What the next judge has to know.
     pub fn memory(&self) -> Memory {
         let (boot_id, xids) = self.xids.memory();

@@ -256,7 +256,8 @@ fn an_error_is_remembered_over_a_restart_and_not_over_a_reboot() {
 #[test]
 fn an_error_that_a_person_ignores_is_told_and_does_not_count() {
     let mut bench = Bench::new();
-    bench.judge.set_thresholds(Thresholds { ignored_xids: vec![79], ..Thresholds::default() });
+    let thresholds = Thresholds { ignored_xids: vec![79], ..Thresholds::default() };
+    bench.judge = Judge::new(thresholds, Memory::default());
     bench.xid(79, 1);
     let (judged, news) = bench.judge(1);
     assert_eq!(judged.summary.state, Health::Ok);

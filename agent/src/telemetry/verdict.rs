@@ -38,11 +38,6 @@ impl Verdicts {
         }
     }
 
-    /// Judges by others from now on.
-    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
-        self.judge.set_thresholds(thresholds);
-    }
-
     /// What the report means.
     pub(super) async fn of(&mut self, report: &GpuReport, facts: Option<&HostFacts>) -> Judged {
         let boot_id = facts.map(|facts| facts.boot_id.as_str()).filter(|id| !id.is_empty());

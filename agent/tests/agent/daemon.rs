@@ -211,6 +211,15 @@ impl Daemon {
 
     /// On a folder that may have known a daemon before.
     pub(crate) fn on(folder: &Arc<TempDir>, timings: Timings, watchdog: Option<Duration>) -> Self {
+        Self::of(folder, timings, watchdog, false)
+    }
+
+    /// On a folder that may have known a daemon before, with a driver that answers no question.
+    pub(crate) fn hanging_on(folder: &Arc<TempDir>) -> Self {
+        Self::of(folder, Timings::default(), None, true)
+    }
+
+    fn of(folder: &Arc<TempDir>, timings: Timings, watchdog: Option<Duration>, hung: bool) -> Self {
         aio_host::tls::install_provider();
         let at = |name: &str| folder.path().join(name);
         let runtime_dir = at("run");
@@ -223,7 +232,7 @@ impl Daemon {
         };
         let machine = Arc::new(Machine {
             gpus: Mutex::new(gpus(2)),
-            hung: Mutex::new(false),
+            hung: Mutex::new(hung),
             freed: Condvar::new(),
             unasked: AtomicBool::new(false),
         });

@@ -1,5 +1,7 @@
 //! What becomes of a GPU that fails: who hears of it, and when.
 
+use std::sync::Arc;
+
 use aio_host::gpu::{Gone, Reading, XidEvent};
 use aio_protocol::{
     inventory::GpuDriverState,
@@ -8,6 +10,7 @@ use aio_protocol::{
     wire::WorkerMessage,
 };
 use aio_worker::session::machine::Timings;
+use tempfile::TempDir;
 
 use super::{
     controller::{Controller, NODE},
@@ -47,20 +50,25 @@ async fn a_gpu_that_fails_is_told_at_once_with_what_to_do_and_not_at_the_next_he
     assert_eq!(snapshot.gpu_status, metrics.gpu);
 }
 
-#[tokio::test]
-async fn a_gpu_that_is_gone_is_still_missed_after_a_restart_of_the_daemon() {
-    let mut controller = Controller::start().await;
+/// A folder whose daemon has seen two GPUs and has ended.
+async fn folder_that_knows_two_gpus(controller: &mut Controller) -> Arc<TempDir> {
     let folder = folder_with(&token(&controller.url, "first"));
-    let mut before = Daemon::on(&folder, Timings::default(), None);
+    let mut daemon = Daemon::on(&folder, Timings::default(), None);
     let (mut peer, _) = controller.welcomed(300).await;
     peer.heartbeat().await;
     wait_for_memory(&folder).await;
-    before.ask_to_stop();
+    daemon.ask_to_stop();
     while peer.next().await.is_some() {}
-    before.ended().await;
+    daemon.ended().await;
+    folder
+}
 
-    let after = Daemon::on(&folder, Timings::default(), None);
-    after.machine.tell(|report| *report = gpus(1));
+#[tokio::test]
+async fn a_gpu_that_is_gone_is_still_missed_after_a_restart_of_the_daemon() {
+    let mut controller = Controller::start().await;
+    let folder = folder_that_knows_two_gpus(&mut controller).await;
+    let daemon = Daemon::on(&folder, Timings::default(), None);
+    daemon.machine.tell(|report| *report = gpus(1));
     let (mut peer, _) = controller.welcomed(300).await;
     let missing = peer
         .until(|message| match message {
@@ -69,36 +77,25 @@ async fn a_gpu_that_is_gone_is_still_missed_after_a_restart_of_the_daemon() {
         })
         .await;
     assert_eq!(missing, "1 of 2 GPUs missing: GPU 1 (NVIDIA H100 GPU-1)");
-    let snapshot = after.snapshot(|snapshot| !snapshot.missing_gpus.is_empty()).await;
+    let snapshot = daemon.snapshot(|snapshot| !snapshot.missing_gpus.is_empty()).await;
     assert_eq!(snapshot.missing_gpus[0].uuid.as_deref(), Some("GPU-1"));
 }
 
 #[tokio::test]
 async fn a_driver_that_hangs_from_the_first_still_has_the_gpus_that_it_had() {
     let mut controller = Controller::start().await;
-    let folder = folder_with(&token(&controller.url, "first"));
-    let mut before = Daemon::on(&folder, Timings::default(), None);
-    let (mut peer, _) = controller.welcomed(300).await;
-    peer.heartbeat().await;
-    wait_for_memory(&folder).await;
-    before.ask_to_stop();
-    while peer.next().await.is_some() {}
-    before.ended().await;
-
-    let after = Daemon::on(&folder, Timings::default(), None);
-    after.machine.hang(true);
+    let folder = folder_that_knows_two_gpus(&mut controller).await;
+    let daemon = Daemon::hanging_on(&folder);
     let (_peer, register) = controller.welcomed(300).await;
-    // Whoever asks first decides: the driver may have answered before it was stopped from it.
-    if register.system_info.hardware.gpu_driver.state == GpuDriverState::Unknown {
-        assert_eq!(register.system_info.hardware.gpu.len(), 2);
-    }
-    let silent = after.snapshot(|snapshot| snapshot.health.state == Health::Unknown).await;
-    assert_eq!(silent.gpus.len(), 2);
-    assert!(silent.gpu_status.iter().all(|gpu| gpu.status.health == Health::Unknown));
-    after.machine.hang(false);
+    let hardware = register.system_info.hardware;
+    assert_eq!((hardware.gpu_driver.state, hardware.gpu.len()), (GpuDriverState::Unknown, 2));
+    let snapshot = daemon.snapshot(|snapshot| snapshot.gpus.len() == 2).await;
+    assert_eq!(snapshot.health.state, Health::Unknown);
+    assert!(snapshot.gpu_status.iter().all(|gpu| gpu.status.health == Health::Unknown));
+    daemon.machine.hang(false);
 }
 
-async fn wait_for_memory(folder: &tempfile::TempDir) {
+async fn wait_for_memory(folder: &TempDir) {
     let file = folder.path().join("state/gpus.json");
     let written = async {
         while !file.exists() {

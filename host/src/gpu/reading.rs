@@ -1,10 +1,11 @@
 //! What the driver says of one GPU at one moment: the numbers that are told on, and those that only a judgement is made of.
 
+use std::time::Duration;
+
 use aio_protocol::{
-    telemetry::{GpuActivity, GpuDetail, Health, RecoveryAction},
+    telemetry::{GpuActivity, GpuDetail, RecoveryAction},
     time::Timestamp,
 };
-use std::time::Duration;
 
 /// One GPU at one moment. An absent value is one that the driver did not say.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,12 +83,5 @@ impl Reading {
     /// Whether the driver answers for it.
     pub fn answers(&self) -> bool {
         self.detail.status.status == GpuActivity::Active
-    }
-
-    /// The same, with all unknown that was measured.
-    pub fn silenced(&self) -> Self {
-        let unknown = GpuDetail::unknown(self.detail.status.device_id.clone());
-        debug_assert_eq!(unknown.status.health, Health::Unknown);
-        Self::of(unknown)
     }
 }
