@@ -8,12 +8,12 @@ use std::{
 };
 
 use aio_host::systemd::ServiceManager;
-use aio_protocol::snapshot::WorkerSnapshot;
 use reqwest::Client;
 use tokio::time::Instant;
 
 use crate::{
-    console::Console, failure::Failure, install::Host, journal::Journal, report::Reporter, step::Step,
+    console::Console, failure::Failure, install::Host, journal::Journal, online::Snapshot, report::Reporter,
+    step::Step,
 };
 
 /// A moment at which a machine may lose power.
@@ -59,7 +59,7 @@ pub(crate) struct Work<'a, S> {
     number: Cell<u64>,
     total: u64,
     /// How the worker said it was, once it was online.
-    pub(crate) online: RefCell<Option<WorkerSnapshot>>,
+    pub(crate) online: RefCell<Option<Snapshot>>,
 }
 
 impl<'a, S> Work<'a, S> {

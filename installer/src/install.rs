@@ -23,7 +23,6 @@ use aio_protocol::{
     claims::NodeClaims,
     error_code::ErrorCode,
     installation::{InstallationReport, UndeliveredFailure},
-    snapshot::WorkerSnapshot,
 };
 use reqwest::Client;
 use secrecy::ExposeSecret;
@@ -40,7 +39,7 @@ use crate::{
     lock::Lock,
     observe::observe,
     offer::Offer,
-    online,
+    online::{self, Snapshot},
     plan::{Target, plan},
     proxy::Way,
     report, service_log,
@@ -261,7 +260,7 @@ impl<S: ServiceManager> Run<'_, S> {
         journal: &mut Journal,
         interrupt: &mut Interrupt<'_>,
         at: &Cell<Option<&'static str>>,
-    ) -> Result<(Vec<Timing>, Option<WorkerSnapshot>), Failure> {
+    ) -> Result<(Vec<Timing>, Option<Snapshot>), Failure> {
         if let Some(controller) = &self.controller {
             unless(interrupt, controller.report(&started(offer), soon())).await?;
         }
@@ -311,7 +310,7 @@ impl<S: ServiceManager> Run<'_, S> {
         offer: Offer,
         mut warnings: Vec<String>,
         timings: Vec<Timing>,
-        worker: WorkerSnapshot,
+        worker: Snapshot,
     ) -> Outcome {
         let took = self.request.began.elapsed();
         let report = InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) };

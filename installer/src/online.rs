@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 
 use aio_host::{layout::UNIT, systemd::ServiceManager};
 use aio_protocol::{error_code::ErrorCode, ids::NodeId, snapshot::WorkerSnapshot};
+use serde::de::IgnoredAny;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     net::UnixStream,
@@ -12,6 +13,9 @@ use tokio::{
 };
 
 use crate::{failure::Failure, install::Host, step::describe_service};
+
+/// What an installation reads of a worker: not the details of each GPU, whose reading would take a good part of the small program that this is.
+pub(crate) type Snapshot = WorkerSnapshot<IgnoredAny>;
 
 /// Between two looks at a service that does not answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -21,7 +25,7 @@ pub(crate) async fn settled<S: ServiceManager>(
     host: &Host<S>,
     node: &NodeId,
     patience: Duration,
-) -> Result<WorkerSnapshot, Failure> {
+) -> Result<Snapshot, Failure> {
     let deadline = Instant::now() + patience;
     let mut last = None;
     let watched = timeout_at(deadline, watch(host, node, &mut last)).await;
@@ -34,14 +38,14 @@ pub(crate) async fn settled<S: ServiceManager>(
 async fn watch<S: ServiceManager>(
     host: &Host<S>,
     node: &NodeId,
-    last: &mut Option<WorkerSnapshot>,
-) -> Result<WorkerSnapshot, Failure> {
+    last: &mut Option<Snapshot>,
+) -> Result<Snapshot, Failure> {
     loop {
         if let Some(mut lines) = listen(&host.layout.status_socket()).await {
             // Ends when the daemon does.
             while let Ok(Some(line)) = lines.next_line().await {
                 // A line of a newer daemon is no reason to fail: a later one may be understood.
-                let Ok(snapshot) = serde_json::from_str::<WorkerSnapshot>(&line) else { continue };
+                let Ok(snapshot) = serde_json::from_str::<Snapshot>(&line) else { continue };
                 if snapshot.node_id == *node {
                     if snapshot.settled() {
                         return Ok(snapshot);
@@ -68,7 +72,7 @@ async fn listen(socket: &Path) -> Option<Lines<BufReader<UnixStream>>> {
 }
 
 /// What no waiting mends: the controller will not have this token or this node, or the daemon cannot use its configuration.
-fn refusal(snapshot: &WorkerSnapshot) -> Option<Failure> {
+fn refusal(snapshot: &Snapshot) -> Option<Failure> {
     let code = ErrorCode::parse(snapshot.session.code.as_deref()?)?;
     matches!(
         code,
@@ -88,7 +92,7 @@ fn refusal(snapshot: &WorkerSnapshot) -> Option<Failure> {
     })
 }
 
-fn late(last: Option<&WorkerSnapshot>, patience: Duration) -> Failure {
+fn late(last: Option<&Snapshot>, patience: Duration) -> Failure {
     let waited = format!("within {} s", patience.as_secs_f32());
     let Some(snapshot) = last else {
         let message = format!("{UNIT} runs and did not say how it is {waited}");

@@ -1,7 +1,7 @@
 //! How results and failures look: text for people, one JSON object for programs. Results go to standard output, failures as text to
 //! standard error. Decides no outcome.
 
-use aio_protocol::{inventory::GpuDriverState, snapshot::WorkerSnapshot};
+use aio_protocol::inventory::GpuDriverState;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
@@ -9,6 +9,7 @@ use crate::{
     apply::Timing,
     failure::Failure,
     install::{Outcome, OutcomeKind, Planned},
+    online::Snapshot,
     uninstall::Removed,
 };
 
@@ -154,7 +155,7 @@ fn outcome_text(outcome: &Outcome) -> String {
     }
 }
 
-fn gpus_text(worker: &WorkerSnapshot) -> String {
+fn gpus_text(worker: &Snapshot) -> String {
     let lines = worker.gpus.iter().map(|gpu| {
         let memory = gpu.memory_total.map(|bytes| format!(", {} GiB", bytes >> 30)).unwrap_or_default();
         format!("\n  GPU {}: {}{memory}", gpu.device_id, gpu.model)
@@ -162,7 +163,7 @@ fn gpus_text(worker: &WorkerSnapshot) -> String {
     if worker.gpus.is_empty() { format!("\n  no GPU: {}", why_no_gpu(worker)) } else { lines.collect() }
 }
 
-fn why_no_gpu(worker: &WorkerSnapshot) -> String {
+fn why_no_gpu(worker: &Snapshot) -> String {
     match &worker.gpu_driver {
         None => "the driver was not asked yet".to_owned(),
         Some(driver) => driver.reason.clone().unwrap_or_else(|| {

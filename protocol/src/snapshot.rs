@@ -10,10 +10,10 @@ use crate::{
     time::Timestamp,
 };
 
-/// A worker at one moment.
+/// A worker at one moment. `D` is what is read of each GPU's details: who needs none of them, an installer say, need not carry what reads them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WorkerSnapshot {
+pub struct WorkerSnapshot<D = GpuDetail> {
     /// The daemon's version, e.g. `1.0.0`.
     pub version: String,
     /// The node that it speaks for.
@@ -37,7 +37,7 @@ pub struct WorkerSnapshot {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_gpus: Vec<Gpu>,
     /// The GPUs' last readings, and what is wrong with them.
-    pub gpu_status: Vec<GpuDetail>,
+    pub gpu_status: Vec<D>,
     /// The worst of them.
     pub health: HealthSummary,
 }
@@ -78,7 +78,7 @@ pub enum SessionState {
     Stopping,
 }
 
-impl WorkerSnapshot {
+impl<D> WorkerSnapshot<D> {
     /// Whether the controller has welcomed this worker and read a heartbeat of this very session.
     pub fn settled(&self) -> bool {
         self.session.state == SessionState::Online

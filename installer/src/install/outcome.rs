@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use aio_protocol::{ids::NodeId, release::ReleaseVersion, snapshot::WorkerSnapshot};
+use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
 pub use crate::apply::Timing;
-use crate::offer::Offer;
+use crate::{offer::Offer, online::Snapshot};
 
 /// A step that would be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum OutcomeKind {
     /// Nothing was to be done, and the worker is online.
     AlreadyInstalled {
         /// How the worker is.
-        worker: Box<WorkerSnapshot>,
+        worker: Box<Snapshot>,
     },
     /// The worker's service is ready, and nobody waited for it to be online.
     Started {
@@ -59,7 +59,7 @@ pub enum OutcomeKind {
     /// The worker is online.
     Installed {
         /// How the worker is.
-        worker: Box<WorkerSnapshot>,
+        worker: Box<Snapshot>,
         /// Each step, and how long it took.
         timings: Vec<Timing>,
         /// What went wrong without harm to the installation.
@@ -68,6 +68,6 @@ pub enum OutcomeKind {
 }
 
 /// The version that the worker says it has.
-pub(super) fn running(worker: &WorkerSnapshot, offer: &Offer) -> ReleaseVersion {
+pub(super) fn running(worker: &Snapshot, offer: &Offer) -> ReleaseVersion {
     format!("v{}", worker.version).parse().unwrap_or_else(|_| offer.release.version.clone())
 }
