@@ -12,10 +12,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlEventTypeXidCriticalError, nvmlReturn_t,
 };
 
-use crate::{
-    answer, answer_for, handle, index_of, put,
-    scenario::{self, Code},
-};
+use crate::{answer, answer_for, handle, index_of, put, scenario::Code};
 
 /// How often a waiting call looks at the scenario.
 const LOOK: Duration = Duration::from_millis(250);
@@ -106,7 +103,6 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(
 ) -> nvmlReturn_t {
     let deadline = Instant::now() + Duration::from_millis(timeout.into());
     loop {
-        let _ = scenario::current_unless_hung("nvmlEventSetWait_v2", None);
         let waited = answer("nvmlEventSetWait_v2", |scenario| {
             let next = with_sets(|sets| {
                 let set = sets.get_mut(&(set as usize)).ok_or(Code::InvalidArgument)?;

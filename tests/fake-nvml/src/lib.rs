@@ -65,21 +65,28 @@ static SESSIONS: AtomicU32 = AtomicU32::new(0);
 
 /// Answers a call: `body` runs unless the scenario has the function hang or fail.
 fn answer(function: &str, body: impl FnOnce(&Scenario) -> Result<(), Code>) -> nvmlReturn_t {
+    answer_of(&scenario::current_unless_hung(function, None), function, body)
+}
+
+fn answer_of(
+    scenario: &Scenario,
+    function: &str,
+    body: impl FnOnce(&Scenario) -> Result<(), Code>,
+) -> nvmlReturn_t {
     let body = || {
-        let scenario = scenario::current_unless_hung(function, None);
         if SESSIONS.load(Ordering::SeqCst) == 0 {
             return Err(Code::Uninitialized);
         }
         scenario.fault(function)?;
-        body(&scenario)
+        body(scenario)
     };
     body().err().unwrap_or(Code::Success) as nvmlReturn_t
 }
 
 /// The same for a call about the GPU with this index.
 fn answer_for(function: &str, index: usize, body: impl FnOnce(&Gpu) -> Result<(), Code>) -> nvmlReturn_t {
-    let _ = scenario::current_unless_hung(function, Some(index));
-    answer(function, |scenario| {
+    let scenario = scenario::current_unless_hung(function, Some(index));
+    answer_of(&scenario, function, |scenario| {
         let gpu = scenario.gpus.get(index).ok_or(Code::InvalidArgument)?;
         gpu.fault(function)?;
         body(gpu)

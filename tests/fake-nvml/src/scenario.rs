@@ -4,10 +4,11 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::{CStr, OsStr, OsString, c_char, c_int, c_void},
-    fs, io,
+    fs::{self, Metadata},
+    io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -225,8 +226,7 @@ pub(crate) fn current() -> Arc<Scenario> {
 
 /// The scenario, unless the file is still the `known` version.
 fn read(known: Option<Version>) -> io::Result<Option<(Version, Scenario)>> {
-    let path = path()?;
-    let metadata = fs::metadata(&path)?;
+    let (path, metadata) = found()?;
     let version = (metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec());
     if known == Some(version) {
         return Ok(None);
@@ -235,15 +235,23 @@ fn read(known: Option<Version>) -> io::Result<Option<(Version, Scenario)>> {
     Ok(Some((version, scenario)))
 }
 
-fn path() -> io::Result<PathBuf> {
-    let beside = own_path().map(|mut library| {
+/// Where the scenario is, and what the file is now. Asked at every call of the library, which is why the library's own path is asked for once.
+fn found() -> io::Result<(PathBuf, Metadata)> {
+    static BESIDE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+        let mut library = own_path()?;
         library.push(".json");
-        PathBuf::from(library)
+        Some(PathBuf::from(library))
     });
-    beside
-        .filter(|path| path.exists())
-        .or_else(|| env::var_os("FAKE_NVML_SCENARIO").map(PathBuf::from))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "FAKE_NVML_SCENARIO is not set"))
+    if let Some(beside) = &*BESIDE
+        && let Ok(metadata) = fs::metadata(beside)
+    {
+        return Ok((beside.clone(), metadata));
+    }
+    let named = env::var_os("FAKE_NVML_SCENARIO")
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "FAKE_NVML_SCENARIO is not set"))?;
+    let path = PathBuf::from(named);
+    let metadata = fs::metadata(&path)?;
+    Ok((path, metadata))
 }
 
 /// `Dl_info` of `dlfcn.h`.
