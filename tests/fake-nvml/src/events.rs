@@ -14,8 +14,8 @@ use nvml_wrapper_sys::bindings::{
 
 use crate::{answer, answer_for, handle, index_of, put, scenario::Code};
 
-/// How often a waiting call looks at the scenario.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often a waiting call looks at the scenario. A driver wakes nobody before it has something to say, so looking must not cost much either.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A set: for which GPUs, and how many errors of the scenario were told.
 #[derive(Debug)]
