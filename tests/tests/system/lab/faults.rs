@@ -143,6 +143,10 @@ fn strike(site: &mut Site, machine: &Machine, fault: Fault, moment: Duration) ->
         Some(124) if outcome.stdout.is_empty() => Ok("ended before it began".to_owned()),
         Some(status) => {
             let answer = json_of(&outcome)?;
+            // The signal came when the command had answered and not yet ended; whether it is online is looked at as after any success.
+            if status == 124 && answer["outcome"] == "installed" {
+                return Ok("online".to_owned());
+            }
             let code = answer["error"]["code"].as_str().context("no code")?;
             let Some(known) = ErrorCode::parse(code) else { bail!("an unknown code: {outcome}") };
             // `timeout` has a status of its own for a command that it ended.
