@@ -3,6 +3,7 @@
 pub mod backoff;
 pub(crate) mod driver;
 pub mod machine;
+pub mod mailbox;
 pub(crate) mod reporter;
 pub mod rotation;
 pub mod setback;

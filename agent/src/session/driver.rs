@@ -27,10 +27,11 @@ use super::{
     Trusted,
     backoff::Jitter,
     machine::{Effect, Input, Moment, Session, State, Timings},
+    mailbox::Letter,
     reporter::{Reporter, Tally},
     rotation::{self, Origin, Rotation},
     setback::{Patience, Setback},
-    socket::{Event, Link, Outgoing},
+    socket::{Event, Link},
 };
 use crate::{
     config::{Unusable, WorkerConfig},
@@ -167,7 +168,7 @@ impl Driver {
                 let beat = self.identity.heartbeat(seq, &self.readings.borrow());
                 self.sent = (seq, now());
                 self.send(&beat);
-                self.queue(Outgoing::Ping(seq));
+                self.queue(Letter::Ping(seq));
             }
             Effect::SendMetrics => {
                 let metrics = self.identity.metrics(&self.readings.borrow());
@@ -186,7 +187,7 @@ impl Driver {
                     reason: DisconnectReason::Shutdown,
                     expected_back_seconds: None,
                 });
-                self.queue(Outgoing::Close);
+                self.queue(Letter::Close);
             }
         }
         None
@@ -390,13 +391,13 @@ impl Driver {
 
     fn send<B: Body>(&self, body: &B) {
         match encode(body, Uuid::now_v7(), now()) {
-            Ok(text) => self.queue(Outgoing::Text(text)),
+            Ok(text) => self.queue(Letter::Text(B::TYPE, text)),
             Err(error) => warn!(kind = B::TYPE, %error, "a message could not be written"),
         }
     }
 
-    fn queue(&self, outgoing: Outgoing) {
-        if !self.link.as_ref().is_some_and(|link| link.send(outgoing)) {
+    fn queue(&self, letter: Letter) {
+        if !self.link.as_ref().is_some_and(|link| link.send(letter)) {
             debug!("a message was dropped: the controller does not read, or is gone");
         }
     }
