@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::{
     Trusted,
     backoff::Jitter,
+    clock_watch::ClockWatch,
     machine::{Effect, Input, Moment, Session, State, Timings},
     mailbox::Letter,
     reporter::{Reporter, Tally},
@@ -69,6 +70,7 @@ pub(crate) struct Driver {
     /// The last heartbeat, and when it was sent.
     sent: (u64, Timestamp),
     misunderstood: Tally,
+    clock_watch: ClockWatch,
     undelivered: Undelivered,
 }
 
@@ -98,6 +100,7 @@ impl Driver {
             registered: None,
             sent: (0, Timestamp::from_millis(0)),
             misunderstood: Tally::default(),
+            clock_watch: ClockWatch::start(),
         }
     }
 
@@ -131,6 +134,7 @@ impl Driver {
                 () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
                     self.take(Input::Elapsed);
                 }
+                slept = self.clock_watch.slept() => self.take(Input::Woke(slept)),
                 _ = token_check.tick(), if waiting && self.config.token.may_change() => {
                     if self.token_replaced() {
                         info!("another token is there; trying it at once");

@@ -35,6 +35,7 @@ fn stimulus() -> impl Strategy<Value = Stimulus> {
             patience.prop_map(|patience| Input::SocketLost(setback(patience))),
             Just(Input::InventoryChanged),
             Just(Input::TokenReplaced),
+            (0..100_u64).prop_map(|seconds| Input::Woke(Duration::from_secs(seconds))),
         ]
         .prop_map(Stimulus::Give),
     ]
@@ -88,14 +89,17 @@ proptest! {
         }
         if matches!(world.session.state(), State::Connecting { .. } | State::Registering { .. } | State::Online(_)) {
             world.give(Input::SocketLost(setback(Patience::Long)));
-            let refused = world.now;
+            let (refused, mut slept) = (world.now, Duration::ZERO);
             for (stimulus, jitter) in after {
                 if matches!(stimulus, Stimulus::Give(Input::TokenReplaced)) {
                     continue;
                 }
+                if let Stimulus::Give(Input::Woke(for_so_long)) = stimulus {
+                    slept += for_so_long;
+                }
                 world.jitter = jitter;
                 if apply(&mut world, stimulus).contains(&Effect::Dial) {
-                    prop_assert!(world.now - refused >= LONGEST / 2);
+                    prop_assert!(world.now + slept - refused >= LONGEST / 2);
                     break;
                 }
             }
