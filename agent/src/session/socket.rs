@@ -24,7 +24,10 @@ use tokio_tungstenite::{
         Error, Message,
         client::ClientRequestBuilder,
         error::CapacityError,
-        http::header::RETRY_AFTER,
+        http::{
+            HeaderValue,
+            header::{LOCATION, RETRY_AFTER},
+        },
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -169,14 +172,17 @@ fn blocked(error: &Blocked, proxy: &Proxy, endpoint: &Endpoint) -> Setback {
 
 fn refused(error: Error, endpoint: &Endpoint) -> Setback {
     match error {
-        Error::Http(response) => Setback::of_http(
-            HttpRefusal {
+        Error::Http(response) => {
+            let header =
+                |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+            let refusal = HttpRefusal {
                 status: response.status().as_u16(),
-                retry_after: response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()),
+                retry_after: header(RETRY_AFTER),
+                location: header(LOCATION),
                 body: response.body().as_deref().unwrap_or_default(),
-            },
-            Timestamp::from(std::time::SystemTime::now()),
-        ),
+            };
+            Setback::of_http(refusal, Timestamp::from(std::time::SystemTime::now()))
+        }
         Error::Io(error) => Setback::new(
             ErrorCode::ControllerUnreachable,
             format!("cannot reach {}: {error}", endpoint.in_words()),
