@@ -62,6 +62,23 @@ impl Fault {
         }
     }
 
+    /// Whether the session may suffer from it. From all others it must not.
+    pub(super) fn may_cut_off(self) -> bool {
+        match self {
+            Self::NetworkCut
+            | Self::PacketsLost
+            | Self::ControllerKilled
+            | Self::ControllerHung
+            | Self::Stopped => true,
+            Self::BusRestarted
+            | Self::DriverHung
+            | Self::GpuLost
+            | Self::ClockForward
+            | Self::ClockBack
+            | Self::DiskFull => false,
+        }
+    }
+
     /// How long it lasts. The short ones are as many as the long ones, whatever the span.
     pub(super) fn duration(self, long: bool, rng: &mut Rng) -> Duration {
         let (least, most) = self.span(long);
@@ -71,7 +88,7 @@ impl Fault {
         Duration::from_secs_f64(least * (most / least).powf(rng.f64()))
     }
 
-    /// Whether it lasts longer than a moment, for the longest wait that a token has to outlive.
+    /// The longest that any lasts.
     pub(super) fn longest(long: bool) -> Duration {
         let most = FAULTS.map(|fault| fault.span(long).1).into_iter().fold(0.0, f64::max);
         Duration::from_secs_f64(most)

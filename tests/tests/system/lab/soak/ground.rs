@@ -75,15 +75,21 @@ impl Ground {
 
     /// And on the way nothing happens to the session.
     fn moves_the_daemons_clock(&self) -> Result<()> {
-        let sessions = || Ok::<_, anyhow::Error>(status(&self.machine)?["session"]["sessions"].clone());
-        let before = sessions()?;
+        let before = self.sessions()?;
         for seconds in [3600, -3600, 0] {
             clock::set(&self.machine, seconds)?;
             clock::is_gone_by(&self.machine, seconds, Duration::from_secs(60))?;
         }
-        let after = sessions()?;
+        let after = self.sessions()?;
         ensure!(after == before, "{before} sessions became {after}: {}", self.machine.journal(UNIT));
         Ok(())
+    }
+
+    /// How many sessions the daemon has had, those left out that it ended itself to come with another token.
+    pub(super) fn sessions(&self) -> Result<u64> {
+        let sessions = status(&self.machine)?["session"]["sessions"].as_u64().context("no sessions")?;
+        let exchanges = u64::try_from(self.logged("connecting with it")?)?;
+        Ok(sessions.saturating_sub(exchanges))
     }
 
     pub(super) fn begin(&mut self, fault: Fault) -> Result<()> {
