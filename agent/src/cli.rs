@@ -11,7 +11,7 @@ mod support_bundle;
 mod uninstall;
 mod version;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use aio_installer::cli::{Failure, Output, print_failure};
 use aio_protocol::error_code::ErrorCode;
@@ -105,11 +105,13 @@ fn of_installer(answer: Answer, command: impl Future<Output = ExitCode>) -> Exit
     }
 }
 
-/// One thread, and a few more for what blocks.
+/// One thread, and a few more for what blocks, as long as it does: questions come twice a minute, and a thread that waits for the next
+/// would be there all the time.
 fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_millis(500))
         .build()
         .map_err(|error| internal(format!("the runtime could not be started: {error}")))
 }

@@ -1,12 +1,15 @@
 //! The session with the controller: a pure machine, the socket that it drives, and the loop between them.
 
 pub mod backoff;
+mod clock_watch;
 pub(crate) mod driver;
 pub mod machine;
+pub mod mailbox;
 pub(crate) mod reporter;
 pub mod rotation;
 pub mod setback;
 pub mod socket;
+pub mod suspend;
 pub use trusted::Trusted;
 mod trusted;
 pub mod words;

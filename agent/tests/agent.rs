@@ -6,6 +6,7 @@ mod agent {
     mod binary;
     mod controller;
     mod daemon;
+    mod growth;
     mod health;
     mod proxy;
     mod rotation;

@@ -168,7 +168,10 @@ impl Controller {
 
     /// Starts it again where it was, after a kill.
     pub fn start_again(&mut self) -> Result<()> {
-        let address = self.base.split_once("://").map_or("", |(_, address)| address).to_owned();
+        // What it prints is how this computer reaches it, which is not every address that it listens on.
+        let printed = self.base.split_once("://").map_or("", |(_, address)| address);
+        let chosen = self.settings.listen.as_deref().filter(|address| !address.ends_with(":0"));
+        let address = chosen.unwrap_or(printed).to_owned();
         (self.process, self.base) = serve(&self.program, self.folder.path(), &self.settings, &address)?;
         Ok(())
     }

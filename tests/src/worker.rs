@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -88,16 +87,4 @@ pub fn status_field(status: &str, field: &str) -> Result<String> {
         .and_then(|value| value.split_whitespace().next())
         .map(str::to_owned)
         .with_context(|| format!("{field} is missing in /proc/<pid>/status"))
-}
-
-/// What a process's threads have cost the processors so far, to the nanosecond.
-pub fn processor_time(pid: u32) -> Result<Duration> {
-    let threads = format!("/proc/{pid}/task");
-    let mut spent = Duration::ZERO;
-    for thread in fs::read_dir(&threads).with_context(|| format!("cannot read {threads}"))? {
-        let statistics = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let nanoseconds = statistics.split_whitespace().next().context("schedstat is empty")?;
-        spent += Duration::from_nanos(nanoseconds.parse()?);
-    }
-    Ok(spent)
 }

@@ -29,11 +29,13 @@ use uuid::Uuid;
 use super::{
     Trusted,
     backoff::Jitter,
+    clock_watch::ClockWatch,
     machine::{Effect, Input, Moment, Session, State, Timings},
+    mailbox::Letter,
     reporter::{Reporter, Tally},
     rotation::{self, Origin, Rotation},
     setback::{Patience, Setback},
-    socket::{Event, Link, Outgoing},
+    socket::{Event, Link},
 };
 use crate::{
     config::{Unusable, WorkerConfig},
@@ -74,6 +76,7 @@ pub(crate) struct Driver {
     /// The last heartbeat, and when it was sent.
     sent: (u64, Timestamp),
     misunderstood: Tally,
+    clock_watch: ClockWatch,
     undelivered: Undelivered,
 }
 
@@ -104,6 +107,7 @@ impl Driver {
             health: None,
             sent: (0, Timestamp::from_millis(0)),
             misunderstood: Tally::default(),
+            clock_watch: ClockWatch::start(),
         }
     }
 
@@ -137,6 +141,7 @@ impl Driver {
                 () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
                     self.take(Input::Elapsed);
                 }
+                slept = self.clock_watch.slept() => self.take(Input::Woke(slept)),
                 _ = token_check.tick(), if waiting && self.config.token.may_change() => {
                     if self.token_replaced() {
                         info!("another token is there; trying it at once");
@@ -175,7 +180,7 @@ impl Driver {
                 self.health.clone_from(&self.readings.borrow().gpu);
                 self.sent = (seq, now());
                 self.send(&beat);
-                self.queue(Outgoing::Ping(seq));
+                self.queue(Letter::Ping(seq));
             }
             Effect::SendMetrics => {
                 let metrics = self.identity.metrics(&self.readings.borrow());
@@ -194,7 +199,7 @@ impl Driver {
                     reason: DisconnectReason::Shutdown,
                     expected_back_seconds: None,
                 });
-                self.queue(Outgoing::Close);
+                self.queue(Letter::Close);
             }
         }
         None
@@ -410,13 +415,13 @@ impl Driver {
 
     fn send<B: Body>(&self, body: &B) {
         match encode(body, Uuid::now_v7(), now()) {
-            Ok(text) => self.queue(Outgoing::Text(text)),
+            Ok(text) => self.queue(Letter::Text(B::TYPE, text)),
             Err(error) => warn!(kind = B::TYPE, %error, "a message could not be written"),
         }
     }
 
-    fn queue(&self, outgoing: Outgoing) {
-        if !self.link.as_ref().is_some_and(|link| link.send(outgoing)) {
+    fn queue(&self, letter: Letter) {
+        if !self.link.as_ref().is_some_and(|link| link.send(letter)) {
             debug!("a message was dropped: the controller does not read, or is gone");
         }
     }

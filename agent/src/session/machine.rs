@@ -38,6 +38,9 @@ impl Default for Timings {
 /// No pace is faster or slower than these, whatever a controller says: the first would be a hot loop, the second a lost node.
 const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3600));
 
+/// A deadline that is noticed so much too late was not missed by the other end: this process stood still.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
 /// When something happened, and the chance that came with it.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
@@ -118,6 +121,8 @@ pub enum Input {
     HealthChanged,
     /// There is another token than the one that was dialled with.
     TokenReplaced,
+    /// The machine slept for so long, in which no wait went on and no connection was heard.
+    Woke(Duration),
     /// The service shall stop.
     StopRequested,
 }
@@ -222,6 +227,7 @@ impl Session {
                 (self.with(State::Online(online)), effects)
             }
             (&State::Online(online), Input::PongReceived(seq)) => (self.answered(online, seq, at), vec![]),
+            (_, Input::Woke(slept)) => self.woke(slept, at),
             (_, Input::Elapsed) if self.deadline().is_some_and(|deadline| deadline <= at.now) => {
                 self.elapsed(at)
             }
@@ -256,6 +262,11 @@ impl Session {
             }
             State::Stopping { .. } => (self.with(State::Stopped), vec![Effect::HangUp]),
             State::Online(online) => {
+                let mut online = online;
+                if online.unanswered.is_some_and(|since| since + self.timings.pong + STANDSTILL < at.now) {
+                    // The pong may have come while nobody here was listening, and lie unread in the socket.
+                    online.unanswered = Some(at.now);
+                }
                 if online.unanswered.is_some_and(|since| since + self.timings.pong <= at.now) {
                     let setback = silent("the controller answered no ping", self.timings.pong);
                     return self.hang_up(setback, at);
@@ -263,6 +274,31 @@ impl Session {
                 let (online, effects) = online.send_due(at.now);
                 (self.with(State::Online(online)), effects)
             }
+        }
+    }
+
+    /// What was waited for is old, and a connection that was open may be open on this side alone.
+    fn woke(self, slept: Duration, at: Moment) -> (Self, Vec<Effect>) {
+        match self.state {
+            State::Waiting { until, after } => {
+                // What the other end asked for is measured in everybody's time; the backoff is for a network that is another now.
+                let until = match after.patience {
+                    Patience::Backoff => at.now,
+                    Patience::Long | Patience::Told(_) => until.checked_sub(slept).unwrap_or(at.now),
+                };
+                let session = Self { state: State::Waiting { until, after }, ..self };
+                if until <= at.now { session.dial(at) } else { (session, vec![]) }
+            }
+            State::Connecting { .. } | State::Registering { .. } => {
+                let (session, effects) = self.dial(at);
+                (session, [vec![Effect::HangUp], effects].concat())
+            }
+            State::Online(online) => {
+                let (online, effects) =
+                    Online { next_beat: at.now, unanswered: None, ..online }.send_due(at.now);
+                (self.with(State::Online(online)), effects)
+            }
+            State::Starting | State::Stopping { .. } | State::Stopped => (self, vec![]),
         }
     }
 

@@ -4,9 +4,16 @@
 use std::time::Duration;
 
 use aio_protocol::{api::ApiError, error_code::ErrorCode, time::Timestamp, wire::close};
+use tokio_tungstenite::tungstenite::http::{
+    Response,
+    header::{LOCATION, RETRY_AFTER},
+};
 
 /// A `Retry-After` beyond this is cut: a proxy's mistake must not take a node away for a day.
 pub const LONGEST_TOLD: Duration = Duration::from_secs(3600);
+
+/// Of an address that an answer names, so many characters are told.
+const LOCATION_CHARS: usize = 200;
 
 /// Why there is no session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +44,22 @@ pub struct HttpRefusal<'a> {
     pub status: u16,
     /// The `Retry-After` header.
     pub retry_after: Option<&'a str>,
+    /// The `Location` header.
+    pub location: Option<&'a str>,
     /// The body; possibly cut off.
     pub body: &'a [u8],
+}
+
+impl<'a> From<&'a Response<Option<Vec<u8>>>> for HttpRefusal<'a> {
+    fn from(response: &'a Response<Option<Vec<u8>>>) -> Self {
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        Self {
+            status: response.status().as_u16(),
+            retry_after: header(RETRY_AFTER),
+            location: header(LOCATION),
+            body: response.body().as_deref().unwrap_or_default(),
+        }
+    }
 }
 
 impl Setback {
@@ -94,7 +115,7 @@ impl Setback {
 
     /// The controller (or what stands in its place) refused the upgrade.
     pub fn of_http(refusal: HttpRefusal<'_>, now: Timestamp) -> Self {
-        let HttpRefusal { status, retry_after, body } = refusal;
+        let HttpRefusal { status, retry_after, location, body } = refusal;
         let told = retry_after.and_then(|text| retry_after_delay(text, now)).map(Patience::Told);
         let answer = serde_json::from_slice::<ApiError>(body).ok();
         let code =
@@ -107,7 +128,14 @@ impl Setback {
             });
         let message = match answer {
             Some(answer) => format!("the controller refused the connection ({status}): {}", answer.message),
-            None => format!("the answer to the connection was HTTP {status}"),
+            None => match location.filter(|_| (300..400).contains(&status)) {
+                // Whoever answers could have the token sent anywhere.
+                Some(location) => format!(
+                    "the answer to the connection was HTTP {status}, to go to `{}`: the token names the controller, and no answer does",
+                    location.chars().take(LOCATION_CHARS).collect::<String>()
+                ),
+                None => format!("the answer to the connection was HTTP {status}"),
+            },
         };
         let setback = Self::new(code, message);
         let long = setback.needs_a_person() || matches!(status, 429 | 503);
@@ -178,7 +206,7 @@ mod tests {
     const NOW: i64 = 1_765_454_400_000;
 
     fn http(status: u16, retry_after: Option<&str>, body: &str) -> Setback {
-        let refusal = HttpRefusal { status, retry_after, body: body.as_bytes() };
+        let refusal = HttpRefusal { status, retry_after, location: None, body: body.as_bytes() };
         Setback::of_http(refusal, Timestamp::from_millis(NOW))
     }
 
@@ -219,6 +247,30 @@ mod tests {
             let setback = http(status, None, "<html>");
             assert_eq!((setback.code, setback.patience), (Some(code), patience), "{status}");
         }
+    }
+
+    #[test]
+    fn a_redirect_is_told_as_what_it_is_and_leads_nowhere() {
+        let redirect = |status, location: &str| {
+            let refusal = HttpRefusal {
+                status,
+                retry_after: None,
+                location: Some(location),
+                body: b"<html>moved</html>",
+            };
+            Setback::of_http(refusal, Timestamp::from_millis(NOW))
+        };
+        for status in [301, 302, 303, 307, 308] {
+            let setback = redirect(status, "https://elsewhere.example/ws/node");
+            assert_eq!(setback.code, Some(ErrorCode::ControllerInvalid), "{status}");
+            assert_eq!(setback.patience, Patience::Long, "{status}");
+            for word in [&status.to_string(), "`https://elsewhere.example/ws/node`"] {
+                assert!(setback.message.contains(word), "{}", setback.message);
+            }
+        }
+        let long = "x".repeat(10_000);
+        assert!(redirect(302, &long).message.len() < 400);
+        assert!(!redirect(404, "https://elsewhere.example").message.contains("elsewhere"));
     }
 
     #[test]

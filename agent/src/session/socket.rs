@@ -1,6 +1,8 @@
 //! One connection to the controller as one task: dials, then carries frames both ways until either end is done. Dropping the
 //! [`Link`] ends it. Turns what went wrong into setbacks; decides neither when to dial nor what to say.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use aio_host::{
     proxy::{Blocked, Proxy},
     tls,
@@ -12,14 +14,16 @@ use aio_protocol::{
 };
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use secrecy::ExposeSecret;
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, mpsc},
+};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config, connect_async_tls_with_config,
     tungstenite::{
         Error, Message,
         client::ClientRequestBuilder,
         error::CapacityError,
-        http::header::RETRY_AFTER,
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -27,15 +31,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Trusted,
-    setback::{HttpRefusal, Patience, Setback},
+    mailbox::{Letter, Mailbox},
+    setback::{Patience, Setback},
 };
 use crate::{config::Credentials, endpoint::Endpoint};
 
 /// The buffers' size. The library's own default would cost 256 KiB for a connection that carries one kilobyte in half a minute.
 const BUFFER_BYTES: usize = 4 * 1024;
 
-/// A controller that reads nothing may leave as many messages waiting; those beyond are dropped, and the missing pong ends it.
-const QUEUE: usize = 32;
+/// Events that the loop has not heard yet; the task waits with the next one.
+const UNHEARD: usize = 32;
 
 /// What came from the other end.
 #[derive(Debug)]
@@ -50,33 +55,47 @@ pub enum Event {
     Lost(Setback),
 }
 
-/// What goes to the other end.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// The text of a frame.
-    Text(String),
-    /// A ping with a number.
-    Ping(u64),
-    /// The end of the connection, in good order.
-    Close,
+/// What waits to be sent, between the loop and the task.
+#[derive(Debug, Default)]
+struct Outgoing {
+    mailbox: Mutex<Mailbox>,
+    put: Notify,
+}
+
+impl Outgoing {
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn next(&self) -> Letter {
+        loop {
+            let letter = self.mailbox().take();
+            match letter {
+                Some(letter) => return letter,
+                // A letter that is put in between the two is not missed: it leaves a permit.
+                None => self.put.notified().await,
+            }
+        }
+    }
 }
 
 /// A connection, or the attempt to make one.
 #[derive(Debug)]
 pub struct Link {
     events: mpsc::Receiver<Event>,
-    outgoing: mpsc::Sender<Outgoing>,
+    outgoing: Arc<Outgoing>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Link {
     /// Begins to dial.
     pub fn dial(credentials: Credentials, trusted: Trusted) -> Self {
-        let (event_sender, events) = mpsc::channel(QUEUE);
-        let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
+        let (event_sender, events) = mpsc::channel(UNHEARD);
+        let outgoing = Arc::new(Outgoing::default());
+        let waiting = outgoing.clone();
         let task = tokio::spawn(async move {
             let setback = match connect(&credentials, &trusted).await {
-                Ok(socket) => carry(socket, &event_sender, outgoing_receiver).await,
+                Ok(socket) => carry(socket, &event_sender, &waiting).await,
                 Err(setback) => setback,
             };
             // Nobody listens any more when the link was dropped, and then nobody misses it.
@@ -91,9 +110,11 @@ impl Link {
         self.events.recv().await.unwrap_or_else(ended)
     }
 
-    /// Queues a message; false when the queue is full or the connection has ended.
-    pub fn send(&self, outgoing: Outgoing) -> bool {
-        self.outgoing.try_send(outgoing).is_ok()
+    /// Puts a letter in the mailbox; false when there is no room for it or the connection has ended.
+    pub fn send(&self, letter: Letter) -> bool {
+        let taken = !self.events.is_closed() && self.outgoing.mailbox().put(letter);
+        self.outgoing.put.notify_one();
+        taken
     }
 }
 
@@ -147,14 +168,9 @@ fn blocked(error: &Blocked, proxy: &Proxy, endpoint: &Endpoint) -> Setback {
 
 fn refused(error: Error, endpoint: &Endpoint) -> Setback {
     match error {
-        Error::Http(response) => Setback::of_http(
-            HttpRefusal {
-                status: response.status().as_u16(),
-                retry_after: response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()),
-                body: response.body().as_deref().unwrap_or_default(),
-            },
-            Timestamp::from(std::time::SystemTime::now()),
-        ),
+        Error::Http(response) => {
+            Setback::of_http((&*response).into(), Timestamp::from(std::time::SystemTime::now()))
+        }
         Error::Io(error) => Setback::new(
             ErrorCode::ControllerUnreachable,
             format!("cannot reach {}: {error}", endpoint.in_words()),
@@ -168,7 +184,7 @@ fn refused(error: Error, endpoint: &Endpoint) -> Setback {
 
 /// Carries frames until the connection ends. Reading and writing go on side by side: a controller that does not read must not
 /// keep its own words, a close among them, from being heard.
-async fn carry(socket: Socket, events: &mpsc::Sender<Event>, outgoing: mpsc::Receiver<Outgoing>) -> Setback {
+async fn carry(socket: Socket, events: &mpsc::Sender<Event>, outgoing: &Outgoing) -> Setback {
     let (sink, stream) = socket.split();
     if events.send(Event::Opened).await.is_err() {
         return nobody_listens();
@@ -209,16 +225,14 @@ async fn read(
     close.unwrap_or_else(|| broken(&Error::ConnectionClosed))
 }
 
-async fn write(
-    mut sink: impl Sink<Message, Error = Error> + Unpin,
-    mut outgoing: mpsc::Receiver<Outgoing>,
-) -> Setback {
-    while let Some(outgoing) = outgoing.recv().await {
-        let closing = matches!(outgoing, Outgoing::Close);
-        let message = match outgoing {
-            Outgoing::Text(text) => Message::text(text),
-            Outgoing::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
-            Outgoing::Close => {
+async fn write(mut sink: impl Sink<Message, Error = Error> + Unpin, outgoing: &Outgoing) -> Setback {
+    loop {
+        let letter = outgoing.next().await;
+        let closing = letter == Letter::Close;
+        let message = match letter {
+            Letter::Text(_, text) => Message::text(text),
+            Letter::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
+            Letter::Close => {
                 Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
             }
         };
@@ -231,7 +245,6 @@ async fn write(
             return std::future::pending().await;
         }
     }
-    nobody_listens()
 }
 
 fn nobody_listens() -> Setback {

@@ -213,3 +213,42 @@ async fn a_controller_that_went_deaf_does_not_keep_the_daemon_from_ending() {
     assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
     drop(deaf);
 }
+
+#[tokio::test]
+async fn a_redirect_is_told_as_what_it_is_and_the_token_is_not_taken_there() {
+    let mut elsewhere = Controller::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let daemon = Daemon::start(&format!("ws://{}/ws/node", listener.local_addr().unwrap()));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let answer = format!(
+        "HTTP/1.1 308 Permanent Redirect\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n",
+        elsewhere.url
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.unwrap();
+    let snapshot = daemon.snapshot(|snapshot| snapshot.session.code.is_some()).await;
+    assert_eq!(snapshot.session.code.as_deref(), Some("CONTROLLER_INVALID"));
+    for word in ["308", &elsewhere.url] {
+        assert!(snapshot.session.detail.contains(word), "{}", snapshot.session.detail);
+    }
+    let followed = tokio::time::timeout(Duration::from_secs(1), elsewhere.attempt()).await;
+    assert!(followed.is_err(), "the token was shown to whom an answer named");
+}
+
+#[tokio::test]
+async fn a_controller_that_moved_is_found_where_a_new_token_says() {
+    let mut before = Controller::start().await;
+    let mut after = Controller::start().await;
+    let daemon = Daemon::start(&before.url);
+    let (mut peer, first) = before.welcomed(30_000).await;
+    peer.heartbeat().await;
+    peer.close(close::TOKEN_ENDED, "TOKEN_REVOKED").await;
+    daemon.snapshot(|snapshot| snapshot.session.code.as_deref() == Some("TOKEN_REVOKED")).await;
+    let moved = token(&after.url, "moved");
+    daemon.replace_token(&moved);
+    let (mut peer, second) = after.welcomed(30_000).await;
+    assert_eq!(peer.heartbeat().await.seq, 1);
+    assert_eq!(after.attempt().await.authorization, format!("Bearer {moved}"));
+    assert_eq!(first.instance_id, second.instance_id, "it is the same process");
+    let snapshot = daemon.snapshot(|snapshot| snapshot.session.state == SessionState::Online).await;
+    assert_eq!((&snapshot.controller, snapshot.session.code), (&after.url, None));
+}

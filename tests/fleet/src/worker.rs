@@ -16,7 +16,7 @@ use aio_protocol::{
 use aio_worker::session::{
     backoff::Jitter,
     machine::{Effect, Input, Moment, Session, State, Timings},
-    setback::{HttpRefusal, Setback},
+    setback::Setback,
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -26,10 +26,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
-    tungstenite::{
-        Error, Message, client::ClientRequestBuilder, http::Uri, http::header::RETRY_AFTER,
-        protocol::WebSocketConfig,
-    },
+    tungstenite::{Error, Message, client::ClientRequestBuilder, http::Uri, protocol::WebSocketConfig},
 };
 
 use crate::{fleet::Counts, words::Words};
@@ -283,14 +280,9 @@ async fn dial(place: Place) -> Result<Box<Socket>, Setback> {
     config.write_buffer_size = 0;
     match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(Box::new(socket)),
-        Err(Error::Http(response)) => Err(Setback::of_http(
-            HttpRefusal {
-                status: response.status().as_u16(),
-                retry_after: response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()),
-                body: response.body().as_deref().unwrap_or_default(),
-            },
-            Timestamp::from(SystemTime::now()),
-        )),
+        Err(Error::Http(response)) => {
+            Err(Setback::of_http((&*response).into(), Timestamp::from(SystemTime::now())))
+        }
         Err(error) => Err(broken(&error)),
     }
 }

@@ -120,6 +120,13 @@ impl Machine {
         install.input(content).read().with_context(|| format!("cannot write {path}")).map(drop)
     }
 
+    /// Writes a file that everybody may read, in one step: whoever reads it meanwhile reads the old or the new.
+    pub fn replace(&self, path: &str, content: impl Into<Vec<u8>>) -> Result<()> {
+        let new = format!("{path}.new");
+        self.write(&new, "0644", content)?;
+        self.command("mv").args([&new, path]).read().map(drop)
+    }
+
     /// Copies a file of this computer into the machine.
     pub fn copy_in(&self, from: &Path, path: &str, mode: &str) -> Result<()> {
         let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;

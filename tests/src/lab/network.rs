@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -49,7 +49,7 @@ pub(super) fn plug(leader: u32) -> Result<Ends> {
 }
 
 /// How bad a line is, in each direction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Badness {
     /// How long a packet takes.
     pub delay: Duration,
@@ -57,11 +57,19 @@ pub struct Badness {
     pub loss: f64,
 }
 
+impl Badness {
+    /// Not bad at all.
+    pub const NONE: Self = Self { delay: Duration::ZERO, loss: 0.0 };
+    /// Nothing arrives, and nobody is told.
+    pub const CUT: Self = Self { delay: Duration::ZERO, loss: 1.0 };
+}
+
 /// A line whose packets are carried by threads of the test, and which ends with its machine.
 #[derive(Debug)]
 pub struct Line {
     /// The addresses.
     pub ends: Ends,
+    badness: Arc<Mutex<Badness>>,
     _processes: [Ending; 2],
 }
 
@@ -83,8 +91,9 @@ impl Line {
         let ends = Ends::of(leader);
         let [ours, machines] = ["ours", "machines"].map(|end| Sockets::of(folder, end));
         let (at_ours, at_machines) = (ours.bind()?, machines.bind()?);
-        carry(at_ours.try_clone()?, at_machines.try_clone()?, machines.interface.clone(), badness);
-        carry(at_machines, at_ours, ours.interface.clone(), badness);
+        let badness = Arc::new(Mutex::new(badness));
+        carry(at_ours.try_clone()?, at_machines.try_clone()?, machines.interface.clone(), badness.clone());
+        carry(at_machines, at_ours, ours.interface.clone(), badness.clone());
         // Both are of the machine's processes, and end with it however it ends.
         let namespace = format!("/proc/{leader}/ns/pid");
         let mut outside = Command::new("nsenter");
@@ -94,11 +103,16 @@ impl Line {
             ours.interface(&mut outside, &format!("aio{leader}"), ends.ours)?,
             machines.interface(&mut inside, "line", ends.machines)?,
         ];
-        let line = Self { ends, _processes: processes };
+        let line = Self { ends, badness, _processes: processes };
         let reach =
             |command: &mut Command| run(command.args(["ip", "route", "get"]).arg(ends.ours.to_string()));
         wait_for("the line's interfaces", INTERFACE, || reach(&mut in_network(leader)), |()| true)?;
         Ok(line)
+    }
+
+    /// From the next packet on, the line is as bad as this.
+    pub fn becomes(&self, badness: Badness) {
+        *self.badness.lock().unwrap_or_else(PoisonError::into_inner) = badness;
     }
 }
 
@@ -128,11 +142,12 @@ impl Sockets {
 }
 
 /// Takes packets at one end and hands them on at the other, late or never.
-fn carry(from: UnixDatagram, through: UnixDatagram, to: PathBuf, badness: Badness) {
+fn carry(from: UnixDatagram, through: UnixDatagram, to: PathBuf, badness: Arc<Mutex<Badness>>) {
     let (late, due) = mpsc::channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
         let mut packet = vec![0; 65_536];
         while let Ok(length) = from.recv(&mut packet) {
+            let badness = *badness.lock().unwrap_or_else(PoisonError::into_inner);
             let lost = fastrand::f64() < badness.loss;
             let arrives = Instant::now() + badness.delay;
             if !lost && late.send((arrives, packet.split_at(length).0.to_vec())).is_err() {

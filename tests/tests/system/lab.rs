@@ -3,6 +3,7 @@
 mod adoption;
 mod bad_input;
 mod bundles;
+mod clock;
 mod crash;
 mod environments;
 mod faults;
@@ -12,7 +13,9 @@ mod installs;
 mod package;
 mod portable;
 mod scenarios;
+mod session;
 mod site;
+mod soak;
 mod support_bundle;
 mod tls;
 mod undelivered;

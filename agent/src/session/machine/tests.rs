@@ -8,6 +8,7 @@ use aio_protocol::{
 };
 
 mod properties;
+mod standstill;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -256,6 +257,17 @@ fn every_state_meets_every_input_as_written() {
                 ("opened", "connecting", vec![HangUp, Dial]),
                 ("registered", "connecting", vec![HangUp, Dial]),
                 ("online", "connecting", vec![HangUp, Dial]),
+            ],
+        ),
+        (
+            "woke",
+            || Input::Woke(60 * SECOND),
+            vec![
+                ("waiting", "connecting", vec![Dial]),
+                ("connecting", "connecting", vec![HangUp, Dial]),
+                ("opened", "connecting", vec![HangUp, Dial]),
+                ("registered", "connecting", vec![HangUp, Dial]),
+                ("online", "online", vec![SendBeat(1)]),
             ],
         ),
         (

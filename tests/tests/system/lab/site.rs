@@ -127,6 +127,11 @@ pub(super) fn install(machine: &Machine, token: &str) -> Inside {
     machine.command(COMMAND).args(["install", "--token", token]).bound(Duration::from_secs(90))
 }
 
+/// What the daemon says of itself.
+pub(super) fn status(machine: &Machine) -> Result<Value> {
+    json_of(&machine.command("aio-worker").args(["status", "--output", "json"]).run()?)
+}
+
 /// Fails unless the command exited with 0.
 pub(super) fn succeed(command: Inside, machine: &Machine) -> Result<Outcome> {
     let outcome = command.run()?;

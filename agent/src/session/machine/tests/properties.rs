@@ -36,6 +36,7 @@ fn stimulus() -> impl Strategy<Value = Stimulus> {
             Just(Input::InventoryChanged),
             Just(Input::HealthChanged),
             Just(Input::TokenReplaced),
+            (0..100_u64).prop_map(|seconds| Input::Woke(Duration::from_secs(seconds))),
         ]
         .prop_map(Stimulus::Give),
     ]
@@ -89,14 +90,17 @@ proptest! {
         }
         if matches!(world.session.state(), State::Connecting { .. } | State::Registering { .. } | State::Online(_)) {
             world.give(Input::SocketLost(setback(Patience::Long)));
-            let refused = world.now;
+            let (refused, mut slept) = (world.now, Duration::ZERO);
             for (stimulus, jitter) in after {
                 if matches!(stimulus, Stimulus::Give(Input::TokenReplaced)) {
                     continue;
                 }
+                if let Stimulus::Give(Input::Woke(for_so_long)) = stimulus {
+                    slept += for_so_long;
+                }
                 world.jitter = jitter;
                 if apply(&mut world, stimulus).contains(&Effect::Dial) {
-                    prop_assert!(world.now - refused >= LONGEST / 2);
+                    prop_assert!(world.now + slept - refused >= LONGEST / 2);
                     break;
                 }
             }
