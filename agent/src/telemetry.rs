@@ -4,16 +4,20 @@
 mod desk;
 pub mod health;
 pub mod messages;
+pub mod services;
 
 use std::{sync::Arc, time::Duration};
 
 use aio_host::{
     facts::{HostFacts, HostProbe, HostSample},
     gpu::{GpuReport, GpuWatcher},
+    systemd::look_at_services,
 };
 use tokio::{sync::watch, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 use desk::Desk;
+use services::Services;
 
 /// How much earlier than a heartbeat its numbers are asked for.
 const LEAD: Duration = Duration::from_millis(500);
@@ -30,6 +34,18 @@ const SURVEY: Duration = Duration::from_secs(60);
 /// How long the machine and the driver may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long systemd may take to answer who asks once.
+const BUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// After three rounds of which each took as long as one can, without an end of any, nobody gathers any more. A driver that hangs is no such end:
+/// that it does not answer concludes a round.
+const LOST: Duration = Duration::from_secs(3 * (IDLE.as_secs() + PATIENCE.as_secs()));
+
+/// Whether a round that ended then shows that somebody still gathers.
+pub fn gathers(concluded: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(concluded) <= LOST
+}
+
 /// Who answers.
 pub struct Probes {
     /// The machine's load.
@@ -38,6 +54,8 @@ pub struct Probes {
     pub facts: Box<dyn HostProbe>,
     /// The GPUs.
     pub gpus: GpuWatcher,
+    /// The services.
+    pub services: watch::Receiver<Services>,
 }
 
 /// The latest answers.
@@ -49,22 +67,26 @@ pub struct Readings {
     pub load: Option<HostSample>,
     /// The driver's answer, or that it gave none.
     pub gpu: Option<GpuReport>,
+    /// How the services stand, or that nobody could say.
+    pub services: Services,
 }
 
 impl Readings {
     /// Whether there is enough to register with.
     pub fn complete(&self) -> bool {
-        self.facts.is_some() && self.gpu.is_some()
+        self.facts.is_some() && self.gpu.is_some() && self.services.is_some()
     }
 }
 
-/// Asks for ever, shortly before each heartbeat that `next_beat` announces.
+/// Asks for ever, shortly before each heartbeat that `next_beat` announces, and says in `rounds` when each round has ended.
 pub async fn gather(
     probes: Probes,
     mut next_beat: watch::Receiver<Option<std::time::Instant>>,
     readings: watch::Sender<Readings>,
+    rounds: watch::Sender<Instant>,
 ) {
-    let Probes { load, facts, gpus } = probes;
+    let Probes { load, facts, gpus, services } = probes;
+    let _services = AbortOnDropHandle::new(tokio::spawn(services::follow(services, readings.clone())));
     let mut load = Desk::new(load, |probe| probe.sample());
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
     let mut surveyed: Option<Instant> = None;
@@ -83,11 +105,13 @@ pub async fn gather(
                 facts: news.or_else(|| readings.facts.clone()),
                 load: sample.or_else(|| readings.load.clone()),
                 gpu: Some(report),
+                services: readings.services.clone(),
             };
             let changed = *readings != fresh;
             *readings = fresh;
             changed
         });
+        rounds.send_replace(Instant::now());
         if readings.is_closed() || !wait_for_next(&mut next_beat, beat, began).await {
             return;
         }
@@ -97,8 +121,9 @@ pub async fn gather(
 /// Asks once, without the load, and waits no longer than `patience`.
 pub async fn look(facts: Box<dyn HostProbe>, gpus: &GpuWatcher, patience: Duration) -> Readings {
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
-    let (facts, report) = tokio::join!(facts.ask(patience), gpus.report(patience));
-    Readings { facts, load: None, gpu: Some(report) }
+    let (facts, report, services) =
+        tokio::join!(facts.ask(patience), gpus.report(patience), look_at_services(BUS_PATIENCE));
+    Readings { facts, load: None, gpu: Some(report), services: services.map(Arc::new) }
 }
 
 /// Waits until shortly before a heartbeat that was not served yet; false when nobody announces any more.
@@ -133,6 +158,14 @@ fn next_round(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_gatherer_that_concludes_nothing_for_three_long_rounds_is_lost() {
+        let concluded = Instant::now();
+        assert!(gathers(concluded, concluded + (IDLE + PATIENCE) * 3));
+        assert!(!gathers(concluded, concluded + (IDLE + PATIENCE) * 3 + Duration::from_secs(1)));
+        assert!(gathers(concluded + Duration::from_secs(1), concluded), "a round that has just ended");
+    }
 
     #[test]
     fn numbers_are_asked_for_shortly_before_their_heartbeat_and_once() {

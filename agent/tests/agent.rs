@@ -7,6 +7,7 @@ mod agent {
     mod controller;
     mod daemon;
     mod proxy;
+    mod reload;
     mod rotation;
     mod session;
     mod status;

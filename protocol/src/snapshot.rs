@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::NodeId,
     inventory::{Gpu, GpuDriver},
+    service::Service,
     telemetry::{GpuStatus, HealthSummary},
     time::Timestamp,
 };
@@ -37,6 +38,9 @@ pub struct WorkerSnapshot {
     pub gpu_status: Vec<GpuStatus>,
     /// The worst of them.
     pub health: HealthSummary,
+    /// The machine's services that matter; empty where nobody could say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
 }
 
 /// How a worker stands with its controller.

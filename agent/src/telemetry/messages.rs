@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aio_host::facts::HostFacts;
+use aio_host::facts::{HostFacts, container_runtime_among};
 use aio_protocol::{
     ids::NodeId,
     inventory::{GpuDriver, GpuDriverState, Hardware, SystemInfo},
@@ -90,6 +90,7 @@ pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
         Some(report) => (report.gpus.clone(), report.driver.clone()),
         None => (vec![], not_asked()),
     };
+    let services = readings.services.as_ref();
     SystemInfo {
         os: facts.os.clone(),
         architecture: facts.architecture.clone(),
@@ -101,7 +102,10 @@ pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
             gpu,
             gpu_driver,
         },
-        container_runtime: facts.container_runtime.clone(),
+        container_runtime: services
+            .and_then(|services| container_runtime_among(services))
+            .or_else(|| facts.container_runtime.clone()),
+        services: services.map(|services| services.to_vec()).unwrap_or_default(),
     }
 }
 
@@ -198,6 +202,7 @@ pub(crate) mod tests {
                 gpus: (0..gpus).map(gpu).collect(),
                 status: (0..gpus).map(status).collect(),
             }),
+            services: None,
         }
     }
 

@@ -18,8 +18,9 @@ use aio_protocol::{
 use aio_worker::{
     config::{Flags, WorkerConfig},
     notify::Notifier,
+    reload::Reload,
     session::machine::Timings,
-    telemetry::Probes,
+    telemetry::{Probes, services::Services},
     worker::Worker,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::UnixStream,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -164,6 +166,9 @@ pub(crate) struct Daemon {
     pub(crate) machine: Arc<Machine>,
     pub(crate) heard: Heard,
     pub(crate) runtime_dir: PathBuf,
+    /// How the services stand.
+    pub(crate) services: watch::Sender<Services>,
+    reload: mpsc::Sender<()>,
     stop: CancellationToken,
     task: JoinHandle<()>,
     folder: Arc<TempDir>,
@@ -202,6 +207,8 @@ impl Daemon {
         let machine =
             Arc::new(Machine { gpus: Mutex::new(gpus(2)), hung: Mutex::new(false), freed: Condvar::new() });
         let heard = Heard(Arc::default(), watchdog);
+        let (reload, asked) = mpsc::channel(1);
+        let services = watch::Sender::new(Some(Arc::new(vec![])));
         let worker = Worker {
             config: WorkerConfig::load(&flags, &|_| None).unwrap(),
             timings,
@@ -209,15 +216,20 @@ impl Daemon {
                 load: Box::new(Host),
                 facts: Box::new(Host),
                 gpus: GpuWatcher::start(Shared(machine.clone())).unwrap(),
+                services: services.subscribe(),
             },
             notifier: Box::new(heard.clone()),
+            reload: Reload {
+                asked,
+                read: Box::new(move |config: &WorkerConfig| config.load_again(&flags, &|_| None)),
+            },
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { worker.run(stop).await.unwrap() }
         });
-        Self { machine, heard, runtime_dir, stop, task, folder: folder.clone() }
+        Self { machine, heard, runtime_dir, services, reload, stop, task, folder: folder.clone() }
     }
 
     /// Replaces the token as an admin would: in one step.
@@ -225,6 +237,12 @@ impl Daemon {
         let (fresh, token) = (self.folder.path().join("token.new"), self.folder.path().join("token"));
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(&fresh, &token).unwrap();
+    }
+
+    /// Writes another configuration, and asks for it.
+    pub(crate) async fn reload(&self, config: &str) {
+        std::fs::write(self.folder.path().join("config.toml"), config).unwrap();
+        self.reload.send(()).await.unwrap();
     }
 
     pub(crate) fn alive(&self) -> bool {

@@ -66,6 +66,7 @@ impl Words {
                     },
                 },
                 container_runtime: None,
+                services: vec![],
             },
         })
     }
