@@ -3,6 +3,7 @@
 mod adoption;
 mod bad_input;
 mod bundles;
+mod citizen;
 mod crash;
 mod environments;
 mod faults;
@@ -11,6 +12,7 @@ mod ground;
 mod installs;
 mod package;
 mod portable;
+mod sandbox;
 mod scenarios;
 mod site;
 mod support_bundle;
