@@ -163,3 +163,30 @@ fn the_driver_s_library_works_inside_wherever_it_lies() -> Result<()> {
     aio_tests::wait::wait_for("the GPUs of a library at its usual place", SOON, seen, eight)?;
     Ok(())
 }
+
+#[test]
+fn the_driver_is_loaded_as_root_where_that_can_be_done_and_where_it_cannot_the_daemon_runs_all_the_same()
+-> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("modprobe")?;
+    succeed(install(&machine, &site.token), &machine)?;
+    site.wait_until_online(&machine)?;
+    let errors = format!("journalctl --no-pager --output=cat --priority=err --unit {UNIT}");
+    let errors = machine.sh(&errors).read()?;
+    // systemd 247 runs nothing before a program with credentials, and says so.
+    let of_247 = |line: &str| {
+        line.contains("/run/credentials/") || line.contains("Failed at step NAMESPACE spawning sh")
+    };
+    let version = machine.command("systemctl").args(["--version"]).read()?;
+    let unexpected: Vec<_> =
+        errors.lines().filter(|line| !(version.starts_with("systemd 247") && of_247(line))).collect();
+    ensure!(unexpected.is_empty(), "without nvidia-modprobe: {unexpected:?}");
+
+    let tool = "#!/bin/sh\necho \"$(id --user) $*\" >> /run/modprobe\nmknod --mode 0666 /dev/nvidiactl c 195 255\nexit 3\n";
+    machine.write("/usr/bin/nvidia-modprobe", "0755", tool)?;
+    machine.command("systemctl").args(["restart", UNIT]).read()?;
+    assert_eq!(machine.read("/run/modprobe")?, "0 -c=0 -c=255\n", "{}", machine.journal(UNIT));
+    assert_eq!(machine.sh("stat --format='%t %T' /dev/nvidiactl").read()?.trim(), "c3 ff");
+    assert_eq!(machine.unit_property(UNIT, "ActiveState")?, "active", "that it failed is nobody's end");
+    Ok(())
+}
