@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What may be said on the command line of `aio-worker start`.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Flags {
     /// The node token. Other users can read a command line: prefer --token-file [env: AIO_NODE_TOKEN]
     #[arg(long, conflicts_with = "token_file", hide_env_values = true)]
@@ -129,6 +129,20 @@ pub fn environment(name: &str) -> Option<String> {
 impl WorkerConfig {
     /// Puts together what flags, environment and file say.
     pub fn load(flags: &Flags, env: Environment<'_>) -> Result<Self, Unusable> {
+        Self::with_token(flags, env, None)
+    }
+
+    /// The same anew, for a daemon that goes by this one: of the same node, and with a token that is read again only where it can be.
+    pub fn load_again(&self, flags: &Flags, env: Environment<'_>) -> Result<Self, Unusable> {
+        let token = (!self.token.may_change()).then(|| self.token.clone());
+        let again = Self::with_token(flags, env, token)?;
+        if again.node_id != self.node_id {
+            return Err(self.foreign(&again.node_id));
+        }
+        Ok(again)
+    }
+
+    fn with_token(flags: &Flags, env: Environment<'_>, token: Option<TokenSource>) -> Result<Self, Unusable> {
         let env = &|name: &str| env(name).filter(|value| !value.trim().is_empty());
         let layout = Layout::default();
         let file = config_file(flags.config.as_deref(), &layout)?;
@@ -141,7 +155,7 @@ impl WorkerConfig {
             .or(file.controller_endpoint)
             .map(|text| checked_endpoint(&text, insecure_http))
             .transpose()?;
-        let token = token_source(flags, env, &layout)?;
+        let token = token.map_or_else(|| token_source(flags, env, &layout), Ok)?;
         let config = Self {
             node_id: node_id(token.read()?.claims, env)?,
             token,
@@ -166,6 +180,24 @@ impl WorkerConfig {
         config.installed_credentials().map(|_| config)
     }
 
+    /// Whether a connection is made the same way with both, as far as the configuration says how.
+    pub fn connects_like(&self, other: &Self) -> bool {
+        let says = |config: &Self| {
+            (config.endpoint.clone(), config.ca_file.clone(), config.proxy.clone(), config.insecure_http)
+        };
+        says(self) == says(other)
+    }
+
+    /// The authorities that it names, as they are now; none where they cannot be read.
+    pub fn authorities(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.ca_file.as_ref()?).ok()
+    }
+
+    fn foreign(&self, node: &NodeId) -> Unusable {
+        let message = format!("the token is now of node {node}, and this daemon runs as {}", self.node_id);
+        Unusable::new(ErrorCode::TokenForeign, message)
+    }
+
     /// The tokens of this node that are there now. Without an installed one there are none: the others only renew it.
     pub fn tokens(&self) -> Result<Vec<Held>, Unusable> {
         let mut held = vec![Held { origin: Origin::Installed, offer: None, token: self.token.read()? }];
@@ -187,11 +219,7 @@ impl WorkerConfig {
     /// What a connection with this token needs.
     pub fn credentials(&self, token: NodeToken) -> Result<Credentials, Unusable> {
         if token.claims.sub != self.node_id {
-            let message = format!(
-                "the token is now of node {}, and this daemon runs as {}",
-                token.claims.sub, self.node_id
-            );
-            return Err(Unusable::new(ErrorCode::TokenForeign, message));
+            return Err(self.foreign(&token.claims.sub));
         }
         let endpoint = match &self.endpoint {
             Some(endpoint) => endpoint.clone(),
@@ -322,4 +350,4 @@ fn token_source(flags: &Flags, env: Environment<'_>, layout: &Layout) -> Result<
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

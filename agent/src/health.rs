@@ -141,6 +141,11 @@ impl Judge {
         }
     }
 
+    /// Judges by these from now on.
+    pub fn go_by(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
     /// What the next judge has to know.
     pub fn memory(&self) -> Memory {
         let (boot_id, xids) = self.xids.memory();

@@ -2,10 +2,12 @@
 
 pub mod cli;
 pub mod config;
+pub mod confinement;
 pub mod endpoint;
 pub mod health;
 pub mod logging;
 pub mod notify;
+pub mod reload;
 pub mod rotated;
 pub mod session;
 pub mod status_socket;

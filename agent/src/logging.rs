@@ -5,16 +5,34 @@ use std::io::IsTerminal;
 
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
+    Registry,
     filter::{ParseError, Targets},
     fmt,
     layer::SubscriberExt,
-    registry,
+    registry, reload,
     util::SubscriberInitExt,
 };
 
-/// Starts logging at `filter`, e.g. `info` or `info,aio_worker::session=debug`. To be called once.
-pub fn start(filter: &str) -> Result<(), ParseError> {
-    let filter: Targets = filter.parse()?;
+/// What is logged, for who may change it.
+#[derive(Debug, Clone)]
+pub struct Filter(reload::Handle<Targets, Registry>);
+
+impl Filter {
+    /// From now on this is logged.
+    pub fn set(&self, filter: Targets) {
+        // It fails only where the subscriber is gone, and then nothing is logged at all.
+        let _ = self.0.reload(filter);
+    }
+}
+
+/// What `filter` wants logged, e.g. `info` or `info,aio_worker::session=debug`.
+pub fn parse(filter: &str) -> Result<Targets, ParseError> {
+    filter.parse()
+}
+
+/// Starts logging what `filter` wants. To be called once.
+pub fn start(filter: &str) -> Result<Filter, ParseError> {
+    let (filter, handle) = reload::Layer::new(parse(filter)?);
     let journal = connected_to_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = registry().with(filter);
     // Nobody else in this process sets a subscriber, so `try_init` cannot find another.
@@ -26,7 +44,7 @@ pub fn start(filter: &str) -> Result<(), ParseError> {
             .with(fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()))
             .try_init(),
     };
-    Ok(())
+    Ok(Filter(handle))
 }
 
 /// INFO is a state that an operator cares about, and still no more than information: `notice` would put it above the rest.

@@ -3,6 +3,7 @@
 
 mod desk;
 pub mod messages;
+pub mod services;
 mod verdict;
 
 use std::{sync::Arc, time::Duration};
@@ -10,13 +11,16 @@ use std::{sync::Arc, time::Duration};
 use aio_host::{
     facts::{HostFacts, HostProbe, HostSample},
     gpu::GpuWatcher,
+    systemd::look_at_services,
 };
 use tokio::{sync::watch, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
 
-pub use verdict::Verdicts;
+pub(crate) use verdict::Verdicts;
 
 use crate::health::{Judge, Judged, Memory, Thresholds};
 use desk::Desk;
+use services::Services;
 
 /// How much earlier than a heartbeat its numbers are asked for: the driver's thread may be listening for a second before it answers.
 const LEAD: Duration = Duration::from_millis(1500);
@@ -33,6 +37,18 @@ const SURVEY: Duration = Duration::from_secs(60);
 /// How long the machine and the driver may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long systemd may take to answer who asks once.
+const BUS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// After three rounds of which each took as long as one can, without an end of any, nobody gathers any more. A driver that hangs is no such end:
+/// that it does not answer concludes a round.
+const LOST: Duration = Duration::from_secs(3 * (IDLE.as_secs() + PATIENCE.as_secs()));
+
+/// Whether a round that ended then shows that somebody still gathers.
+pub fn gathers(concluded: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(concluded) <= LOST
+}
+
 /// Who answers.
 pub struct Probes {
     /// The machine's load.
@@ -41,8 +57,8 @@ pub struct Probes {
     pub facts: Box<dyn HostProbe>,
     /// The GPUs.
     pub gpus: GpuWatcher,
-    /// Who judges their health.
-    pub verdicts: Verdicts,
+    /// The services.
+    pub services: watch::Receiver<Services>,
 }
 
 /// The latest answers.
@@ -54,23 +70,28 @@ pub struct Readings {
     pub load: Option<HostSample>,
     /// The GPUs as they are told.
     pub gpu: Option<Arc<Judged>>,
+    /// How the services stand, or that nobody could say.
+    pub services: Services,
 }
 
 impl Readings {
     /// Whether there is enough to register with.
     pub fn complete(&self) -> bool {
-        self.facts.is_some() && self.gpu.is_some()
+        self.facts.is_some() && self.gpu.is_some() && self.services.is_some()
     }
 }
 
-/// Asks for ever, shortly before each heartbeat that `next_beat` announces.
-pub async fn gather(
+/// Asks for ever, shortly before each heartbeat that `next_beat` announces, and says in `rounds` when each round has ended.
+pub(crate) async fn gather(
     probes: Probes,
+    mut verdicts: Verdicts,
     mut next_beat: watch::Receiver<Option<std::time::Instant>>,
     readings: watch::Sender<Readings>,
+    rounds: watch::Sender<Instant>,
 ) {
-    let Probes { load, facts, gpus, mut verdicts } = probes;
+    let Probes { load, facts, gpus, services } = probes;
     let mut reports = gpus.reports();
+    let _services = AbortOnDropHandle::new(tokio::spawn(services::follow(services, readings.clone())));
     let mut load = Desk::new(load, |probe| probe.sample());
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
     let mut surveyed: Option<Instant> = None;
@@ -91,13 +112,17 @@ pub async fn gather(
                 facts: facts_now,
                 load: sample.or_else(|| readings.load.clone()),
                 gpu: Some(Arc::new(judged)),
+                services: readings.services.clone(),
             };
             let changed = *readings != fresh;
             *readings = fresh;
             changed
         });
+        rounds.send_replace(Instant::now());
         reports.mark_unchanged();
-        if readings.is_closed() || !wait_for_next(&mut next_beat, &mut reports, beat, began).await {
+        if readings.is_closed()
+            || !wait_for_next(&mut next_beat, &mut reports, &mut verdicts, beat, began).await
+        {
             return;
         }
     }
@@ -106,16 +131,19 @@ pub async fn gather(
 /// Asks once, without the load, and waits no longer than `patience`.
 pub async fn look(facts: Box<dyn HostProbe>, gpus: &GpuWatcher, patience: Duration) -> Readings {
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
-    let (facts, report) = tokio::join!(facts.ask(patience), gpus.report(patience));
+    let (facts, report, services) =
+        tokio::join!(facts.ask(patience), gpus.report(patience), look_at_services(BUS_PATIENCE));
     let mut judge = Judge::new(Thresholds::default(), Memory::default());
     let (judged, _) = judge.judge(&report, None, verdict::now());
-    Readings { facts, load: None, gpu: Some(Arc::new(judged)) }
+    Readings { facts, load: None, gpu: Some(Arc::new(judged)), services: services.map(Arc::new) }
 }
 
-/// Waits until shortly before a heartbeat that was not served yet, or until the driver tells something by itself; false when nobody announces any more.
+/// Waits until shortly before a heartbeat that was not served yet, or until the driver tells something by itself or is to be judged by something else;
+/// false when nobody announces any more.
 async fn wait_for_next(
     next_beat: &mut watch::Receiver<Option<std::time::Instant>>,
     reports: &mut watch::Receiver<Option<aio_host::gpu::GpuReport>>,
+    verdicts: &mut Verdicts,
     served: Option<std::time::Instant>,
     began: Instant,
 ) -> bool {
@@ -126,6 +154,7 @@ async fn wait_for_next(
         tokio::select! {
             () = tokio::time::sleep_until(due) => return true,
             Ok(()) = reports.changed(), if !told => told = true,
+            () = verdicts.reloaded(), if !told => told = true,
             changed = next_beat.changed() => if changed.is_err() { return false },
         }
     }
@@ -148,6 +177,14 @@ fn next_round(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_gatherer_that_concludes_nothing_for_three_long_rounds_is_lost() {
+        let concluded = Instant::now();
+        assert!(gathers(concluded, concluded + (IDLE + PATIENCE) * 3));
+        assert!(!gathers(concluded, concluded + (IDLE + PATIENCE) * 3 + Duration::from_secs(1)));
+        assert!(gathers(concluded + Duration::from_secs(1), concluded), "a round that has just ended");
+    }
 
     #[test]
     fn numbers_are_asked_for_shortly_before_their_heartbeat_and_once() {

@@ -1,10 +1,10 @@
 //! The daemon put together: probes, status socket and session loop, from first turn to goodbye. Reads no environment, handles no
 //! signal and sets no log: whoever runs it does, so that a test can run it as a service would.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use aio_protocol::time::Timestamp;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -12,10 +12,15 @@ use uuid::Uuid;
 use crate::{
     config::{Unusable, WorkerConfig},
     notify::Notifier,
-    session::{driver::Driver, machine::Timings, reporter::first_snapshot},
+    reload::Reload,
+    session::{
+        driver::{Driver, Wiring},
+        machine::Timings,
+        reporter::first_snapshot,
+    },
     status_socket,
     telemetry::{
-        self, Probes, Readings,
+        self, Probes, Readings, Verdicts,
         messages::{Identity, VERSION},
     },
 };
@@ -30,12 +35,14 @@ pub struct Worker {
     pub probes: Probes,
     /// Who wants to know how it is.
     pub notifier: Box<dyn Notifier>,
+    /// How it comes to another configuration.
+    pub reload: Reload,
 }
 
 impl Worker {
     /// Runs until `stop` is cancelled and goodbye is said. Nothing that the controller does or that fails on the way ends it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
-        let Self { config, timings, probes, notifier } = self;
+        let Self { config, timings, probes, notifier, reload } = self;
         let credentials = config.installed_credentials()?;
         let identity = Identity { node_id: config.node_id.clone(), instance_id: Uuid::now_v7() };
         info!(
@@ -62,9 +69,14 @@ impl Worker {
         };
         let (readings_sender, readings) = watch::channel(Readings::default());
         let (next_beat, announced) = watch::channel(None);
-        let _gatherer =
-            AbortOnDropHandle::new(tokio::spawn(telemetry::gather(probes, announced, readings_sender)));
-        Driver::new(config, identity, timings, notifier, readings, next_beat, snapshots).run(stop).await;
+        let (concluded, rounds) = watch::channel(Instant::now());
+        // A part that keeps some of the configuration subscribes here, and hears of each that is taken up while the daemon runs.
+        let configs = watch::Sender::new(Arc::new(config.clone()));
+        let verdicts = Verdicts::new(configs.subscribe());
+        let gatherer = telemetry::gather(probes, verdicts, announced, readings_sender, concluded);
+        let _gatherer = AbortOnDropHandle::new(tokio::spawn(gatherer));
+        let wiring = Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs };
+        Driver::new(config, identity, timings, wiring).run(stop).await;
         info!("stopped");
         Ok(())
     }

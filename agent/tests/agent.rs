@@ -9,6 +9,7 @@ mod agent {
     mod growth;
     mod health;
     mod proxy;
+    mod reload;
     mod rotation;
     mod session;
     mod status;

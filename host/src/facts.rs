@@ -3,13 +3,14 @@
 mod containers;
 mod machine;
 mod mounts;
+pub(crate) mod packages;
 
 use aio_protocol::{
     inventory::{ContainerRuntime, Cpu, Disk, Memory, NetworkInterface, OperatingSystem},
     telemetry::{HostUsage, NetworkTraffic, Temperature},
 };
 
-pub use containers::runtime as container_runtime;
+pub use containers::{among as container_runtime_among, runtime as container_runtime};
 pub use machine::SysinfoProbe;
 
 /// The machine's facts, the GPUs left out.

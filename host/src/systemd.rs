@@ -1,14 +1,18 @@
 //! systemd's manager: units are read, enabled and run over D-Bus, never by a child process.
-//! Job methods wait until the job has ended and say how it ended.
+//! Job methods wait until the job has ended and say how it ended. The services that matter are watched by subscription.
 
 mod dbus;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake;
 mod proxy;
+pub(crate) mod units;
+mod watch;
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
 pub use dbus::Systemd;
+pub use units::unknown as unknown_services;
+pub use watch::{look as look_at_services, watch as watch_services};
 
 /// A unit at one moment, as the manager sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
-use crate::event::{GpuDevice, fitted_gpus};
+use crate::{
+    event::{GpuDevice, fitted_gpus},
+    service::Service,
+};
 
 /// Reads a part, or nothing of it.
 pub(crate) fn understood<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
@@ -30,6 +33,9 @@ pub struct SystemInfo {
     /// What runs containers here, if anything does.
     #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
     pub container_runtime: Option<ContainerRuntime>,
+    /// The services that matter; empty where nobody could say.
+    #[serde(deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
 }
 
 /// The operating system.
@@ -135,6 +141,9 @@ pub struct ContainerRuntime {
     pub name: String,
     /// Whether its service runs.
     pub active: bool,
+    /// Its version, e.g. `24.0.7`; absent where nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// A GPU.

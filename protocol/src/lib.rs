@@ -11,6 +11,7 @@ pub mod installation;
 pub mod inventory;
 pub mod node;
 pub mod release;
+pub mod service;
 pub mod snapshot;
 pub mod telemetry;
 pub mod time;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::NodeId,
     inventory::{Gpu, GpuDriver},
+    service::Service,
     telemetry::{GpuDetail, HealthSummary},
     time::Timestamp,
 };
@@ -40,6 +41,9 @@ pub struct WorkerSnapshot<D = GpuDetail> {
     pub gpu_status: Vec<D>,
     /// The worst of them.
     pub health: HealthSummary,
+    /// The machine's services that matter; empty where nobody could say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
 }
 
 /// How a worker stands with its controller.

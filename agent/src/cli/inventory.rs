@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use aio_host::gpu::{GpuWatcher, NvmlProbe};
 use aio_installer::cli::{Failure, Output};
 use aio_protocol::{
-    inventory::SystemInfo,
+    inventory::{ContainerRuntime, SystemInfo},
     telemetry::{GpuDetail, HealthSummary},
 };
 use serde::Serialize;
@@ -72,10 +72,13 @@ pub(super) fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
 }
 
 fn screen(inventory: &Inventory) -> String {
-    let SystemInfo { os, architecture, hardware, container_runtime } = &inventory.system_info;
+    let SystemInfo { os, architecture, hardware, container_runtime, .. } = &inventory.system_info;
     let cores = hardware.cpu.cores.map(|cores| format!("{cores} cores, ")).unwrap_or_default();
     let containers = match container_runtime {
-        Some(runtime) if runtime.active => runtime.name.clone(),
+        Some(ContainerRuntime { name, active: true, version }) => match version {
+            Some(version) => format!("{name} {version}"),
+            None => name.clone(),
+        },
         Some(runtime) => format!("{}, not running", runtime.name),
         None => "none".to_owned(),
     };

@@ -7,16 +7,22 @@ use aio_host::{
 use aio_installer::{cli::Failure, command_line};
 use aio_protocol::error_code::ErrorCode;
 use secrecy::ExposeSecret;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::{self, error::TrySendError},
+};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::ParseError;
 
 use super::{internal, runtime};
 use crate::{
-    config::{Flags, WorkerConfig, environment},
-    logging,
+    config::{Flags, Unusable, WorkerConfig, environment},
+    confinement::forbid_execution,
+    logging::{self, Filter},
     notify::ServiceManager,
+    reload::Reload,
     session::machine::Timings,
-    telemetry::{Probes, Verdicts},
+    telemetry::{Probes, services::of_this_machine},
     worker::Worker,
 };
 
@@ -25,29 +31,31 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         command_line::hide(token.expose_secret());
     }
     let config = WorkerConfig::load(flags, &environment)?;
-    logging::start(&config.log).map_err(|error| {
-        Failure::new(
-            ErrorCode::ConfigInvalid,
-            format!("the log filter `{}` cannot be used: {error}", config.log),
-        )
-    })?;
+    let filter = logging::start(&config.log).map_err(|error| no_filter(&config.log, &error))?;
+    // Before there is a second thread, which would not be bound by it.
+    if let Err(error) = forbid_execution() {
+        tracing::warn!(%error, "this kernel does not take the right to start programs away");
+    }
     let gpus = GpuWatcher::start(NvmlProbe::new(config.nvml_library.clone()))
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
-    let worker = Worker {
-        probes: Probes {
-            load: host()?,
-            facts: host()?,
-            gpus,
-            verdicts: Verdicts::new(config.health.clone(), config.state_dir.clone()),
-        },
-        timings: Timings::default(),
-        notifier: Box::new(ServiceManager),
-        config,
+    let (load, facts) = (host()?, host()?);
+    let read_again = {
+        let flags = flags.clone();
+        move |config: &WorkerConfig| read_again(config, &flags, &filter)
     };
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
+        let reload = Reload { asked: reload_on_signal()?, read: Box::new(read_again) };
+        let (services, _watcher) = of_this_machine();
+        let worker = Worker {
+            probes: Probes { load, facts, gpus, services },
+            timings: Timings::default(),
+            notifier: Box::new(ServiceManager),
+            reload,
+            config,
+        };
         worker.run(stop).await.map_err(Failure::from)
     });
     // A question that hangs in the kernel or a driver must not keep the process: it ends with it.
@@ -61,9 +69,46 @@ pub(super) fn host() -> Result<Box<dyn HostProbe>, Failure> {
     Ok(Box::new(probe))
 }
 
+/// What may change while the daemon runs. The log is told last: where anything cannot be used, nothing is.
+fn read_again(config: &WorkerConfig, flags: &Flags, filter: &Filter) -> Result<WorkerConfig, Unusable> {
+    let again = config.load_again(flags, &environment)?;
+    let targets = logging::parse(&again.log).map_err(|error| no_filter(&again.log, &error))?;
+    filter.set(targets);
+    if again.nvml_library != config.nvml_library {
+        tracing::warn!(
+            "`nvml_library` is another: the GPU driver's library is loaded once, so it takes a restart"
+        );
+    }
+    Ok(again)
+}
+
+fn no_filter(filter: &str, error: &ParseError) -> Unusable {
+    Unusable {
+        code: ErrorCode::ConfigInvalid,
+        message: format!("the log filter `{filter}` cannot be used: {error}"),
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| internal(format!("signals cannot be listened to: {error}")))
+}
+
+/// SIGHUP asks for another configuration. Several in a row ask once.
+fn reload_on_signal() -> Result<mpsc::Receiver<()>, Failure> {
+    let mut hang_up = listen(SignalKind::hangup())?;
+    let (ask, asked) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            // A full channel holds one that was not answered yet, and that will read what this one would.
+            if let Err(TrySendError::Closed(())) = ask.try_send(()) {
+                return;
+            }
+        }
+    });
+    Ok(asked)
+}
+
 fn stop_on_signal(stop: CancellationToken) -> Result<(), Failure> {
-    let listen =
-        |kind| signal(kind).map_err(|error| internal(format!("signals cannot be listened to: {error}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     tokio::spawn(async move {
         let name = tokio::select! {

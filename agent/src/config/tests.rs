@@ -17,7 +17,7 @@ fn token_of(node: &str, ctl: &str) -> String {
     format!("{}.{}.{}", part("{}"), part(&claims.to_string()), part("signature"))
 }
 
-fn token() -> String {
+pub(crate) fn token() -> String {
     token_of(NODE, "wss://aiwm.example/ws/node")
 }
 

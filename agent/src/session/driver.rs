@@ -1,5 +1,10 @@
 //! The loop between the machine and the world: frames, timers, readings, the token's file and the request to stop become inputs;
-//! effects become frames and sockets. Decides nothing; the watchdog hears from it at every turn that is due, and from nobody else.
+//! effects become frames and sockets. Decides nothing; the watchdog hears from it at every turn that is due and as long as the machine is
+//! looked at, and from nobody else. How another configuration is taken up stands in `reload`.
+
+mod reload;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::Arc,
@@ -23,7 +28,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use super::{
@@ -41,8 +46,9 @@ use crate::{
     config::{Unusable, WorkerConfig},
     health::Judged,
     notify::Notifier,
+    reload::Reload,
     telemetry::{
-        Readings,
+        Readings, gathers,
         messages::{Identity, Inventory},
     },
     token::TokenError,
@@ -55,12 +61,35 @@ const TOKEN_CHECK: Duration = Duration::from_secs(2);
 /// A watchdog that wants to hear more often than this is a mistake in a unit, not a wish.
 const SHORTEST_WATCHDOG: Duration = Duration::from_millis(10);
 
+/// What connects the loop with everybody else.
+pub(crate) struct Wiring {
+    /// The service manager.
+    pub(crate) notifier: Box<dyn Notifier>,
+    /// What the machine is and does.
+    pub(crate) readings: watch::Receiver<Readings>,
+    /// When somebody has last looked at it.
+    pub(crate) rounds: watch::Receiver<tokio::time::Instant>,
+    /// When the next heartbeat is due.
+    pub(crate) next_beat: watch::Sender<Option<Instant>>,
+    /// What the status socket says.
+    pub(crate) snapshots: watch::Sender<WorkerSnapshot>,
+    /// The way to another configuration.
+    pub(crate) reload: Reload,
+    /// The configuration, for all parts that keep some of it.
+    pub(crate) configs: watch::Sender<Arc<WorkerConfig>>,
+}
+
 /// Everything that the loop holds.
 pub(crate) struct Driver {
     config: WorkerConfig,
+    configs: watch::Sender<Arc<WorkerConfig>>,
+    reload: Reload,
+    /// The authorities that the configuration names, as they were when it was read.
+    authorities: Option<Vec<u8>>,
     identity: Identity,
     notifier: Box<dyn Notifier>,
     readings: watch::Receiver<Readings>,
+    rounds: watch::Receiver<tokio::time::Instant>,
     next_beat: watch::Sender<Option<Instant>>,
     reporter: Reporter,
     session: Session,
@@ -77,6 +106,7 @@ pub(crate) struct Driver {
     sent: (u64, Timestamp),
     misunderstood: Tally,
     clock_watch: ClockWatch,
+    unwatched: Tally,
     undelivered: Undelivered,
 }
 
@@ -85,18 +115,19 @@ impl Driver {
         config: WorkerConfig,
         identity: Identity,
         timings: Timings,
-        notifier: Box<dyn Notifier>,
-        readings: watch::Receiver<Readings>,
-        next_beat: watch::Sender<Option<Instant>>,
-        snapshots: watch::Sender<WorkerSnapshot>,
+        Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs }: Wiring,
     ) -> Self {
         Self {
+            configs,
+            reload,
+            authorities: config.authorities(),
             rotation: Rotation::new(config.endpoint.is_some()),
             undelivered: Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone()),
             config,
             identity,
             notifier,
             readings,
+            rounds,
             next_beat,
             reporter: Reporter::new(snapshots),
             session: Session::new(timings),
@@ -108,6 +139,7 @@ impl Driver {
             sent: (0, Timestamp::from_millis(0)),
             misunderstood: Tally::default(),
             clock_watch: ClockWatch::start(),
+            unwatched: Tally::default(),
         }
     }
 
@@ -135,7 +167,8 @@ impl Driver {
                     self.notifier.tell(NotifyState::Stopping);
                     self.take(Input::StopRequested);
                 }
-                _ = watchdog.tick(), if patience.is_some() => self.notifier.tell(NotifyState::Watchdog),
+                _ = watchdog.tick(), if patience.is_some() => self.feed_watchdog(),
+                Some(()) = self.reload.asked.recv() => self.reload(),
                 event = next_event(&mut self.link) => self.heard(event),
                 Ok(()) = self.readings.changed() => self.measured(),
                 () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
@@ -151,6 +184,15 @@ impl Driver {
             }
         }
         self.reporter.session(&self.session, &*self.notifier);
+    }
+
+    /// Says that all is well, as long as somebody still looks at the machine. A driver that does not answer is looked at.
+    fn feed_watchdog(&mut self) {
+        if gathers(*self.rounds.borrow(), tokio::time::Instant::now()) {
+            self.notifier.tell(NotifyState::Watchdog);
+        } else if let Some(count) = self.unwatched.count() {
+            error!(count, "nobody looks at this machine any more; the watchdog is to restart this service");
+        }
     }
 
     /// Gives the machine one input, does what it says, and gives it what came of that.

@@ -49,6 +49,8 @@ pub(super) struct Reporter {
     failures: Tally,
     failing_with: Option<ErrorCode>,
     told: Option<State>,
+    /// What is wrong with a configuration that was to be loaded and was not.
+    complaint: Option<String>,
     status: String,
 }
 
@@ -60,6 +62,7 @@ impl Reporter {
             failures: Tally::default(),
             failing_with: None,
             told: None,
+            complaint: None,
             status: String::new(),
         }
     }
@@ -71,6 +74,20 @@ impl Reporter {
             snapshot.controller = endpoint.to_string();
             snapshot.token_expires_at = token_expires_at;
         });
+    }
+
+    /// Something is wrong with a configuration that was not loaded, or nothing is any more.
+    pub(super) fn complain(&mut self, complaint: Option<String>, notifier: &dyn Notifier) {
+        if self.complaint != complaint {
+            self.complaint = complaint;
+            notifier.tell(NotifyState::Status(&self.status()));
+        }
+    }
+
+    /// What systemd shows of this service.
+    fn status(&self) -> String {
+        let complaint = self.complaint.as_ref().map(|complaint| format!(" ({complaint})"));
+        format!("{}{}", self.status, complaint.unwrap_or_default())
     }
 
     /// The controller has read a heartbeat that was sent then.
@@ -88,6 +105,7 @@ impl Reporter {
                 missing_gpus: gpu.missing.clone(),
                 gpu_status: gpu.details.clone(),
                 health: gpu.summary.clone(),
+                services: readings.services.as_ref().map(|services| services.to_vec()).unwrap_or_default(),
                 ..snapshot.clone()
             };
             let changed = *snapshot != fresh;
@@ -117,8 +135,8 @@ impl Reporter {
         });
         let status = sentence(&words.detail);
         if status != self.status {
-            notifier.tell(NotifyState::Status(&status));
             self.status = status;
+            notifier.tell(NotifyState::Status(&self.status()));
         }
         self.told = Some(state.clone());
     }
@@ -189,6 +207,7 @@ pub(crate) fn first_snapshot(
         missing_gpus: vec![],
         gpu_status: vec![],
         health: Judged::not_asked().summary,
+        services: vec![],
     }
 }
 

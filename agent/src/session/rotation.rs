@@ -99,6 +99,11 @@ impl Rotation {
         Self { endpoint_is_given, ..Self::default() }
     }
 
+    /// The same machine under another configuration.
+    pub fn with_endpoint(self, is_given: bool) -> Self {
+        Self { endpoint_is_given: is_given, ..self }
+    }
+
     /// Whether one of these was not there when a connection was last made.
     pub fn is_news(&self, held: Vec<Held>) -> bool {
         let held = of_the_installed_node(held);

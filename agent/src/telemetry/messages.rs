@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aio_host::facts::HostFacts;
+use aio_host::facts::{HostFacts, container_runtime_among};
 use aio_protocol::{
     ids::NodeId,
     inventory::{Hardware, SystemInfo},
@@ -93,6 +93,7 @@ impl Inventory {
 /// The machine as `node.register` tells it.
 pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
     let judged = readings.gpu.as_deref().cloned().unwrap_or_else(Judged::not_asked);
+    let services = readings.services.as_ref();
     SystemInfo {
         os: facts.os.clone(),
         architecture: facts.architecture.clone(),
@@ -105,7 +106,10 @@ pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
             missing_gpu: judged.missing,
             gpu_driver: judged.driver,
         },
-        container_runtime: facts.container_runtime.clone(),
+        container_runtime: services
+            .and_then(|services| container_runtime_among(services))
+            .or_else(|| facts.container_runtime.clone()),
+        services: services.map(|services| services.to_vec()).unwrap_or_default(),
     }
 }
 
@@ -199,6 +203,7 @@ pub(crate) mod tests {
                 details: (0..gpus).map(status).map(GpuDetail::of).collect(),
                 summary: HealthSummary::default(),
             })),
+            services: None,
         }
     }
 

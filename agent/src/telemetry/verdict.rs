@@ -1,22 +1,30 @@
 //! The judge of the GPUs' health at work: gives it the driver's reports, logs what is news, and keeps what it has to remember. Judges nothing itself.
 
-use std::{collections::HashMap, path::PathBuf, time::Instant, time::SystemTime};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use aio_host::{facts::HostFacts, files::FileError, gpu::GpuReport};
 use aio_protocol::telemetry::Health;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, spawn_blocking},
+};
 use tracing::{info, warn};
 
 use crate::{
-    health::{Judge, Judged, Memory, Moment, News, Thresholds},
+    config::WorkerConfig,
+    health::{Judge, Judged, Memory, Moment, News},
     session::reporter::Tally,
 };
 
 /// The judge at work.
 #[derive(Debug)]
-pub struct Verdicts {
+pub(crate) struct Verdicts {
     judge: Judge,
-    state_dir: PathBuf,
+    configs: watch::Receiver<Arc<WorkerConfig>>,
     /// What the state folder holds, as far as is known.
     saved: Memory,
     saving: Option<JoinHandle<Result<Memory, FileError>>>,
@@ -25,12 +33,13 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// A judge who remembers what is in the state folder.
-    pub fn new(thresholds: Thresholds, state_dir: PathBuf) -> Self {
-        let saved = Memory::load(&state_dir);
+    /// A judge who remembers what is in the state folder, and goes by the thresholds that are in force.
+    pub(crate) fn new(configs: watch::Receiver<Arc<WorkerConfig>>) -> Self {
+        let config = configs.borrow().clone();
+        let saved = Memory::load(&config.state_dir);
         Self {
-            judge: Judge::new(thresholds, saved.clone()),
-            state_dir,
+            judge: Judge::new(config.health.clone(), saved.clone()),
+            configs,
             saved,
             saving: None,
             unsaved: Tally::default(),
@@ -40,6 +49,7 @@ impl Verdicts {
 
     /// What the report means.
     pub(super) async fn of(&mut self, report: &GpuReport, facts: Option<&HostFacts>) -> Judged {
+        self.judge.go_by(self.configs.borrow_and_update().health.clone());
         let boot_id = facts.map(|facts| facts.boot_id.as_str()).filter(|id| !id.is_empty());
         let (judged, news) = self.judge.judge(report, boot_id, now());
         for news in news {
@@ -47,6 +57,13 @@ impl Verdicts {
         }
         self.keep().await;
         judged
+    }
+
+    /// Waits until it is to judge by something else; for ever when nobody can say so any more.
+    pub(super) async fn reloaded(&mut self) {
+        if self.configs.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Saves what has changed, off the loop: a disk that hangs delays no reading.
@@ -70,8 +87,8 @@ impl Verdicts {
         }
         let memory = self.judge.memory();
         if memory != self.saved {
-            let state_dir = self.state_dir.clone();
-            self.saving = Some(spawn_blocking(move || memory.save(&state_dir).map(|()| memory)));
+            let config = self.configs.borrow().clone();
+            self.saving = Some(spawn_blocking(move || memory.save(&config.state_dir).map(|()| memory)));
         }
     }
 

@@ -78,7 +78,7 @@ impl Service {
     }
 
     /// Waits until the service manager has heard a word that begins like this.
-    async fn told(&self, beginning: &'static str) {
+    pub(crate) async fn told(&self, beginning: &'static str) {
         let socket = self.notifications.try_clone().unwrap();
         let listen = move || {
             let mut buffer = [0; 4096];
@@ -92,12 +92,12 @@ impl Service {
         tokio::task::spawn_blocking(listen).await.unwrap();
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    async fn exit_status(&mut self) -> Option<i32> {
+    pub(crate) async fn exit_status(&mut self) -> Option<i32> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

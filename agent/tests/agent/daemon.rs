@@ -21,8 +21,9 @@ use aio_protocol::{
 use aio_worker::{
     config::{Flags, WorkerConfig},
     notify::Notifier,
+    reload::Reload,
     session::machine::Timings,
-    telemetry::{Probes, Verdicts},
+    telemetry::{Probes, services::Services},
     worker::Worker,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -31,6 +32,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::UnixStream,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -186,6 +188,9 @@ pub(crate) struct Daemon {
     pub(crate) machine: Arc<Machine>,
     pub(crate) heard: Heard,
     pub(crate) runtime_dir: PathBuf,
+    /// How the services stand.
+    pub(crate) services: watch::Sender<Services>,
+    reload: mpsc::Sender<()>,
     stop: CancellationToken,
     task: JoinHandle<()>,
     folder: Arc<TempDir>,
@@ -238,23 +243,29 @@ impl Daemon {
         });
         let heard = Heard(Arc::default(), watchdog);
         let config = WorkerConfig::load(&flags, &|_| None).unwrap();
+        let (reload, asked) = mpsc::channel(1);
+        let services = watch::Sender::new(Some(Arc::new(vec![])));
         let worker = Worker {
             timings,
             probes: Probes {
                 load: Box::new(Host),
                 facts: Box::new(Host),
                 gpus: GpuWatcher::start(Shared(machine.clone())).unwrap(),
-                verdicts: Verdicts::new(config.health.clone(), config.state_dir.clone()),
+                services: services.subscribe(),
             },
             config,
             notifier: Box::new(heard.clone()),
+            reload: Reload {
+                asked,
+                read: Box::new(move |config: &WorkerConfig| config.load_again(&flags, &|_| None)),
+            },
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let stop = stop.clone();
             async move { worker.run(stop).await.unwrap() }
         });
-        Self { machine, heard, runtime_dir, stop, task, folder: folder.clone() }
+        Self { machine, heard, runtime_dir, services, reload, stop, task, folder: folder.clone() }
     }
 
     /// Replaces the token as an admin would: in one step.
@@ -262,6 +273,12 @@ impl Daemon {
         let (fresh, token) = (self.folder.path().join("token.new"), self.folder.path().join("token"));
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(&fresh, &token).unwrap();
+    }
+
+    /// Writes another configuration, and asks for it.
+    pub(crate) async fn reload(&self, config: &str) {
+        std::fs::write(self.folder.path().join("config.toml"), config).unwrap();
+        self.reload.send(()).await.unwrap();
     }
 
     pub(crate) fn alive(&self) -> bool {

@@ -1,17 +1,26 @@
-//! What runs containers here, found without asking it: a question to Docker's socket would have systemd start Docker.
+//! What runs containers here, found without asking it: a question to Docker's socket would have systemd start Docker. Where the units are known that
+//! bring one, they say it; elsewhere, and for what came without a unit, what lies on the disk does.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use aio_protocol::inventory::ContainerRuntime;
+use aio_protocol::{
+    inventory::ContainerRuntime,
+    service::{Service, ServiceState},
+};
+
+use super::packages::Packages;
+use crate::systemd::units::{CONTAINERD, DOCKER, PODMAN, SNAP_DOCKER, WATCHED};
 
 /// Where programs are installed, snaps included.
 const PROGRAMS: [&str; 5] = ["usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "snap/bin"];
 
 struct Runtime {
     name: &'static str,
+    /// The units that bring it.
+    units: &'static [&'static str],
     program: &'static str,
     socket: &'static str,
     /// Where the service writes its process id, when systemd may listen on the socket in its place.
@@ -22,23 +31,52 @@ struct Runtime {
 const RUNTIMES: [Runtime; 3] = [
     Runtime {
         name: "docker",
+        units: &[DOCKER, SNAP_DOCKER],
         program: "dockerd",
         socket: "/run/docker.sock",
         process_ids: &["run/docker.pid", "run/snap.docker/docker.pid"],
     },
     Runtime {
         name: "containerd",
+        units: &[CONTAINERD],
         program: "containerd",
         socket: "/run/containerd/containerd.sock",
         process_ids: &[],
     },
-    Runtime { name: "podman", program: "podman", socket: "/run/podman/podman.sock", process_ids: &[] },
+    Runtime {
+        name: "podman",
+        units: &[PODMAN],
+        program: "podman",
+        socket: "/run/podman/podman.sock",
+        process_ids: &[],
+    },
 ];
 
-/// The first that runs, else the first that is installed.
+/// The first whose service runs, else the first that has one. None where nothing is known of any, which is no word about other ways to have one.
+pub fn among(services: &[Service]) -> Option<ContainerRuntime> {
+    let with = |wanted: fn(ServiceState) -> bool| {
+        let unit =
+            |unit: &&str| services.iter().find(|service| service.name == **unit && wanted(service.state));
+        RUNTIMES.iter().find_map(|runtime| Some((runtime, runtime.units.iter().find_map(unit)?)))
+    };
+    let there = |state| !matches!(state, ServiceState::Absent | ServiceState::Unknown);
+    let (runtime, service) = with(|state| state == ServiceState::Active).or_else(|| with(there))?;
+    Some(ContainerRuntime {
+        name: runtime.name.to_owned(),
+        active: service.state == ServiceState::Active,
+        version: service.version.clone(),
+    })
+}
+
+/// The first that runs, else the first that is installed, by what lies under `root`.
 pub fn runtime(root: &Path) -> Option<ContainerRuntime> {
     let sockets = fs::read_to_string(root.join("proc/net/unix")).unwrap_or_default();
-    let found = |runtime: &Runtime, active| ContainerRuntime { name: runtime.name.to_owned(), active };
+    let found = |runtime: &Runtime, active| {
+        let brought = WATCHED.iter().filter(|watched| runtime.units.contains(&watched.name));
+        let names: Vec<_> = brought.flat_map(|watched| watched.packages.iter().copied()).collect();
+        let version = Packages::under(root, names.clone()).version(&names);
+        ContainerRuntime { name: runtime.name.to_owned(), active, version }
+    };
     let active = RUNTIMES.iter().find(|runtime| is_active(runtime, root, &sockets));
     let installed = || RUNTIMES.iter().find(|runtime| is_installed(runtime, root));
     active.map(|runtime| found(runtime, true)).or_else(|| installed().map(|runtime| found(runtime, false)))
@@ -132,5 +170,30 @@ mod tests {
             [("usr/bin/dockerd", ""), ("usr/bin/containerd", ""), ("proc/net/unix", sockets.as_str())];
         assert_eq!(Bench::with(&files).runtime(), Some(("containerd".into(), true)));
         assert_eq!(Bench::with(&[("usr/bin/podman", "")]).runtime(), Some(("podman".into(), false)));
+    }
+
+    #[test]
+    fn units_say_what_runs_before_what_is_there_and_snaps_docker_is_docker() {
+        let service = |name: &str, state| Service { state, ..Service::unknown(name) };
+        let told = |services: &[Service]| {
+            among(services).map(|runtime| (runtime.name, runtime.active, runtime.version))
+        };
+        use ServiceState::{Absent, Active, Failed, Inactive, Unknown};
+        assert_eq!(told(&[]), None);
+        assert_eq!(told(&[service(DOCKER, Absent), service(CONTAINERD, Unknown)]), None);
+        let containerd = Service { version: Some("1.7.0".into()), ..service(CONTAINERD, Active) };
+        assert_eq!(
+            told(&[service(DOCKER, Failed), containerd]),
+            Some(("containerd".into(), true, Some("1.7.0".into())))
+        );
+        assert_eq!(
+            told(&[service(DOCKER, Failed), service(CONTAINERD, Inactive)]),
+            Some(("docker".into(), false, None))
+        );
+        assert_eq!(
+            told(&[service(DOCKER, Absent), service(SNAP_DOCKER, Active)]),
+            Some(("docker".into(), true, None))
+        );
+        assert_eq!(told(&[service(PODMAN, Active)]), Some(("podman".into(), true, None)));
     }
 }

@@ -20,6 +20,9 @@ const CALL_BOUND: Duration = Duration::from_secs(60);
 /// A job of this mode replaces whatever other job of the unit is queued, as `systemctl` does.
 const REPLACE: &str = "replace";
 
+/// The manager's word for a unit that it does not have in memory, or that has no file.
+pub(super) const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+
 /// systemd's manager on D-Bus.
 #[derive(Debug)]
 pub struct Systemd {
@@ -37,11 +40,7 @@ impl Systemd {
 
     /// The same, waiting no longer than this for the answer to a call: for who only looks, and would rather not know.
     pub async fn connect_within(call_bound: Duration) -> Result<Self, SystemdError> {
-        // The test of sd_booted(3).
-        if !Path::new("/run/systemd/system").is_dir() {
-            return Err(SystemdError::NotBooted);
-        }
-        let connection = Mutex::new(dial(call_bound).await?);
+        let connection = Mutex::new(system_bus(call_bound).await?);
         Ok(Self { connection, redial: true, job_bound: JOB_BOUND, call_bound })
     }
 
@@ -49,6 +48,12 @@ impl Systemd {
     pub fn over(connection: Connection) -> Self {
         let connection = Mutex::new(connection);
         Self { connection, redial: false, job_bound: JOB_BOUND, call_bound: CALL_BOUND }
+    }
+
+    /// The connection, for who wants nothing of this client.
+    #[cfg(test)]
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection.into_inner()
     }
 
     /// The same, waiting no longer than this for a job.
@@ -111,6 +116,15 @@ impl Job {
     }
 }
 
+/// The bus of a machine that was booted with systemd.
+pub(super) async fn system_bus(call_bound: Duration) -> Result<Connection, SystemdError> {
+    // The test of sd_booted(3).
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Err(SystemdError::NotBooted);
+    }
+    dial(call_bound).await
+}
+
 async fn dial(call_bound: Duration) -> Result<Connection, SystemdError> {
     let builder = zbus::connection::Builder::system().method_timeout(call_bound);
     match timeout(call_bound, builder.build()).await {
@@ -130,12 +144,20 @@ async fn alive(connection: &Connection) -> bool {
 async fn subscribe(manager: &ManagerProxy<'static>, unit: &str) -> zbus::Result<JobRemovedStream> {
     const UNIT: u8 = 2;
     let ended = manager.receive_job_removed_with_args(&[(UNIT, unit)]).await?;
-    match manager.subscribe().await {
-        Err(zbus::Error::MethodError(name, ..))
-            if name.as_str() == "org.freedesktop.systemd1.AlreadySubscribed" => {}
-        other => other?,
-    }
+    subscribed(manager.subscribe().await)?;
     Ok(ended)
+}
+
+/// Whether the manager tells of changes, now or since before.
+pub(super) fn subscribed(outcome: zbus::Result<()>) -> zbus::Result<()> {
+    match outcome {
+        Err(zbus::Error::MethodError(name, ..))
+            if name.as_str() == "org.freedesktop.systemd1.AlreadySubscribed" =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 async fn result_of(job: &OwnedObjectPath, mut ended: JobRemovedStream) -> zbus::Result<String> {
@@ -245,12 +267,10 @@ async fn read_unit(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<
 }
 
 /// Asked of the manager, not of the unit: the unit's own property is as old as the last reload.
-async fn file_state(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<String> {
+pub(super) async fn file_state(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<String> {
     match manager.get_unit_file_state(name).await {
         Err(zbus::Error::FDO(error)) if matches!(*error, fdo::Error::FileNotFound(_)) => Ok(String::new()),
-        Err(zbus::Error::MethodError(name, ..)) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit" => {
-            Ok(String::new())
-        }
+        Err(zbus::Error::MethodError(name, ..)) if name.as_str() == NO_SUCH_UNIT => Ok(String::new()),
         other => other,
     }
 }

@@ -5,7 +5,7 @@
 mod interfaces;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -66,6 +66,16 @@ impl FakeSystemd {
     /// Changes what the manager says of a unit: its service crashed, is restarted again and again, spoke of itself, …
     pub fn change(&self, name: &str, change: impl FnOnce(&mut UnitState)) {
         change(self.machine.lock().entry(name));
+    }
+
+    /// The same, and the manager announces it to who subscribed.
+    pub async fn announce(&self, name: &str, change: impl FnOnce(&mut UnitState)) -> zbus::Result<()> {
+        self.change(name, change);
+        const UNIT: &str = "org.freedesktop.systemd1.Unit";
+        let words = (UNIT, HashMap::<&str, zbus::Variant<'_>>::new(), vec!["ActiveState"]);
+        let path = interfaces::unit_path(name)?;
+        let (interface, member) = ("org.freedesktop.DBus.Properties", "PropertiesChanged");
+        self.connection.emit_signal(None::<&str>, &path, interface, member, &words).await
     }
 
     /// Decides the next start that is not decided yet; others succeed.
@@ -172,6 +182,11 @@ impl State {
     fn unit(&mut self, name: &str) -> UnitState {
         let file_state = self.file_state(name).unwrap_or_default();
         UnitState { file_state, ..self.entry(name).clone() }
+    }
+
+    /// When the unit became `active_state`, in microseconds; 0 where it is something else.
+    fn entered(&mut self, name: &str, active_state: &str) -> u64 {
+        if self.unit(name).active_state == active_state { interfaces::CHANGED } else { 0 }
     }
 
     fn reload(&mut self) {

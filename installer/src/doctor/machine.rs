@@ -134,8 +134,8 @@ pub(super) fn unit(unit: Result<UnitState, SystemdError>) -> Finding {
 pub(super) fn containers(root: &Path) -> Finding {
     const CHECK: &str = "containers";
     match container_runtime(root) {
-        Some(ContainerRuntime { name, active: true }) => Finding::ok(CHECK, format!("{name} runs")),
-        Some(ContainerRuntime { name, active: false }) => {
+        Some(ContainerRuntime { name, active: true, .. }) => Finding::ok(CHECK, format!("{name} runs")),
+        Some(ContainerRuntime { name, active: false, .. }) => {
             let cure = format!("sudo systemctl enable --now {name}, if deployments are to run here.");
             Finding::warning(CHECK, format!("{name} is installed and does not run"), cure)
         }

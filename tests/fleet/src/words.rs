@@ -67,6 +67,7 @@ impl Words {
                     },
                 },
                 container_runtime: None,
+                services: vec![],
             },
         })
     }

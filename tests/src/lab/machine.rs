@@ -253,6 +253,8 @@ fn spawn(image: &Path, plot: &Plot, network: Network) -> Result<Process> {
         .arg("--directory")
         .arg(plot.folder.join("root"))
         .args(["--boot", "--register=no", "--keep-unit", "--settings=no", "--link-journal=no"])
+        // systemd keeps devices from services with it, as on a machine that is no container.
+        .arg("--system-call-filter=bpf")
         .arg(ground::machine_argument(&plot.name))
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
         .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 mod adoption;
 mod bad_input;
 mod bundles;
+mod citizen;
 mod clock;
 mod crash;
 mod environments;
@@ -12,6 +13,7 @@ mod ground;
 mod installs;
 mod package;
 mod portable;
+mod sandbox;
 mod scenarios;
 mod session;
 mod site;

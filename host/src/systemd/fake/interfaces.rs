@@ -70,6 +70,18 @@ impl FakeManager {
         Ok(())
     }
 
+    async fn get_unit(
+        &self,
+        name: &str,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        self.called("GetUnit", Some(name))?;
+        if !self.machine.lock().units.contains_key(name) {
+            return Err(no_such_unit(format!("Unit {name} not loaded.")));
+        }
+        self.serve(name, connection).await
+    }
+
     async fn load_unit(
         &self,
         name: &str,
@@ -77,11 +89,7 @@ impl FakeManager {
     ) -> Result<OwnedObjectPath, Refusal> {
         self.called("LoadUnit", Some(name))?;
         self.machine.lock().entry(name);
-        let path = unit_path(name)?;
-        let server = connection.object_server();
-        server.at(&path, FakeUnit { machine: self.machine.clone(), name: name.to_owned() }).await?;
-        server.at(&path, FakeService { machine: self.machine.clone(), name: name.to_owned() }).await?;
-        Ok(path)
+        self.serve(name, connection).await
     }
 
     fn get_unit_file_state(&self, name: &str) -> Result<String, Refusal> {
@@ -234,6 +242,15 @@ impl FakeManager {
         unit.status_text.clear();
     }
 
+    /// Serves the unit's objects, and says where.
+    async fn serve(&self, name: &str, connection: &Connection) -> Result<OwnedObjectPath, Refusal> {
+        let path = unit_path(name)?;
+        let server = connection.object_server();
+        server.at(&path, FakeUnit { machine: self.machine.clone(), name: name.to_owned() }).await?;
+        server.at(&path, FakeService { machine: self.machine.clone(), name: name.to_owned() }).await?;
+        Ok(path)
+    }
+
     async fn start(&self, name: &str, emitter: &SignalEmitter<'_>) -> Result<OwnedObjectPath, Refusal> {
         let (outcome, service) = {
             let mut state = self.machine.lock();
@@ -289,7 +306,7 @@ impl FakeManager {
 }
 
 /// A unit's object path: what is no letter or digit is `_` and two hex digits.
-fn unit_path(name: &str) -> zbus::Result<OwnedObjectPath> {
+pub(super) fn unit_path(name: &str) -> zbus::Result<OwnedObjectPath> {
     let escaped: String = name
         .bytes()
         .map(|byte| match byte {
@@ -299,6 +316,9 @@ fn unit_path(name: &str) -> zbus::Result<OwnedObjectPath> {
         .collect();
     OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{escaped}"))
 }
+
+/// When every unit became what it is, in microseconds: 2025-12-11T12:00:00Z.
+pub(super) const CHANGED: u64 = 1_765_454_400_000_000;
 
 /// `org.freedesktop.systemd1.Unit`.
 #[derive(Debug)]
@@ -328,6 +348,21 @@ impl FakeUnit {
     fn fragment_path(&self) -> String {
         let fragment = self.machine.lock().unit(&self.name).fragment;
         fragment.map(|path| path.display().to_string()).unwrap_or_default()
+    }
+
+    #[zbus(property)]
+    fn active_enter_timestamp(&self) -> u64 {
+        self.machine.lock().entered(&self.name, "active")
+    }
+
+    #[zbus(property)]
+    fn inactive_enter_timestamp(&self) -> u64 {
+        self.machine.lock().entered(&self.name, "inactive")
+    }
+
+    #[zbus(property)]
+    fn state_change_timestamp(&self) -> u64 {
+        CHANGED
     }
 }
 

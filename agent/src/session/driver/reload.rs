@@ -1,0 +1,59 @@
+//! Another configuration while the session lives: read, handed to all parts, and used by a new connection where it says something else of the
+//! connection. One that cannot be used changes nothing, and is complained about until one can.
+
+use std::sync::Arc;
+
+use aio_protocol::error_code::ErrorCode;
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+
+use super::{Driver, Input, Patience, Setback, State};
+use crate::{
+    config::{Unusable, WorkerConfig},
+    notify::reloading,
+};
+
+impl Driver {
+    pub(super) fn reload(&mut self) {
+        self.notifier.tell(NotifyState::Custom(&reloading()));
+        match (self.reload.read)(&self.config) {
+            Ok(config) => self.adopt(config),
+            Err(Unusable { code, message }) => {
+                warn!(code = code.as_str(), "the configuration stays as it was: {message}");
+                let complaint = format!("not reloaded, {}: {message}", code.as_str());
+                self.reporter.complain(Some(complaint), &*self.notifier);
+            }
+        }
+        self.notifier.tell(NotifyState::Ready);
+    }
+
+    fn adopt(&mut self, config: WorkerConfig) {
+        let authorities = config.authorities();
+        let connects_otherwise = !self.config.connects_like(&config) || self.authorities != authorities;
+        self.config = config;
+        self.authorities = authorities;
+        self.trusted.forget();
+        self.rotation = std::mem::take(&mut self.rotation).with_endpoint(self.config.endpoint.is_some());
+        self.reporter.complain(None, &*self.notifier);
+        // Whoever keeps a part of it hears of it here.
+        self.configs.send_replace(Arc::new(self.config.clone()));
+        let waiting = matches!(self.session.state(), State::Waiting { .. });
+        let again = connects_otherwise || waiting || self.token_replaced();
+        info!(reconnects = again, "the configuration was reloaded");
+        if again {
+            self.reconnect();
+        }
+    }
+
+    /// Makes a new connection, whatever becomes of the one that is there or is being made.
+    fn reconnect(&mut self) {
+        if matches!(self.session.state(), State::Connecting { .. }) {
+            self.link = None;
+            let message = "the configuration was reloaded".to_owned();
+            let code = Some(ErrorCode::ControllerUnreachable);
+            self.take(Input::SocketLost(Setback { code, message, patience: Patience::Backoff }));
+        }
+        self.link = None;
+        self.take(Input::TokenReplaced);
+    }
+}

@@ -1,0 +1,252 @@
+//! Tells how the services stand that matter, over D-Bus and by subscription: systemd says when something changed, and then, only then, it is
+//! asked. Outlives the bus and the manager. What a unit's words mean is `units`'; how often others are told is theirs to decide.
+
+use std::{future::Future, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+
+use aio_protocol::service::{Service, ServiceState};
+use futures_util::{StreamExt, stream::select_all};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use zbus::{Connection, MatchRule, MessageStream, match_rule::Builder, message, proxy::CacheProperties};
+
+use super::{
+    SystemdError, dbus,
+    proxy::{ManagerProxy, ServiceProxy, UnitProxy},
+    units::{self, Loaded, SNAP_DOCKER, Told, WATCHED},
+};
+use crate::facts::packages::Packages;
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+
+/// How long one reading of all units may take. The manager is deaf while it reads its unit files again, on big machines for seconds.
+const READING: Duration = Duration::from_secs(10);
+
+/// Changes come in flocks: what follows within this time is read together.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// A bus that is restarted is back within this time, and meanwhile what was known counts.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// From the first to the last pause between attempts to reach the bus.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// Tells how this machine's services stand: soon, and again at every change. Returns only where there is no systemd; then nothing is told but
+/// an empty list.
+pub async fn watch(tell: impl FnMut(Vec<Service>)) {
+    watch_over(|| dbus::system_bus(READING), Path::new("/"), tell).await;
+}
+
+/// The same once, for who does not stay: waits no longer than `patience`. None where nobody answers.
+pub async fn look(patience: Duration) -> Option<Vec<Service>> {
+    let look = async {
+        let connection = dbus::system_bus(patience).await.ok()?;
+        let manager = manager(&connection).await.ok()?;
+        read(&manager, &mut packages_under(Path::new("/"))).await.ok()
+    };
+    timeout(patience, look).await.ok().flatten()
+}
+
+/// Over whatever `dial` connects to, on the machine under `root`.
+async fn watch_over<F>(mut dial: impl FnMut() -> F, root: &Path, mut tell: impl FnMut(Vec<Service>))
+where
+    F: Future<Output = Result<Connection, SystemdError>>,
+{
+    let mut packages = packages_under(root);
+    let mut pause = PAUSES.0;
+    // Since when nobody answers, until that is told. In the beginning nothing is known that could go on to count.
+    let mut lost = Some(None);
+    loop {
+        let mut told = false;
+        let ended = match dial().await {
+            Err(SystemdError::NotBooted) => return tell(vec![]),
+            Err(error) => Err(error),
+            Ok(connection) => {
+                let outcome = follow(&connection, &mut packages, |services| {
+                    told = true;
+                    tell(services);
+                });
+                outcome.await.map_err(SystemdError::Unreachable)
+            }
+        };
+        if told {
+            (lost, pause) = (Some(Some(Instant::now())), PAUSES.0);
+        }
+        if let Err(_error) = ended
+            && let Some(since) = lost
+            && since.is_none_or(|since| since.elapsed() >= GRACE)
+        {
+            tell(units::unknown());
+            lost = None;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// All packages that bring a watched service.
+fn packages_under(root: &Path) -> Packages {
+    let wanted = WATCHED.iter().flat_map(|watched| watched.packages.iter().copied()).collect();
+    Packages::under(root, wanted)
+}
+
+/// Tells how the services stand, at once and at every change, until the manager or the bus goes away.
+async fn follow(
+    connection: &Connection,
+    packages: &mut Packages,
+    mut tell: impl FnMut(Vec<Service>),
+) -> zbus::Result<()> {
+    let manager = manager(connection).await?;
+    let bells = Bells::hang(connection).await?;
+    dbus::subscribed(manager.subscribe().await)?;
+    let mut last = None;
+    loop {
+        let services = timeout(READING, read(&manager, packages)).await.map_err(|_| timed_out())??;
+        if last.as_ref() != Some(&services) {
+            tell(services.clone());
+            last = Some(services);
+        }
+        tokio::select! {
+            biased;
+            () = connection.closed() => return Ok(()),
+            // A manager that was executed anew knows its clients no more.
+            () = bells.manager.notified() => return Ok(()),
+            () = bells.unit.notified() => sleep(SETTLED).await,
+        }
+    }
+}
+
+fn timed_out() -> zbus::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+async fn manager(connection: &Connection) -> zbus::Result<ManagerProxy<'static>> {
+    ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await
+}
+
+/// What rings when something may have changed. The signals are taken from the connection at once and their words are not kept: a queue that is full
+/// would hold up the answers, too.
+struct Bells {
+    unit: Arc<Notify>,
+    manager: Arc<Notify>,
+    ringers: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Bells {
+    fn drop(&mut self) {
+        self.ringers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Bells {
+    async fn hang(connection: &Connection) -> zbus::Result<Self> {
+        let mut of_units = vec![
+            // Unit files were read again: a package was installed or removed, or somebody edited one.
+            listen(connection, from_manager("Reloading").build()?).await?,
+            listen(connection, from_manager("UnitFilesChanged").build()?).await?,
+        ];
+        for watched in WATCHED {
+            let changed = rule(SYSTEMD, "org.freedesktop.DBus.Properties", "PropertiesChanged");
+            of_units.push(listen(connection, changed.path(unit_path(watched.name)).build()?).await?);
+            for member in ["UnitNew", "UnitRemoved"] {
+                let rule = from_manager(member).arg(0, watched.name);
+                of_units.push(listen(connection, rule.build()?).await?);
+            }
+        }
+        const BUS: &str = "org.freedesktop.DBus";
+        let owner = rule(BUS, BUS, "NameOwnerChanged").arg(0, SYSTEMD).build()?;
+        let of_manager = vec![listen(connection, owner).await?];
+        let (unit, manager) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let ringers = vec![ring(of_units, unit.clone()), ring(of_manager, manager.clone())];
+        Ok(Self { unit, manager, ringers })
+    }
+}
+
+fn ring(signals: Vec<MessageStream>, bell: Arc<Notify>) -> JoinHandle<()> {
+    let mut signals = select_all(signals);
+    tokio::spawn(async move {
+        while signals.next().await.is_some() {
+            bell.notify_one();
+        }
+    })
+}
+
+fn rule(sender: &'static str, interface: &'static str, member: &'static str) -> Builder<'static> {
+    let signal = MatchRule::builder().msg_type(message::Type::Signal);
+    signal.sender(sender).interface(interface).member(member)
+}
+
+fn from_manager(member: &'static str) -> Builder<'static> {
+    rule(SYSTEMD, "org.freedesktop.systemd1.Manager", member)
+}
+
+async fn listen(connection: &Connection, rule: MatchRule<'static>) -> zbus::Result<MessageStream> {
+    MessageStream::for_match_rule(rule, connection, NonZeroUsize::new(8)).await
+}
+
+/// A unit's object path: what is no letter or digit is `_` and two hex digits (sd_bus_path_encode(3)).
+fn unit_path(name: &str) -> String {
+    let escaped: String = name
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            other => format!("_{other:02x}"),
+        })
+        .collect();
+    format!("/org/freedesktop/systemd1/unit/{escaped}")
+}
+
+/// How all watched services stand now.
+async fn read(manager: &ManagerProxy<'static>, packages: &mut Packages) -> zbus::Result<Vec<Service>> {
+    let mut services = Vec::with_capacity(WATCHED.len());
+    for watched in WATCHED {
+        let mut service = units::service(watched.name, &ask(manager, watched.name).await?);
+        if service.state != ServiceState::Absent {
+            // A few milliseconds when dpkg has changed something, otherwise one look at a file's date.
+            service.version = match watched.name {
+                SNAP_DOCKER => packages.of_snap("docker"),
+                _ => packages.version(watched.packages),
+            };
+        }
+        services.push(service);
+    }
+    Ok(units::worth_telling(services))
+}
+
+/// Asks for a unit without having it loaded: that would be a change that is announced, and so asked for again, without end.
+async fn ask(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<Told> {
+    let path = match manager.get_unit(name).await {
+        Ok(path) => path,
+        Err(zbus::Error::MethodError(error, ..)) if error.as_str() == dbus::NO_SUCH_UNIT => {
+            return Ok(Told::File(dbus::file_state(manager, name).await?));
+        }
+        Err(error) => return Err(error),
+    };
+    let connection = manager.inner().connection();
+    let unit = UnitProxy::builder(connection)
+        .path(path.clone())
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await?;
+    let mut loaded = Loaded {
+        load_state: unit.load_state().await?,
+        active_state: unit.active_state().await?,
+        sub_state: unit.sub_state().await?,
+        active_since: unit.active_enter_timestamp().await?,
+        inactive_since: unit.inactive_enter_timestamp().await?,
+        changed: unit.state_change_timestamp().await?,
+        ..Loaded::default()
+    };
+    if name.ends_with(".service") {
+        let builder = ServiceProxy::builder(connection).path(path).cache_properties(CacheProperties::No);
+        let service = builder.build().await?;
+        loaded.result = service.result().await?;
+        loaded.restarts = Some(service.n_restarts().await?);
+    }
+    Ok(Told::Loaded(loaded))
+}
+
+#[cfg(test)]
+mod tests;
