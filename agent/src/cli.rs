@@ -4,7 +4,9 @@ mod bundle;
 mod doctor;
 mod gpus;
 mod install;
+mod installed;
 mod inventory;
+mod paint;
 mod start;
 mod status;
 mod support_bundle;
@@ -22,11 +24,20 @@ use crate::config::Unusable;
 
 /// Connects this GPU node to its AIWM controller.
 #[derive(Debug, Parser)]
-#[command(name = "aio-worker", version, arg_required_else_help = true)]
+#[command(name = "aio-worker", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXAMPLES: &str = "\
+Commands that answer take --output json, for programs. Every error has a code, which docs/troubleshooting.md explains.
+
+Examples:
+  sudo aio-worker install --token-file token   Put this machine to work as the node that the token is of
+  aio-worker status                            Is it online?
+  sudo aio-worker doctor                       If not, why?
+  sudo aio-worker logs --follow                What is it doing?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -61,13 +72,14 @@ struct Answer {
 impl Cli {
     /// Does what was said.
     pub fn run(self) -> ExitCode {
+        paint::decide();
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
             Command::Install(arguments) => install::run(arguments),
             Command::Uninstall(arguments) => uninstall::run(arguments),
             Command::Bundle(arguments) => bundle::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
-            Command::Status(arguments) => concluded(status::run(&arguments), arguments.answer.output),
+            Command::Status(arguments) => ended(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
@@ -79,8 +91,13 @@ impl Cli {
 
 /// Prints a failure, and turns it into the exit status that its code has.
 fn concluded(result: Result<(), Failure>, output: Output) -> ExitCode {
+    ended(result.map(|()| ExitCode::SUCCESS), output)
+}
+
+/// The same of a command that ends in several ways without failing.
+fn ended(result: Result<ExitCode, Failure>, output: Output) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             print_failure(&failure, output);
             failure.code.exit_status().into()

@@ -7,12 +7,16 @@ use aio_host::{
     systemd::{ServiceManager, Systemd},
 };
 use aio_installer::{
-    cli::{DoctorArgs, Failure, Output, examine, print_failure},
+    cli::{DoctorArgs, Failure, Output, examine},
     doctor::{Finding, Verdict},
 };
 use aio_protocol::inventory::{GpuDriver, GpuDriverState};
 
-use super::{Answer, internal, print, print_json, runtime};
+use super::{
+    Answer, ended, internal,
+    paint::{Tone, paint},
+    print, print_json, runtime,
+};
 use crate::config::{environment, nvml_library};
 
 /// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
@@ -44,13 +48,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let output = arguments.answer.output;
-    match findings(arguments.doctor).and_then(|findings| show(&findings, output)) {
-        Ok(status) => status.into(),
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
-        }
-    }
+    let shown = findings(arguments.doctor).and_then(|findings| show(&findings, output));
+    ended(shown.map(ExitCode::from), output)
 }
 
 fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
@@ -170,14 +169,15 @@ fn show(findings: &[Finding], output: Output) -> Result<u8, Failure> {
 fn screen(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { check, result, reason, code, cure } in findings {
-        let word = match result {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Failed => "FAILED",
-            Verdict::Skipped => "skipped",
+        let (word, tone) = match result {
+            Verdict::Ok => ("ok", Tone::Good),
+            Verdict::Warning => ("warning", Tone::Doubtful),
+            Verdict::Failed => ("FAILED", Tone::Bad),
+            Verdict::Skipped => ("skipped", Tone::Faint),
         };
+        let word = paint(tone, &format!("{word:<8}"));
         let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
-        text.push_str(&format!("{word:<8} {check:<16} {reason}{code}\n"));
+        text.push_str(&format!("{word} {check:<16} {reason}{code}\n"));
         if let Some(cure) = cure {
             text.push_str(&format!("{:<26}{cure}\n", ""));
         }

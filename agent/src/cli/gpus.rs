@@ -67,7 +67,7 @@ fn row(gpu: &Gpu, status: &[GpuStatus]) -> [String; 7] {
         number(status.and_then(|status| status.utilization), "%"),
         number(status.and_then(|status| status.temperature), "°C"),
         number(status.and_then(|status| status.power_draw), "W"),
-        status.map_or(NOTHING, |status| word(status.health)).to_owned(),
+        super::paint::health(status.map_or(NOTHING, |status| word(status.health))),
     ]
 }
 
