@@ -6,6 +6,8 @@ mod gpus;
 mod install;
 mod installed;
 mod inventory;
+mod journal;
+mod logs;
 mod paint;
 mod start;
 mod status;
@@ -55,6 +57,8 @@ enum Command {
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
     Inventory(inventory::Arguments),
+    /// Says what the service has said: its lines in the journal.
+    Logs(logs::Arguments),
     /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
     SupportBundle(support_bundle::Arguments),
     /// Says which version this is.
@@ -81,6 +85,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Status(arguments) => ended(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
+            Command::Logs(arguments) => ended(logs::run(&arguments), arguments.answer.output),
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
             }
