@@ -1,6 +1,7 @@
 //! The command line: what can be said, and who answers. Each command has a file of its own.
 
 mod bundle;
+mod config;
 mod doctor;
 mod gpus;
 mod install;
@@ -59,6 +60,8 @@ enum Command {
     Inventory(inventory::Arguments),
     /// Says what the service has said: its lines in the journal.
     Logs(logs::Arguments),
+    /// Looks at what the daemon is told, without starting it.
+    Config(config::Arguments),
     /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
     SupportBundle(support_bundle::Arguments),
     /// Says which version this is.
@@ -86,6 +89,7 @@ impl Cli {
             Command::Status(arguments) => ended(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
             Command::Logs(arguments) => ended(logs::run(&arguments), arguments.answer.output),
+            Command::Config(arguments) => ended(config::run(&arguments), arguments.output()),
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
             }

@@ -206,7 +206,7 @@ impl WorkerConfig {
 }
 
 /// The node that the token speaks for, unless the older unit's variable names another.
-fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
+pub(crate) fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
     let Some(text) = env("AIO_NODE_ID") else { return Ok(claims.sub) };
     let expected: NodeId = text
         .trim()
@@ -222,7 +222,7 @@ fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable>
 /// The driver's library where nobody says otherwise: since driver 560 only this name is there.
 pub const DEFAULT_NVML_LIBRARY: &str = "libnvidia-ml.so.1";
 
-const DEFAULT_LOG: &str = "info";
+pub(crate) const DEFAULT_LOG: &str = "info";
 
 /// The GPU driver's library, for commands that need no token.
 pub fn nvml_library(config: Option<&Path>, env: Environment<'_>) -> Result<PathBuf, Unusable> {
@@ -239,7 +239,7 @@ pub fn nvml_library(config: Option<&Path>, env: Environment<'_>) -> Result<PathB
 }
 
 /// Whether this user may not read what is at `path`.
-fn is_withheld(path: &Path) -> bool {
+pub(crate) fn is_withheld(path: &Path) -> bool {
     std::fs::File::open(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
@@ -270,7 +270,7 @@ fn config_file(flag: Option<&Path>, layout: &Layout) -> Result<ConfigFile, Unusa
     }
 }
 
-fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<Proxy>, Unusable> {
+pub(crate) fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<Proxy>, Unusable> {
     let named =
         variable.map(|text| (text, "AIO_PROXY")).or(key.map(|text| (text, "`proxy` in the configuration")));
     named.map(|(text, source)| Proxy::named(&text, source)).transpose().map_err(|error| no_proxy(&error))
@@ -280,11 +280,11 @@ fn no_proxy(error: &NoProxy) -> Unusable {
     Unusable::caused(ErrorCode::ConfigInvalid, error)
 }
 
-fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {
+pub(crate) fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {
     Endpoint::parse(text, insecure).map_err(|error| Unusable::caused(error.code(), &error))
 }
 
-fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
+pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
@@ -292,7 +292,11 @@ fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
     }
 }
 
-fn token_source(flags: &Flags, env: Environment<'_>, layout: &Layout) -> Result<TokenSource, Unusable> {
+pub(crate) fn token_source(
+    flags: &Flags,
+    env: Environment<'_>,
+    layout: &Layout,
+) -> Result<TokenSource, Unusable> {
     if let Some(token) = &flags.token {
         return Ok(TokenSource::Given(token.clone()));
     }

@@ -14,7 +14,7 @@ use tracing_subscriber::{
 
 /// Starts logging at `filter`, e.g. `info` or `info,aio_worker::session=debug`. To be called once.
 pub fn start(filter: &str) -> Result<(), ParseError> {
-    let filter: Targets = filter.parse()?;
+    let filter = self::filter(filter)?;
     let journal = connected_to_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = registry().with(filter);
     // Nobody else in this process sets a subscriber, so `try_init` cannot find another.
@@ -27,6 +27,11 @@ pub fn start(filter: &str) -> Result<(), ParseError> {
             .try_init(),
     };
     Ok(())
+}
+
+/// What `text` lets through.
+pub(crate) fn filter(text: &str) -> Result<Targets, ParseError> {
+    text.parse()
 }
 
 /// INFO is a state that an operator cares about, and still no more than information: `notice` would put it above the rest.
