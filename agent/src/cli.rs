@@ -1,6 +1,7 @@
 //! The command line: what can be said, and who answers. Each command has a file of its own.
 
 mod bundle;
+mod completions;
 mod config;
 mod doctor;
 mod gpus;
@@ -9,6 +10,7 @@ mod installed;
 mod inventory;
 mod journal;
 mod logs;
+mod man;
 mod paint;
 mod start;
 mod status;
@@ -64,6 +66,10 @@ enum Command {
     Config(config::Arguments),
     /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
     SupportBundle(support_bundle::Arguments),
+    /// Prints what a shell needs to complete this command line.
+    Completions(completions::Arguments),
+    /// Prints the manual page, or writes the pages of all commands.
+    Man(man::Arguments),
     /// Says which version this is.
     Version(version::Arguments),
 }
@@ -93,6 +99,8 @@ impl Cli {
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
             }
+            Command::Completions(arguments) => concluded(completions::run(&arguments), Output::Text),
+            Command::Man(arguments) => concluded(man::run(&arguments), Output::Text),
             Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),
         }
     }

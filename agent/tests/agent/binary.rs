@@ -18,14 +18,14 @@ use super::{
 };
 
 /// The program with an environment of its own, and no driver whatever this machine has.
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aio-worker"));
     command.env_clear().env("AIO_NVML_LIBRARY", "/nonexistent/libnvidia-ml.so.1").args(arguments);
     command.stdin(Stdio::null());
     command
 }
 
-fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
@@ -46,7 +46,7 @@ impl Drop for Service {
 }
 
 impl Service {
-    fn start(controller: &str) -> Self {
+    pub(crate) fn start(controller: &str) -> Self {
         Self::on(&folder_with(&token(controller, "first")))
     }
 
@@ -73,12 +73,12 @@ impl Service {
         self.child.wait().unwrap();
     }
 
-    fn runtime_dir(&self) -> String {
+    pub(crate) fn runtime_dir(&self) -> String {
         self.folder.path().join("run").to_str().unwrap().to_owned()
     }
 
     /// Waits until the service manager has heard a word that begins like this.
-    async fn told(&self, beginning: &'static str) {
+    pub(crate) async fn told(&self, beginning: &'static str) {
         let socket = self.notifications.try_clone().unwrap();
         let listen = move || {
             let mut buffer = [0; 4096];
@@ -92,12 +92,12 @@ impl Service {
         tokio::task::spawn_blocking(listen).await.unwrap();
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    async fn exit_status(&mut self) -> Option<i32> {
+    pub(crate) async fn exit_status(&mut self) -> Option<i32> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
