@@ -3,6 +3,7 @@
 mod adoption;
 mod bad_input;
 mod bundles;
+mod command_line;
 mod crash;
 mod environments;
 mod faults;
