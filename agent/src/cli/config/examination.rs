@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aio_host::{layout::Layout, proxy::Proxy, tls};
+use aio_host::{config::ConfigFile, layout::Layout, proxy::Proxy, tls};
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 
 use super::{
@@ -31,7 +31,7 @@ const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 pub(super) struct Examination<'a> {
     path: PathBuf,
     env: Environment<'a>,
-    reading: Reading,
+    reading: Reading<ConfigFile>,
     findings: Vec<Finding>,
 }
 

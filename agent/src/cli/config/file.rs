@@ -1,10 +1,9 @@
 //! `config.toml` read to its end, whatever is wrong with it: every fault with its line, and what is left of the file without them. Pure; which keys
-//! there are, and of which types, `aio_host::config` alone knows.
+//! there are, and of which types, is for the type that is read to say: `aio_host::config` alone knows.
 
 use std::{collections::BTreeMap, ops::Range};
 
-use aio_host::config::ConfigFile;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::{
     Spanned,
     de::{DeTable, DeValue, Deserializer, Error},
@@ -25,15 +24,15 @@ pub(super) struct Fault {
 
 /// What a file says.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reading {
+pub(super) struct Reading<T> {
     /// Without what is at fault.
-    pub(super) config: ConfigFile,
+    pub(super) config: T,
     pub(super) faults: Vec<Fault>,
     /// On which line each key stands.
     lines: BTreeMap<String, usize>,
 }
 
-impl Reading {
+impl<T: DeserializeOwned + Default> Reading<T> {
     /// Reads a file's text.
     pub(super) fn of(text: &str) -> Self {
         let (mut table, errors) = DeTable::parse_recoverable(text);
@@ -48,7 +47,7 @@ impl Reading {
         let mut lines = BTreeMap::new();
         note_lines(table.get_ref(), "", text, &mut lines);
         let config = loop {
-            let error = match ConfigFile::deserialize(Deserializer::from(table.clone())) {
+            let error = match T::deserialize(Deserializer::from(table.clone())) {
                 Ok(config) => break config,
                 Err(error) => error,
             };
@@ -59,7 +58,7 @@ impl Reading {
                 faults.push(fault);
             }
             if removed.is_none() {
-                break ConfigFile::default();
+                break T::default();
             }
         };
         faults.sort_by_key(|fault| fault.line);
@@ -135,17 +134,20 @@ fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
 
 #[cfg(test)]
 mod tests {
+    use aio_host::config::ConfigFile;
+    use serde::Deserialize;
+
     use super::*;
 
     fn faults(text: &str) -> Vec<(Option<String>, Option<usize>, String)> {
-        let faults = Reading::of(text).faults;
+        let faults = Reading::<ConfigFile>::of(text).faults;
         faults.into_iter().map(|fault| (fault.key, fault.line, fault.message)).collect()
     }
 
     #[test]
     fn every_fault_is_told_with_its_line_and_the_rest_is_read() {
         let text = "# mine\ncontoller_endpoint = \"wss://x\"\nlog = \"debug\"\n\ninsecure_http = \"perhaps\"\nzzz = 1\n";
-        let reading = Reading::of(text);
+        let reading = Reading::<ConfigFile>::of(text);
         let places: Vec<_> = reading.faults.iter().map(|fault| (fault.key.as_deref(), fault.line)).collect();
         let expected =
             [(Some("contoller_endpoint"), Some(2)), (Some("insecure_http"), Some(5)), (Some("zzz"), Some(6))];
@@ -163,10 +165,50 @@ mod tests {
 
     #[test]
     fn a_table_where_a_value_belongs_is_one_fault() {
-        let reading = Reading::of("log = \"info\"\n[proxy]\nhost = \"x\"\n");
+        let reading = Reading::<ConfigFile>::of("log = \"info\"\n[proxy]\nhost = \"x\"\n");
         assert_eq!(reading.faults.len(), 1, "{:?}", reading.faults);
         assert_eq!(reading.faults[0].key.as_deref(), Some("proxy"));
         assert_eq!(reading.config.log.as_deref(), Some("info"));
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nested {
+        name: Option<String>,
+        #[serde(default)]
+        limits: Limits,
+    }
+
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Limits {
+        hottest: Option<u32>,
+        coldest: Option<u32>,
+    }
+
+    #[test]
+    fn a_fault_in_a_table_is_that_key_s_and_the_rest_of_the_table_is_read() {
+        let places = |reading: &Reading<Nested>| {
+            let places = reading.faults.iter().map(|fault| (fault.key.clone().unwrap(), fault.line.unwrap()));
+            places.collect::<Vec<_>>()
+        };
+        let of = |key: &str, line: usize| (key.to_owned(), line);
+        let text = "name = \"x\"\n[limits]\nhotest = 90\nhottest = 85\ncoldest = \"cold\"\n";
+        let reading = Reading::<Nested>::of(text);
+        assert_eq!(places(&reading), [of("limits.hotest", 3), of("limits.coldest", 5)]);
+        assert_eq!(reading.faults[0].message, "unknown key `hotest`; did you mean `hottest`?");
+        assert_eq!((reading.config.name.as_deref(), reading.config.limits.hottest), (Some("x"), Some(85)));
+        assert_eq!(reading.config.limits.coldest, None);
+        assert_eq!(reading.line("limits.hottest"), Some(4));
+        for text in ["limits.hotest = 90\nlimits.hottest = 85\n", "limits = { hotest = 90, hottest = 85 }\n"]
+        {
+            let reading = Reading::<Nested>::of(text);
+            assert_eq!(places(&reading), [of("limits.hotest", 1)], "{text}");
+            assert_eq!(reading.config.limits.hottest, Some(85), "{text}");
+        }
+        let reading = Reading::<Nested>::of("limits = 7\nname = \"x\"\n");
+        assert_eq!(places(&reading), [of("limits", 1)]);
+        assert_eq!(reading.config.name.as_deref(), Some("x"));
     }
 
     #[test]
