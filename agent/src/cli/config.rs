@@ -4,6 +4,7 @@ mod check;
 mod examination;
 mod file;
 mod finding;
+mod show;
 
 use std::process::ExitCode;
 
@@ -20,12 +21,15 @@ pub(super) struct Arguments {
 enum Command {
     /// Says everything that is wrong with the configuration, at once.
     Check(check::Arguments),
+    /// Says what each key is for the daemon, and who says so.
+    Show(show::Arguments),
 }
 
 impl Arguments {
     pub(super) fn output(&self) -> Output {
         match &self.command {
             Command::Check(arguments) => arguments.answer.output,
+            Command::Show(arguments) => arguments.answer.output,
         }
     }
 }
@@ -33,5 +37,6 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.command {
         Command::Check(arguments) => check::run(arguments),
+        Command::Show(arguments) => show::run(arguments),
     }
 }

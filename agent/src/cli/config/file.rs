@@ -132,6 +132,13 @@ fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
     Some((unknown, known.split('`').skip(1).step_by(2).collect()))
 }
 
+/// Every key that a type reads, in its own order. serde tells them to whoever names one that cannot be.
+pub(super) fn known_keys<T: DeserializeOwned>() -> Vec<String> {
+    let refusal = toml::from_str::<T>("\"\" = 0").err();
+    let keys = refusal.as_ref().and_then(|error| unknown_key(error.message())).map(|(_, known)| known);
+    keys.unwrap_or_default().into_iter().map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use aio_host::config::ConfigFile;
@@ -229,6 +236,12 @@ mod tests {
         let twice = faults("log = \"info\"\nlog = \"debug\"\n");
         assert_eq!(twice.len(), 1, "{twice:?}");
         assert_eq!(twice[0].1, Some(2));
+    }
+
+    #[test]
+    fn all_keys_of_a_type_are_known() {
+        assert_eq!(known_keys::<Nested>(), ["name", "limits"]);
+        assert_eq!(known_keys::<Limits>(), ["hottest", "coldest"]);
     }
 
     #[test]

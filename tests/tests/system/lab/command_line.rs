@@ -44,8 +44,10 @@ fn an_ordinary_user_sees_how_the_worker_stands_and_nothing_secret_and_no_port_is
     let inventory = succeed(as_user(&machine, &["aio-worker", "inventory"]), &machine)?.stdout;
     let check = succeed(as_user(&machine, &["aio-worker", "config", "check"]), &machine)?.stdout;
     ensure!(check.contains("note     /etc/aio-worker/token: ") && check.contains(": ok (1 note)"), "{check}");
+    let config = succeed(as_user(&machine, &["aio-worker", "config", "show"]), &machine)?.stdout;
+    ensure!(config.contains("nvml_library         \"/opt/fake-nvml/"), "{config}");
     for part in site.token.split('.').skip(1) {
-        for text in [&screen, &told.stdout, &inventory, &check] {
+        for text in [&screen, &told.stdout, &inventory, &check, &config] {
             ensure!(!text.contains(part), "a part of the token is told: {text}");
         }
     }
@@ -155,6 +157,7 @@ fn every_answer_for_programs_is_as_it_is_documented() -> Result<()> {
                 &["config", "check", "--config", "/root/wrong.toml", "--token-file", "/nonexistent"],
             ],
         ),
+        ("aio-worker config show", &[&["config", "show"]]),
         ("aio-worker version", &[&["version"]]),
         ("aio-worker support-bundle", &[&["support-bundle", "--file", "/root/bundle.tar.gz"]]),
         ("aio-worker bundle", &[]),
