@@ -154,17 +154,26 @@ fn internal(message: impl Into<String>) -> Failure {
 
 /// Prints an answer. Who reads no further has had enough, which is no failure.
 fn print(text: &str) {
+    let _ = is_read(text);
+}
+
+/// Prints a part of an answer that goes on, and says whether somebody reads it.
+fn is_read(text: &str) -> bool {
     use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    std::io::stdout().lock().write_all(text.as_bytes()).is_ok()
 }
 
 /// Prints an answer for programs.
 fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_string(answer)
-        .map_err(|error| internal(format!("the answer could not be written: {error}")))?;
-    text.push('\n');
-    print(&text);
+    print(&json_line(answer)?);
     Ok(())
+}
+
+/// An answer for programs, or one of several.
+fn json_line(answer: &impl serde::Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string(answer)
+        .map_err(|error| internal(format!("the answer could not be written: {error}")))?;
+    Ok(text + "\n")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 mod access;
 
 use std::{
-    io::{self, Write},
+    io,
     path::Path,
     process::{ExitCode, Stdio},
 };
@@ -20,8 +20,9 @@ use tokio::{
 
 use self::access::{Access, access};
 use super::{
-    Answer, internal,
+    Answer, internal, is_read,
     journal::{Entry, journalctl},
+    json_line,
     paint::{Tone, paint},
     runtime,
 };
@@ -112,7 +113,7 @@ async fn read(arguments: &Arguments) -> Result<(), Failure> {
     let (entries, complaints) = (child.stdout.take(), child.stderr.take());
     let output = arguments.answer.output;
     let complaint = tokio::spawn(complaint(complaints));
-    if !print_all(entries, output).await {
+    if !print_all(entries, output).await? {
         // Who reads no further has had enough, and journalctl ends with this command.
         return Ok(());
     }
@@ -127,23 +128,23 @@ async fn read(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Prints each entry as it comes; false when nobody reads any more.
-async fn print_all(entries: Option<ChildStdout>, output: Output) -> bool {
-    let Some(entries) = entries else { return true };
+async fn print_all(entries: Option<ChildStdout>, output: Output) -> Result<bool, Failure> {
+    let Some(entries) = entries else { return Ok(true) };
     let mut entries = BufReader::new(entries);
     let mut line = Vec::new();
     while entries.read_until(b'\n', &mut line).await.is_ok_and(|length| length > 0) {
         if let Some(entry) = Entry::parse(&String::from_utf8_lossy(&line)) {
             let shown = match output {
-                Output::Text => screen(&entry),
-                Output::Json => serde_json::to_string(&entry).unwrap_or_default(),
+                Output::Text => screen(&entry) + "\n",
+                Output::Json => json_line(&entry)?,
             };
-            if writeln!(io::stdout().lock(), "{shown}").is_err() {
-                return false;
+            if !is_read(&shown) {
+                return Ok(false);
             }
         }
         line.clear();
     }
-    true
+    Ok(true)
 }
 
 async fn complaint(from: Option<ChildStderr>) -> String {

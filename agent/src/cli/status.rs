@@ -17,7 +17,7 @@ use aio_protocol::{
 };
 use serde::Serialize;
 
-use super::{Answer, installed, print, print_json, runtime};
+use super::{Answer, installed, is_read, json_line, print, runtime};
 use crate::{
     config::{environment, runtime_dir},
     status_socket::StatusReader,
@@ -76,10 +76,11 @@ async fn tell(folder: &Path, follow: bool, output: Output) -> Result<ExitCode, F
     };
     let mut reader = StatusReader::open(folder, PATIENCE).await.map_err(silent)?;
     let mut told = status(reader.next(Some(PATIENCE)).await.map_err(silent)?, folder).await;
-    match output {
-        Output::Json => print_json(&told)?,
-        Output::Text => print(&screen::screen(&told, SystemTime::now().into())),
-    }
+    let first = match output {
+        Output::Json => json_line(&told)?,
+        Output::Text => screen::screen(&told, SystemTime::now().into()),
+    };
+    print(&first);
     if !follow {
         return Ok(verdict(&told.worker.session).into());
     }
@@ -88,9 +89,12 @@ async fn tell(folder: &Path, follow: bool, output: Output) -> Result<ExitCode, F
             Failure::new(ErrorCode::WorkerNotRunning, format!("the worker in {} has ended", folder.display()))
         })?;
         let now = status(snapshot, folder).await;
-        match output {
-            Output::Json => print_json(&now)?,
-            Output::Text => print(&screen::changes(&told, &now, SystemTime::now().into())),
+        let change = match output {
+            Output::Json => json_line(&now)?,
+            Output::Text => screen::changes(&told, &now, SystemTime::now().into()),
+        };
+        if !is_read(&change) {
+            return Ok(ExitCode::SUCCESS);
         }
         told = now;
     }

@@ -1,17 +1,19 @@
 //! The command line as people and shells meet it: exit statuses that tell, colour only on a terminal, completions that complete, pages without a fault.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Lines, Write},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use aio_protocol::{snapshot::SessionState, telemetry::Health};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{
     binary::{Service, program, run},
-    controller::{Controller, Refusal},
+    controller::{Controller, PATIENCE, Refusal},
     daemon::{Daemon, token},
 };
 
@@ -31,6 +33,59 @@ fn status(daemon: &Daemon, more: &[&str]) -> Command {
     let mut command = program(&["status", "--runtime-dir", daemon.runtime_dir.to_str().unwrap()]);
     command.args(more);
     command
+}
+
+/// A command that goes on, ended with the test.
+struct Following {
+    child: Child,
+    lines: Option<Lines<BufReader<ChildStdout>>>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Following {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines: Some(lines) }
+    }
+
+    /// What it prints next.
+    async fn line(&mut self) -> String {
+        let mut lines = self.lines.take().unwrap();
+        let read = tokio::task::spawn_blocking(move || (lines.next().unwrap().unwrap(), lines));
+        let (line, lines) = timeout(PATIENCE, read).await.expect("it prints nothing").unwrap();
+        self.lines = Some(lines);
+        line
+    }
+
+    /// What it prints until it ends.
+    async fn rest(&mut self) -> Vec<String> {
+        let lines = self.lines.take().unwrap();
+        let read = tokio::task::spawn_blocking(move || lines.map(Result::unwrap).collect());
+        timeout(PATIENCE, read).await.expect("it goes on").unwrap()
+    }
+
+    /// From here on, nobody reads what it prints.
+    fn turn_away(&mut self) {
+        self.lines = None;
+    }
+
+    async fn exit_status(&mut self) -> Option<i32> {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(began.elapsed() < PATIENCE, "the command does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -60,22 +115,31 @@ async fn whoever_follows_sees_every_change_until_the_worker_ends() {
     let (mut peer, _) = controller.welcomed(30_000).await;
     peer.heartbeat().await;
     daemon.snapshot(|snapshot| snapshot.gpu_status.len() == 2).await;
-    let mut command = status(&daemon, &["--follow", "--output", "json"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let read = tokio::task::spawn_blocking(move || (lines.next().unwrap().unwrap(), lines));
-    let (first, lines) = read.await.unwrap();
-    assert_eq!(json(&first)["session"]["state"], "online");
+    let mut following = Following::start(status(&daemon, &["--follow", "--output", "json"]));
+    assert_eq!(json(&following.line().await)["session"]["state"], "online");
 
     daemon.ask_to_stop();
     daemon.ended().await;
-    let rest: Vec<_> =
-        tokio::task::spawn_blocking(move || lines.map(Result::unwrap).collect()).await.unwrap();
+    let rest = following.rest().await;
     let states: Vec<_> = rest.iter().map(|line| json(line)["session"]["state"].clone()).collect();
     assert!(states.contains(&"stopping".into()), "{rest:?}");
     assert_eq!(json(rest.last().unwrap())["error"]["code"], "WORKER_NOT_RUNNING", "{rest:?}");
-    let code = tokio::task::spawn_blocking(move || child.wait().unwrap().code()).await.unwrap();
-    assert_eq!(code, Some(69));
+    assert_eq!(following.exit_status().await, Some(69));
+}
+
+#[tokio::test]
+async fn whoever_follows_and_is_not_read_any_more_ends() {
+    let mut controller = Controller::start().await;
+    let daemon = Daemon::start(&controller.url);
+    let (mut peer, _) = controller.welcomed(30_000).await;
+    peer.heartbeat().await;
+    let mut following = Following::start(status(&daemon, &["--follow", "--output", "json"]));
+    assert_eq!(json(&following.line().await)["session"]["state"], "online");
+    following.turn_away();
+    // A session that ends is a change, which nobody reads; the worker itself goes on.
+    peer.close(1012, "restart").await;
+    assert_eq!(following.exit_status().await, Some(0));
+    assert!(daemon.alive());
 }
 
 /// The command on a terminal, which `script` makes; and what it printed there.

@@ -52,6 +52,15 @@ fn an_ordinary_user_sees_how_the_worker_stands_and_nothing_secret_and_no_port_is
         }
     }
 
+    machine.command("chmod").args(["0640", "/etc/aio-worker/config.toml"]).read()?;
+    let withheld = succeed(as_user(&machine, &["aio-worker", "config", "check"]), &machine)?.stdout;
+    ensure!(
+        withheld.contains("note     /etc/aio-worker/config.toml: ") && withheld.contains(": ok (2 notes)"),
+        "{withheld}"
+    );
+    let unshown = as_user(&machine, &["aio-worker", "config", "show"]).run()?;
+    ensure!(unshown.status == Some(74) && unshown.stderr.contains("error[FILE_FAILED]: "), "{unshown}");
+
     // It is seen where it is connected, so it would be seen where it listens.
     let connected = machine.command("ss").args(["-Htnp", "state", "established"]).read()?;
     ensure!(connected.contains("\"aio-worker\""), "{connected}");
