@@ -1,9 +1,10 @@
-//! `aio-worker doctor`: the installer's checks, and those of the GPUs, with what is wrong and what to do about it.
+//! `aio-worker doctor`: the installer's checks, and those of the configuration and the GPUs, with what is wrong and what to do about it.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time::Duration};
 
 use aio_host::{
     gpu::{GpuWatcher, NvmlProbe},
+    layout::Layout,
     systemd::{ServiceManager, Systemd},
 };
 use aio_installer::{
@@ -13,11 +14,11 @@ use aio_installer::{
 use aio_protocol::inventory::{GpuDriver, GpuDriverState};
 
 use super::{
-    Answer, ended, internal,
+    Answer, config, ended, internal,
     paint::{Tone, paint},
     print, print_json, runtime,
 };
-use crate::config::{environment, nvml_library};
+use crate::config::{DEFAULT_NVML_LIBRARY, environment, nvml_library};
 
 /// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,13 +54,15 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
-    let library = nvml_library(None, &environment)?;
+    // What is wrong with a configuration is a finding, and no reason to look at nothing else.
+    let library = nvml_library(None, &environment).unwrap_or_else(|_| DEFAULT_NVML_LIBRARY.into());
     let gpus = GpuWatcher::start(NvmlProbe::new(library))
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
     let runtime = runtime()?;
     let findings = runtime.block_on(async {
         let (findings, gpus) = tokio::join!(examine(doctor), of_gpus(&gpus));
         let mut findings = findings?;
+        findings.push(config::diagnosis(&Layout::default(), &environment));
         findings.extend(gpus);
         Ok(findings)
     });

@@ -35,6 +35,14 @@ pub(super) struct Examination<'a> {
     findings: Vec<Finding>,
 }
 
+/// What was said of the way to the controller, other than by the token.
+struct Way {
+    /// What was named instead of the token's, if something was, and whether it can be used.
+    endpoint: Option<Option<Endpoint>>,
+    /// Whether a proxy was named.
+    by_proxy: bool,
+}
+
 /// A value, and where it stands.
 type Placed<T> = Option<(T, Place)>;
 
@@ -42,19 +50,12 @@ impl<'a> Examination<'a> {
     /// Everything that is to be said.
     pub(super) fn of(flags: &Flags, layout: &Layout, env: Environment<'a>, now: Timestamp) -> Vec<Finding> {
         let env = &|name: &str| env(name).filter(|value| !value.trim().is_empty());
-        let path = flags.config.clone().unwrap_or_else(|| layout.config());
-        let mut check = Examination { path, env, reading: Reading::default(), findings: Vec::new() };
-        check.read_file(flags.config.is_some());
-        let insecure = check.insecure();
-        let endpoint = check.endpoint(insecure);
-        let direct = !check.proxy();
-        check.log();
-        check.gpu_library();
-        check.ca_file();
+        let mut check = Examination::new(flags, layout, env);
+        let (way, insecure) = check.settings(flags.config.is_some());
         let token = check.token(flags, layout);
         if let Some(token) = &token {
             check.claims(token, now);
-            check.way(token, endpoint, insecure, direct);
+            check.way(token, way, insecure);
         }
         let refused = check.findings.iter().any(|finding| finding.severity == Severity::Error);
         // Standard input was read to its end above.
@@ -63,6 +64,30 @@ impl<'a> Examination<'a> {
             check.load(flags);
         }
         check.findings
+    }
+
+    /// The same without the token, for whoever looks at that one elsewhere.
+    pub(super) fn of_settings(layout: &Layout, env: Environment<'a>) -> Vec<Finding> {
+        let env = &|name: &str| env(name).filter(|value| !value.trim().is_empty());
+        let mut check = Examination::new(&Flags::default(), layout, env);
+        check.settings(false);
+        check.findings
+    }
+
+    fn new(flags: &Flags, layout: &Layout, env: Environment<'a>) -> Self {
+        let path = flags.config.clone().unwrap_or_else(|| layout.config());
+        Self { path, env, reading: Reading::default(), findings: Vec::new() }
+    }
+
+    /// File and environment; gives the way to the controller as far as they say it, and whether it may be in the clear.
+    fn settings(&mut self, named: bool) -> (Way, bool) {
+        self.read_file(named);
+        let insecure = self.insecure();
+        let way = Way { endpoint: self.endpoint(insecure), by_proxy: self.proxy() };
+        self.log();
+        self.gpu_library();
+        self.ca_file();
+        (way, insecure)
     }
 
     fn add(&mut self, severity: Severity, unusable: Unusable, place: Place) {
@@ -127,14 +152,12 @@ impl<'a> Examination<'a> {
         self.judged(boolean(VARIABLE, &text), Place::variable(VARIABLE)).unwrap_or(of_file)
     }
 
-    /// What was named instead of the token's, if something was, and whether it can be used.
     fn endpoint(&mut self, insecure: bool) -> Option<Option<Endpoint>> {
         let of_file = self.reading.config.controller_endpoint.clone();
         let (text, place) = self.value("AIO_CONTROLLER_ENDPOINT", "controller_endpoint", of_file)?;
         Some(self.judged(checked_endpoint(&text, insecure), place))
     }
 
-    /// Whether one was named.
     fn proxy(&mut self) -> bool {
         let of_file = self.reading.config.proxy.clone();
         let Some((text, place)) = self.value("AIO_PROXY", "proxy", of_file) else { return false };
@@ -220,8 +243,8 @@ impl<'a> Examination<'a> {
     }
 
     /// The way to the controller, which only with the token is known.
-    fn way(&mut self, token: &NodeToken, named: Option<Option<Endpoint>>, insecure: bool, direct: bool) {
-        let endpoint = match named {
+    fn way(&mut self, token: &NodeToken, way: Way, insecure: bool) {
+        let endpoint = match way.endpoint {
             Some(endpoint) => endpoint,
             None => self.judged(checked_endpoint(&token.claims.ctl, insecure), Place::default()),
         };
@@ -232,7 +255,9 @@ impl<'a> Examination<'a> {
             let finding = Finding::new(Severity::Warning, ErrorCode::InsecureUrl, Place::default(), message);
             self.findings.push(finding.cured_by("Serve the controller over TLS; plain ws is for labs."));
         }
-        if direct && let Err(error) = Proxy::from_environment(endpoint.uri()) {
+        if !way.by_proxy
+            && let Err(error) = Proxy::from_environment(endpoint.uri())
+        {
             let unusable = Unusable { code: ErrorCode::ConfigInvalid, message: error.to_string() };
             self.add(Severity::Error, unusable, Place::default());
         }

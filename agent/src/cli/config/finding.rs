@@ -45,7 +45,7 @@ impl Place {
         Self { file: Some(path.to_owned()), ..Self::default() }
     }
 
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
         match (&self.file, &self.variable) {
             (Some(file), _) => format!("{}{line}: ", file.display()),

@@ -180,6 +180,18 @@ fn every_answer_for_programs_is_as_it_is_documented() -> Result<()> {
     }
     let bundle = worker(&["bundle", "--token", &site.token, "--file", "/root/release.tar"]);
     Documented::of("aio-worker bundle")?.fits(&answer(bundle)?)?;
+    let configuration = machine.read("/etc/aio-worker/config.toml")?;
+    machine.write("/etc/aio-worker/config.toml", "0644", "nvml_libary = 7\n")?;
+    let broken = worker(&["doctor", "--output", "json"]).run()?;
+    ensure!(
+        broken.status == Some(78),
+        "one fault in the configuration is found, and all else is looked at: {broken}"
+    );
+    let checks = json_of(&broken)?;
+    Documented::of("aio-worker doctor")?.fits(&checks)?;
+    let words = "config.toml:1: unknown key `nvml_libary`; did you mean `nvml_library`?";
+    ensure!(broken.stdout.contains(words) && broken.stdout.contains("gpu_driver"), "{checks:#}");
+    machine.write("/etc/aio-worker/config.toml", "0644", configuration)?;
     let logs = worker(&["logs", "--output", "json"]).read()?;
     let documented = Documented::of("aio-worker logs")?;
     for line in logs.lines() {
