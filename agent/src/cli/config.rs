@@ -64,7 +64,7 @@ fn summary(findings: &[Finding], layout: &Layout) -> doctor::Finding {
             0 | 1 => String::new(),
             count => format!(" (and {} more: aio-worker config check)", count - 1),
         };
-        format!("{}{}{more}", finding.place.words(), finding.message)
+        finding.sentence() + &more
     };
     let (error, warning, note) =
         (of(Severity::Error).next(), of(Severity::Warning).next(), of(Severity::Note).next());

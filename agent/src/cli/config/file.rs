@@ -52,7 +52,8 @@ impl<T: DeserializeOwned + Default> Reading<T> {
                 Err(error) => error,
             };
             let removed = error.span().and_then(|span| remove(table.get_mut(), &span));
-            let fault = Fault { key: removed.clone(), line: line(error.span()), message: words(&error) };
+            let message = words(&error, removed.as_deref());
+            let fault = Fault { key: removed.clone(), line: line(error.span()), message };
             // What is no TOML on a line is said already; what was made of it is no second fault.
             if !broken.contains(&fault.line) {
                 faults.push(fault);
@@ -114,10 +115,12 @@ fn joined(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// What is wrong, with the known key that is nearest to an unknown one.
-fn words(error: &Error) -> String {
+/// What is wrong with a key; of an unknown one, which known one is nearest.
+fn words(error: &Error, key: Option<&str>) -> String {
     let message = error.message();
-    let Some((unknown, known)) = unknown_key(message) else { return message.to_owned() };
+    let Some((unknown, known)) = unknown_key(message) else {
+        return key.map_or_else(|| message.to_owned(), |key| format!("`{key}`: {message}"));
+    };
     let resemblance = |key: &&str| strsim::jaro_winkler(unknown, key);
     let nearest = known.iter().max_by(|a, b| resemblance(a).total_cmp(&resemblance(b)));
     match nearest.filter(|key| resemblance(key) >= RESEMBLANCE) {
@@ -161,7 +164,7 @@ mod tests {
         assert_eq!(places, expected);
         let messages: Vec<_> = reading.faults.iter().map(|fault| fault.message.as_str()).collect();
         assert_eq!(messages[0], "unknown key `contoller_endpoint`; did you mean `controller_endpoint`?");
-        assert!(messages[1].contains("expected a boolean"), "{messages:?}");
+        assert_eq!(messages[1], "`insecure_http`: invalid type: string \"perhaps\", expected a boolean");
         assert!(
             messages[2].starts_with("unknown key `zzz`; known are controller_endpoint, "),
             "{messages:?}"

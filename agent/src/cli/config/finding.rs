@@ -45,7 +45,7 @@ impl Place {
         Self { file: Some(path.to_owned()), ..Self::default() }
     }
 
-    pub(super) fn words(&self) -> String {
+    fn words(&self) -> String {
         let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
         match (&self.file, &self.variable) {
             (Some(file), _) => format!("{}{line}: ", file.display()),
@@ -76,22 +76,36 @@ impl Finding {
         Self { severity, code, place, message: message.into(), cure: code.cure().to_owned() }
     }
 
+    /// Where it is, and what it is.
+    pub(super) fn sentence(&self) -> String {
+        let Self { place, message, .. } = self;
+        // Who refuses a variable names it, too.
+        let named = place.variable.as_ref().is_some_and(|name| message.starts_with(name.as_str()));
+        if named { message.clone() } else { format!("{}{message}", place.words()) }
+    }
+
     pub(super) fn cured_by(self, cure: &str) -> Self {
         Self { cure: cure.to_owned(), ..self }
     }
 }
 
-/// All findings, for people.
+/// All findings, for people, who read each cure once.
 pub(super) fn screen(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for Finding { severity, code, place, message, cure } in findings {
+    let mut cures = Vec::new();
+    for finding in findings {
+        let Finding { severity, code, cure, .. } = finding;
         let (word, tone) = match severity {
             Severity::Error => ("error", Tone::Bad),
             Severity::Warning => ("warning", Tone::Doubtful),
             Severity::Note => ("note", Tone::Faint),
         };
         let word = paint(tone, &format!("{word:<8}"));
-        text.push_str(&format!("{word} {}{message} [{code}]\n{:<9}{cure}\n", place.words(), ""));
+        text.push_str(&format!("{word} {} [{code}]\n", finding.sentence()));
+        if !cures.contains(&cure) {
+            text.push_str(&format!("{:<9}{cure}\n", ""));
+            cures.push(cure);
+        }
     }
     text
 }
@@ -101,17 +115,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_is_a_line_with_its_place_and_its_cure_another() {
+    fn a_finding_is_a_line_with_its_place_and_each_cure_another() {
         let place = Place { line: Some(3), key: Some("log".into()), ..Place::file(Path::new("/etc/c.toml")) };
         let findings = [
             Finding::new(Severity::Error, ErrorCode::ConfigInvalid, place, "no filter").cured_by("Say info."),
             Finding::new(Severity::Note, ErrorCode::TokenMissing, Place::variable("AIO_X"), "not seen")
                 .cured_by("Look."),
+            Finding::new(
+                Severity::Warning,
+                ErrorCode::TokenMissing,
+                Place::variable("AIO_X"),
+                "AIO_X is odd",
+            )
+            .cured_by("Look."),
         ];
         assert_eq!(
             screen(&findings),
             "error    /etc/c.toml:3: no filter [CONFIG_INVALID]\n         Say info.\n\
-             note     AIO_X: not seen [TOKEN_MISSING]\n         Look.\n"
+             note     AIO_X: not seen [TOKEN_MISSING]\n         Look.\n\
+             warning  AIO_X is odd [TOKEN_MISSING]\n"
         );
         let expected = serde_json::json!({ "severity": "error", "code": "CONFIG_INVALID", "file": "/etc/c.toml",
             "line": 3, "key": "log", "message": "no filter", "cure": "Say info." });
