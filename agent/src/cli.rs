@@ -1,10 +1,18 @@
 //! The command line: what can be said, and who answers. Each command has a file of its own.
 
 mod bundle;
+mod completions;
+mod config;
 mod doctor;
 mod gpus;
 mod install;
+mod installed;
 mod inventory;
+mod journal;
+mod logs;
+mod man;
+mod paint;
+mod services;
 mod start;
 mod status;
 mod support_bundle;
@@ -22,11 +30,20 @@ use crate::config::Unusable;
 
 /// Connects this GPU node to its AIWM controller.
 #[derive(Debug, Parser)]
-#[command(name = "aio-worker", version, arg_required_else_help = true)]
+#[command(name = "aio-worker", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXAMPLES: &str = "\
+Commands that answer take --output json, for programs. Every error has a code, which docs/troubleshooting.md explains.
+
+Examples:
+  sudo aio-worker install --token-file token   Put this machine to work as the node that the token is of
+  aio-worker status                            Is it online?
+  sudo aio-worker doctor                       If not, why?
+  sudo aio-worker logs --follow                What is it doing?";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -44,8 +61,16 @@ enum Command {
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
     Inventory(inventory::Arguments),
+    /// Says what the service has said: its lines in the journal.
+    Logs(logs::Arguments),
+    /// Looks at what the daemon is told, without starting it.
+    Config(config::Arguments),
     /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
     SupportBundle(support_bundle::Arguments),
+    /// Prints what a shell needs to complete this command line.
+    Completions(completions::Arguments),
+    /// Prints the manual page, or writes the pages of all commands.
+    Man(man::Arguments),
     /// Says which version this is.
     Version(version::Arguments),
 }
@@ -61,17 +86,22 @@ struct Answer {
 impl Cli {
     /// Does what was said.
     pub fn run(self) -> ExitCode {
+        paint::decide();
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
             Command::Install(arguments) => install::run(arguments),
             Command::Uninstall(arguments) => uninstall::run(arguments),
             Command::Bundle(arguments) => bundle::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
-            Command::Status(arguments) => concluded(status::run(&arguments), arguments.answer.output),
+            Command::Status(arguments) => ended(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
+            Command::Logs(arguments) => ended(logs::run(&arguments), arguments.answer.output),
+            Command::Config(arguments) => ended(config::run(&arguments), arguments.output()),
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
             }
+            Command::Completions(arguments) => concluded(completions::run(&arguments), Output::Text),
+            Command::Man(arguments) => concluded(man::run(&arguments), Output::Text),
             Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),
         }
     }
@@ -79,8 +109,13 @@ impl Cli {
 
 /// Prints a failure, and turns it into the exit status that its code has.
 fn concluded(result: Result<(), Failure>, output: Output) -> ExitCode {
+    ended(result.map(|()| ExitCode::SUCCESS), output)
+}
+
+/// The same of a command that ends in several ways without failing.
+fn ended(result: Result<ExitCode, Failure>, output: Output) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             print_failure(&failure, output);
             failure.code.exit_status().into()
@@ -122,17 +157,26 @@ fn internal(message: impl Into<String>) -> Failure {
 
 /// Prints an answer. Who reads no further has had enough, which is no failure.
 fn print(text: &str) {
+    let _ = is_read(text);
+}
+
+/// Prints a part of an answer that goes on, and says whether somebody reads it.
+fn is_read(text: &str) -> bool {
     use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    std::io::stdout().lock().write_all(text.as_bytes()).is_ok()
 }
 
 /// Prints an answer for programs.
 fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_string(answer)
-        .map_err(|error| internal(format!("the answer could not be written: {error}")))?;
-    text.push('\n');
-    print(&text);
+    print(&json_line(answer)?);
     Ok(())
+}
+
+/// An answer for programs, or one of several.
+fn json_line(answer: &impl serde::Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string(answer)
+        .map_err(|error| internal(format!("the answer could not be written: {error}")))?;
+    Ok(text + "\n")
 }
 
 #[cfg(test)]

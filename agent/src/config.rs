@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use aio_host::{
-    config::{ConfigFile, HealthTable},
+    config::ConfigFile,
     layout::Layout,
     proxy::{NoProxy, Proxy},
     tls::{PinnedAuthority, Trust},
@@ -14,7 +14,7 @@ use secrecy::SecretString;
 
 use crate::{
     endpoint::Endpoint,
-    health::Thresholds,
+    health::{OutOfRange, Thresholds},
     rotated::RotatedTokens,
     session::rotation::{Held, Origin},
     token::{NodeToken, TokenError, TokenSource},
@@ -118,6 +118,12 @@ impl From<TokenError> for Unusable {
     }
 }
 
+impl From<OutOfRange> for Unusable {
+    fn from(error: OutOfRange) -> Self {
+        Self::caused(ErrorCode::ConfigInvalid, &error)
+    }
+}
+
 /// A variable of the environment; an empty one counts as not set.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -167,7 +173,7 @@ impl WorkerConfig {
                 .map(PathBuf::from)
                 .or(file.nvml_library)
                 .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into()),
-            health: thresholds(file.health.unwrap_or_default())?,
+            health: Thresholds::of(&file.health.unwrap_or_default())?,
             log: env("AIO_LOG").or(file.log).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             state_dir: flags
                 .state_dir
@@ -238,7 +244,7 @@ impl WorkerConfig {
 }
 
 /// The node that the token speaks for, unless the older unit's variable names another.
-fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
+pub(crate) fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
     let Some(text) = env("AIO_NODE_ID") else { return Ok(claims.sub) };
     let expected: NodeId = text
         .trim()
@@ -254,7 +260,7 @@ fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable>
 /// The driver's library where nobody says otherwise: since driver 560 only this name is there.
 pub const DEFAULT_NVML_LIBRARY: &str = "libnvidia-ml.so.1";
 
-const DEFAULT_LOG: &str = "info";
+pub(crate) const DEFAULT_LOG: &str = "info";
 
 /// The GPU driver's library, for commands that need no token.
 pub fn nvml_library(config: Option<&Path>, env: Environment<'_>) -> Result<PathBuf, Unusable> {
@@ -271,7 +277,7 @@ pub fn nvml_library(config: Option<&Path>, env: Environment<'_>) -> Result<PathB
 }
 
 /// Whether this user may not read what is at `path`.
-fn is_withheld(path: &Path) -> bool {
+pub(crate) fn is_withheld(path: &Path) -> bool {
     std::fs::File::open(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
@@ -302,7 +308,7 @@ fn config_file(flag: Option<&Path>, layout: &Layout) -> Result<ConfigFile, Unusa
     }
 }
 
-fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<Proxy>, Unusable> {
+pub(crate) fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<Proxy>, Unusable> {
     let named =
         variable.map(|text| (text, "AIO_PROXY")).or(key.map(|text| (text, "`proxy` in the configuration")));
     named.map(|(text, source)| Proxy::named(&text, source)).transpose().map_err(|error| no_proxy(&error))
@@ -312,15 +318,11 @@ fn no_proxy(error: &NoProxy) -> Unusable {
     Unusable::caused(ErrorCode::ConfigInvalid, error)
 }
 
-fn thresholds(table: HealthTable) -> Result<Thresholds, Unusable> {
-    Thresholds::of(&table).map_err(|error| Unusable::caused(ErrorCode::ConfigInvalid, &error))
-}
-
-fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {
+pub(crate) fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {
     Endpoint::parse(text, insecure).map_err(|error| Unusable::caused(error.code(), &error))
 }
 
-fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
+pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
@@ -328,7 +330,11 @@ fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
     }
 }
 
-fn token_source(flags: &Flags, env: Environment<'_>, layout: &Layout) -> Result<TokenSource, Unusable> {
+pub(crate) fn token_source(
+    flags: &Flags,
+    env: Environment<'_>,
+    layout: &Layout,
+) -> Result<TokenSource, Unusable> {
     if let Some(token) = &flags.token {
         return Ok(TokenSource::Given(token.clone()));
     }

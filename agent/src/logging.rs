@@ -3,15 +3,13 @@
 
 use std::io::IsTerminal;
 
+use aio_protocol::error_code::ErrorCode;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
-    Registry,
-    filter::{ParseError, Targets},
-    fmt,
-    layer::SubscriberExt,
-    registry, reload,
-    util::SubscriberInitExt,
+    Registry, filter::Targets, fmt, layer::SubscriberExt, registry, reload, util::SubscriberInitExt,
 };
+
+use crate::config::Unusable;
 
 /// What is logged, for who may change it.
 #[derive(Debug, Clone)]
@@ -26,12 +24,15 @@ impl Filter {
 }
 
 /// What `filter` wants logged, e.g. `info` or `info,aio_worker::session=debug`.
-pub fn parse(filter: &str) -> Result<Targets, ParseError> {
-    filter.parse()
+pub fn parse(filter: &str) -> Result<Targets, Unusable> {
+    filter.parse().map_err(|error| Unusable {
+        code: ErrorCode::ConfigInvalid,
+        message: format!("the log filter `{filter}` cannot be used: {error}"),
+    })
 }
 
 /// Starts logging what `filter` wants. To be called once.
-pub fn start(filter: &str) -> Result<Filter, ParseError> {
+pub fn start(filter: &str) -> Result<Filter, Unusable> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let journal = connected_to_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = registry().with(filter);

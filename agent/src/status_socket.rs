@@ -107,14 +107,33 @@ async fn drain(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<()> {
 
 /// What the worker whose socket is in `folder` says of itself now.
 pub async fn read(folder: &Path, patience: Duration) -> io::Result<WorkerSnapshot> {
-    timeout(patience, async {
-        let stream = UnixStream::connect(folder.join(STATUS_SOCKET)).await?;
+    timeout(patience, async { StatusReader::open(folder, patience).await?.next(None).await }).await?
+}
+
+/// A connection to a worker's status socket: every line of it.
+#[derive(Debug)]
+pub struct StatusReader {
+    stream: BufReader<UnixStream>,
+}
+
+impl StatusReader {
+    /// Connects to the socket in `folder`.
+    pub async fn open(folder: &Path, patience: Duration) -> io::Result<Self> {
+        let stream = timeout(patience, UnixStream::connect(folder.join(STATUS_SOCKET))).await??;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// What the worker says next, for which there may be a bound; an error when it says no more.
+    pub async fn next(&mut self, patience: Option<Duration>) -> io::Result<WorkerSnapshot> {
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).await?;
+        let reading = self.stream.read_line(&mut line);
+        match patience {
+            Some(patience) => timeout(patience, reading).await??,
+            None => reading.await?,
+        };
         if line.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(serde_json::from_str(&line)?)
-    })
-    .await?
+    }
 }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod agent {
     mod binary;
+    mod command_line;
     mod controller;
     mod daemon;
     mod growth;

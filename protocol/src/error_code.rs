@@ -41,7 +41,7 @@ macro_rules! catalogue {
 catalogue! {
     Usage "USAGE", exit 2, "The command line is not understood.",
         cure "Run the command with --help.";
-    NotRoot "NOT_ROOT", exit 77, "The command changes the machine and was not run as root.",
+    NotRoot "NOT_ROOT", exit 77, "The command needs root's rights and was not run as root.",
         cure "Run it again with sudo.";
 
     TokenMissing "TOKEN_MISSING", exit 78, "No node token was given.",

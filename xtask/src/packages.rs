@@ -32,8 +32,11 @@ pub(crate) const LAB: &[Need] = &[
 ];
 
 /// Of tests that run without the lab.
-pub(crate) const CHECKERS: &[Need] =
-    &[Need::Program("shellcheck", "shellcheck"), Need::Program("minisign", "minisign")];
+pub(crate) const CHECKERS: &[Need] = &[
+    Need::Program("shellcheck", "shellcheck"),
+    Need::Program("minisign", "minisign"),
+    Need::Program("groff", "groff-base"),
+];
 
 impl Need {
     fn package(self) -> &'static str {

@@ -1,19 +1,24 @@
-//! `aio-worker doctor`: the installer's checks, and those of the GPUs, with what is wrong and what to do about it.
+//! `aio-worker doctor`: the installer's checks, and those of the configuration and the GPUs, with what is wrong and what to do about it.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time::Duration};
 
 use aio_host::{
     gpu::{GpuWatcher, NvmlProbe},
+    layout::Layout,
     systemd::{ServiceManager, Systemd},
 };
 use aio_installer::{
-    cli::{DoctorArgs, Failure, Output, examine, print_failure},
+    cli::{DoctorArgs, Failure, Output, examine},
     doctor::{Finding, Verdict},
 };
 use aio_protocol::inventory::{GpuDriver, GpuDriverState};
 
-use super::{Answer, internal, print, print_json, runtime};
-use crate::config::{environment, nvml_library};
+use super::{
+    Answer, config, ended, internal,
+    paint::{Tone, paint},
+    print, print_json, runtime,
+};
+use crate::config::{DEFAULT_NVML_LIBRARY, environment, nvml_library};
 
 /// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,23 +49,20 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let output = arguments.answer.output;
-    match findings(arguments.doctor).and_then(|findings| show(&findings, output)) {
-        Ok(status) => status.into(),
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
-        }
-    }
+    let shown = findings(arguments.doctor).and_then(|findings| show(&findings, output));
+    ended(shown.map(ExitCode::from), output)
 }
 
 fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
-    let library = nvml_library(None, &environment)?;
+    // What is wrong with a configuration is a finding, and no reason to look at nothing else.
+    let library = nvml_library(None, &environment).unwrap_or_else(|_| DEFAULT_NVML_LIBRARY.into());
     let gpus = GpuWatcher::start(NvmlProbe::new(library))
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
     let runtime = runtime()?;
     let findings = runtime.block_on(async {
         let (findings, gpus) = tokio::join!(examine(doctor), of_gpus(&gpus));
         let mut findings = findings?;
+        findings.push(config::diagnosis(&Layout::default(), &environment));
         findings.extend(gpus);
         Ok(findings)
     });
@@ -170,14 +172,15 @@ fn show(findings: &[Finding], output: Output) -> Result<u8, Failure> {
 fn screen(findings: &[Finding]) -> String {
     let mut text = String::new();
     for Finding { check, result, reason, code, cure } in findings {
-        let word = match result {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Failed => "FAILED",
-            Verdict::Skipped => "skipped",
+        let (word, tone) = match result {
+            Verdict::Ok => ("ok", Tone::Good),
+            Verdict::Warning => ("warning", Tone::Doubtful),
+            Verdict::Failed => ("FAILED", Tone::Bad),
+            Verdict::Skipped => ("skipped", Tone::Faint),
         };
+        let word = paint(tone, &format!("{word:<8}"));
         let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
-        text.push_str(&format!("{word:<8} {check:<16} {reason}{code}\n"));
+        text.push_str(&format!("{word} {check:<16} {reason}{code}\n"));
         if let Some(cure) = cure {
             text.push_str(&format!("{:<26}{cure}\n", ""));
         }

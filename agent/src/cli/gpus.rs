@@ -66,7 +66,7 @@ fn row(gpu: &Gpu, details: &[GpuDetail]) -> [String; 7] {
         number(status.and_then(|status| status.utilization), "%"),
         number(status.and_then(|status| status.temperature), "°C"),
         number(status.and_then(|status| status.power_draw), "W"),
-        status.map_or(NOTHING, |status| status.health.as_str()).to_owned(),
+        super::paint::health(status.map_or(NOTHING, |status| status.health.as_str())),
     ]
 }
 

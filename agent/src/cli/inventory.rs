@@ -10,7 +10,7 @@ use aio_protocol::{
 };
 use serde::Serialize;
 
-use super::{Answer, gpus, internal, print, print_json, runtime, start::host};
+use super::{Answer, gpus, internal, print, print_json, runtime, services, start::host};
 use crate::{
     config::{environment, nvml_library},
     health::Judged,
@@ -72,7 +72,7 @@ pub(super) fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
 }
 
 fn screen(inventory: &Inventory) -> String {
-    let SystemInfo { os, architecture, hardware, container_runtime, .. } = &inventory.system_info;
+    let SystemInfo { os, architecture, hardware, container_runtime, services, .. } = &inventory.system_info;
     let cores = hardware.cpu.cores.map(|cores| format!("{cores} cores, ")).unwrap_or_default();
     let containers = match container_runtime {
         Some(ContainerRuntime { name, active: true, version }) => match version {
@@ -96,6 +96,7 @@ fn screen(inventory: &Inventory) -> String {
         ("network", format!("{} {} {}", network.name, network.mac_address, network.addresses.join(" ")))
     }));
     rows.push(("containers", containers));
+    rows.extend(services::line(services).map(|line| ("services", line)));
     rows.push(("GPUs", gpus::headline(Some(&hardware.gpu_driver), &hardware.gpu, &inventory.health)));
     let mut text: String =
         rows.iter().map(|(name, value)| format!("{name:<11} {}\n", value.trim_end())).collect();

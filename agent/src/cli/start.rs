@@ -5,14 +5,12 @@ use aio_host::{
     gpu::{GpuWatcher, NvmlProbe},
 };
 use aio_installer::{cli::Failure, command_line};
-use aio_protocol::error_code::ErrorCode;
 use secrecy::ExposeSecret;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{self, error::TrySendError},
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::ParseError;
 
 use super::{internal, runtime};
 use crate::{
@@ -31,7 +29,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         command_line::hide(token.expose_secret());
     }
     let config = WorkerConfig::load(flags, &environment)?;
-    let filter = logging::start(&config.log).map_err(|error| no_filter(&config.log, &error))?;
+    let filter = logging::start(&config.log)?;
     // Before there is a second thread, which would not be bound by it.
     if let Err(error) = forbid_execution() {
         tracing::warn!(%error, "this kernel does not take the right to start programs away");
@@ -72,7 +70,7 @@ pub(super) fn host() -> Result<Box<dyn HostProbe>, Failure> {
 /// What may change while the daemon runs. The log is told last: where anything cannot be used, nothing is.
 fn read_again(config: &WorkerConfig, flags: &Flags, filter: &Filter) -> Result<WorkerConfig, Unusable> {
     let again = config.load_again(flags, &environment)?;
-    let targets = logging::parse(&again.log).map_err(|error| no_filter(&again.log, &error))?;
+    let targets = logging::parse(&again.log)?;
     filter.set(targets);
     if again.nvml_library != config.nvml_library {
         tracing::warn!(
@@ -80,13 +78,6 @@ fn read_again(config: &WorkerConfig, flags: &Flags, filter: &Filter) -> Result<W
         );
     }
     Ok(again)
-}
-
-fn no_filter(filter: &str, error: &ParseError) -> Unusable {
-    Unusable {
-        code: ErrorCode::ConfigInvalid,
-        message: format!("the log filter `{filter}` cannot be used: {error}"),
-    }
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {

@@ -1,28 +1,46 @@
-//! `aio-worker status`: one screen on how the running worker stands, read from its status socket as any user.
+//! `aio-worker status`: how the running worker stands, read from its status socket as any user; once, or at every change. How it looks is `screen`'s
+//! business; which version is installed, `installed`'s.
+
+mod screen;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::ExitCode,
     time::{Duration, SystemTime},
 };
 
+use aio_host::layout::Layout;
 use aio_installer::cli::{Failure, Output};
 use aio_protocol::{
     error_code::ErrorCode,
-    snapshot::{SessionState, WorkerSnapshot},
-    time::Timestamp,
+    snapshot::{SessionSnapshot, SessionState, WorkerSnapshot},
 };
+use serde::Serialize;
 
-use super::{Answer, gpus, print, print_json, runtime};
+use super::{Answer, installed, is_read, json_line, print, runtime};
 use crate::{
     config::{environment, runtime_dir},
-    status_socket,
+    status_socket::StatusReader,
 };
 
 /// A worker whose loop turns answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Any user may ask; nothing secret is told.
+
+Exit status: 0 the worker is online; 69 no worker answers; otherwise that of the code that keeps it from being online, as \
+docs/troubleshooting.md lists them, or 1 where there is no such code: it is on its way. With --follow: 69 when the worker has ended.
+
+Examples:
+  aio-worker status
+  aio-worker status --output json
+  aio-worker status --follow")]
 pub(super) struct Arguments {
+    /// Go on, and say what changes: in JSON, one object per line
+    #[arg(long, short)]
+    follow: bool,
     /// Where the worker's status socket is [env: AIO_RUNTIME_DIR] [default: /run/aio-worker]
     #[arg(long, value_name = "DIR")]
     runtime_dir: Option<PathBuf>,
@@ -30,123 +48,111 @@ pub(super) struct Arguments {
     pub(super) answer: Answer,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+/// The answer: what the worker says of itself, and what is said beside it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    #[serde(flatten)]
+    worker: WorkerSnapshot,
+    /// Another version than the one that runs, which a restart of the service would start.
+    pending_update: Option<PendingUpdate>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct PendingUpdate {
+    version: String,
+}
+
+/// Prints the answer; gives the status with which the command ends.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let folder = runtime_dir(arguments.runtime_dir.as_deref(), &environment);
-    let snapshot = runtime()?.block_on(status_socket::read(&folder, PATIENCE)).map_err(|error| {
+    runtime()?.block_on(tell(&folder, arguments.follow, arguments.answer.output))
+}
+
+async fn tell(folder: &Path, follow: bool, output: Output) -> Result<ExitCode, Failure> {
+    let silent = |error: std::io::Error| {
         let message = format!("no worker answers in {}: {error}", folder.display());
         Failure::new(ErrorCode::WorkerNotRunning, message)
-    })?;
-    match arguments.answer.output {
-        Output::Json => print_json(&snapshot),
-        Output::Text => {
-            print(&screen(&snapshot, SystemTime::now().into()));
-            Ok(())
+    };
+    let mut reader = StatusReader::open(folder, PATIENCE).await.map_err(silent)?;
+    let mut told = status(reader.next(Some(PATIENCE)).await.map_err(silent)?, folder).await;
+    let first = match output {
+        Output::Json => json_line(&told)?,
+        Output::Text => screen::screen(&told, SystemTime::now().into()),
+    };
+    print(&first);
+    if !follow {
+        return Ok(verdict(&told.worker.session).into());
+    }
+    loop {
+        let snapshot = reader.next(None).await.map_err(|_| {
+            Failure::new(ErrorCode::WorkerNotRunning, format!("the worker in {} has ended", folder.display()))
+        })?;
+        let now = status(snapshot, folder).await;
+        let change = match output {
+            Output::Json => json_line(&now)?,
+            Output::Text => screen::changes(&told, &now, SystemTime::now().into()),
+        };
+        if !is_read(&change) {
+            return Ok(ExitCode::SUCCESS);
         }
+        told = now;
     }
 }
 
-fn screen(snapshot: &WorkerSnapshot, now: Timestamp) -> String {
-    let WorkerSnapshot { session, .. } = snapshot;
-    let code = session.code.as_ref().map(|code| format!(" [{code}]")).unwrap_or_default();
-    let heartbeat = match session.last_heartbeat_at {
-        Some(at) => format!("{} ago", span(now.since(at))),
-        None => "none yet".to_owned(),
-    };
-    let token = if now >= snapshot.token_expires_at {
-        format!("ended {} ago, at {}", span(now.since(snapshot.token_expires_at)), snapshot.token_expires_at)
-    } else {
-        format!("ends in {}, at {}", span(snapshot.token_expires_at.since(now)), snapshot.token_expires_at)
-    };
-    let driver = snapshot.gpu_driver.as_ref();
-    let rows = [
-        ("worker", format!("{}, up {}", snapshot.version, span(now.since(snapshot.started_at)))),
-        ("node", snapshot.node_id.to_string()),
-        ("session", format!("{} for {}{code}", word(session.state), span(now.since(session.since)))),
-        ("", session.detail.clone()),
-        ("controller", snapshot.controller.clone()),
-        ("heartbeat", format!("last acknowledged: {heartbeat}")),
-        ("token", token),
-        ("GPUs", gpus::headline(driver, &snapshot.gpus, &snapshot.health)),
-    ];
-    let mut text: String = rows.iter().map(|(name, value)| format!("{name:<11} {value}\n")).collect();
-    text.push_str(&gpus::table(&snapshot.gpus, &snapshot.gpu_status));
-    text
+async fn status(worker: WorkerSnapshot, folder: &Path) -> Status {
+    let layout = Layout::default();
+    // A worker elsewhere was started by hand: what is installed is not its update.
+    let installed = if folder == layout.runtime_dir() { installed::version(&layout).await } else { None };
+    let pending_update = pending(&worker.version, installed);
+    Status { worker, pending_update }
 }
 
-fn word(state: SessionState) -> &'static str {
-    match state {
-        SessionState::Waiting => "waiting",
-        SessionState::Connecting => "connecting",
-        SessionState::Registering => "registering",
-        SessionState::Online => "online",
-        SessionState::Stopping => "stopping",
-    }
+fn pending(running: &str, installed: Option<String>) -> Option<PendingUpdate> {
+    installed.filter(|version| version != running).map(|version| PendingUpdate { version })
 }
 
-/// A length of time in its two largest units.
-fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, _, _) => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{days} d {} h", hours % 24),
+/// How it is, for programs that read no words.
+fn verdict(session: &SessionSnapshot) -> u8 {
+    const ON_ITS_WAY: u8 = 1;
+    match session.state {
+        SessionState::Online => 0,
+        _ => {
+            let code = session.code.as_deref().and_then(ErrorCode::parse);
+            code.map_or(ON_ITS_WAY, ErrorCode::exit_status)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{
-        health::Judged,
-        session::reporter::first_snapshot,
-        telemetry::messages::tests::{full, identity},
-    };
+    use super::{screen::tests::snapshot, *};
 
-    const NOW: i64 = 1_765_454_400_000;
-
-    fn snapshot() -> WorkerSnapshot {
-        let gpu = Judged::clone(&full(1).gpu.unwrap());
-        let started = Timestamp::from_millis(NOW - 3_725_000);
-        let ends = Timestamp::from_millis(NOW + 90_000_000);
-        let mut snapshot = first_snapshot(&identity(), "wss://aiwm.example/ws/node", ends, started);
-        snapshot.session.state = SessionState::Online;
-        snapshot.session.detail = "online at wss://aiwm.example/ws/node".into();
-        snapshot.session.last_heartbeat_at = Some(Timestamp::from_millis(NOW - 4_000));
-        snapshot.health = gpu.summary;
-        snapshot.gpu_driver = Some(gpu.driver);
-        snapshot.gpus = gpu.gpus;
-        snapshot.gpu_status = gpu.details;
-        snapshot
+    #[test]
+    fn another_version_than_the_one_that_runs_is_an_update() {
+        assert_eq!(pending("1.0.0", None), None);
+        assert_eq!(pending("1.0.0", Some("1.0.0".into())), None);
+        assert_eq!(pending("1.0.0", Some("1.2.0".into())), Some(PendingUpdate { version: "1.2.0".into() }));
     }
 
     #[test]
-    fn one_screen_says_it_all() {
-        assert_eq!(
-            screen(&snapshot(), Timestamp::from_millis(NOW)),
-            "\
-worker      1.0.0, up 1 h 2 min
-node        69396100cd71623c7bbfbfee
-session     online for 1 h 2 min
-            online at wss://aiwm.example/ws/node
-controller  wss://aiwm.example/ws/node
-heartbeat   last acknowledged: 4 s ago
-token       ends in 1 d 1 h, at 2025-12-12T13:00:00.000Z
-GPUs        1, driver 550, ok
-  0  NVIDIA H100  80.0 GiB of 80.0 GiB  100 %  88 °C  700 W  ok
-"
-        );
+    fn the_exit_status_is_zero_online_and_that_of_the_trouble_otherwise() {
+        let mut session = snapshot().session;
+        assert_eq!(verdict(&session), 0);
+        session.state = SessionState::Connecting;
+        assert_eq!(verdict(&session), 1);
+        session.state = SessionState::Waiting;
+        session.code = Some("TOKEN_EXPIRED".into());
+        assert_eq!(verdict(&session), ErrorCode::TokenExpired.exit_status());
+        session.code = Some("OF_A_NEWER_WORKER".into());
+        assert_eq!(verdict(&session), 1);
     }
 
     #[test]
-    fn trouble_carries_its_code_and_an_ended_token_is_told() {
-        let mut snapshot = snapshot();
-        snapshot.session.state = SessionState::Waiting;
-        snapshot.session.code = Some("TOKEN_EXPIRED".into());
-        snapshot.token_expires_at = Timestamp::from_millis(NOW - 61_000);
-        let text = screen(&snapshot, Timestamp::from_millis(NOW));
-        assert!(text.contains("waiting for 1 h 2 min [TOKEN_EXPIRED]"), "{text}");
-        assert!(text.contains("ended 1 min 1 s ago"), "{text}");
+    fn programs_read_the_worker_s_own_words_and_an_update_beside_them() {
+        let status = Status { worker: snapshot(), pending_update: None };
+        let serde_json::Value::Object(mut answer) = serde_json::to_value(&status).unwrap() else { panic!() };
+        assert_eq!(answer.remove("pendingUpdate"), Some(serde_json::Value::Null));
+        assert_eq!(serde_json::Value::Object(answer), serde_json::to_value(&status.worker).unwrap());
     }
 }

@@ -26,11 +26,18 @@ pub struct Thresholds {
 
 /// A value that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`health.{key}` is {value}, and must be {bounds}")]
+#[error("`{}` is {value}, and must be {bounds}", self.key())]
 pub struct OutOfRange {
     key: &'static str,
     value: u64,
     bounds: &'static str,
+}
+
+impl OutOfRange {
+    /// Which key of the configuration it is, with its table.
+    pub fn key(&self) -> String {
+        format!("health.{}", self.key)
+    }
 }
 
 impl Default for Thresholds {

@@ -18,14 +18,14 @@ use super::{
 };
 
 /// The program with an environment of its own, and no driver whatever this machine has.
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aio-worker"));
     command.env_clear().env("AIO_NVML_LIBRARY", "/nonexistent/libnvidia-ml.so.1").args(arguments);
     command.stdin(Stdio::null());
     command
 }
 
-fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
@@ -46,7 +46,7 @@ impl Drop for Service {
 }
 
 impl Service {
-    fn start(controller: &str) -> Self {
+    pub(crate) fn start(controller: &str) -> Self {
         Self::on(&folder_with(&token(controller, "first")))
     }
 
@@ -73,7 +73,7 @@ impl Service {
         self.child.wait().unwrap();
     }
 
-    fn runtime_dir(&self) -> String {
+    pub(crate) fn runtime_dir(&self) -> String {
         self.folder.path().join("run").to_str().unwrap().to_owned()
     }
 

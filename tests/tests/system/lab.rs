@@ -5,6 +5,7 @@ mod bad_input;
 mod bundles;
 mod citizen;
 mod clock;
+mod command_line;
 mod crash;
 mod environments;
 mod faults;

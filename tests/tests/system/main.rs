@@ -2,6 +2,7 @@
 
 mod architecture;
 mod demo;
+mod documented;
 mod documents;
 mod lab;
 mod rotation;

@@ -21,8 +21,8 @@ use super::{
     tokens::{self, Token},
 };
 use crate::{
-    cli::{doctor::of_gpus, inventory::inventory, start::host, version::platform},
-    config::DEFAULT_NVML_LIBRARY,
+    cli::{config::diagnosis, doctor::of_gpus, inventory::inventory, start::host, version::platform},
+    config::{DEFAULT_NVML_LIBRARY, environment},
     status_socket, telemetry,
     telemetry::messages::VERSION,
 };
@@ -170,7 +170,7 @@ fn file(path: PathBuf) -> Found {
     text.map(Content::from).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The installer's checks and those of the GPUs; where one half does not come, the other does.
+/// The installer's checks, and those of the configuration and the GPUs; where one part does not come, the others do.
 async fn doctor(
     subject: &Subject,
     config: &ConfigFile,
@@ -199,8 +199,10 @@ async fn doctor(
             Err(reason) => vec![Finding::skipped("gpu_driver", reason)],
         }
     };
-    let (machine, of_gpus) = tokio::join!(
+    let layout = subject.layout.clone();
+    let (machine, configuration, of_gpus) = tokio::join!(
         tokio::time::timeout(DOCTOR_PATIENCE, machine),
+        tokio::time::timeout(DISK_PATIENCE, aside(move || diagnosis(&layout, &environment))),
         tokio::time::timeout(DOCTOR_PATIENCE, of_gpus),
     );
     let late =
@@ -211,7 +213,9 @@ async fn doctor(
         (Ok(_), Err(_)) => Some(late("the GPUs")),
         (Ok(_), Ok(_)) => None,
     };
-    let findings: Vec<_> = [machine, of_gpus].into_iter().flatten().flatten().collect();
+    let mut findings: Vec<_> = machine.into_iter().flatten().collect();
+    findings.extend(configuration.into_iter().flatten());
+    findings.extend(of_gpus.into_iter().flatten());
     Ok(Content { note, ..pretty(&json!({ "checks": findings }))? })
 }
 
