@@ -2,8 +2,8 @@
 //! the session loop finds the latest. No question here can delay a heartbeat. What messages make of the answers is in `messages`.
 
 mod desk;
+pub mod manager;
 pub mod messages;
-pub mod services;
 mod verdict;
 
 use std::{sync::Arc, time::Duration};
@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use aio_host::{
     facts::{HostFacts, HostProbe, HostSample},
     gpu::GpuWatcher,
-    systemd::look_at_services,
+    systemd,
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,7 +20,7 @@ pub(crate) use verdict::Verdicts;
 
 use crate::health::{Judge, Judged, Memory, Thresholds};
 use desk::Desk;
-use services::Services;
+use manager::Told;
 
 /// How much earlier than a heartbeat its numbers are asked for: the driver's thread may be listening for a second before it answers.
 const LEAD: Duration = Duration::from_millis(1500);
@@ -57,8 +57,8 @@ pub struct Probes {
     pub facts: Box<dyn HostProbe>,
     /// The GPUs.
     pub gpus: GpuWatcher,
-    /// The services.
-    pub services: watch::Receiver<Services>,
+    /// systemd's manager.
+    pub systemd: watch::Receiver<Told>,
 }
 
 /// The latest answers.
@@ -70,14 +70,14 @@ pub struct Readings {
     pub load: Option<HostSample>,
     /// The GPUs as they are told.
     pub gpu: Option<Arc<Judged>>,
-    /// How the services stand, or that nobody could say.
-    pub services: Services,
+    /// What systemd says: how the services stand, or that nobody could say.
+    pub systemd: Told,
 }
 
 impl Readings {
     /// Whether there is enough to register with.
     pub fn complete(&self) -> bool {
-        self.facts.is_some() && self.gpu.is_some() && self.services.is_some()
+        self.facts.is_some() && self.gpu.is_some() && self.systemd.is_some()
     }
 }
 
@@ -89,9 +89,9 @@ pub(crate) async fn gather(
     readings: watch::Sender<Readings>,
     rounds: watch::Sender<Instant>,
 ) {
-    let Probes { load, facts, gpus, services } = probes;
+    let Probes { load, facts, gpus, systemd } = probes;
     let mut reports = gpus.reports();
-    let _services = AbortOnDropHandle::new(tokio::spawn(services::follow(services, readings.clone())));
+    let _manager = AbortOnDropHandle::new(tokio::spawn(manager::follow(systemd, readings.clone())));
     let mut load = Desk::new(load, |probe| probe.sample());
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
     let mut surveyed: Option<Instant> = None;
@@ -112,7 +112,7 @@ pub(crate) async fn gather(
                 facts: facts_now,
                 load: sample.or_else(|| readings.load.clone()),
                 gpu: Some(Arc::new(judged)),
-                services: readings.services.clone(),
+                systemd: readings.systemd.clone(),
             };
             let changed = *readings != fresh;
             *readings = fresh;
@@ -131,11 +131,11 @@ pub(crate) async fn gather(
 /// Asks once, without the load, and waits no longer than `patience`.
 pub async fn look(facts: Box<dyn HostProbe>, gpus: &GpuWatcher, patience: Duration) -> Readings {
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
-    let (facts, report, services) =
-        tokio::join!(facts.ask(patience), gpus.report(patience), look_at_services(BUS_PATIENCE));
+    let (facts, report, manager) =
+        tokio::join!(facts.ask(patience), gpus.report(patience), systemd::look(BUS_PATIENCE));
     let mut judge = Judge::new(Thresholds::default(), Memory::default());
     let (judged, _) = judge.judge(&report, None, verdict::now());
-    Readings { facts, load: None, gpu: Some(Arc::new(judged)), services: services.map(Arc::new) }
+    Readings { facts, load: None, gpu: Some(Arc::new(judged)), systemd: manager.map(Arc::new) }
 }
 
 /// Waits until shortly before a heartbeat that was not served yet, or until the driver tells something by itself or is to be judged by something else;

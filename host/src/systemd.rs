@@ -11,8 +11,7 @@ mod watch;
 use std::{future::Future, path::PathBuf, time::Duration};
 
 pub use dbus::Systemd;
-pub use units::unknown as unknown_services;
-pub use watch::{look as look_at_services, watch as watch_services};
+pub use watch::{ManagerReport, look, watch};
 
 /// A unit at one moment, as the manager sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,8 +4,9 @@
 use std::{path::Path, time::Duration};
 
 use aio_host::{layout::UNIT, systemd::ServiceManager};
-use aio_protocol::{error_code::ErrorCode, ids::NodeId, snapshot::WorkerSnapshot};
-use serde::de::IgnoredAny;
+use aio_protocol::{error_code::ErrorCode, ids::NodeId, inventory::GpuDriver, snapshot::SessionSnapshot};
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     net::UnixStream,
@@ -14,8 +15,24 @@ use tokio::{
 
 use crate::{failure::Failure, install::Host, step::describe_service};
 
-/// What an installation reads of a worker: not the details of each GPU, whose reading would take a good part of the small program that this is.
-pub(crate) type Snapshot = WorkerSnapshot<IgnoredAny>;
+/// What an installation reads of a `WorkerSnapshot`, and passes on. All of it would take a good part of the small program that this is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// The daemon's version.
+    pub version: String,
+    /// The node that it speaks for.
+    pub node_id: NodeId,
+    /// The controller's WebSocket endpoint.
+    pub controller: String,
+    /// How it stands with the controller.
+    pub session: SessionSnapshot,
+    /// What the GPU driver said of itself.
+    #[serde(default)]
+    pub gpu_driver: Option<GpuDriver>,
+    /// The GPUs, in the worker's own words (`aio_protocol::inventory::Gpu`).
+    pub gpus: Vec<Value>,
+}
 
 /// Between two looks at a service that does not answer.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -47,7 +64,7 @@ async fn watch<S: ServiceManager>(
                 // A line of a newer daemon is no reason to fail: a later one may be understood.
                 let Ok(snapshot) = serde_json::from_str::<Snapshot>(&line) else { continue };
                 if snapshot.node_id == *node {
-                    if snapshot.settled() {
+                    if snapshot.session.settled() {
                         return Ok(snapshot);
                     }
                     if let Some(refused) = refusal(&snapshot) {

@@ -157,8 +157,10 @@ fn outcome_text(outcome: &Outcome) -> String {
 
 fn gpus_text(worker: &Snapshot) -> String {
     let lines = worker.gpus.iter().map(|gpu| {
-        let memory = gpu.memory_total.map(|bytes| format!(", {} GiB", bytes >> 30)).unwrap_or_default();
-        format!("\n  GPU {}: {}{memory}", gpu.device_id, gpu.model)
+        let word = |key: &str| gpu.get(key).and_then(Value::as_str).unwrap_or("?");
+        let memory = gpu.get("memoryTotal").and_then(Value::as_u64);
+        let memory = memory.map(|bytes| format!(", {} GiB", bytes >> 30)).unwrap_or_default();
+        format!("\n  GPU {}: {}{memory}", word("deviceId"), word("model"))
     });
     if worker.gpus.is_empty() { format!("\n  no GPU: {}", why_no_gpu(worker)) } else { lines.collect() }
 }

@@ -30,6 +30,9 @@ pub struct SystemInfo {
     /// What is built in.
     #[serde(deserialize_with = "understood")]
     pub hardware: Hardware,
+    /// What the machine runs in, in the words of systemd-detect-virt(1), e.g. `kvm` or `docker`; `none` is bare metal.
+    #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    pub virtualization: Option<String>,
     /// What runs containers here, if anything does.
     #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
     pub container_runtime: Option<ContainerRuntime>,

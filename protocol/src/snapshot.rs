@@ -11,10 +11,10 @@ use crate::{
     time::Timestamp,
 };
 
-/// A worker at one moment. `D` is what is read of each GPU's details: who needs none of them, an installer say, need not carry what reads them.
+/// A worker at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WorkerSnapshot<D = GpuDetail> {
+pub struct WorkerSnapshot {
     /// The daemon's version, e.g. `1.0.0`.
     pub version: String,
     /// The node that it speaks for.
@@ -38,7 +38,7 @@ pub struct WorkerSnapshot<D = GpuDetail> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_gpus: Vec<Gpu>,
     /// The GPUs' last readings, and what is wrong with them.
-    pub gpu_status: Vec<D>,
+    pub gpu_status: Vec<GpuDetail>,
     /// The worst of them.
     pub health: HealthSummary,
     /// The machine's services that matter; empty where nobody could say.
@@ -82,10 +82,9 @@ pub enum SessionState {
     Stopping,
 }
 
-impl<D> WorkerSnapshot<D> {
+impl SessionSnapshot {
     /// Whether the controller has welcomed this worker and read a heartbeat of this very session.
     pub fn settled(&self) -> bool {
-        self.session.state == SessionState::Online
-            && self.session.last_heartbeat_at >= Some(self.session.since)
+        self.state == SessionState::Online && self.last_heartbeat_at >= Some(self.since)
     }
 }

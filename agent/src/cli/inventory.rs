@@ -72,7 +72,8 @@ pub(super) fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
 }
 
 fn screen(inventory: &Inventory) -> String {
-    let SystemInfo { os, architecture, hardware, container_runtime, services, .. } = &inventory.system_info;
+    let SystemInfo { os, architecture, hardware, virtualization, container_runtime, services } =
+        &inventory.system_info;
     let cores = hardware.cpu.cores.map(|cores| format!("{cores} cores, ")).unwrap_or_default();
     let containers = match container_runtime {
         Some(ContainerRuntime { name, active: true, version }) => match version {
@@ -85,6 +86,7 @@ fn screen(inventory: &Inventory) -> String {
     let mut rows = vec![
         ("host", os.hostname.clone()),
         ("system", format!("{} {}, kernel {}, {architecture}", os.name, os.version, os.kernel)),
+        ("virtualized", virtualization.as_deref().unwrap_or("unknown").to_owned()),
         ("processor", format!("{} ({cores}{} threads)", hardware.cpu.model, hardware.cpu.threads)),
         ("memory", gpus::gibibytes(hardware.memory.total)),
     ];
@@ -116,6 +118,7 @@ mod tests {
             "\
 host        gpu-1
 system      Ubuntu 22.04, kernel 5.15, x86_64
+virtualized unknown
 processor   EPYC (64 cores, 128 threads)
 memory      1024.0 GiB
 disk        / (ext4), 512.0 GiB of 1024.0 GiB free

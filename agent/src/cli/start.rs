@@ -20,7 +20,7 @@ use crate::{
     notify::ServiceManager,
     reload::Reload,
     session::machine::Timings,
-    telemetry::{Probes, services::of_this_machine},
+    telemetry::{Probes, manager::of_this_machine},
     worker::Worker,
 };
 
@@ -46,9 +46,9 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
         let reload = Reload { asked: reload_on_signal()?, read: Box::new(read_again) };
-        let (services, _watcher) = of_this_machine();
+        let (systemd, _watcher) = of_this_machine();
         let worker = Worker {
-            probes: Probes { load, facts, gpus, services },
+            probes: Probes { load, facts, gpus, systemd },
             timings: Timings::default(),
             notifier: Box::new(ServiceManager),
             reload,

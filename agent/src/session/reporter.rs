@@ -105,7 +105,7 @@ impl Reporter {
                 missing_gpus: gpu.missing.clone(),
                 gpu_status: gpu.details.clone(),
                 health: gpu.summary.clone(),
-                services: readings.services.as_ref().map(|services| services.to_vec()).unwrap_or_default(),
+                services: readings.systemd.as_ref().map(|report| report.services.clone()).unwrap_or_default(),
                 ..snapshot.clone()
             };
             let changed = *snapshot != fresh;

@@ -93,7 +93,7 @@ impl Inventory {
 /// The machine as `node.register` tells it.
 pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
     let judged = readings.gpu.as_deref().cloned().unwrap_or_else(Judged::not_asked);
-    let services = readings.services.as_ref();
+    let report = readings.systemd.as_deref().cloned().unwrap_or_default();
     SystemInfo {
         os: facts.os.clone(),
         architecture: facts.architecture.clone(),
@@ -106,10 +106,10 @@ pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
             missing_gpu: judged.missing,
             gpu_driver: judged.driver,
         },
-        container_runtime: services
-            .and_then(|services| container_runtime_among(services))
+        virtualization: report.virtualization,
+        container_runtime: container_runtime_among(&report.services)
             .or_else(|| facts.container_runtime.clone()),
-        services: services.map(|services| services.to_vec()).unwrap_or_default(),
+        services: report.services,
     }
 }
 
@@ -203,7 +203,7 @@ pub(crate) mod tests {
                 details: (0..gpus).map(status).map(GpuDetail::of).collect(),
                 summary: HealthSummary::default(),
             })),
-            services: None,
+            systemd: None,
         }
     }
 

@@ -23,7 +23,7 @@ use aio_worker::{
     notify::Notifier,
     reload::Reload,
     session::machine::Timings,
-    telemetry::{Probes, services::Services},
+    telemetry::{Probes, manager::Told},
     worker::Worker,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -188,8 +188,8 @@ pub(crate) struct Daemon {
     pub(crate) machine: Arc<Machine>,
     pub(crate) heard: Heard,
     pub(crate) runtime_dir: PathBuf,
-    /// How the services stand.
-    pub(crate) services: watch::Sender<Services>,
+    /// What systemd says.
+    pub(crate) systemd: watch::Sender<Told>,
     reload: mpsc::Sender<()>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -244,14 +244,14 @@ impl Daemon {
         let heard = Heard(Arc::default(), watchdog);
         let config = WorkerConfig::load(&flags, &|_| None).unwrap();
         let (reload, asked) = mpsc::channel(1);
-        let services = watch::Sender::new(Some(Arc::new(vec![])));
+        let systemd = watch::Sender::new(Some(Arc::default()));
         let worker = Worker {
             timings,
             probes: Probes {
                 load: Box::new(Host),
                 facts: Box::new(Host),
                 gpus: GpuWatcher::start(Shared(machine.clone())).unwrap(),
-                services: services.subscribe(),
+                systemd: systemd.subscribe(),
             },
             config,
             notifier: Box::new(heard.clone()),
@@ -265,7 +265,7 @@ impl Daemon {
             let stop = stop.clone();
             async move { worker.run(stop).await.unwrap() }
         });
-        Self { machine, heard, runtime_dir, services, reload, stop, task, folder: folder.clone() }
+        Self { machine, heard, runtime_dir, systemd, reload, stop, task, folder: folder.clone() }
     }
 
     /// Replaces the token as an admin would: in one step.

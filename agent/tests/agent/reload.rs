@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aio_host::systemd::ManagerReport;
 use aio_protocol::{
     service::{Service, ServiceState},
     snapshot::SessionState,
@@ -176,11 +177,16 @@ async fn services_are_registered_with_the_machine_again_when_they_change_and_tol
         restarts: Some(0),
         ..Service::unknown("docker.service")
     };
+    let report = |state| {
+        let virtualization = Some("kvm".to_owned());
+        Some(Arc::new(ManagerReport { virtualization, services: vec![docker(state)] }))
+    };
     let (mut peer, first) = controller.welcomed(30_000).await;
-    assert_eq!(first.system_info.services, []);
-    daemon.services.send_replace(Some(Arc::new(vec![docker(ServiceState::Active)])));
+    assert_eq!((first.system_info.virtualization, first.system_info.services), (None, vec![]));
+    daemon.systemd.send_replace(report(ServiceState::Active));
     let register = peer.register().await;
     assert_eq!(register.system_info.services, [docker(ServiceState::Active)]);
+    assert_eq!(register.system_info.virtualization.as_deref(), Some("kvm"));
     let runtime = register.system_info.container_runtime.unwrap();
     assert_eq!(
         (runtime.name.as_str(), runtime.active, runtime.version.as_deref()),
@@ -188,6 +194,6 @@ async fn services_are_registered_with_the_machine_again_when_they_change_and_tol
     );
     let told = daemon.snapshot(|snapshot| !snapshot.services.is_empty()).await;
     assert_eq!((told.session.state, told.services.len()), (SessionState::Online, 1));
-    daemon.services.send_replace(Some(Arc::new(vec![docker(ServiceState::Failed)])));
+    daemon.systemd.send_replace(report(ServiceState::Failed));
     assert_eq!(peer.register().await.system_info.services, [docker(ServiceState::Failed)]);
 }

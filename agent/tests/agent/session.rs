@@ -32,7 +32,7 @@ async fn a_worker_registers_and_its_first_heartbeat_goes_out_at_once_and_settles
     assert_eq!((beat.seq, beat.gpu_status.len(), beat.health.state), (1, 2, Health::Ok));
     assert_eq!((beat.host.cpu_usage, beat.host.uptime_seconds), (12.5, 86_400));
     let reading = tokio::spawn(async move { peer.next().await });
-    let snapshot = daemon.snapshot(|snapshot| snapshot.settled()).await;
+    let snapshot = daemon.snapshot(|snapshot| snapshot.session.settled()).await;
     assert_eq!((snapshot.session.state, snapshot.session.sessions), (SessionState::Online, 1));
     assert_eq!((snapshot.instance_id, snapshot.gpus.len()), (register.instance_id, 2));
     reading.abort();
@@ -45,7 +45,7 @@ async fn nothing_is_settled_before_the_heartbeat_is_acknowledged() {
     let (peer, _) = controller.welcomed(30_000).await;
     // The controller reads nothing, so no ping is answered.
     let snapshot = daemon.snapshot(|snapshot| snapshot.session.state == SessionState::Online).await;
-    assert!(!snapshot.settled() && snapshot.session.last_heartbeat_at.is_none());
+    assert!(!snapshot.session.settled() && snapshot.session.last_heartbeat_at.is_none());
     drop(peer);
 }
 

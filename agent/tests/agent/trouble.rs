@@ -24,7 +24,8 @@ async fn a_dropped_connection_is_made_again_and_seq_begins_anew() {
     assert_eq!(first.instance_id, second.instance_id);
     assert_eq!(peer.heartbeat().await.seq, 1);
     let reading = tokio::spawn(async move { while peer.next().await.is_some() {} });
-    let snapshot = daemon.snapshot(|snapshot| snapshot.settled() && snapshot.session.sessions == 2).await;
+    let snapshot =
+        daemon.snapshot(|snapshot| snapshot.session.settled() && snapshot.session.sessions == 2).await;
     assert_eq!(snapshot.session.code, None);
     reading.abort();
 }
@@ -152,7 +153,7 @@ async fn a_connection_that_is_only_half_there_is_made_again() {
     let (deaf, _) = controller.welcomed(30_000).await;
     let (mut peer, _) = controller.welcomed(30_000).await;
     let reading = tokio::spawn(async move { while peer.next().await.is_some() {} });
-    daemon.snapshot(|snapshot| snapshot.session.sessions == 2 && snapshot.settled()).await;
+    daemon.snapshot(|snapshot| snapshot.session.sessions == 2 && snapshot.session.settled()).await;
     drop(deaf);
     reading.abort();
 }

@@ -137,7 +137,7 @@ pub(crate) fn worth_telling(services: Vec<Service>) -> Vec<Service> {
 }
 
 /// What is told while nobody can be asked.
-pub fn unknown() -> Vec<Service> {
+pub(crate) fn unknown() -> Vec<Service> {
     WATCHED.iter().filter(|watched| watched.always).map(|watched| Service::unknown(watched.name)).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Tells how the services stand that matter, over D-Bus and by subscription: systemd says when something changed, and then, only then, it is
+//! Tells what systemd knows of the machine, how the services stand that matter before all, over D-Bus and by subscription: systemd says when something changed, and then, only then, it is
 //! asked. Outlives the bus and the manager. What a unit's words mean is `units`'; how often others are told is theirs to decide.
 
 use std::{future::Future, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
@@ -33,14 +33,33 @@ const GRACE: Duration = Duration::from_secs(30);
 /// From the first to the last pause between attempts to reach the bus.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
-/// Tells how this machine's services stand: soon, and again at every change. Returns only where there is no systemd; then nothing is told but
-/// an empty list.
-pub async fn watch(tell: impl FnMut(Vec<Service>)) {
+/// systemd-detect-virt(1)'s word for a machine that is not virtual.
+const BARE_METAL: &str = "none";
+
+/// What systemd knows of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ManagerReport {
+    /// What the machine runs in, in the words of systemd-detect-virt(1), e.g. `kvm`, or `none`; absent where nobody could say.
+    pub virtualization: Option<String>,
+    /// How the services stand that matter.
+    pub services: Vec<Service>,
+}
+
+impl ManagerReport {
+    /// What is told while nobody can be asked.
+    pub fn silent() -> Self {
+        Self { virtualization: None, services: units::unknown() }
+    }
+}
+
+/// Tells what systemd knows of this machine: soon, and again at every change. Returns only where there is no systemd; then nothing is told but
+/// an empty report.
+pub async fn watch(tell: impl FnMut(ManagerReport)) {
     watch_over(|| dbus::system_bus(READING), Path::new("/"), tell).await;
 }
 
 /// The same once, for who does not stay: waits no longer than `patience`. None where nobody answers.
-pub async fn look(patience: Duration) -> Option<Vec<Service>> {
+pub async fn look(patience: Duration) -> Option<ManagerReport> {
     let look = async {
         let connection = dbus::system_bus(patience).await.ok()?;
         let manager = manager(&connection).await.ok()?;
@@ -50,7 +69,7 @@ pub async fn look(patience: Duration) -> Option<Vec<Service>> {
 }
 
 /// Over whatever `dial` connects to, on the machine under `root`.
-async fn watch_over<F>(mut dial: impl FnMut() -> F, root: &Path, mut tell: impl FnMut(Vec<Service>))
+async fn watch_over<F>(mut dial: impl FnMut() -> F, root: &Path, mut tell: impl FnMut(ManagerReport))
 where
     F: Future<Output = Result<Connection, SystemdError>>,
 {
@@ -61,12 +80,12 @@ where
     loop {
         let mut told = false;
         let ended = match dial().await {
-            Err(SystemdError::NotBooted) => return tell(vec![]),
+            Err(SystemdError::NotBooted) => return tell(ManagerReport::default()),
             Err(error) => Err(error),
             Ok(connection) => {
-                let outcome = follow(&connection, &mut packages, |services| {
+                let outcome = follow(&connection, &mut packages, |report| {
                     told = true;
-                    tell(services);
+                    tell(report);
                 });
                 outcome.await.map_err(SystemdError::Unreachable)
             }
@@ -78,7 +97,7 @@ where
             && let Some(since) = lost
             && since.is_none_or(|since| since.elapsed() >= GRACE)
         {
-            tell(units::unknown());
+            tell(ManagerReport::silent());
             lost = None;
         }
         sleep(pause).await;
@@ -92,21 +111,21 @@ fn packages_under(root: &Path) -> Packages {
     Packages::under(root, wanted)
 }
 
-/// Tells how the services stand, at once and at every change, until the manager or the bus goes away.
+/// Tells what the manager knows, at once and at every change, until the manager or the bus goes away.
 async fn follow(
     connection: &Connection,
     packages: &mut Packages,
-    mut tell: impl FnMut(Vec<Service>),
+    mut tell: impl FnMut(ManagerReport),
 ) -> zbus::Result<()> {
     let manager = manager(connection).await?;
     let bells = Bells::hang(connection).await?;
     dbus::subscribed(manager.subscribe().await)?;
     let mut last = None;
     loop {
-        let services = timeout(READING, read(&manager, packages)).await.map_err(|_| timed_out())??;
-        if last.as_ref() != Some(&services) {
-            tell(services.clone());
-            last = Some(services);
+        let report = timeout(READING, read(&manager, packages)).await.map_err(|_| timed_out())??;
+        if last.as_ref() != Some(&report) {
+            tell(report.clone());
+            last = Some(report);
         }
         tokio::select! {
             biased;
@@ -198,8 +217,11 @@ fn unit_path(name: &str) -> String {
     format!("/org/freedesktop/systemd1/unit/{escaped}")
 }
 
-/// How all watched services stand now.
-async fn read(manager: &ManagerProxy<'static>, packages: &mut Packages) -> zbus::Result<Vec<Service>> {
+/// What the manager knows now.
+async fn read(manager: &ManagerProxy<'static>, packages: &mut Packages) -> zbus::Result<ManagerReport> {
+    // Of a machine that is not virtual the manager says an empty word.
+    let word = manager.virtualization().await?;
+    let virtualization = Some(if word.is_empty() { BARE_METAL.to_owned() } else { word });
     let mut services = Vec::with_capacity(WATCHED.len());
     for watched in WATCHED {
         let mut service = units::service(watched.name, &ask(manager, watched.name).await?);
@@ -212,7 +234,7 @@ async fn read(manager: &ManagerProxy<'static>, packages: &mut Packages) -> zbus:
         }
         services.push(service);
     }
-    Ok(units::worth_telling(services))
+    Ok(ManagerReport { virtualization, services: units::worth_telling(services) })
 }
 
 /// Asks for a unit without having it loaded: that would be a change that is announced, and so asked for again, without end.

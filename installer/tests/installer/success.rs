@@ -22,7 +22,7 @@ async fn a_bare_machine_is_online_after_one_run_and_the_controller_heard_of_it()
     let outcome = world.install().await.unwrap();
     let OutcomeKind::Installed { worker, timings, warnings } = outcome.kind else { panic!("{outcome:?}") };
     assert_eq!(outcome.node_name.as_deref(), Some("gpu-worker-01"));
-    assert_eq!(worker.gpus[0].model, "NVIDIA H100");
+    assert_eq!(worker.gpus[0]["model"], "NVIDIA H100");
     assert_eq!(timings.iter().map(|timing| timing.step).collect::<Vec<_>>(), STEPS);
     assert!(warnings.is_empty(), "{warnings:?}");
 

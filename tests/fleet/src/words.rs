@@ -66,6 +66,7 @@ impl Words {
                         cuda_version: Some("12.4".to_owned()),
                     },
                 },
+                virtualization: None,
                 container_runtime: None,
                 services: vec![],
             },

@@ -59,6 +59,11 @@ impl FakeManager {
         "252.39-1~fake".to_owned()
     }
 
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn virtualization(&self) -> String {
+        "kvm".to_owned()
+    }
+
     fn subscribe(&self) -> Result<(), Refusal> {
         let mut state = self.machine.lock();
         if std::mem::replace(&mut state.subscribed, true) {

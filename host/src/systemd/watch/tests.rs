@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct Bench {
     root: tempfile::TempDir,
     fake: FakeSystemd,
-    told: mpsc::UnboundedReceiver<Vec<Service>>,
+    told: mpsc::UnboundedReceiver<ManagerReport>,
     dials: mpsc::UnboundedSender<Connection>,
     watcher: JoinHandle<()>,
 }
@@ -56,13 +56,15 @@ impl Bench {
                 let next = queue.pop_front();
                 async move { next.ok_or(SystemdError::Unreachable(timed_out())) }
             };
-            watch_over(dial, &folder, |services| sender.send(services).unwrap()).await;
+            watch_over(dial, &folder, |report| sender.send(report).unwrap()).await;
         });
         Self { root, fake, told, dials, watcher }
     }
 
     async fn next(&mut self) -> Vec<Service> {
-        timeout(LONG, self.told.recv()).await.expect("nothing is told").unwrap()
+        let report = timeout(LONG, self.told.recv()).await.expect("nothing is told").unwrap();
+        assert_eq!(report.virtualization.as_deref(), Some("kvm"));
+        report.services
     }
 
     async fn docker(&mut self) -> Service {
@@ -158,13 +160,20 @@ async fn without_a_bus_that_is_told_and_a_bus_that_comes_is_found() {
             let next = dials.pop_front().flatten();
             async move { next.ok_or(SystemdError::Unreachable(timed_out())) }
         };
-        watch_over(dial, &folder, |services| sender.send(services).unwrap()).await;
+        watch_over(dial, &folder, |report| sender.send(report).unwrap()).await;
     });
     let first = timeout(LONG, told.recv()).await.unwrap().unwrap();
-    assert_eq!(first, units::unknown());
-    assert!(first.iter().all(|service| service.state == ServiceState::Unknown) && !first.is_empty());
+    assert_eq!(first, ManagerReport::silent());
+    assert!(
+        first.services.iter().all(|service| service.state == ServiceState::Unknown)
+            && !first.services.is_empty()
+    );
     let then = timeout(LONG, told.recv()).await.unwrap().unwrap();
-    assert_eq!(then[0].state, ServiceState::Inactive, "that nothing is known is told once: {then:?}");
+    assert_eq!(
+        then.services[0].state,
+        ServiceState::Inactive,
+        "that nothing is known is told once: {then:?}"
+    );
     drop(fake);
 }
 
@@ -172,8 +181,8 @@ async fn without_a_bus_that_is_told_and_a_bus_that_comes_is_found() {
 async fn where_there_is_no_systemd_there_are_no_services_and_nobody_asks_again() {
     let mut told = vec![];
     let dial = || async { Err(SystemdError::NotBooted) };
-    watch_over(dial, Path::new("/"), |services| told.push(services)).await;
-    assert_eq!(told, [vec![]]);
+    watch_over(dial, Path::new("/"), |report| told.push(report)).await;
+    assert_eq!(told, [ManagerReport::default()]);
 }
 
 #[test]

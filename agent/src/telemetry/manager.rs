@@ -1,10 +1,9 @@
-//! How the machine's services stand, between who watches them and the session: a service that comes and goes must not have the inventory told again
+//! What systemd's manager tells of the machine, between who watches it and the session: a service that comes and goes must not have the inventory told again
 //! and again. Decides when others are told; what they are told is always the newest.
 
 use std::{sync::Arc, time::Duration};
 
-use aio_host::systemd::{unknown_services, watch_services};
-use aio_protocol::service::Service;
+use aio_host::systemd::{self, ManagerReport};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -13,29 +12,29 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Readings;
 
-/// All of them, or none as long as nobody has said anything.
-pub type Services = Option<Arc<Vec<Service>>>;
+/// The latest, or none as long as nobody has said anything.
+pub type Told = Option<Arc<ManagerReport>>;
 
-/// No worker waits longer than this for its machine's services before it registers.
+/// No worker waits longer than this for its machine's manager before it registers.
 const FIRST: Duration = Duration::from_secs(3);
 
 /// From a change to the next one that is told, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// Watches this machine's services for as long as the handle lives.
-pub fn of_this_machine() -> (watch::Receiver<Services>, AbortOnDropHandle<()>) {
-    let (sender, services) = watch::channel(None);
-    let tell = move |services| {
-        sender.send_replace(Some(Arc::new(services)));
+/// Watches this machine's manager for as long as the handle lives.
+pub fn of_this_machine() -> (watch::Receiver<Told>, AbortOnDropHandle<()>) {
+    let (sender, told) = watch::channel(None);
+    let tell = move |report| {
+        sender.send_replace(Some(Arc::new(report)));
     };
-    (services, AbortOnDropHandle::new(tokio::spawn(watch_services(tell))))
+    (told, AbortOnDropHandle::new(tokio::spawn(systemd::watch(tell))))
 }
 
 /// Puts what is watched among the readings, at a pace that the controller can bear. Ends when nobody watches any more.
-pub(crate) async fn follow(mut watched: watch::Receiver<Services>, readings: watch::Sender<Readings>) {
+pub(crate) async fn follow(mut watched: watch::Receiver<Told>, readings: watch::Sender<Readings>) {
     if timeout(FIRST, watched.wait_for(Option::is_some)).await.is_err() {
         tracing::debug!("systemd did not say in time how the services stand");
-        put(&readings, Some(Arc::new(unknown_services())));
+        put(&readings, Some(Arc::new(ManagerReport::silent())));
         if watched.wait_for(Option::is_some).await.is_err() {
             return;
         }
@@ -51,10 +50,10 @@ pub(crate) async fn follow(mut watched: watch::Receiver<Services>, readings: wat
 }
 
 /// Whether that is news.
-fn put(readings: &watch::Sender<Readings>, services: Services) -> bool {
+fn put(readings: &watch::Sender<Readings>, told: Told) -> bool {
     readings.send_if_modified(|readings| {
-        let changed = readings.services != services;
-        readings.services = services;
+        let changed = readings.systemd != told;
+        readings.systemd = told;
         changed
     })
 }
@@ -82,6 +81,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use aio_protocol::service::Service;
+
     use super::*;
 
     #[test]
@@ -102,25 +103,27 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_change_is_told_at_once_and_of_those_that_follow_soon_the_newest() {
-        let service =
-            |restarts| Some(Arc::new(vec![Service { restarts: Some(restarts), ..Service::unknown("x") }]));
+        let service = |restarts| Service { restarts: Some(restarts), ..Service::unknown("x") };
+        let report = |restarts| {
+            Some(Arc::new(ManagerReport { services: vec![service(restarts)], ..ManagerReport::default() }))
+        };
         let (watched, services) = watch::channel(None);
         let (sender, mut readings) = watch::channel(Readings::default());
         let following = AbortOnDropHandle::new(tokio::spawn(follow(services, sender)));
-        watched.send_replace(service(1));
+        watched.send_replace(report(1));
         let told =
-            timeout(FIRST * 2, readings.wait_for(|readings| readings.services.is_some())).await.unwrap();
-        assert_eq!(told.unwrap().services, service(1));
-        watched.send_replace(service(2));
+            timeout(FIRST * 2, readings.wait_for(|readings| readings.systemd.is_some())).await.unwrap();
+        assert_eq!(told.unwrap().systemd, report(1));
+        watched.send_replace(report(2));
         timeout(FIRST, readings.changed()).await.unwrap().unwrap();
-        assert_eq!(readings.borrow().services, service(2));
+        assert_eq!(readings.borrow().systemd, report(2));
         let began = Instant::now();
         for restarts in 3..100 {
-            watched.send_replace(service(restarts));
+            watched.send_replace(report(restarts));
             tokio::task::yield_now().await;
         }
         timeout(PAUSES.0 * 4, readings.changed()).await.unwrap().unwrap();
-        assert_eq!(readings.borrow().services, service(99));
+        assert_eq!(readings.borrow().systemd, report(99));
         assert!(began.elapsed() + Duration::from_secs(1) > PAUSES.0, "told after {:?}", began.elapsed());
         drop(following);
     }
