@@ -87,6 +87,20 @@ impl Thresholds {
     }
 }
 
+impl From<&Thresholds> for HealthTable {
+    fn from(thresholds: &Thresholds) -> Self {
+        Self {
+            expected_gpus: thresholds.expected_gpus,
+            uncorrected_errors: Some(thresholds.uncorrected_errors),
+            thermal_slowdown_percent: Some(thresholds.thermal_slowdown_percent),
+            power_slowdown_percent: thresholds.power_slowdown_percent,
+            recovery_secs: Some(thresholds.recovery.as_secs()),
+            xid_hours: Some(thresholds.xid_memory.as_secs() / 3600),
+            ignored_xids: Some(thresholds.ignored_xids.clone()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +108,7 @@ mod tests {
     #[test]
     fn an_empty_table_is_the_usual() {
         assert_eq!(Thresholds::of(&HealthTable::default()), Ok(Thresholds::default()));
+        assert_eq!(Thresholds::of(&HealthTable::from(&Thresholds::default())), Ok(Thresholds::default()));
     }
 
     #[test]

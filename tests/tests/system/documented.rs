@@ -2,6 +2,7 @@
 //!
 //! A section's heading names the command. Its first fenced JSON is the example: an object, or one object per line. After it, a line that begins
 //! `May be absent:` lists what is not always there, and one that begins `Of any keys:` what is a map; both as paths such as `gpus[].serial`.
+//! Where an example says `"<gpu>"`, the section `gpu` says what is there.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -17,7 +18,7 @@ pub(crate) struct Documented {
 }
 
 impl Documented {
-    /// The section of this command, e.g. `aio-worker status`.
+    /// The section of this command, e.g. `aio-worker status`, or of a part of several answers, e.g. `gpu`.
     pub(crate) fn of(command: &str) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("cli.md");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -50,6 +51,9 @@ impl Documented {
     fn compare(&self, path: &str, examples: &[&Value], answer: &Value, faults: &mut Vec<String>) {
         if self.maps.contains(path) && answer.is_object() {
             return;
+        }
+        if let Some(part) = examples.iter().find_map(|example| named(example)) {
+            return self.compare_part(path, part, answer, faults);
         }
         if !answer.is_null() && !examples.iter().any(|example| kind(example) == kind(answer)) {
             let shown: Vec<_> = examples.iter().map(|example| kind(example)).collect();
@@ -86,6 +90,25 @@ impl Documented {
             _ => {}
         }
     }
+
+    fn compare_part(&self, path: &str, part: &str, answer: &Value, faults: &mut Vec<String>) {
+        if answer.is_null() {
+            return;
+        }
+        match Self::of(part) {
+            Ok(part) => {
+                let mut within = Vec::new();
+                part.compare("", &part.examples.iter().collect::<Vec<_>>(), answer, &mut within);
+                faults.extend(within.into_iter().map(|fault| format!("{path}: {fault}")));
+            }
+            Err(error) => faults.push(format!("{path}: {error:#}")),
+        }
+    }
+}
+
+/// The section that an example names instead of showing something.
+fn named(example: &Value) -> Option<&str> {
+    example.as_str()?.strip_prefix('<')?.strip_suffix('>')
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -136,5 +159,14 @@ mod tests {
             let error = documented.fits(&answer(list)).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn a_part_that_has_a_section_of_its_own_is_as_that_says() {
+        let documented = documented(json!({ "text": "x", "list": ["<service>"], "map": {} }));
+        let answer = |service: Value| json!({ "text": "y", "list": [service], "map": {} });
+        documented.fits(&answer(json!({ "name": "docker.service", "state": "absent" }))).unwrap();
+        let error = documented.fits(&answer(json!({ "name": "docker.service" }))).unwrap_err().to_string();
+        assert!(error.contains("list[]: state is documented, and was not said"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aio_host::{
-    config::{ConfigError, ConfigFile},
+    config::{ConfigError, ConfigFile, HealthTable},
     layout::Layout,
 };
 use aio_installer::cli::{Failure, Output};
@@ -23,6 +23,7 @@ use crate::{
         print, print_json,
     },
     config::{DEFAULT_LOG, DEFAULT_NVML_LIBRARY, Environment, Flags, environment, token_source},
+    health::Thresholds,
 };
 
 /// The documented sample names the variable of each key that has one, in brackets.
@@ -78,11 +79,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let layout = Layout::default();
     let file = arguments.config.clone().unwrap_or_else(|| layout.config());
     let config = ConfigFile::read(&file).map_err(refusal)?;
-    let table = Table::try_from(&config).map_err(|error| internal(error.to_string()))?;
+    let table = table(&config)?;
     let endpoint = token_source(&Flags::default(), &environment, &layout)
         .ok()
         .and_then(|token| Some(token.read().ok()?.claims.ctl));
-    let shown = Shown { values: effective(&table, &environment, endpoint), file };
+    let shown = Shown { values: effective(&table, &built_in()?, &environment, endpoint), file };
     match arguments.answer.output {
         Output::Json => print_json(&shown)?,
         Output::Text => print(&screen(&shown.values, &shown.file)),
@@ -101,27 +102,58 @@ fn refusal(error: ConfigError) -> Failure {
     }
 }
 
-fn effective(file: &Table, env: Environment<'_>, endpoint: Option<String>) -> Vec<Effective> {
-    let built_in = |key: &str| match key {
-        "insecure_http" => Some(Value::Boolean(false)),
-        "log" => Some(DEFAULT_LOG.into()),
-        "nvml_library" => Some(DEFAULT_NVML_LIBRARY.into()),
-        _ => None,
-    };
+fn table(config: &ConfigFile) -> Result<Table, Failure> {
+    Table::try_from(config).map_err(|error| internal(error.to_string()))
+}
+
+/// What counts where nobody says anything.
+fn built_in() -> Result<Table, Failure> {
+    table(&ConfigFile {
+        insecure_http: Some(false),
+        log: Some(DEFAULT_LOG.to_owned()),
+        nvml_library: Some(DEFAULT_NVML_LIBRARY.into()),
+        health: Some(HealthTable::from(&Thresholds::default())),
+        ..ConfigFile::default()
+    })
+}
+
+/// Every key that there is, those of tables as `table.key`.
+fn keys() -> impl Iterator<Item = String> {
+    let of_health = known_keys::<HealthTable>().into_iter().map(|key| format!("{HEALTH}.{key}"));
+    known_keys::<ConfigFile>().into_iter().filter(|key| key != HEALTH).chain(of_health)
+}
+
+/// The table's name.
+const HEALTH: &str = "health";
+
+/// What the file says of a key, or of one of a table.
+fn said<'a>(file: &'a Table, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        Some((table, key)) => file.get(table)?.get(key),
+        None => file.get(key),
+    }
+}
+
+fn effective(
+    file: &Table,
+    built_in: &Table,
+    env: Environment<'_>,
+    endpoint: Option<String>,
+) -> Vec<Effective> {
     let of = |key: String| {
         let variable = variable(&key);
         let of_variable = variable.as_deref().and_then(env).filter(|text| !text.trim().is_empty());
         let of_variable = of_variable.map(Value::String);
         let of_token = endpoint.clone().filter(|_| key == "controller_endpoint").map(Value::String);
-        let (value, source) = match (of_variable, file.get(&key), of_token) {
+        let (value, source) = match (of_variable, said(file, &key), of_token) {
             (Some(value), _, _) => (Some(value), Source::Environment),
             (None, Some(value), _) => (Some(value.clone()), Source::File),
             (None, None, Some(value)) => (Some(value), Source::Token),
-            (None, None, None) => (built_in(&key), Source::BuiltIn),
+            (None, None, None) => (said(built_in, &key).cloned(), Source::BuiltIn),
         };
         Effective { value: value.map(without_login), source, variable, key }
     };
-    known_keys::<ConfigFile>().into_iter().map(of).collect()
+    keys().map(of).collect()
 }
 
 fn variable(key: &str) -> Option<String> {
@@ -168,7 +200,7 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        effective(&file.parse().unwrap(), &env, endpoint.map(str::to_owned))
+        effective(&file.parse().unwrap(), &built_in().unwrap(), &env, endpoint.map(str::to_owned))
     }
 
     fn one(values: &[Effective], key: &str) -> (Option<String>, Source) {
@@ -187,6 +219,15 @@ mod tests {
         assert_eq!(one(&values, "proxy"), (None, Source::BuiltIn));
         let named = of("controller_endpoint = \"wss://y/ws\"\n", &[], Some("wss://x/ws"));
         assert_eq!(one(&named, "controller_endpoint"), (Some("\"wss://y/ws\"".into()), Source::File));
+    }
+
+    #[test]
+    fn a_threshold_stands_under_its_tables_name() {
+        let values = of("[health]\nxid_hours = 1\n", &[], None);
+        assert_eq!(one(&values, "health.xid_hours"), (Some("1".into()), Source::File));
+        assert_eq!(one(&values, "health.recovery_secs"), (Some("60".into()), Source::BuiltIn));
+        assert_eq!(one(&values, "health.expected_gpus"), (None, Source::BuiltIn));
+        assert!(values.iter().all(|value| value.key != "health"), "{values:?}");
     }
 
     #[test]
