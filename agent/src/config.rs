@@ -262,17 +262,41 @@ pub const DEFAULT_NVML_LIBRARY: &str = "libnvidia-ml.so.1";
 
 pub(crate) const DEFAULT_LOG: &str = "info";
 
-/// The GPU driver's library, for commands that need no token.
-pub fn nvml_library(config: Option<&Path>, env: Environment<'_>) -> Result<PathBuf, Unusable> {
-    match env("AIO_NVML_LIBRARY").filter(|value| !value.is_empty()) {
-        Some(path) => Ok(path.into()),
-        // A configuration with a proxy's password is not for everybody, and this question is.
-        None if config.is_none() && is_withheld(&Layout::default().config()) => {
-            Ok(DEFAULT_NVML_LIBRARY.into())
-        }
-        None => Ok(config_file(config, &Layout::default())?
-            .nvml_library
-            .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into())),
+/// How the GPUs are asked and judged, for commands that need no token.
+#[derive(Debug, Clone)]
+pub struct GpuSettings {
+    /// The GPU driver's library.
+    pub nvml_library: PathBuf,
+    /// From when on a GPU is not well.
+    pub health: Thresholds,
+}
+
+impl Default for GpuSettings {
+    fn default() -> Self {
+        Self { nvml_library: DEFAULT_NVML_LIBRARY.into(), health: Thresholds::default() }
+    }
+}
+
+impl GpuSettings {
+    /// What environment and file say: the file that was named, or the usual one.
+    pub fn read(config: Option<&Path>, env: Environment<'_>) -> Result<Self, Unusable> {
+        let layout = Layout::default();
+        // A configuration with a proxy's password is not for everybody, and the questions of such a command are.
+        let file = if config.is_none() && is_withheld(&layout.config()) {
+            ConfigFile::default()
+        } else {
+            config_file(config, &layout)?
+        };
+        Self::of(file, env)
+    }
+
+    /// What environment and this file say.
+    pub fn of(file: ConfigFile, env: Environment<'_>) -> Result<Self, Unusable> {
+        let named = env("AIO_NVML_LIBRARY").filter(|path| !path.trim().is_empty()).map(PathBuf::from);
+        Ok(Self {
+            nvml_library: named.or(file.nvml_library).unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into()),
+            health: Thresholds::of(&file.health.unwrap_or_default())?,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use aio_host::{
     facts::{HostFacts, HostProbe, HostSample},
-    gpu::GpuWatcher,
+    gpu::{GpuReport, GpuWatcher},
     systemd,
 };
 use tokio::{sync::watch, time::Instant};
@@ -128,21 +128,30 @@ pub(crate) async fn gather(
     }
 }
 
-/// Asks once, without the load, and waits no longer than `patience`.
-pub async fn look(facts: Box<dyn HostProbe>, gpus: &GpuWatcher, patience: Duration) -> Readings {
+/// Asks once, without the load, and waits no longer than `patience`. Who looks once knows of no error that is not to be seen any more.
+pub async fn look(
+    facts: Box<dyn HostProbe>,
+    gpus: &GpuWatcher,
+    thresholds: Thresholds,
+    patience: Duration,
+) -> Readings {
     let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
     let (facts, report, manager) =
         tokio::join!(facts.ask(patience), gpus.report(patience), systemd::look(BUS_PATIENCE));
-    let mut judge = Judge::new(Thresholds::default(), Memory::default());
-    let (judged, _) = judge.judge(&report, None, verdict::now());
+    let judged = judged_once(&report, thresholds);
     Readings { facts, load: None, gpu: Some(Arc::new(judged)), systemd: manager.map(Arc::new) }
+}
+
+/// What a report means to who has seen none before.
+pub fn judged_once(report: &GpuReport, thresholds: Thresholds) -> Judged {
+    Judge::new(thresholds, Memory::default()).judge(report, None, verdict::now()).0
 }
 
 /// Waits until shortly before a heartbeat that was not served yet, or until the driver tells something by itself or is to be judged by something else;
 /// false when nobody announces any more.
 async fn wait_for_next(
     next_beat: &mut watch::Receiver<Option<std::time::Instant>>,
-    reports: &mut watch::Receiver<Option<aio_host::gpu::GpuReport>>,
+    reports: &mut watch::Receiver<Option<GpuReport>>,
     verdicts: &mut Verdicts,
     served: Option<std::time::Instant>,
     began: Instant,

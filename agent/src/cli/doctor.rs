@@ -11,14 +11,22 @@ use aio_installer::{
     cli::{DoctorArgs, Failure, Output, examine},
     doctor::{Finding, Verdict},
 };
-use aio_protocol::inventory::{GpuDriver, GpuDriverState};
+use aio_protocol::{
+    inventory::{GpuDriver, GpuDriverState},
+    telemetry::{Health, HealthSummary},
+};
 
 use super::{
     Answer, config, ended, internal,
     paint::{Tone, paint},
     print, print_json, runtime,
 };
-use crate::config::{DEFAULT_NVML_LIBRARY, environment, nvml_library};
+use crate::{
+    config::{GpuSettings, environment, runtime_dir},
+    health::Thresholds,
+    status_socket,
+    telemetry::judged_once,
+};
 
 /// A driver without persistence mode wakes its GPUs for the first question, which takes seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +42,11 @@ const READ_WRITE: u32 = 0o006;
 
 /// The first branch whose NVML answers `nvmlDeviceGetMemoryInfo_v2`, which the worker asks for memory (NVML's changelog).
 const OLDEST_DRIVER: u32 = 510;
+
+/// A worker whose loop turns answers at once.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
+const SEE_THE_GPUS: &str = "aio-worker status --output json lists what was found on each.";
 
 const PERSISTENCED: &str = "nvidia-persistenced.service";
 
@@ -55,12 +68,13 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
     // What is wrong with a configuration is a finding, and no reason to look at nothing else.
-    let library = nvml_library(None, &environment).unwrap_or_else(|_| DEFAULT_NVML_LIBRARY.into());
-    let gpus = GpuWatcher::start(NvmlProbe::new(library))
+    let GpuSettings { nvml_library, health } = GpuSettings::read(None, &environment).unwrap_or_default();
+    let gpus = GpuWatcher::start(NvmlProbe::new(nvml_library))
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
+    let status_folder = runtime_dir(None, &environment);
     let runtime = runtime()?;
     let findings = runtime.block_on(async {
-        let (findings, gpus) = tokio::join!(examine(doctor), of_gpus(&gpus));
+        let (findings, gpus) = tokio::join!(examine(doctor), of_gpus(&gpus, &health, &status_folder));
         let mut findings = findings?;
         findings.push(config::diagnosis(&Layout::default(), &environment));
         findings.extend(gpus);
@@ -71,10 +85,17 @@ fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
     findings
 }
 
-/// The checks of the driver and its devices.
-pub(super) async fn of_gpus(gpus: &GpuWatcher) -> Vec<Finding> {
-    let (report, persistenced) = tokio::join!(gpus.report(PATIENCE), persistenced());
+/// The checks of the driver, its devices and the GPUs.
+pub(super) async fn of_gpus(gpus: &GpuWatcher, thresholds: &Thresholds, runtime_dir: &Path) -> Vec<Finding> {
+    let worker = status_socket::read(runtime_dir, STATUS_PATIENCE);
+    let (report, persistenced, worker) = tokio::join!(gpus.report(PATIENCE), persistenced(), worker);
     let mut findings = vec![driver(&report.driver, report.gpus.len())];
+    if report.driver.state == GpuDriverState::Ok {
+        // The worker has seen errors that the driver tells of only once.
+        let health = worker.map(|worker| worker.health);
+        findings
+            .push(health_of(&health.unwrap_or_else(|_| judged_once(&report, thresholds.clone()).summary)));
+    }
     if Path::new(DRIVER).exists() {
         findings.push(device_nodes(Path::new("/dev")));
         findings.push(persistence(persistenced));
@@ -107,6 +128,23 @@ fn driver(driver: &GpuDriver, gpus: usize) -> Finding {
             let cure =
                 "Try nvidia-smi, and look at dmesg for NVRM and Xid; the worker runs without its answer.";
             Finding::warning(CHECK, reason.unwrap_or_else(|| "the driver does not answer".to_owned()), cure)
+        }
+    }
+}
+
+fn health_of(summary: &HealthSummary) -> Finding {
+    const CHECK: &str = "gpu_health";
+    let word = summary.state.as_str();
+    match &summary.worst {
+        _ if summary.state == Health::Ok => Finding::ok(CHECK, "all GPUs are ok"),
+        None => Finding::warning(CHECK, format!("the GPUs are {word}"), SEE_THE_GPUS),
+        Some(worst) => {
+            let cure = summary.action.in_words().map(|words| format!("To do: {words}. {SEE_THE_GPUS}"));
+            Finding::warning(
+                CHECK,
+                format!("{word}: {worst}"),
+                cure.unwrap_or_else(|| SEE_THE_GPUS.to_owned()),
+            )
         }
     }
 }
@@ -190,7 +228,7 @@ fn screen(findings: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aio_protocol::error_code::ErrorCode;
+    use aio_protocol::{error_code::ErrorCode, telemetry::RecoveryAction};
 
     use super::*;
 
@@ -221,6 +259,19 @@ mod tests {
         assert_eq!(of("550.54.15"), Verdict::Ok);
         assert_eq!(of("510.47.03"), Verdict::Ok);
         assert_eq!(of("470.256.02"), Verdict::Warning);
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_well_is_told_with_what_to_do() {
+        let mut summary = HealthSummary { state: Health::Ok, ..HealthSummary::default() };
+        assert_eq!(health_of(&summary).result, Verdict::Ok);
+        summary.state = Health::Unhealthy;
+        summary.worst = Some("GPU 1: Xid 79: it has fallen off the bus".to_owned());
+        summary.action = RecoveryAction::Reboot;
+        let finding = health_of(&summary);
+        assert_eq!(finding.result, Verdict::Warning);
+        assert_eq!(finding.reason, "unhealthy: GPU 1: Xid 79: it has fallen off the bus");
+        assert!(finding.cure.as_ref().is_some_and(|cure| cure.starts_with("To do: reboot the machine. ")));
     }
 
     #[test]

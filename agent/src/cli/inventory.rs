@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Answer, gpus, internal, print, print_json, runtime, services, start::host};
 use crate::{
-    config::{environment, nvml_library},
+    config::{GpuSettings, environment},
     health::Judged,
     telemetry::{self, Readings, messages::system_info},
 };
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration, for the name of the GPU driver's library [default: /etc/aio-worker/config.toml]
+    /// The configuration, for the GPU driver's library and from when on a GPU is not well [default: /etc/aio-worker/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -40,12 +40,12 @@ pub(super) struct Inventory {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let library = nvml_library(arguments.config.as_deref(), &environment)?;
-    let gpus = GpuWatcher::start(NvmlProbe::new(library))
+    let GpuSettings { nvml_library, health } = GpuSettings::read(arguments.config.as_deref(), &environment)?;
+    let gpus = GpuWatcher::start(NvmlProbe::new(nvml_library))
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
     let facts = host()?;
     let runtime = runtime()?;
-    let readings = runtime.block_on(telemetry::look(facts, &gpus, PATIENCE));
+    let readings = runtime.block_on(telemetry::look(facts, &gpus, health, PATIENCE));
     // A driver or a mount that hangs must not keep the answer back.
     runtime.shutdown_background();
     let inventory = inventory(&readings)?;

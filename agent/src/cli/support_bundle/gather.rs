@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     cli::{config::diagnosis, doctor::of_gpus, inventory::inventory, start::host, version::platform},
-    config::{DEFAULT_NVML_LIBRARY, environment},
+    config::{GpuSettings, environment},
+    health::Thresholds,
     status_socket, telemetry,
     telemetry::messages::VERSION,
 };
@@ -66,18 +67,19 @@ pub(super) async fn gather(subject: &Subject) -> (Vec<Part>, Redactor) {
     let manager = systemd.as_ref().ok_or(unreached);
     // What is wrong with the configuration is the doctor's to say.
     let config = ConfigFile::read(&layout.config()).unwrap_or_default();
-    let library = subject.nvml_library.clone().or(config.nvml_library.clone());
-    let gpus = GpuWatcher::start(NvmlProbe::new(library.unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into())));
+    let library = |_: &str| Some(subject.nvml_library.as_ref()?.to_string_lossy().into_owned());
+    let settings = GpuSettings::of(config.clone(), &library).unwrap_or_default();
+    let gpus = GpuWatcher::start(NvmlProbe::new(settings.nvml_library.clone()));
     let gpus = gpus.as_ref().map_err(|error| format!("no thread for the GPU driver: {error}"));
 
     let (doctor, versions, unit, journal, kernel, status, inventory, disk) = tokio::join!(
-        doctor(subject, &config, systemd.as_ref(), refusal, gpus.clone()),
+        doctor(subject, &config, systemd.as_ref(), refusal, (gpus.clone(), &settings.health)),
         within(2 * DISK_PATIENCE, versions(layout, manager.clone())),
         within(4 * BUS_PATIENCE, unit(manager.clone())),
         journal::of_unit(),
         journal::of_driver(),
         status(subject),
-        within(DRIVER_PATIENCE + DISK_PATIENCE, surveyed(gpus.clone())),
+        within(DRIVER_PATIENCE + DISK_PATIENCE, surveyed(gpus.clone(), &settings.health)),
         Disk::read(subject),
     );
     let mut redactor = Redactor::default();
@@ -176,7 +178,7 @@ async fn doctor(
     config: &ConfigFile,
     systemd: Option<&Systemd>,
     refusal: Option<SystemdError>,
-    gpus: Result<&GpuWatcher, String>,
+    (gpus, thresholds): (Result<&GpuWatcher, String>, &Thresholds),
 ) -> Found {
     let examination = Examination {
         layout: subject.layout.clone(),
@@ -195,7 +197,7 @@ async fn doctor(
     };
     let of_gpus = async {
         match gpus {
-            Ok(gpus) => of_gpus(gpus).await,
+            Ok(gpus) => of_gpus(gpus, thresholds, &subject.runtime_dir).await,
             Err(reason) => vec![Finding::skipped("gpu_driver", reason)],
         }
     };
@@ -276,9 +278,9 @@ async fn status(subject: &Subject) -> Found {
     pretty(&snapshot.map_err(|error| format!("no worker answers in {}: {error}", folder.display()))?)
 }
 
-async fn surveyed(gpus: Result<&GpuWatcher, String>) -> Found {
+async fn surveyed(gpus: Result<&GpuWatcher, String>, thresholds: &Thresholds) -> Found {
     let facts = host().map_err(|failure| failure.message)?;
-    let readings = telemetry::look(facts, gpus?, DRIVER_PATIENCE).await;
+    let readings = telemetry::look(facts, gpus?, thresholds.clone(), DRIVER_PATIENCE).await;
     pretty(&inventory(&readings).map_err(|failure| failure.message)?)
 }
 
