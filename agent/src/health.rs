@@ -24,7 +24,7 @@ use aio_protocol::{
 };
 
 pub use memory::{Memory, RememberedXid};
-pub use summary::summary;
+pub use summary::{LONGEST, summary};
 pub use thresholds::{OutOfRange, Thresholds};
 
 use damping::Damped;

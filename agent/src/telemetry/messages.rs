@@ -132,7 +132,7 @@ pub(crate) mod tests {
     use aio_host::facts::HostSample;
     use aio_protocol::{
         inventory::{Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
-        telemetry::{GpuActivity, GpuStatus, Health, HealthSummary, NetworkTraffic},
+        telemetry::{GpuActivity, GpuStatus, Health, HealthSummary, NetworkTraffic, RecoveryAction},
         time::Timestamp,
         wire::encode,
     };
@@ -207,11 +207,28 @@ pub(crate) mod tests {
         }
     }
 
+    fn beat(readings: &Readings) -> String {
+        let beat = identity().heartbeat(10_000_000, readings);
+        encode(&beat, Uuid::max(), Timestamp::from_millis(1_765_454_400_123)).unwrap()
+    }
+
     #[test]
     fn a_heartbeat_of_eight_gpus_at_full_numbers_is_at_most_a_kibibyte() {
-        let beat = identity().heartbeat(10_000_000, &full(8));
-        let text = encode(&beat, Uuid::max(), Timestamp::from_millis(1_765_454_400_123)).unwrap();
+        let text = beat(&full(8));
         assert!(text.len() <= 1024, "{} bytes: {text}", text.len());
+    }
+
+    #[test]
+    fn a_heartbeat_of_eight_gpus_that_all_fail_still_fits_into_one_segment() {
+        let mut readings = full(8);
+        let judged = Arc::make_mut(readings.gpu.as_mut().unwrap());
+        judged.details.iter_mut().for_each(|detail| detail.status.health = Health::Unhealthy);
+        let worst = Some("x".repeat(crate::health::LONGEST));
+        let action = RecoveryAction::ContactSupport;
+        judged.summary = HealthSummary { state: Health::Unhealthy, worst, action };
+        let text = beat(&readings);
+        // Of Ethernet's 1500 bytes IPv6, TCP with timestamps, TLS and WebSocket take 102.
+        assert!(text.len() <= 1398, "{} bytes: {text}", text.len());
     }
 
     #[test]
