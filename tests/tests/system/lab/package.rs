@@ -9,6 +9,7 @@ use std::{
 
 use aio_protocol::error_code::ErrorCode;
 use aio_tests::{
+    artifacts::Artifacts,
     controller::Settings,
     lab::{Inside, Machine, Outcome},
     wait::wait_for,
@@ -86,6 +87,62 @@ fn active_and_enabled() -> (String, String) {
 fn starts(machine: &Machine) -> Result<usize> {
     let lines = machine.command("journalctl").args(["--no-pager", "--output=cat", "--unit", UNIT]).read()?;
     Ok(lines.lines().filter(|line| line.starts_with("aio-worker ") && line.ends_with(" starts")).count())
+}
+
+/// The commands of a page's section, as they stand there.
+fn documented(section: &str) -> Result<Vec<String>> {
+    let page = include_str!("../../../../docs/installation.md");
+    let (_, rest) =
+        page.split_once(&format!("\n## {section}\n")).with_context(|| format!("no section {section}"))?;
+    let section = rest.split("\n## ").next().unwrap_or(rest);
+    let blocks = section.split("```sh\n").skip(1);
+    Ok(blocks.map(|block| block.split("```").next().unwrap_or(block).to_owned()).collect())
+}
+
+#[test]
+fn whoever_follows_the_page_on_packages_line_by_line_has_an_online_node() -> Result<()> {
+    // The machines of this lab have no sudo, and their user is root.
+    const SUDO: &str = "#!/bin/sh
+if [ \"$1\" = -u ]; then user=$2; shift 2; exec setpriv --reuid \"$user\" --regid \"$user\" --clear-groups \"$@\"; fi
+exec \"$@\"
+";
+    let artifacts = Artifacts::release()?;
+    let machine = Machine::boot_without_network("package-page")?;
+    machine.write("/usr/bin/sudo", "0755", SUDO)?;
+    for name in [CONTROLLER, WORKER] {
+        let package = artifacts.package(name)?;
+        let file = package.file_name().and_then(|file| file.to_str()).context("a package without a name")?;
+        machine.copy_in(&package, &format!("/root/{file}"), "0644")?;
+    }
+    let follow = |commands: &str| -> Result<String> {
+        let script = format!("set -e; cd /root; export DEBIAN_FRONTEND=noninteractive; {commands}");
+        let outcome = machine.sh(&script).bound(SOON * 2).run()?;
+        ensure!(outcome.status == Some(0), "{outcome}");
+        print!("{commands}{}", outcome.stdout);
+        Ok(outcome.stdout)
+    };
+    let blocks = documented("With Debian packages")?;
+    let [controller, node] = &blocks[..] else { anyhow::bail!("the section has {} blocks", blocks.len()) };
+    let said = follow(&controller.replace("apt install", "apt install --yes"))?;
+    let token = said.split_whitespace().last().context("no command was printed")?;
+    let said = follow(&node.replace("apt install", "apt install --yes").replace("<JWT>", token))?;
+    ensure!(said.contains("is online as gpu-worker-01"), "{said}");
+    let nodes = follow("sudo -u aio-controller-stub controller-stub node list")?;
+    ensure!(nodes.contains("online"), "{nodes}");
+    Ok(())
+}
+
+#[test]
+fn lintian_finds_nothing_in_the_packages_to_warn_of() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let packages = [site.artifacts.package(WORKER)?, site.artifacts.package(CONTROLLER)?];
+    let lintian = Command::new("lintian")
+        .args(["--fail-on", "warning,error", "--allow-root"])
+        .args(packages)
+        .output()?;
+    let said = String::from_utf8_lossy(&lintian.stdout);
+    ensure!(lintian.status.success(), "{said}{}", String::from_utf8_lossy(&lintian.stderr));
+    Ok(())
 }
 
 #[test]
