@@ -6,11 +6,12 @@ use aio_tests::{
     artifacts::WORKER_FILE,
     controller::Settings,
     lab::{Inside, Machine, Outcome},
+    wait::wait_for,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::site::{COMMAND, Site, UNIT, install, json_of, succeed};
+use super::site::{COMMAND, SOON, Site, UNIT, install, json_of, status, succeed};
 
 /// Where everybody may run it.
 const ANYBODYS: &str = "/opt/aio-worker";
@@ -84,6 +85,9 @@ fn a_support_bundle_holds_all_that_is_promised_and_nowhere_the_token() -> Result
     site.put_gpus(&machine)?;
     succeed(install(&machine, &site.token), &machine)?;
     spill(&machine, &site.token)?;
+    // The service was restarted.
+    let session = || Ok(status(&machine)?["session"]["state"].clone());
+    wait_for("the worker to be online again", SOON, session, |state| state == "online")?;
 
     let bundle = Bundle::make(&machine, machine.command("aio-worker"), "/root/bundle.tar.gz")?;
 
