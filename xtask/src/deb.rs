@@ -39,10 +39,8 @@ pub(crate) fn pack(programs: &Path) -> Result<Vec<PathBuf>> {
     }
     fs::create_dir_all(&packages).with_context(|| format!("cannot create {}", packages.display()))?;
     for (krate, _) in PACKAGES {
-        let mut deb = step::cargo_tool(
-            &cargo_deb,
-            &["deb", "--no-build", "--no-strip", "--locked", "--package", krate],
-        );
+        let mut deb = step::of_path(&cargo_deb);
+        deb.args(["deb", "--no-build", "--no-strip", "--locked", "--package", krate]);
         // cargo-deb looks for programs where cargo would have put them.
         deb.arg("--output").arg(&packages).env("CARGO_TARGET_DIR", built).env("SOURCE_DATE_EPOCH", &time);
         step::run(&mut deb)?;

@@ -69,13 +69,6 @@ impl Tool {
     }
 }
 
-/// A command of such a tool.
-pub(crate) fn cargo_tool(program: &Path, arguments: &[&str]) -> Command {
-    let mut command = of_path(program);
-    command.args(arguments);
-    command
-}
-
 /// When the commit that is checked out was made, in seconds since 1970: the date of all that is made of it.
 pub(crate) fn commit_time() -> Result<String> {
     let time = program("git", &["log", "-1", "--format=%ct"]).output().context("cannot run git")?;

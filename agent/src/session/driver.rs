@@ -1,10 +1,12 @@
 //! The loop between the machine and the world: frames, timers, readings, the token's file and the request to stop become inputs;
 //! effects become frames and sockets. Decides nothing; the watchdog hears from it at every turn that is due and as long as the machine is
-//! looked at, and from nobody else. How another configuration is taken up stands in `reload`.
+//! looked at, and from nobody else. How another configuration is taken up stands in `reload`, and what becomes of
+//! tokens in `tokens`.
 
 mod reload;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::{
     sync::Arc,
@@ -22,7 +24,7 @@ use aio_protocol::{
     },
 };
 use sd_notify::NotifyState;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep_until},
@@ -43,7 +45,7 @@ use super::{
     socket::{Event, Link},
 };
 use crate::{
-    config::{Unusable, WorkerConfig},
+    config::WorkerConfig,
     health::Judged,
     notify::Notifier,
     reload::Reload,
@@ -51,7 +53,6 @@ use crate::{
         Readings, gathers,
         messages::{Identity, Inventory},
     },
-    token::TokenError,
     undelivered::Undelivered,
 };
 
@@ -247,44 +248,6 @@ impl Driver {
         None
     }
 
-    /// Dials with the tokens as they are now; without a usable one, that is the setback.
-    fn dial(&mut self) -> Option<Input> {
-        self.undelivered.reconnected();
-        let (held, missing) = match self.config.tokens() {
-            Ok(held) => (held, Unusable::from(TokenError::Missing)),
-            Err(unusable) => (vec![], unusable),
-        };
-        self.rotation = std::mem::take(&mut self.rotation).dialling(held);
-        let in_use = self.rotation.in_use().ok_or(missing);
-        let credentials = in_use.and_then(|held| self.config.credentials(held.token.clone()));
-        match credentials {
-            Ok(credentials) => {
-                let expires_at = credentials.claims.expires_at();
-                self.reporter.dialling(&credentials.endpoint, expires_at);
-                let known = self.tried.replace(credentials.secret.clone());
-                if known.is_none_or(|known| known.expose_secret() != credentials.secret.expose_secret())
-                    && credentials.claims.expired(now())
-                {
-                    warn!(%expires_at, "by this machine's clock the token has ended; the controller will say");
-                }
-                self.link = Some(Link::dial(credentials, self.trusted.clone()));
-                None
-            }
-            Err(unusable) => {
-                self.tried = None;
-                Some(Input::SocketLost(Setback {
-                    code: Some(unusable.code),
-                    message: unusable.message,
-                    patience: Patience::Long,
-                }))
-            }
-        }
-    }
-
-    fn token_replaced(&self) -> bool {
-        self.config.tokens().is_ok_and(|held| self.rotation.is_news(held))
-    }
-
     fn heard(&mut self, event: Event) {
         match event {
             Event::Opened => self.take(Input::SocketOpened),
@@ -303,69 +266,6 @@ impl Driver {
                 self.take(Input::SocketLost(setback));
             }
         }
-    }
-
-    /// Hears what the end of a connection says of the token. Where another is there, it is tried soon.
-    fn judged(&mut self, setback: Setback) -> Setback {
-        self.rotate(|rotation, _| rotation.lost(&setback));
-        if setback.refuses_the_token() && self.rotation.has_another() {
-            return Setback { patience: Patience::Backoff, ..setback };
-        }
-        setback
-    }
-
-    /// Gives the rotation one input and does what it says; what comes of that for the session is returned.
-    fn rotate(
-        &mut self,
-        step: impl FnOnce(Rotation, Instant) -> (Rotation, Vec<rotation::Effect>),
-    ) -> Option<Input> {
-        let at = tokio::time::Instant::now().into_std();
-        let (rotation, effects) = step(std::mem::take(&mut self.rotation), at);
-        self.rotation = rotation;
-        effects.into_iter().fold(None, |input, effect| self.perform_rotation(effect).or(input))
-    }
-
-    fn perform_rotation(&mut self, effect: rotation::Effect) -> Option<Input> {
-        let rotated = self.config.rotated();
-        match effect {
-            rotation::Effect::Store { offer, token } => {
-                let outcome = rotated.store(offer, &token).map_err(|error| {
-                    let code = if error.is_disk_full() { ErrorCode::DiskFull } else { ErrorCode::FileFailed };
-                    refusal(code, format!("{error}: {}", error.source))
-                });
-                return self.rotate(|rotation, _| rotation.stored(offer, outcome));
-            }
-            rotation::Effect::Redial => {
-                info!("the controller offered a new token; connecting with it");
-                self.link = None;
-                return Some(Input::TokenReplaced);
-            }
-            rotation::Effect::Keep(origin) => {
-                match rotated.keep(origin) {
-                    Ok(()) => {
-                        if origin == Origin::Candidate {
-                            info!("the new token is the one from now on");
-                        }
-                        return self.rotate(|rotation, _| rotation.kept());
-                    }
-                    // It is tried first after a restart, too, and is then welcome again.
-                    Err(error) => {
-                        warn!(%error, reason = %error.source, "the tokens of this node could not be put in order")
-                    }
-                }
-            }
-            rotation::Effect::Discard => {
-                warn!("the controller refused the token that it had offered; going back to the one before");
-                if let Err(error) = rotated.discard() {
-                    warn!(%error, reason = %error.source, "the refused token could not be removed");
-                }
-            }
-            rotation::Effect::GiveBack { offer, error } => {
-                warn!(code = error.code, reason = error.message, "an offered token is given back");
-                self.reject(offer, error);
-            }
-        }
-        None
     }
 
     /// A frame that is not understood is a warning and no more: the controller may be newer than this worker.

@@ -4,11 +4,11 @@ use std::{io, path::Path, time::Duration};
 
 use futures_util::StreamExt;
 use tokio::{sync::Mutex, time::timeout};
-use zbus::{Connection, DBusError, OwnedObjectPath, fdo, proxy::CacheProperties};
+use zbus::{Connection, DBusError, OwnedObjectPath, fdo};
 
 use super::{
     ServiceManager, SystemdError, UnitState,
-    proxy::{JobRemovedStream, ManagerProxy, ServiceProxy, UnitProxy},
+    proxy::{self, JobRemovedStream, ManagerProxy},
 };
 
 /// How long a job may take. A unit's own start or stop timeout ends it earlier; this bounds what is queued behind other jobs.
@@ -67,11 +67,7 @@ impl Systemd {
         if self.redial && !alive(&connection).await {
             *connection = dial(self.call_bound).await?;
         }
-        ManagerProxy::builder(&connection)
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await
-            .map_err(SystemdError::Unreachable)
+        proxy::manager(&connection).await.map_err(SystemdError::Unreachable)
     }
 
     /// Queues a job and waits until it has ended.
@@ -243,13 +239,8 @@ impl ServiceManager for Systemd {
 async fn read_unit(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<UnitState> {
     let path = manager.load_unit(name).await?;
     let connection = manager.inner().connection();
-    let unit = UnitProxy::builder(connection)
-        .path(path.clone())
-        .cache_properties(CacheProperties::No)
-        .build()
-        .await?;
-    let service =
-        ServiceProxy::builder(connection).path(path).cache_properties(CacheProperties::No).build().await?;
+    let unit = proxy::unit(connection, path.clone()).await?;
+    let service = proxy::service(connection, path).await?;
     let fragment = unit.fragment_path().await?;
     let main_pid = service.main_pid().await?;
     Ok(UnitState {

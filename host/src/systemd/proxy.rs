@@ -1,7 +1,7 @@
 //! The members of systemd's D-Bus interfaces that we use, as `org.freedesktop.systemd1(5)` describes them, and no other.
 //! No property is cached: systemd does not announce the changes of most.
 
-use zbus::{ObjectPath, OwnedObjectPath, proxy};
+use zbus::{Connection, ObjectPath, OwnedObjectPath, proxy, proxy::CacheProperties};
 
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -69,4 +69,22 @@ pub(crate) trait Service {
     fn exec_main_status(&self) -> zbus::Result<i32>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn status_text(&self) -> zbus::Result<String>;
+}
+
+/// The manager.
+pub(crate) async fn manager(connection: &Connection) -> zbus::Result<ManagerProxy<'static>> {
+    ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await
+}
+
+/// The unit at this path.
+pub(crate) async fn unit(connection: &Connection, path: OwnedObjectPath) -> zbus::Result<UnitProxy<'static>> {
+    UnitProxy::builder(connection).path(path).cache_properties(CacheProperties::No).build().await
+}
+
+/// The same, as a service.
+pub(crate) async fn service(
+    connection: &Connection,
+    path: OwnedObjectPath,
+) -> zbus::Result<ServiceProxy<'static>> {
+    ServiceProxy::builder(connection).path(path).cache_properties(CacheProperties::No).build().await
 }

@@ -10,11 +10,11 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use zbus::{Connection, MatchRule, MessageStream, match_rule::Builder, message, proxy::CacheProperties};
+use zbus::{Connection, MatchRule, MessageStream, match_rule::Builder, message};
 
 use super::{
     SystemdError, dbus,
-    proxy::{ManagerProxy, ServiceProxy, UnitProxy},
+    proxy::{self, ManagerProxy},
     units::{self, Loaded, SNAP_DOCKER, Told, WATCHED},
 };
 use crate::facts::packages::Packages;
@@ -62,7 +62,7 @@ pub async fn watch(tell: impl FnMut(ManagerReport)) {
 pub async fn look(patience: Duration) -> Option<ManagerReport> {
     let look = async {
         let connection = dbus::system_bus(patience).await.ok()?;
-        let manager = manager(&connection).await.ok()?;
+        let manager = proxy::manager(&connection).await.ok()?;
         read(&manager, &mut packages_under(Path::new("/"))).await.ok()
     };
     timeout(patience, look).await.ok().flatten()
@@ -117,7 +117,7 @@ async fn follow(
     packages: &mut Packages,
     mut tell: impl FnMut(ManagerReport),
 ) -> zbus::Result<()> {
-    let manager = manager(connection).await?;
+    let manager = proxy::manager(connection).await?;
     let bells = Bells::hang(connection).await?;
     dbus::subscribed(manager.subscribe().await)?;
     let mut last = None;
@@ -139,10 +139,6 @@ async fn follow(
 
 fn timed_out() -> zbus::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
-}
-
-async fn manager(connection: &Connection) -> zbus::Result<ManagerProxy<'static>> {
-    ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await
 }
 
 /// What rings when something may have changed. The signals are taken from the connection at once and their words are not kept: a queue that is full
@@ -247,11 +243,7 @@ async fn ask(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<Told> 
         Err(error) => return Err(error),
     };
     let connection = manager.inner().connection();
-    let unit = UnitProxy::builder(connection)
-        .path(path.clone())
-        .cache_properties(CacheProperties::No)
-        .build()
-        .await?;
+    let unit = proxy::unit(connection, path.clone()).await?;
     let mut loaded = Loaded {
         load_state: unit.load_state().await?,
         active_state: unit.active_state().await?,
@@ -262,8 +254,7 @@ async fn ask(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<Told> 
         ..Loaded::default()
     };
     if name.ends_with(".service") {
-        let builder = ServiceProxy::builder(connection).path(path).cache_properties(CacheProperties::No);
-        let service = builder.build().await?;
+        let service = proxy::service(connection, path).await?;
         loaded.result = service.result().await?;
         loaded.restarts = Some(service.n_restarts().await?);
     }

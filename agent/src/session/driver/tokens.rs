@@ -1,0 +1,114 @@
+//! Which token a connection is made with, and what becomes of those that the controller offers: the rotation's effects become files, connections and
+//! answers. Which token is tried when is the rotation's to decide.
+
+use std::time::Instant;
+
+use aio_protocol::error_code::ErrorCode;
+use secrecy::ExposeSecret;
+use tracing::{info, warn};
+
+use super::{Driver, Input, Link, Origin, Patience, Rotation, Setback, now, refusal, rotation};
+use crate::{config::Unusable, token::TokenError};
+
+impl Driver {
+    /// Dials with the tokens as they are now; without a usable one, that is the setback.
+    pub(super) fn dial(&mut self) -> Option<Input> {
+        self.undelivered.reconnected();
+        let (held, missing) = match self.config.tokens() {
+            Ok(held) => (held, Unusable::from(TokenError::Missing)),
+            Err(unusable) => (vec![], unusable),
+        };
+        self.rotation = std::mem::take(&mut self.rotation).dialling(held);
+        let in_use = self.rotation.in_use().ok_or(missing);
+        let credentials = in_use.and_then(|held| self.config.credentials(held.token.clone()));
+        match credentials {
+            Ok(credentials) => {
+                let expires_at = credentials.claims.expires_at();
+                self.reporter.dialling(&credentials.endpoint, expires_at);
+                let known = self.tried.replace(credentials.secret.clone());
+                if known.is_none_or(|known| known.expose_secret() != credentials.secret.expose_secret())
+                    && credentials.claims.expired(now())
+                {
+                    warn!(%expires_at, "by this machine's clock the token has ended; the controller will say");
+                }
+                self.link = Some(Link::dial(credentials, self.trusted.clone()));
+                None
+            }
+            Err(unusable) => {
+                self.tried = None;
+                Some(Input::SocketLost(Setback {
+                    code: Some(unusable.code),
+                    message: unusable.message,
+                    patience: Patience::Long,
+                }))
+            }
+        }
+    }
+
+    pub(super) fn token_replaced(&self) -> bool {
+        self.config.tokens().is_ok_and(|held| self.rotation.is_news(held))
+    }
+
+    /// Hears what the end of a connection says of the token. Where another is there, it is tried soon.
+    pub(super) fn judged(&mut self, setback: Setback) -> Setback {
+        self.rotate(|rotation, _| rotation.lost(&setback));
+        if setback.refuses_the_token() && self.rotation.has_another() {
+            return Setback { patience: Patience::Backoff, ..setback };
+        }
+        setback
+    }
+
+    /// Gives the rotation one input and does what it says; what comes of that for the session is returned.
+    pub(super) fn rotate(
+        &mut self,
+        step: impl FnOnce(Rotation, Instant) -> (Rotation, Vec<rotation::Effect>),
+    ) -> Option<Input> {
+        let at = tokio::time::Instant::now().into_std();
+        let (rotation, effects) = step(std::mem::take(&mut self.rotation), at);
+        self.rotation = rotation;
+        effects.into_iter().fold(None, |input, effect| self.perform_rotation(effect).or(input))
+    }
+
+    fn perform_rotation(&mut self, effect: rotation::Effect) -> Option<Input> {
+        let rotated = self.config.rotated();
+        match effect {
+            rotation::Effect::Store { offer, token } => {
+                let outcome = rotated.store(offer, &token).map_err(|error| {
+                    let code = if error.is_disk_full() { ErrorCode::DiskFull } else { ErrorCode::FileFailed };
+                    refusal(code, format!("{error}: {}", error.source))
+                });
+                return self.rotate(|rotation, _| rotation.stored(offer, outcome));
+            }
+            rotation::Effect::Redial => {
+                info!("the controller offered a new token; connecting with it");
+                self.link = None;
+                return Some(Input::TokenReplaced);
+            }
+            rotation::Effect::Keep(origin) => {
+                match rotated.keep(origin) {
+                    Ok(()) => {
+                        if origin == Origin::Candidate {
+                            info!("the new token is the one from now on");
+                        }
+                        return self.rotate(|rotation, _| rotation.kept());
+                    }
+                    // It is tried first after a restart, too, and is then welcome again.
+                    Err(error) => {
+                        warn!(%error, reason = %error.source, "the tokens of this node could not be put in order")
+                    }
+                }
+            }
+            rotation::Effect::Discard => {
+                warn!("the controller refused the token that it had offered; going back to the one before");
+                if let Err(error) = rotated.discard() {
+                    warn!(%error, reason = %error.source, "the refused token could not be removed");
+                }
+            }
+            rotation::Effect::GiveBack { offer, error } => {
+                warn!(code = error.code, reason = error.message, "an offered token is given back");
+                self.reject(offer, error);
+            }
+        }
+        None
+    }
+}
