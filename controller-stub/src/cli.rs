@@ -250,6 +250,8 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     }
     // Before the first line is printed: whoever reads it may send a signal at once.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Whoever has certificates listens for it and reads them again; to everybody else a reload is nothing, and not the end.
+    let _hang_up = signal(SignalKind::hangup())?;
     let server = Server::start(config).await?;
     print(&format!("listening on {}", server.url()))?;
     // Whoever did not start it as a service hears nothing, and misses nothing.

@@ -303,6 +303,8 @@ fn the_controller_s_package_serves_this_machine_at_once_and_keeps_what_it_knows(
         };
         assert_eq!((words[0], words[1]), expected, "{modes}");
     }
+    machine.command("systemctl").args(["reload", CONTROLLER_UNIT]).read()?;
+    assert_eq!(state(&machine, CONTROLLER_UNIT)?, active_and_enabled());
     let add = |who: &[&str], name: &str| {
         let words = ["controller-stub", "node", "add", name, "--output", "json"];
         machine.command(who[0]).args(&who[1..]).args(words).run()
