@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
+/// `execve` and `execveat`, as the kernel numbers them on this processor (arch/x86/entry/syscalls, include/uapi/asm-generic/unistd.h).
 #[cfg(target_arch = "x86_64")]
 const EXECUTIONS: [i64; 2] = [59, 322];
+/// See above.
 #[cfg(not(target_arch = "x86_64"))]
 const EXECUTIONS: [i64; 2] = [221, 281];
 
