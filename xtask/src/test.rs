@@ -49,17 +49,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Where the tests find the programs that they run.
 const PROGRAMS: &str = "AIO_BIN_DIR";
 
-/// The tests that boot machines, without the measurements (the processor is the same on every system) and without the program that kills itself,
-/// which is built with the tests and so not for Debian 11.
+/// The tests that boot machines, without the measurements (the processor is the same on every system), without the program that kills itself,
+/// which is built with the tests and so not for Debian 11, and without those that need a root file system of their own (one is enough).
 fn lab() -> Command {
     if step::installed("cargo-nextest") {
         // As all tests are built, so that nothing is built twice.
         let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
-        nextest.args(["--filterset", "test(/^lab::/) - test(/^lab::(footprint|crash)::/)"]);
+        nextest
+            .args(["--filterset", "test(/^lab::/) - test(/^lab::(footprint|crash|ansible|cloud_init)::/)"]);
         nextest
     } else {
         let mut test = step::cargo(&["test", "--workspace", "--test", "system", "--locked"]);
         test.args(["--", "lab::", "--skip", "lab::footprint", "--skip", "lab::crash"]);
+        test.args(["--skip", "lab::ansible", "--skip", "lab::cloud_init"]);
         test
     }
 }

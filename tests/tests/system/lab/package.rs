@@ -1,6 +1,10 @@
 //! A machine on which a Debian package has put the program: an installation configures it, and takes back no more than that.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use aio_protocol::error_code::ErrorCode;
 use aio_tests::{controller::Settings, lab::Machine};
@@ -12,11 +16,10 @@ use super::{
     site::{COMMAND, Site, UNIT, install, json_of, succeed},
 };
 
-/// A package with what ours will have: program, unit, and the user's declaration.
-fn install_package(site: &Site, machine: &Machine) -> Result<()> {
-    let folder = tempfile::tempdir()?;
+/// A package with what ours will have: program, unit, and the user's declaration. It is made in this folder.
+pub(super) fn build_package(site: &Site, folder: &Path) -> Result<PathBuf> {
     let put = |path: &str, mode: &str, content: &[u8]| -> Result<()> {
-        let file = folder.path().join("root").join(path);
+        let file = folder.join("root").join(path);
         fs::create_dir_all(file.parent().context("no folder")?)?;
         fs::write(&file, content)?;
         ensure!(Command::new("chmod").arg(mode).arg(&file).status()?.success());
@@ -43,14 +46,19 @@ fn install_package(site: &Site, machine: &Machine) -> Result<()> {
         "0755",
         b"#!/bin/sh\nset -e\nsystemd-sysusers aio-worker.conf\nsystemctl daemon-reload\n",
     )?;
-    let deb = folder.path().join("aio-worker.deb");
+    let deb = folder.join("aio-worker.deb");
     let built = Command::new("dpkg-deb")
         .args(["--root-owner-group", "--build"])
-        .arg(folder.path().join("root"))
+        .arg(folder.join("root"))
         .arg(&deb)
         .output()?;
     ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    machine.copy_in(&deb, "/root/aio-worker.deb", "0644")?;
+    Ok(deb)
+}
+
+fn install_package(site: &Site, machine: &Machine) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    machine.copy_in(&build_package(site, folder.path())?, "/root/aio-worker.deb", "0644")?;
     machine.command("dpkg").args(["--install", "/root/aio-worker.deb"]).read().map(drop)
 }
 
