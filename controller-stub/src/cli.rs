@@ -3,8 +3,10 @@
 
 use std::{
     error::Error,
+    fs,
     io::{self, Write},
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -12,7 +14,8 @@ use aio_protocol::{
     error_code::ErrorCode,
     ids::{NodeId, OwnerId},
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -44,17 +47,30 @@ enum Command {
     /// Register nodes.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Write the manual's pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder; it must be there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]
 struct Place {
-    /// The folder of the database and the secrets; made when it is not there.
+    /// The folder of the database and the secrets; made when it is not there. [default: the Debian package's, with its configuration, where it is installed]
     #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    data_dir: Option<PathBuf>,
     /// A TOML file; .env.example says what may stand in it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
+
+/// Where the Debian package's service has its database and secrets (systemd/aio-controller-stub.service).
+const PACKAGED_DATA_DIR: &str = "/var/lib/aio-controller-stub";
+
+/// What that service goes by.
+const PACKAGED_CONFIG: &str = "/etc/aio-controller-stub/config.toml";
 
 #[derive(Args)]
 struct Serve {
@@ -228,6 +244,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Node(NodeCommand::Add(args)) => add_node(args).await,
         Command::Node(NodeCommand::List(args)) => list_nodes(args).await,
         Command::Node(NodeCommand::Token(TokenCommand::Revoke(args))) => revoke_tokens(args).await,
+        Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -259,6 +276,8 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = Server::start(config).await?;
     print(&format!("listening on {}", server.url()))?;
+    // Whoever did not start it as a service hears nothing, and misses nothing.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -271,6 +290,7 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         }
         haste.cancel();
     });
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     server.shutdown().await;
     impatience.abort();
     Ok(())
@@ -352,10 +372,38 @@ async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
 }
 
 /// Flags over environment over file.
-fn config(place: &Place, flags: Settings) -> Result<Config, ConfigError> {
-    let file = place.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
+fn config(place: &Place, flags: Settings) -> Result<Config, Failure> {
+    let (data_dir, config) = place.or_packaged(Path::new(PACKAGED_DATA_DIR))?;
+    let file = config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
     let environment = Settings::from_environment(|name| std::env::var(name).ok());
-    Config::check(&place.data_dir, flags.over(environment).over(file))
+    Ok(Config::check(&data_dir, flags.over(environment).over(file))?)
+}
+
+impl Place {
+    /// The folder and the file that were named, or the package's. What root would write into another user's folder, that user could not open any more.
+    fn or_packaged(&self, packaged: &Path) -> Result<(PathBuf, Option<PathBuf>), Failure> {
+        let config = self.config.clone();
+        let (data_dir, config) = match &self.data_dir {
+            Some(data_dir) => (data_dir.clone(), config),
+            None if packaged.is_dir() => (packaged.to_owned(), config.or(Some(PACKAGED_CONFIG.into()))),
+            None => {
+                let message =
+                    format!("--data-dir is missing, and there is no {} of a package", packaged.display());
+                return Err(Failure { code: ErrorCode::Usage, error: message.into() });
+            }
+        };
+        let owner = fs::metadata(&data_dir).map(|metadata| metadata.uid());
+        if let Ok(owner @ 1..) = owner
+            && rustix::process::geteuid().is_root()
+        {
+            let message = format!(
+                "{} belongs to the user {owner}, and root's files in it would be closed to them: sudo -u '#{owner}' controller-stub …",
+                data_dir.display()
+            );
+            return Err(Failure { code: ErrorCode::Usage, error: message.into() });
+        }
+        Ok((data_dir, config))
+    }
 }
 
 fn print(line: &str) -> Result<(), Failure> {
@@ -383,8 +431,6 @@ impl From<Whose> for For {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -401,7 +447,6 @@ mod tests {
             Cli::try_parse_from(line.split(' ')).map(drop).unwrap();
         }
         for line in [
-            "controller-stub serve",
             "controller-stub node token revoke gpu-01 --data-dir d",
             "controller-stub node add --data-dir d",
             "controller-stub node add n --data-dir d --expires-in 3599",
@@ -411,5 +456,17 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn without_a_folder_the_package_s_is_meant_and_where_there_is_none_that_is_said() {
+        let place = |data_dir: Option<&str>| Place { data_dir: data_dir.map(PathBuf::from), config: None };
+        let packaged = tempfile::tempdir().unwrap();
+        let (folder, config) = place(None).or_packaged(packaged.path()).ok().unwrap();
+        assert_eq!((folder.as_path(), config), (packaged.path(), Some(PathBuf::from(PACKAGED_CONFIG))));
+        let (folder, config) = place(Some("data")).or_packaged(packaged.path()).ok().unwrap();
+        assert_eq!((folder.to_str(), config), (Some("data"), None), "a folder of one's own knows no package");
+        let failure = place(None).or_packaged(Path::new("/nonexistent")).err().unwrap();
+        assert_eq!(failure.code, ErrorCode::Usage);
     }
 }

@@ -63,6 +63,19 @@ impl Artifacts {
         self.find("aio-worker")
     }
 
+    /// A Debian package, by its name. `cargo xtask deb` makes it beside the programs.
+    pub fn package(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.with_file_name("debian");
+        let of_name = |path: &PathBuf| {
+            let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+            file.starts_with(&format!("{name}_")) && file.ends_with(".deb")
+        };
+        let found = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        found.into_iter().find(of_name).with_context(|| {
+            format!("{} has no package {name}: run `cargo xtask deb` as root", folder.display())
+        })
+    }
+
     /// The installer alone. What is shipped of it is built with a profile of its own, and so in a folder beside the others'.
     pub fn installer(&self) -> Result<PathBuf> {
         const NAME: &str = "aio-installer";

@@ -1,6 +1,7 @@
 //! The project's commands. Each is a short list of other programs' commands, shown before it runs; what they do is decided there.
 
 mod ci;
+mod deb;
 mod demo;
 mod load;
 mod packages;
@@ -26,6 +27,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Build what is shipped, for Debian 11 and everything newer: in target/portable/release (as root)
     Build,
+    /// Build what is shipped, and make Debian packages of it: in target/portable/debian (as root)
+    Deb,
     /// Install what the tests need, then run all of them
     Test(test::Arguments),
     /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Build => portable::build().map(drop),
+        Command::Deb => deb::build().map(drop),
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),

@@ -37,6 +37,7 @@ pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("shellcheck", "shellcheck"),
     Need::Program("minisign", "minisign"),
     Need::Program("groff", "groff-base"),
+    Need::Program("lintian", "lintian"),
 ];
 
 impl Need {

@@ -35,6 +35,55 @@ pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// A program that was built.
+pub(crate) fn of_path(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.current_dir(root());
+    command
+}
+
+/// A tool of cargo's that is no part of Rust, in a version that is known to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tool {
+    /// The crate and its program.
+    pub(crate) name: &'static str,
+    /// Its version.
+    pub(crate) version: &'static str,
+}
+
+impl Tool {
+    /// The program, in the target folder; built there the first time. Without optimisation: it is run more seldom than built.
+    pub(crate) fn installed(self) -> Result<PathBuf> {
+        let folder = target_dir()?.join(format!("tools/{}-{}", self.name, self.version));
+        let program = folder.join("bin").join(self.name);
+        if !program.is_file() {
+            eprintln!("xtask: {} {} is missing and will be built, once", self.name, self.version);
+            let mut install =
+                cargo(&["install", "--locked", "--debug", self.name, "--version", self.version]);
+            install.args(["--no-track", "--root"]).arg(&folder);
+            // Not into this repository's target folder: its locks are held by who runs this.
+            install.env_remove("CARGO_TARGET_DIR");
+            run(&mut install)?;
+        }
+        Ok(program)
+    }
+}
+
+/// A command of such a tool.
+pub(crate) fn cargo_tool(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = of_path(program);
+    command.args(arguments);
+    command
+}
+
+/// When the commit that is checked out was made, in seconds since 1970: the date of all that is made of it.
+pub(crate) fn commit_time() -> Result<String> {
+    let time = program("git", &["log", "-1", "--format=%ct"]).output().context("cannot run git")?;
+    let time = String::from_utf8(time.stdout).context("git says no text")?.trim().to_owned();
+    ensure!(!time.is_empty(), "git does not say when the commit was made: this needs a clone, not a copy");
+    Ok(time)
+}
+
 /// Shows and runs a command.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 
-use crate::{packages, portable, step};
+use crate::{deb, packages, portable, step};
 
 /// Which tests.
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS])?;
     let programs = portable::build()?;
+    deb::pack(&programs)?;
     let suites: &[&str] = if std::env::var_os(SUITE).is_some() { &[] } else { &OTHER_SUITES };
     let mut failed = Vec::new();
     for suite in suites {

@@ -17,6 +17,28 @@ fn what_is_not_set_is_built_in() {
 }
 
 #[test]
+fn the_package_s_sample_is_a_configuration_as_it_is_and_with_every_key_that_it_shows() {
+    let sample = include_str!("../../../packaging/deb/aio-controller-stub/config.toml");
+    let shown: String = sample
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+                .unwrap_or(line)
+        })
+        .filter(|line| !line.starts_with("tls_self_signed") && !line.starts_with("release_public_key"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for text in [sample, &shown] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let config = Config::check("data", Settings::from_file(file.path()).unwrap()).unwrap();
+        assert_eq!(config.releases.unwrap().to_str(), Some("/var/lib/aio-controller-stub/releases"));
+    }
+    assert!(shown.contains("\nlisten = \"0.0.0.0:3305\"\n"), "{shown}");
+}
+
+#[test]
 fn durations_are_written_as_people_write_them() {
     for (text, millis) in [("120s", 120_000), ("2m", 120_000), ("500ms", 500), ("1h 30m", 5_400_000)] {
         assert_eq!(heartbeat_timeout(text).unwrap(), Duration::from_millis(millis), "{text}");

@@ -14,7 +14,6 @@ use tempfile::TempDir;
 
 use super::{
     installs::is_as_it_was,
-    package::build_package,
     site::{HOST, SOON, Site, UNIT},
 };
 
@@ -149,7 +148,7 @@ fn the_role_installs_from_a_package_and_takes_the_token_from_a_file() -> Result<
     let site = Site::new(Settings::default())?;
     let machine = machine("ansible-package")?;
     let control = Control::of(&machine, &format!("aio_workers:\n  hosts:\n    {NODE}:\n"))?;
-    let package = build_package(&site, control.folder.path())?;
+    let package = site.artifacts.package("aio-worker")?;
     let token = control.folder.path().join("token");
     fs::write(&token, format!("{}\n", site.token))?;
     let variables = json!({ "aio_worker_deb": package, "aio_worker_token_file": token }).to_string();

@@ -173,7 +173,11 @@ pub(super) fn is_as_it_was_but_for_reports(before: &Listing, machine: &Machine) 
     })
 }
 
-fn is_as_it_was_but(before: &Listing, machine: &Machine, allowed: impl Fn(&str) -> bool) -> Result<()> {
+pub(super) fn is_as_it_was_but(
+    before: &Listing,
+    machine: &Machine,
+    allowed: impl Fn(&str) -> bool,
+) -> Result<()> {
     let changes = before.changes_to(&machine.listing()?);
     let headings = changes.lines().filter(|line| !line.starts_with(' '));
     let of_accounts = |line: &&str| ACCOUNT_BACKUPS.iter().any(|path| line.ends_with(path));
