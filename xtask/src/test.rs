@@ -56,13 +56,15 @@ fn lab() -> Command {
     if step::installed("cargo-nextest") {
         // As all tests are built, so that nothing is built twice.
         let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
-        nextest
-            .args(["--filterset", "test(/^lab::/) - test(/^lab::(footprint|crash|ansible|cloud_init)::/)"]);
+        nextest.args([
+            "--filterset",
+            "test(/^lab::/) - test(/^lab::(footprint|crash|ansible|cloud_init|small_deployment)::/)",
+        ]);
         nextest
     } else {
         let mut test = step::cargo(&["test", "--workspace", "--test", "system", "--locked"]);
         test.args(["--", "lab::", "--skip", "lab::footprint", "--skip", "lab::crash"]);
-        test.args(["--skip", "lab::ansible", "--skip", "lab::cloud_init"]);
+        test.args(["--skip", "lab::ansible", "--skip", "lab::cloud_init", "--skip", "lab::small_deployment"]);
         test
     }
 }

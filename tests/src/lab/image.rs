@@ -12,19 +12,19 @@ use anyhow::{Context, Result, bail, ensure};
 /// What a machine has beyond the packages that are essential anyway.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,faketime";
 
-/// What machines have beside that on which other tools put the worker: Ansible, cloud-init.
-const PROVISIONING_PACKAGES: &str = "python3,python3-apt,cloud-init";
+/// What machines have beside that on which other tools put the worker, and what stands in front of a controller: for Ansible, cloud-init, nginx.
+const PROVISIONING_PACKAGES: &str = "python3,python3-apt,cloud-init,nginx";
 
 /// cloud-init touches no network here, asks no cloud, makes no locale and no keys of an ssh that is not there, and does nothing at all before a
-/// test takes the file away that says so.
-const PROVISIONING_HOOK: &str = r#"printf 'network: {config: disabled}\ndatasource_list: [NoCloud]\nlocale: false\nssh_genkeytypes: []\n' >"$1/etc/cloud/cloud.cfg.d/90_lab.cfg" && touch "$1/etc/cloud/cloud-init.disabled""#;
+/// test takes the file away that says so. nginx waits for whoever wants it: several machines share one port 80.
+const PROVISIONING_HOOK: &str = r#"printf 'network: {config: disabled}\ndatasource_list: [NoCloud]\nlocale: false\nssh_genkeytypes: []\n' >"$1/etc/cloud/cloud.cfg.d/90_lab.cfg" && touch "$1/etc/cloud/cloud-init.disabled" && chroot "$1" systemctl disable nginx.service"#;
 
 /// What a machine is fitted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fittings {
     /// What every machine has.
     Plain,
-    /// Python and cloud-init, too.
+    /// Python, cloud-init and nginx, too.
     Provisioning,
 }
 

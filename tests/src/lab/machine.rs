@@ -65,8 +65,8 @@ impl Machine {
         Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared, Fittings::Plain)
     }
 
-    /// The same, with Python and cloud-init on it, for tools that put workers on machines. cloud-init does nothing as long as
-    /// `/etc/cloud/cloud-init.disabled` is there.
+    /// The same, with Python, cloud-init and nginx on it, for tools that put workers on machines. cloud-init does nothing as long as
+    /// `/etc/cloud/cloud-init.disabled` is there, and nginx nothing before it is started.
     pub fn boot_for_provisioning(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
         Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared, Fittings::Provisioning)
@@ -76,6 +76,15 @@ impl Machine {
     pub fn boot_without_network(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
         let machine = Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Own, Fittings::Plain)?;
+        network::loopback(machine.leader)?;
+        Ok(machine)
+    }
+
+    /// A machine for provisioning, without any network but its own loopback.
+    pub fn boot_for_provisioning_without_network(name: &str) -> Result<Self> {
+        let lab = ground::lab()?;
+        let machine =
+            Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Own, Fittings::Provisioning)?;
         network::loopback(machine.leader)?;
         Ok(machine)
     }

@@ -20,6 +20,7 @@ mod sandbox;
 mod scenarios;
 mod session;
 mod site;
+mod small_deployment;
 mod soak;
 mod support_bundle;
 mod tls;
