@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use aio_tests::{controller::Settings, lab::Machine};
+use aio_tests::{controller::Settings, lab::Machine, proxy::Proxy};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tempfile::TempDir;
@@ -103,17 +103,26 @@ impl Control {
     }
 }
 
-fn machine(name: &str) -> Result<Machine> {
-    let machine = Machine::boot_for_provisioning(name)?;
-    machine.sh(&format!("echo 127.0.0.1 {HOST} >> /etc/hosts")).read()?;
-    Ok(machine)
+/// Authorities of a company, as this computer has them.
+fn company() -> Result<PathBuf> {
+    let bundle = PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
+    ensure!(bundle.is_file(), "{} is not there: apt-get install ca-certificates", bundle.display());
+    Ok(bundle)
 }
 
 #[test]
 fn the_role_installs_once_changes_nothing_twice_takes_off_and_shows_no_token() -> Result<()> {
     let site = Site::over_tls("127.0.0.1")?;
-    let machine = machine("ansible")?;
+    let machine = Machine::boot_for_provisioning("ansible")?;
+    // Only the proxy knows the controller's name.
+    let proxy = Proxy::start([127, 0, 0, 1].into(), HOST)?;
     let inventory = site.controller.added_as("ansible", &[NODE])?;
+    let vars = format!(
+        "  vars:\n    aio_worker_proxy: {}\n    aio_worker_ca_file: {}\n",
+        proxy.url(),
+        company()?.display()
+    );
+    let inventory = inventory.replace("  vars:\n", &vars);
     let token = inventory.split('"').find(|word| word.starts_with("ey")).context("no token")?.to_owned();
     let control = Control::of(&machine, &inventory)?;
     let before = machine.listing()?;
@@ -136,17 +145,20 @@ fn the_role_installs_once_changes_nothing_twice_takes_off_and_shows_no_token() -
     site.controller
         .wait_for_status(&node, aio_protocol::node::NodeStatus::Online, SOON)
         .with_context(|| machine.journal(UNIT))?;
+    ensure!(machine.read("/etc/aio-worker/ca.pem")? == fs::read_to_string(company()?)?, "another authority");
     assert_eq!(control.changes(&[])?, 0, "a second run");
 
     let absent = ["--extra-vars", "aio_worker_state=absent aio_worker_purge=true"];
     assert_eq!(control.changes(&absent)?, 1);
-    is_as_it_was(&before, &machine)
+    is_as_it_was(&before, &machine)?;
+    ensure!(proxy.asked().iter().any(|line| line.starts_with("CONNECT ")), "{:?}", proxy.asked());
+    Ok(())
 }
 
 #[test]
 fn the_role_installs_from_a_package_and_takes_the_token_from_a_file() -> Result<()> {
     let site = Site::new(Settings::default())?;
-    let machine = machine("ansible-package")?;
+    let machine = Machine::boot_for_provisioning("ansible-package")?;
     let control = Control::of(&machine, &format!("aio_workers:\n  hosts:\n    {NODE}:\n"))?;
     let package = site.artifacts.package("aio-worker")?;
     let token = control.folder.path().join("token");
