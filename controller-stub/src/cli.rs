@@ -27,6 +27,9 @@ use crate::{
 /// A user token lasts this long unless --expires-in says otherwise: 30 days.
 const USER_TOKEN_LIFE_SECS: u64 = 30 * 86_400;
 
+/// What one `node add` may register: so many share one commit, and a server that runs waits for it.
+const MOST_AT_ONCE: i64 = 10_000;
+
 /// AIWM's token, status and NOTI endpoints: for tests and for small deployments.
 #[derive(Parser)]
 #[command(name = "controller-stub", version)]
@@ -164,10 +167,19 @@ struct RevokeTokens {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+All of them are registered, or none: a name that cannot be one, that stands twice, or that a node in service has refuses them all. What is \
+printed holds the nodes' tokens: where it is written to a file, nobody else should be able to read it (umask 077).")]
 struct AddNode {
-    /// The nodes' names.
+    /// The nodes' names; with --count, what they begin with.
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
+    /// Register so many nodes and number them: NAME-001, NAME-002, …
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_AT_ONCE))]
+    count: Option<u32>,
+    /// The number to begin with.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "count")]
+    first: u32,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
@@ -176,8 +188,8 @@ struct AddNode {
     #[arg(long, value_name = "SECONDS", default_value_t = 31_536_000, value_parser = clap::value_parser!(u64).range(3600..=31_536_000))]
     expires_in: u64,
     /// How to print.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(long, value_enum, default_value_t = OutputAdded::Text)]
+    output: OutputAdded,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -186,6 +198,18 @@ enum Output {
     Text,
     /// One JSON object for each node.
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputAdded {
+    /// The command to run on each node; of several nodes, each below its name.
+    Text,
+    /// One JSON object for each node.
+    Json,
+    /// An Ansible inventory in YAML, with each node's token as a variable of its host.
+    Ansible,
+    /// The user-data with which cloud-init installs one node at its machine's first boot; it holds the node's token.
+    CloudInit,
 }
 
 /// An error with its code.
@@ -282,11 +306,49 @@ async fn user_token(args: UserToken) -> Result<(), Failure> {
 
 async fn add_node(args: AddNode) -> Result<(), Failure> {
     let config = config(&args.place, Settings::default())?;
-    for added in commands::add_nodes(&config, args.names, args.whose.into(), args.expires_in).await? {
-        match args.output {
-            Output::Text => print(&added.command)?,
-            Output::Json => print(&serde_json::to_string(&added).map_err(io::Error::from)?)?,
+    let names = match (args.count, args.names.as_slice()) {
+        (None, _) => args.names,
+        (Some(count), [prefix]) => commands::numbered(prefix, args.first, count)?,
+        (Some(_), _) => {
+            return Err(commands::CommandError::Numbers(
+                "--count numbers the nodes of one NAME, and several are given".to_owned(),
+            )
+            .into());
         }
+    };
+    match args.output {
+        OutputAdded::Ansible => commands::hosts(&names)?,
+        OutputAdded::CloudInit => commands::one_machine(&names)?,
+        OutputAdded::Text | OutputAdded::Json => {}
+    }
+    let wanted = commands::Wanted {
+        names,
+        whose: args.whose.into(),
+        lasts_secs: args.expires_in,
+        script_needed: args.output == OutputAdded::CloudInit,
+    };
+    let added = commands::add_nodes(&config, wanted).await?;
+    match args.output {
+        OutputAdded::Text => {
+            let several = added.nodes.len() > 1;
+            for node in &added.nodes {
+                if several {
+                    print(&format!("# {}", node.name))?;
+                }
+                print(&node.command)?;
+            }
+        }
+        OutputAdded::Json => {
+            for node in &added.nodes {
+                print(&serde_json::to_string(node).map_err(io::Error::from)?)?;
+            }
+        }
+        OutputAdded::CloudInit => {
+            for user_data in added.nodes.iter().filter_map(commands::user_data) {
+                print(user_data.trim_end())?;
+            }
+        }
+        OutputAdded::Ansible => print(commands::inventory(&added).map_err(io::Error::from)?.trim_end())?,
     }
     Ok(())
 }
@@ -382,6 +444,7 @@ mod tests {
             "controller-stub node list --data-dir d --output json",
             "controller-stub node token revoke 69396100cd71623c7bbfbfee --data-dir d",
             "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
+            "controller-stub node add --count 100 --first 101 gpu --data-dir d --output ansible",
         ] {
             Cli::try_parse_from(line.split(' ')).map(drop).unwrap();
         }
@@ -389,6 +452,9 @@ mod tests {
             "controller-stub node token revoke gpu-01 --data-dir d",
             "controller-stub node add --data-dir d",
             "controller-stub node add n --data-dir d --expires-in 3599",
+            "controller-stub node add n --data-dir d --count 0",
+            "controller-stub node add n --data-dir d --first 2",
+            "controller-stub node list --data-dir d --output ansible",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -1,11 +1,15 @@
 //! What the commands beside `serve` do, on the database and the secrets of a data folder, whether its server runs or not.
 
+mod cloud_init;
+mod inventory;
+mod names;
 mod nodes;
 
 use aio_protocol::{
     error_code::ErrorCode,
     ids::{InvalidId, NodeId, OwnerId},
     node::{NodeRole, Owner},
+    release::ReleaseVersion,
     time::Timestamp,
 };
 use serde::Serialize;
@@ -15,17 +19,20 @@ use crate::{
     clock,
     config::Config,
     deployment::Deployment,
-    enrolment::{Enroller, EnrolmentError, Others},
+    enrolment::{Enroller, EnrolmentError},
     lifecycle,
     node::{Node, NodeName},
     random::{self, NoRandomness},
     releases::Releases,
     secrets::{Secrets, SecretsError},
-    store::{SqlStore, Store, StoreError},
+    store::{Newcomer, SqlStore, Store, StoreError},
     tls::{Authority, TlsError},
     tokens::{Tokens, Unsigned},
 };
 
+pub use cloud_init::user_data;
+pub use inventory::inventory;
+pub use names::{hosts, numbered, one_machine};
 pub use nodes::{ListedNode, list_nodes, revoke_tokens};
 
 /// The settings that outlive a server.
@@ -47,6 +54,8 @@ pub struct For {
 pub struct AddedNode {
     /// The node.
     pub node_id: String,
+    /// Its name.
+    pub name: String,
     /// Who it belongs to.
     pub owner: Owner,
     /// Its token: a secret.
@@ -59,12 +68,55 @@ pub struct AddedNode {
     pub install_script: Option<String>,
 }
 
+/// What is to be registered together.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The nodes' names.
+    pub names: Vec<String>,
+    /// Whose they are.
+    pub whose: For,
+    /// How long their tokens last.
+    pub lasts_secs: u64,
+    /// Whether nodes without an install script are of no use.
+    pub script_needed: bool,
+}
+
+/// Nodes that were registered together.
+pub struct Added {
+    /// In the order of their names on the command line.
+    pub nodes: Vec<AddedNode>,
+    /// The certificate (PEM) that they are to trust the controller by, where the authority is the controller's own.
+    pub authority: Option<String>,
+}
+
 /// Why a command has done nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The node's name cannot be one.
     #[error("the name {0}")]
     Name(&'static str),
+    /// A name stands twice.
+    #[error("the name `{0}` stands twice, and every node needs one of its own; nothing was registered")]
+    Twice(String),
+    /// Nodes in service have these names.
+    #[error("{} registered already, so nothing was registered; with --count, --first goes on from another number", names::listed(.0))]
+    Taken(Vec<String>),
+    /// The node's name can be no host of an inventory.
+    #[error(
+        "the name `{0}` can be no host of an inventory: letters, digits, `-`, `_` and `.` can; nothing was registered"
+    )]
+    NoHost(String),
+    /// User-data is for one machine.
+    #[error("user-data is for one machine, and {0} nodes are named; nothing was registered")]
+    SeveralMachines(usize),
+    /// There is no install script.
+    #[error(
+        "there is no install script, because the files of release {0} are not published; nothing was registered"
+    )]
+    NotPublished(ReleaseVersion),
+    /// So many cannot be numbered.
+    #[error("{0}")]
+    Numbers(String),
     /// Where nodes reach the controller is not known.
     #[error(
         "no server has run on this data folder yet, so its address is unknown; start it once, or set PUBLIC_URL"
@@ -88,7 +140,13 @@ impl CommandError {
     /// The catalogue's code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Name(_) => ErrorCode::Usage,
+            Self::Name(_)
+            | Self::Twice(_)
+            | Self::Taken(_)
+            | Self::NoHost(_)
+            | Self::SeveralMachines(_)
+            | Self::Numbers(_) => ErrorCode::Usage,
+            Self::NotPublished(_) => ErrorCode::ReleaseNotFound,
             Self::NeverServed => ErrorCode::ConfigInvalid,
             Self::NoNode(_) => ErrorCode::NodeNotFound,
             Self::Unsigned(error) => error.code(),
@@ -134,15 +192,12 @@ pub async fn user_token(
     Ok(tokens.sign_user(owner.user_id, owner.org_id, roles, clock::now(), lasts_secs)?)
 }
 
-/// Registers a node of each name and makes its token. A name that cannot be one is found before anything is registered.
-pub async fn add_nodes(
-    config: &Config,
-    names: Vec<String>,
-    whose: For,
-    lasts_secs: u64,
-) -> Result<Vec<AddedNode>, CommandError> {
+/// Registers a node of each name and makes its token: all in one transaction, or nothing. A name that cannot be one, that stands twice, or
+/// that a node in service has, refuses them all.
+pub async fn add_nodes(config: &Config, wanted: Wanted) -> Result<Added, CommandError> {
+    let Wanted { names, whose, lasts_secs, script_needed } = wanted;
     let names = names.into_iter().map(NodeName::try_from).collect::<Result<Vec<_>, _>>();
-    let names = names.map_err(CommandError::Name)?;
+    let names = names::each_once(names.map_err(CommandError::Name)?)?;
     let tokens = Tokens::new(Secrets::load(config)?.tokens);
     tokens.require_signing()?;
     let store: Arc<dyn Store> = Arc::new(open(config).await?);
@@ -155,34 +210,39 @@ pub async fn add_nodes(
         None => return Err(CommandError::NeverServed),
     };
     let owner = whose.or_default(&*store).await?;
+    let authority = deployment.authority.as_ref().map(|authority| authority.pem.clone());
     let enroller = Enroller {
         tokens,
         releases: Releases::new(deployment.releases.clone(), deployment.checksums.clone()),
         deployment,
         store: store.clone(),
     };
-    let mut added = Vec::with_capacity(names.len());
+    let (mut newcomers, mut nodes) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
     for name in names {
         let now = clock::now();
-        let node = Node::registered(
-            random::object_id(now)?,
-            name.into(),
-            vec![NodeRole::Worker],
-            owner.clone(),
-            now,
-        );
-        lifecycle::register(&*store, &node, "command line").await?;
-        let enrolment = enroller.enrol(&node, None, lasts_secs, Others::Stay, now).await?;
-        added.push(AddedNode {
+        let id = random::object_id(now)?;
+        let node = Node::registered(id, name, vec![NodeRole::Worker], owner.clone(), now);
+        let (enrolment, token) = enroller.draw_up(&node, None, lasts_secs, now).await?;
+        if script_needed && enrolment.install_script.is_none() {
+            return Err(CommandError::NotPublished(enrolment.daemon_version));
+        }
+        nodes.push(AddedNode {
             node_id: node.id.to_string(),
-            owner: node.owner,
+            name: node.name.clone(),
+            owner: node.owner.clone(),
             command: format!("sudo aio-worker install --token {}", enrolment.token),
             token: enrolment.token,
             expires_at: enrolment.expires_at,
             install_script: enrolment.install_script,
         });
+        let step = lifecycle::registration(&node, "command line");
+        newcomers.push(Newcomer { node, step, token });
     }
-    Ok(added)
+    let taken = store.enrol_nodes(&newcomers).await?;
+    if !taken.is_empty() {
+        return Err(CommandError::Taken(taken));
+    }
+    Ok(Added { nodes, authority })
 }
 
 async fn open(config: &Config) -> Result<SqlStore, CommandError> {

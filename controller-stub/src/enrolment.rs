@@ -77,8 +77,7 @@ pub(crate) struct Enroller {
 }
 
 impl Enroller {
-    /// Makes a token for `node` that lasts `lasts_secs` and installs `version`. A version that is asked for by name must be
-    /// published; without one, a token for a worker that is already installed can be had at any time.
+    /// Makes a token as [`Self::draw_up`] does, and keeps what was issued.
     pub(crate) async fn enrol(
         &self,
         node: &Node,
@@ -87,6 +86,23 @@ impl Enroller {
         others: Others,
         now: Timestamp,
     ) -> Result<Enrolment, EnrolmentError> {
+        let (enrolment, issued) = self.draw_up(node, version, lasts_secs, now).await?;
+        match others {
+            Others::Stay => self.store.add_token(&issued).await?,
+            Others::End => self.store.revoke_tokens(&node.id, now, Some(&issued)).await?,
+        }
+        Ok(enrolment)
+    }
+
+    /// Makes a token for `node` that lasts `lasts_secs` and installs `version`. A version that is asked for by name must be
+    /// published; without one, a token for a worker that is already installed can be had at any time. It is kept nowhere yet.
+    pub(crate) async fn draw_up(
+        &self,
+        node: &Node,
+        version: Option<ReleaseVersion>,
+        lasts_secs: u64,
+        now: Timestamp,
+    ) -> Result<(Enrolment, IssuedToken), EnrolmentError> {
         let asked_for = version.is_some();
         let version = version.unwrap_or_else(|| self.deployment.default_daemon_version.clone());
         let platform = Platform::LinuxAmd64;
@@ -136,11 +152,7 @@ impl Enroller {
             version: version.clone(),
             checksums,
         };
-        match others {
-            Others::Stay => self.store.add_token(&issued).await?,
-            Others::End => self.store.revoke_tokens(&node.id, now, Some(&issued)).await?,
-        }
-        Ok(Enrolment {
+        let enrolment = Enrolment {
             token,
             expires_at,
             install_script,
@@ -149,7 +161,8 @@ impl Enroller {
             daemon_version: version,
             checksum,
             documentation_url,
-        })
+        };
+        Ok((enrolment, issued))
     }
 
     /// A token for `node` that lasts `life` and promises what the one that it replaces did. It is kept nowhere yet.

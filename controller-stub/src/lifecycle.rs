@@ -122,7 +122,14 @@ impl Lifecycle {
 }
 
 /// Keeps a node that was just registered, with its first audit row and event. A running server's relay finds the event by itself.
-pub(crate) async fn register(store: &dyn Store, node: &Node, actor: &str) -> Result<(), StoreError> {
+async fn register(store: &dyn Store, node: &Node, actor: &str) -> Result<(), StoreError> {
+    store.add_node(node, &registration(node, actor)).await?;
+    tracing::info!(node = %node.id, name = node.name, actor, "a node was registered");
+    Ok(())
+}
+
+/// What a node begins with.
+pub(crate) fn registration(node: &Node, actor: &str) -> RecordedStep {
     let data = EventData {
         node_id: node.id.clone(),
         node_name: node.name.clone(),
@@ -130,17 +137,14 @@ pub(crate) async fn register(store: &dyn Store, node: &Node, actor: &str) -> Res
         detail: NoDetail {},
         owner: node.owner.clone(),
     };
-    let step = RecordedStep {
+    RecordedStep {
         from: None,
         to: node.status,
         cause: "registered",
         actor: actor.to_owned(),
         noticed_at: node.created_at,
         event: NodeEvent { body: EventBody::Registered(data), timestamp: node.created_at },
-    };
-    store.add_node(node, &step).await?;
-    tracing::info!(node = %node.id, name = node.name, actor, "a node was registered");
-    Ok(())
+    }
 }
 
 impl Turn<'_> {

@@ -3,6 +3,7 @@
 //! through one writer, which says how a new one is added.
 
 mod dead_letters;
+mod enrolments;
 mod inbox;
 mod nodes;
 mod offers;
@@ -41,6 +42,9 @@ pub(crate) trait Store: Send + Sync {
 
     /// Keeps a new node, with its first audit row and its first event.
     fn add_node<'a>(&'a self, node: &'a Node, step: &'a RecordedStep) -> Answer<'a, ()>;
+    /// Keeps nodes that are registered together, each with its first token, unless nodes of the same organisation that are in service have
+    /// names of theirs: then nothing is kept, and those names are the answer.
+    fn enrol_nodes<'a>(&'a self, newcomers: &'a [Newcomer]) -> Answer<'a, Vec<String>>;
     /// Keeps a changed node with the audit rows and events of its steps, if nobody else has saved it since `node` was read;
     /// says whether it did.
     fn save<'a>(&'a self, node: &'a Node, steps: &'a [RecordedStep]) -> Answer<'a, bool>;
@@ -132,6 +136,15 @@ pub(crate) struct RecordedStep {
     /// When the frame, the request or the end of a lease that caused it was noticed: the event's delivery is measured from here.
     pub noticed_at: Timestamp,
     pub event: NodeEvent,
+}
+
+/// A node that is registered, with its first token.
+#[derive(Debug, Clone)]
+pub(crate) struct Newcomer {
+    pub node: Node,
+    /// Its registration.
+    pub step: RecordedStep,
+    pub token: IssuedToken,
 }
 
 /// Which nodes to list.

@@ -53,5 +53,7 @@ mod rotation;
 mod scenarios;
 #[path = "controller/tls.rs"]
 mod tls;
+#[path = "controller/together.rs"]
+mod together;
 #[path = "controller/tokens.rs"]
 mod tokens;

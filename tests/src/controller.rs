@@ -249,6 +249,26 @@ impl Controller {
         print(&self.program, &self.folder.path().join("data"), &["node", "add", name])
     }
 
+    /// `controller-stub node add --output …`: registers nodes and gives what it prints.
+    pub fn added_as(&self, output: &str, names: &[&str]) -> Result<String> {
+        let command = [&["node", "add", "--output", output], names].concat();
+        print(&self.program, &self.folder.path().join("data"), &command)
+    }
+
+    /// An organisation's node of this name.
+    pub fn node_named(&self, name: &str) -> Result<Node> {
+        #[derive(Deserialize)]
+        struct Nodes {
+            data: Vec<Node>,
+        }
+        let nodes: Nodes = self.answer(self.client.get(self.at("/nodes?limit=100")))?;
+        nodes
+            .data
+            .into_iter()
+            .find(|node| node.name == name)
+            .with_context(|| format!("no node is called {name}"))
+    }
+
     /// The node as it is now.
     pub fn node(&self, id: &NodeId) -> Result<Node> {
         self.answer(self.client.get(self.at(&format!("/nodes/{id}"))))

@@ -29,6 +29,7 @@ pub(crate) const LAB: &[Need] = &[
     Need::Program("nsenter", "util-linux"),
     Need::Program("ip", "iproute2"),
     Need::Program("socat", "socat"),
+    Need::Program("ansible-playbook", "ansible-core"),
 ];
 
 /// Of tests that run without the lab.

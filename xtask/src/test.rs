@@ -50,17 +50,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Where the tests find the programs that they run.
 const PROGRAMS: &str = "AIO_BIN_DIR";
 
-/// The tests that boot machines, without the measurements and the soak (processor, kernel and faults are the same on every system) and without the
-/// program that kills itself, which is built with the tests and so not for Debian 11.
+/// The tests that boot machines and run once, with the lab's usual system: measurements and the soak (processor, kernel and faults are the same on
+/// every system), the program that kills itself, which is built with the tests and so not for Debian 11, and those that need a root file system of
+/// their own (one is enough).
+const ONCE: [&str; 6] = ["footprint", "crash", "soak", "ansible", "cloud_init", "small_deployment"];
+
+/// The tests that boot machines, without those that run once.
 fn lab() -> Command {
     if step::installed("cargo-nextest") {
         // As all tests are built, so that nothing is built twice.
         let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
-        nextest.args(["--filterset", "test(/^lab::/) - test(/^lab::(footprint|crash|soak)::/)"]);
+        nextest.args(["--filterset", &format!("test(/^lab::/) - test(/^lab::({})::/)", ONCE.join("|"))]);
         nextest
     } else {
         let mut test = step::cargo(&["test", "--workspace", "--test", "system", "--locked"]);
-        test.args(["--", "lab::", "--skip", "lab::footprint", "--skip", "lab::crash", "--skip", "lab::soak"]);
+        test.args(["--", "lab::"]);
+        test.args(ONCE.iter().flat_map(|module| ["--skip".to_owned(), format!("lab::{module}")]));
         test
     }
 }

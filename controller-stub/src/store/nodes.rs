@@ -28,6 +28,10 @@ impl Add {
     pub(super) fn new(node: &Node, step: &RecordedStep) -> Result<Self, StoreError> {
         Ok(Self { roles: json("roles", &node.role)?, node: node.clone(), step: Entry::new(step)? })
     }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
 }
 
 impl Write for Add {

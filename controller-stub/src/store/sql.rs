@@ -15,9 +15,9 @@ use sqlx::{
 };
 
 use super::{
-    Admission, Answer, Backlog, DeadLetterPage, EventQuery, IssuedToken, NodePage, NodeQuery, Received,
-    RecordedStep, Replacement, Since, Store, StoreError, TransitionPage, Undelivered, Window, dead_letters,
-    inbox, nodes, offers, outbox, settings, tokens, transitions, writer::Writer,
+    Admission, Answer, Backlog, DeadLetterPage, EventQuery, IssuedToken, Newcomer, NodePage, NodeQuery,
+    Received, RecordedStep, Replacement, Since, Store, StoreError, TransitionPage, Undelivered, Window,
+    dead_letters, enrolments, inbox, nodes, offers, outbox, settings, tokens, transitions, writer::Writer,
 };
 use crate::{node::Node, rotation::History};
 
@@ -115,6 +115,10 @@ impl Store for SqlStore {
 
     fn add_node<'a>(&'a self, node: &'a Node, step: &'a RecordedStep) -> Answer<'a, ()> {
         Box::pin(async { self.writer.write(nodes::Add::new(node, step)?).await })
+    }
+
+    fn enrol_nodes<'a>(&'a self, newcomers: &'a [Newcomer]) -> Answer<'a, Vec<String>> {
+        Box::pin(async { self.writer.write(enrolments::Enrol::new(newcomers)?).await })
     }
 
     fn save<'a>(&'a self, node: &'a Node, steps: &'a [RecordedStep]) -> Answer<'a, bool> {

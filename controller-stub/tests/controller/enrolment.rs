@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, installation::InstallationPlan};
-use controller_stub::commands::{self, For};
+use controller_stub::commands::{self, For, Wanted};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -179,10 +179,10 @@ async fn nodes_added_on_the_command_line_appear_while_the_server_runs() {
     let controller = Controller::start().await;
     let add = async |names: [&str; 2]| {
         let names = names.map(str::to_owned).into();
-        commands::add_nodes(&controller.config, names, For::default(), 3600).await
+        commands::add_nodes(&controller.config, Wanted { names, lasts_secs: 3600, ..Wanted::default() }).await
     };
     assert_eq!(add(["cli-00", ""]).await.err().unwrap().code(), ErrorCode::Usage);
-    let [added, another] = <[_; 2]>::try_from(add(["cli-01", "cli-02"]).await.unwrap()).ok().unwrap();
+    let [added, another] = <[_; 2]>::try_from(add(["cli-01", "cli-02"]).await.unwrap().nodes).ok().unwrap();
     assert_ne!((&added.node_id, &added.token), (&another.node_id, &another.token));
     assert_eq!(added.command, format!("sudo aio-worker install --token {}", added.token));
     assert!(added.install_script.unwrap().contains(&added.token));

@@ -34,7 +34,7 @@ fn program(arguments: &[&str], data: &Path) -> Command {
     command
 }
 
-fn run(arguments: &[&str], data: &Path) -> Output {
+pub(crate) fn run(arguments: &[&str], data: &Path) -> Output {
     program(arguments, data).output().unwrap()
 }
 

@@ -12,6 +12,22 @@ use anyhow::{Context, Result, bail, ensure};
 /// What a machine has beyond the packages that are essential anyway.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,faketime";
 
+/// What machines have beside that on which other tools put the worker, and what stands in front of a controller: for Ansible, cloud-init, nginx.
+const PROVISIONING_PACKAGES: &str = "python3,python3-apt,cloud-init,nginx";
+
+/// cloud-init touches no network here, asks no cloud, makes no locale and no keys of an ssh that is not there, and does nothing at all before a
+/// test takes the file away that says so. nginx waits for whoever wants it: several machines share one port 80.
+const PROVISIONING_HOOK: &str = r#"printf 'network: {config: disabled}\ndatasource_list: [NoCloud]\nlocale: false\nssh_genkeytypes: []\n' >"$1/etc/cloud/cloud.cfg.d/90_lab.cfg" && touch "$1/etc/cloud/cloud-init.disabled" && chroot "$1" systemctl disable nginx.service"#;
+
+/// What a machine is fitted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fittings {
+    /// What every machine has.
+    Plain,
+    /// Python, cloud-init and nginx, too.
+    Provisioning,
+}
+
 /// A machine under test does nothing by itself: these would write to its disk at random times.
 const TIMERS: &str = "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer systemd-tmpfiles-clean.timer";
 
@@ -33,33 +49,47 @@ impl Suite {
         Ok(Self { name, mirror: std::env::var("AIO_LAB_MIRROR").ok().filter(|mirror| !mirror.is_empty()) })
     }
 
+    /// What the root file system with these fittings is called.
+    fn image(&self, fittings: Fittings) -> String {
+        match fittings {
+            Fittings::Plain => self.name.clone(),
+            Fittings::Provisioning => format!("{}-provisioning", self.name),
+        }
+    }
+
     /// The arguments of `mmdebstrap`, the target left out.
-    fn recipe(&self) -> Vec<String> {
-        vec![
+    fn recipe(&self, fittings: Fittings) -> Vec<String> {
+        let mut recipe = vec![
             "--variant=minbase".to_owned(),
             format!("--include={PACKAGES}"),
             "--format=directory".to_owned(),
             format!("--customize-hook=chroot \"$1\" systemctl mask {TIMERS}"),
             // The machine's name is given when it boots, not copied from the host that built the image.
             "--customize-hook=rm -f \"$1/etc/hostname\"".to_owned(),
-            self.name.clone(),
-        ]
+        ];
+        if fittings == Fittings::Provisioning {
+            recipe.push(format!("--include={PROVISIONING_PACKAGES}"));
+            recipe.push(format!("--customize-hook={PROVISIONING_HOOK}"));
+        }
+        recipe.push(self.name.clone());
+        recipe
     }
 }
 
 /// The root file system of the suite that the environment names; made now if it is not there.
-pub(super) fn root_file_system(lab: &Path) -> Result<PathBuf> {
+pub(super) fn root_file_system(lab: &Path, fittings: Fittings) -> Result<PathBuf> {
     let suite = Suite::from_environment()?;
-    let image = lab.join(&suite.name);
-    let recipe_file = lab.join(format!("{}.recipe", suite.name));
-    let recipe = format!("{:?} {:?}", suite.recipe(), suite.mirror);
-    let lock = lab.join(format!("{}.lock", suite.name));
+    let name = suite.image(fittings);
+    let image = lab.join(&name);
+    let recipe_file = lab.join(format!("{name}.recipe"));
+    let recipe = format!("{:?} {:?}", suite.recipe(fittings), suite.mirror);
+    let lock = lab.join(format!("{name}.lock"));
     let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
     lock.lock().context("cannot lock the image")?;
     if image.is_dir() && fs::read_to_string(&recipe_file).is_ok_and(|made| made == recipe) {
         return Ok(image);
     }
-    let unfinished = lab.join(format!("{}.unfinished", suite.name));
+    let unfinished = lab.join(format!("{name}.unfinished"));
     for old in [&unfinished, &image] {
         match fs::remove_dir_all(old) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -68,18 +98,17 @@ pub(super) fn root_file_system(lab: &Path) -> Result<PathBuf> {
             _ => {}
         }
     }
-    make(&suite, &unfinished, lab)?;
+    make(&suite, fittings, &unfinished, &lab.join(format!("{name}.log")))?;
     fs::rename(&unfinished, &image).with_context(|| format!("cannot put {} in place", image.display()))?;
     fs::write(&recipe_file, recipe).with_context(|| format!("cannot write {}", recipe_file.display()))?;
     Ok(image)
 }
 
-fn make(suite: &Suite, target: &Path, lab: &Path) -> Result<()> {
-    let log_path = lab.join(format!("{}.log", suite.name));
-    let log = File::create(&log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
-    eprintln!("lab: making the root file system of {} in {} (once)", suite.name, target.display());
+fn make(suite: &Suite, fittings: Fittings, target: &Path, log_path: &Path) -> Result<()> {
+    let log = File::create(log_path).with_context(|| format!("cannot create {}", log_path.display()))?;
+    eprintln!("lab: making the root file system {} (once)", target.display());
     let status = Command::new("mmdebstrap")
-        .args(suite.recipe())
+        .args(suite.recipe(fittings))
         .arg(target)
         .args(&suite.mirror)
         .stdin(Stdio::null())
@@ -88,7 +117,7 @@ fn make(suite: &Suite, target: &Path, lab: &Path) -> Result<()> {
         .status()
         .context("cannot run mmdebstrap")?;
     if !status.success() {
-        let log = fs::read_to_string(&log_path).unwrap_or_default();
+        let log = fs::read_to_string(log_path).unwrap_or_default();
         let tail: Vec<_> = log.lines().rev().take(15).collect();
         let tail: Vec<_> = tail.into_iter().rev().collect();
         bail!("mmdebstrap ended with {status}; its log {} ends:\n{}", log_path.display(), tail.join("\n"));

@@ -32,6 +32,23 @@ impl Inside {
         }
     }
 
+    pub(super) fn entrance(leader: u32) -> Vec<String> {
+        let leader = leader.to_string();
+        let path = format!("PATH={PATH}");
+        let words = [
+            "nsenter",
+            "--target",
+            &leader,
+            "--all",
+            "--",
+            "env",
+            "--ignore-environment",
+            &path,
+            "HOME=/root",
+        ];
+        words.map(str::to_owned).into()
+    }
+
     /// Adds arguments.
     pub fn args<S: AsRef<str>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.words.extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));

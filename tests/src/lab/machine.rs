@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{
     Inside, Listing,
     ground::{self, Plot, Turn},
-    image,
+    image::{self, Fittings},
     network::{self, Badness, Ends, Line},
 };
 use crate::wait::wait_for;
@@ -62,13 +62,29 @@ impl Machine {
     /// Boots a fresh machine called after `name`, and waits until systemd has started everything.
     pub fn boot(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
-        Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared)
+        Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared, Fittings::Plain)
+    }
+
+    /// The same, with Python, cloud-init and nginx on it, for tools that put workers on machines. cloud-init does nothing as long as
+    /// `/etc/cloud/cloud-init.disabled` is there, and nginx nothing before it is started.
+    pub fn boot_for_provisioning(name: &str) -> Result<Self> {
+        let lab = ground::lab()?;
+        Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared, Fittings::Provisioning)
     }
 
     /// The same, without any network but its own loopback.
     pub fn boot_without_network(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
-        let machine = Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Own)?;
+        let machine = Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Own, Fittings::Plain)?;
+        network::loopback(machine.leader)?;
+        Ok(machine)
+    }
+
+    /// A machine for provisioning, without any network but its own loopback.
+    pub fn boot_for_provisioning_without_network(name: &str) -> Result<Self> {
+        let lab = ground::lab()?;
+        let machine =
+            Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Own, Fittings::Provisioning)?;
         network::loopback(machine.leader)?;
         Ok(machine)
     }
@@ -76,11 +92,11 @@ impl Machine {
     /// The same, with no other machine running meanwhile: for measurements.
     pub fn boot_alone(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
-        Self::start(&lab, name, Turn::alone(&lab)?, Network::Shared)
+        Self::start(&lab, name, Turn::alone(&lab)?, Network::Shared, Fittings::Plain)
     }
 
-    fn start(lab: &Path, name: &str, turn: Turn, network: Network) -> Result<Self> {
-        let image = image::root_file_system(lab)?;
+    fn start(lab: &Path, name: &str, turn: Turn, network: Network, fittings: Fittings) -> Result<Self> {
+        let image = image::root_file_system(lab, fittings)?;
         let plot = Plot::take(lab, name)?;
         let mut process = spawn(&image, &plot, network)?;
         let leader = wait_until_booted(&mut process, &plot)?;
@@ -107,6 +123,11 @@ impl Machine {
     /// A command inside the machine.
     pub fn command(&self, program: &str) -> Inside {
         Inside::new(self.leader, program)
+    }
+
+    /// The words with which another program of this computer enters the machine: what follows them is run there, with an environment of its own.
+    pub fn entrance(&self) -> Vec<String> {
+        Inside::entrance(self.leader)
     }
 
     /// A line of shell inside the machine.

@@ -1,10 +1,12 @@
 //! Tests that boot a machine.
 
 mod adoption;
+mod ansible;
 mod bad_input;
 mod bundles;
 mod citizen;
 mod clock;
+mod cloud_init;
 mod command_line;
 mod crash;
 mod environments;
@@ -18,6 +20,7 @@ mod sandbox;
 mod scenarios;
 mod session;
 mod site;
+mod small_deployment;
 mod soak;
 mod support_bundle;
 mod tls;

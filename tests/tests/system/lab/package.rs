@@ -89,6 +89,12 @@ fn starts(machine: &Machine) -> Result<usize> {
     Ok(lines.lines().filter(|line| line.starts_with("aio-worker ") && line.ends_with(" starts")).count())
 }
 
+/// The machines of this lab have no sudo, and their user is root.
+pub(super) const SUDO: &str = "#!/bin/sh
+if [ \"$1\" = -u ]; then user=$2; shift 2; exec setpriv --reuid \"$user\" --regid \"$user\" --clear-groups \"$@\"; fi
+exec \"$@\"
+";
+
 /// The commands of a page's section, as they stand there.
 fn documented(section: &str) -> Result<Vec<String>> {
     let page = include_str!("../../../../docs/installation.md");
@@ -101,11 +107,6 @@ fn documented(section: &str) -> Result<Vec<String>> {
 
 #[test]
 fn whoever_follows_the_page_on_packages_line_by_line_has_an_online_node() -> Result<()> {
-    // The machines of this lab have no sudo, and their user is root.
-    const SUDO: &str = "#!/bin/sh
-if [ \"$1\" = -u ]; then user=$2; shift 2; exec setpriv --reuid \"$user\" --regid \"$user\" --clear-groups \"$@\"; fi
-exec \"$@\"
-";
     let artifacts = Artifacts::release()?;
     let machine = Machine::boot_without_network("package-page")?;
     machine.write("/usr/bin/sudo", "0755", SUDO)?;
