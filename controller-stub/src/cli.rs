@@ -11,6 +11,7 @@ use std::{
 use aio_protocol::{
     error_code::ErrorCode,
     ids::{NodeId, OwnerId},
+    release::build,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,7 +27,7 @@ const USER_TOKEN_LIFE_SECS: u64 = 30 * 86_400;
 
 /// AIWM's token, status and NOTI endpoints: for tests and for small deployments.
 #[derive(Parser)]
-#[command(name = "controller-stub", version)]
+#[command(name = "controller-stub", version = build::version())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -5,6 +5,7 @@ mod demo;
 mod load;
 mod packages;
 mod portable;
+mod release;
 mod step;
 mod test;
 
@@ -26,6 +27,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Build what is shipped, for Debian 11 and everything newer: in target/portable/release (as root)
     Build,
+    /// Build a release of the committed sources, and write what release servers hand out (as root)
+    Release(release::Arguments),
     /// Install what the tests need, then run all of them
     Test(test::Arguments),
     /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Build => portable::build().map(drop),
+        Command::Release(arguments) => release::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
