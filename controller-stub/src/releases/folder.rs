@@ -203,10 +203,10 @@ impl Verified {
         Ok(())
     }
 
-    /// What nodes fetch, which is signed by itself, and the sums, which vouch for the rest.
+    /// The sums, which vouch for everything, and what nodes fetch, which is signed by itself.
     fn signatures_hold(&self, folder: &Path, key: &PublicKey) -> Result<(), ImportError> {
         let programs = self.programs().map(|(name, _)| name);
-        for name in programs.chain([SUMS]) {
+        for name in [SUMS].into_iter().chain(programs) {
             let path = folder.join(signature_of(name));
             let (Some(bytes), Some(text)) = (self.files.get(name), self.files.get(&signature_of(name)))
             else {
