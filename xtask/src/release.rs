@@ -11,7 +11,7 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use aio_protocol::release::ReleaseVersion;
+use aio_protocol::release::{ReleaseVersion, folder::LICENCES, label};
 use anyhow::{Context, Result, ensure};
 
 use crate::step;
@@ -45,9 +45,9 @@ pub(crate) struct Arguments {
     programs: Option<PathBuf>,
 }
 
-/// The programs, their files' names before the platform, and their packages.
-const PROGRAMS: [(&str, &str); 2] =
-    [("aio-worker", ""), ("aio-installer", aio_protocol::release::label::INSTALLER_PREFIX)];
+/// The folders of the programs' packages, and what stands before the platform in their files' names.
+const WORKER: (&str, &str) = ("agent", "");
+const INSTALLER: (&str, &str) = ("installer", label::INSTALLER_PREFIX);
 
 /// Files of the release beside the programs, complete but for sums and signatures: the Debian packages.
 fn extra_files() -> Result<Vec<PathBuf>> {
@@ -73,16 +73,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => build::built(&source, version, key.public())?,
     };
     let platform = program::platform(&programs.worker)?;
-    for ((_, prefix), path) in PROGRAMS.iter().zip([&programs.worker, &programs.installer]) {
-        files.push(File::program(format!("{prefix}{platform}"), path, platform)?);
-    }
-    if let Some(sources) = &programs.sources {
-        for (package, prefix) in PROGRAMS {
+    for ((package, prefix), path) in [(WORKER, &programs.worker), (INSTALLER, &programs.installer)] {
+        let name = format!("{prefix}{platform}");
+        if let Some(sources) = &programs.sources {
             let text = sbom::of(package, sources, platform, source.epoch())?;
-            files.push(File::text(format!("{prefix}{platform}.cdx.json"), text));
+            files.push(File::text(format!("{name}.cdx.json"), text));
         }
+        files.push(File::program(name, path, platform)?);
     }
-    files.push(File::text(aio_protocol::release::folder::LICENCES.to_owned(), licences::text()?));
+    files.push(File::text(LICENCES.to_owned(), licences::text()?));
     for path in extra_files()? {
         files.push(File::copy(&path)?);
     }

@@ -17,7 +17,7 @@ pub const SUMS: &str = "SHA256SUMS";
 /// The ending of a signature's file name.
 pub const SIGNATURE_SUFFIX: &str = ".minisig";
 
-/// The names of the licences of everything that the programs hold.
+/// The file name of the licences of what the programs hold of others.
 pub const LICENCES: &str = "THIRD-PARTY-LICENSES";
 
 /// `manifest.json`.

@@ -20,10 +20,10 @@ const WRITTEN: &str = "release-sbom";
 /// What the sources' folder is called in the list, as in the programs.
 const FOLDER: &str = "/build/source";
 
-/// The list for `package`, whose folder is found in `sources`, as of `epoch`.
+/// The list for the package in the folder `package` of `sources`, as of `epoch`.
 pub(super) fn of(package: &str, sources: &Path, platform: Platform, epoch: i64) -> Result<String> {
     let tool = tool()?;
-    let folder = sources.join(folder_of(package));
+    let folder = sources.join(package);
     let mut describe = Command::new(tool);
     describe.args(["cyclonedx", "--quiet", "--format", "json", "--override-filename", WRITTEN, "--target"]);
     describe.arg(triple(platform)).arg("--manifest-path").arg(folder.join("Cargo.toml"));
@@ -38,15 +38,7 @@ pub(super) fn of(package: &str, sources: &Path, platform: Platform, epoch: i64) 
     Ok(text.replace(here, FOLDER))
 }
 
-/// The folder of the package in the repository.
-fn folder_of(package: &str) -> &str {
-    match package {
-        "aio-worker" => "agent",
-        "aio-installer" => "installer",
-        other => other,
-    }
-}
-
+/// What compilers call the platform.
 pub(super) fn triple(platform: Platform) -> &'static str {
     match platform {
         Platform::LinuxAmd64 => "x86_64-unknown-linux-gnu",

@@ -41,7 +41,8 @@ impl Source {
                 "a release is made of a commit, and this is not committed (commit it, take it away, or say --allow-dirty):\n{changed}"
             );
         }
-        let stash = ask(&["stash", "create"])?;
+        // Nobody's name, because it is nobody's commit, and git makes none without.
+        let stash = ask(&["-c", "user.name=xtask", "-c", "user.email=xtask@localhost", "stash", "create"])?;
         let tree = if stash.is_empty() { head.clone() } else { stash };
         Ok(Self { repository: repository.to_owned(), commit: format!("{head}{DIRTY}"), tree, epoch })
     }
