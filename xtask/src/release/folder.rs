@@ -55,7 +55,7 @@ pub(super) struct Contents<'a> {
     pub(super) files: Vec<File>,
 }
 
-/// Fails early where [`write`] would fail late.
+/// Fails early where `write` would fail late.
 pub(super) fn ensure_room(output: &Path, version: &ReleaseVersion, add: bool) -> Result<()> {
     let folder = output.join(version.to_string());
     match (folder.exists(), add) {
