@@ -46,7 +46,9 @@ struct Offered {
 
 impl Offered {
     async fn of(config: &Config) -> Result<Self, CommandError> {
-        let kept = open(config).await?.setting(DEPLOYMENT).await?;
+        // Before the first start of a server there is nothing that it has kept, and no folder for a database.
+        let served = config.database_url.is_some() || config.data_dir.is_dir();
+        let kept = if served { open(config).await?.setting(DEPLOYMENT).await? } else { None };
         let kept: Option<Deployment> = kept.map(|text| serde_json::from_str(&text)).transpose()?;
         let (folder, key, default) = match kept {
             Some(kept) => (kept.releases, kept.release_public_key, kept.default_daemon_version),

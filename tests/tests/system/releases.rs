@@ -165,6 +165,27 @@ fn a_release_that_is_added_under_a_running_controller_is_offered_and_passes_on_a
 }
 
 #[test]
+fn releases_are_added_before_the_first_start_of_a_server_where_their_folder_is_named() -> Result<()> {
+    let publisher = Publisher::new()?;
+    let place = publisher.release(&fs::read(publisher.artifacts.worker()?)?)?;
+    let controller = publisher.artifacts.controller()?;
+    let releases = |words: &[&str]| -> Result<Output> {
+        let mut command = Command::new(&controller);
+        command.arg("releases").args(words).arg("--data-dir").arg(publisher.path("data"));
+        command.env_clear().env("RELEASE_PUBLIC_KEY", publisher.public_key()?);
+        Ok(command.output()?)
+    };
+    let (from, into) = (place.display().to_string(), publisher.offered().display().to_string());
+    refusal(&releases(&["add", &from])?, ErrorCode::ConfigInvalid)?;
+    let added = releases(&["add", &from, "--releases", &into])?;
+    assert_eq!(String::from_utf8(added.stdout)?, format!("{VERSION}  {WORKER_FILE}  added\n"));
+    let listed = String::from_utf8(releases(&["list", "--releases", &into])?.stdout)?;
+    ensure!(listed.starts_with(&format!("{VERSION}  {WORKER_FILE}  signed  ")), "{listed}");
+    ensure!(!publisher.path("data").exists(), "a data folder was made");
+    Ok(())
+}
+
+#[test]
 fn a_release_of_another_key_or_none_is_not_added_where_a_key_is_configured() -> Result<()> {
     let (publisher, stranger) = (Publisher::new()?, Publisher::new()?);
     let settings = Settings::default()
