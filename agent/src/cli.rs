@@ -22,7 +22,7 @@ mod version;
 use std::{process::ExitCode, time::Duration};
 
 use aio_installer::cli::{Failure, Output, print_failure};
-use aio_protocol::error_code::ErrorCode;
+use aio_protocol::{error_code::ErrorCode, release::build};
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
@@ -30,7 +30,7 @@ use crate::config::Unusable;
 
 /// Connects this GPU node to its AIWM controller.
 #[derive(Debug, Parser)]
-#[command(name = "aio-worker", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "aio-worker", version = build::version(), arg_required_else_help = true, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -13,13 +13,14 @@ use std::{
 use aio_protocol::{
     error_code::ErrorCode,
     ids::{NodeId, OwnerId},
+    release::{Platform, build},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    commands::{self, For},
+    commands::{self, For, Outcome},
     config::{Config, ConfigError, Settings},
     serve::Server,
 };
@@ -32,7 +33,7 @@ const MOST_AT_ONCE: i64 = 10_000;
 
 /// AIWM's token, status and NOTI endpoints: for tests and for small deployments.
 #[derive(Parser)]
-#[command(name = "controller-stub", version)]
+#[command(name = "controller-stub", version = build::version())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,6 +48,9 @@ enum Command {
     /// Register nodes.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// The releases that nodes are offered.
+    #[command(subcommand)]
+    Releases(ReleasesCommand),
     /// Write the manual's pages into a folder.
     #[command(hide = true)]
     Man {
@@ -144,6 +148,41 @@ enum NodeCommand {
 enum TokenCommand {
     /// Withdraw every token of a node, and close its worker's connection.
     Revoke(RevokeTokens),
+}
+
+#[derive(Subcommand)]
+enum ReleasesCommand {
+    /// Verify releases and put them into the folder that the server offers, which may run meanwhile.
+    Add(AddReleases),
+    /// List the releases in that folder, oldest first.
+    List(ListReleases),
+}
+
+#[derive(Args)]
+struct AddReleases {
+    /// A version's folder, as `cargo xtask release` writes it, or a folder of such.
+    #[arg(value_name = "DIR")]
+    from: PathBuf,
+    #[command(flatten)]
+    offered: Offered,
+}
+
+#[derive(Args)]
+struct ListReleases {
+    #[command(flatten)]
+    offered: Offered,
+}
+
+#[derive(Args)]
+struct Offered {
+    #[command(flatten)]
+    place: Place,
+    /// The folder of the releases. [default: the one that the server was started with]
+    #[arg(long, value_name = "DIR")]
+    releases: Option<PathBuf>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -244,6 +283,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Node(NodeCommand::Add(args)) => add_node(args).await,
         Command::Node(NodeCommand::List(args)) => list_nodes(args).await,
         Command::Node(NodeCommand::Token(TokenCommand::Revoke(args))) => revoke_tokens(args).await,
+        Command::Releases(ReleasesCommand::Add(args)) => add_releases(args).await,
+        Command::Releases(ReleasesCommand::List(args)) => list_releases(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
     };
     match done {
@@ -373,6 +414,51 @@ async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
     print(&format!("the tokens of node {} open nothing any more", args.node))
 }
 
+async fn add_releases(args: AddReleases) -> Result<(), Failure> {
+    for added in commands::add_releases(&args.offered.config()?, &args.from).await? {
+        let outcome = match added.outcome {
+            Outcome::Added => "added",
+            Outcome::Extended => "extended",
+            Outcome::SignedAgain => "signed again",
+            Outcome::AlreadyThere => "there already",
+        };
+        match args.offered.output {
+            Output::Text => {
+                print(&format!("{}  {}  {outcome}", added.version, joined(&added.platforms)))?;
+            }
+            Output::Json => print(&serde_json::to_string(&added).map_err(io::Error::from)?)?,
+        }
+    }
+    Ok(())
+}
+
+async fn list_releases(args: ListReleases) -> Result<(), Failure> {
+    for release in commands::list_releases(&args.offered.config()?).await? {
+        match args.offered.output {
+            Output::Text => {
+                let signed = if release.signed { "signed" } else { "not signed" };
+                let commit = release.commit.map(|commit| format!("  commit {commit}")).unwrap_or_default();
+                let default = if release.default { "  default" } else { "" };
+                let platforms = joined(&release.platforms);
+                print(&format!("{}  {platforms}  {signed}{commit}{default}", release.version))?;
+            }
+            Output::Json => print(&serde_json::to_string(&release).map_err(io::Error::from)?)?,
+        }
+    }
+    Ok(())
+}
+
+fn joined(platforms: &[Platform]) -> String {
+    platforms.iter().map(|platform| platform.as_str()).collect::<Vec<_>>().join(",")
+}
+
+impl Offered {
+    fn config(&self) -> Result<Config, Failure> {
+        let releases = self.releases.as_ref().map(|path| path.to_string_lossy().into_owned());
+        config(&self.place, Settings { releases, ..Settings::default() })
+    }
+}
+
 /// Flags over environment over file.
 fn config(place: &Place, flags: Settings) -> Result<Config, Failure> {
     let (data_dir, config) = place.or_packaged(Path::new(PACKAGED_DATA_DIR))?;
@@ -443,6 +529,8 @@ mod tests {
             "controller-stub user-token --data-dir d --org o --user u --role organization.owner",
             "controller-stub node list --data-dir d --output json",
             "controller-stub node token revoke 69396100cd71623c7bbfbfee --data-dir d",
+            "controller-stub releases add v1.0.0 --data-dir d --releases r --output json",
+            "controller-stub releases list --data-dir d",
             "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
             "controller-stub node add --count 100 --first 101 gpu --data-dir d --output ansible",
         ] {

@@ -4,6 +4,7 @@ mod cloud_init;
 mod inventory;
 mod names;
 mod nodes;
+mod releases;
 
 use aio_protocol::{
     error_code::ErrorCode,
@@ -30,10 +31,12 @@ use crate::{
     tokens::{Tokens, Unsigned},
 };
 
+pub use crate::releases::{ImportError, Imported, Outcome};
 pub use cloud_init::user_data;
 pub use inventory::inventory;
 pub use names::{hosts, numbered, one_machine};
 pub use nodes::{ListedNode, list_nodes, revoke_tokens};
+pub use releases::{ListedRelease, add_releases, list_releases};
 
 /// The settings that outlive a server.
 const DEPLOYMENT: &str = "deployment";
@@ -125,6 +128,15 @@ pub enum CommandError {
     /// There is no such node.
     #[error("there is no node {0}")]
     NoNode(NodeId),
+    /// Where releases lie is not known.
+    #[error("no releases folder is known: name it with --releases, or start the server with it")]
+    NoReleases,
+    /// The release key that the server kept cannot be read.
+    #[error("RELEASE_PUBLIC_KEY, as the server has kept it, is no minisign public key")]
+    ReleaseKey,
+    /// A release is not taken over.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// A token cannot be signed.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
@@ -147,7 +159,9 @@ impl CommandError {
             | Self::SeveralMachines(_)
             | Self::Numbers(_) => ErrorCode::Usage,
             Self::NotPublished(_) => ErrorCode::ReleaseNotFound,
-            Self::NeverServed => ErrorCode::ConfigInvalid,
+            Self::NeverServed | Self::NoReleases => ErrorCode::ConfigInvalid,
+            Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
+            Self::Import(error) => error.code(),
             Self::NoNode(_) => ErrorCode::NodeNotFound,
             Self::Unsigned(error) => error.code(),
             Self::Secrets(error) => error.code(),

@@ -1,6 +1,9 @@
 //! The releases that nodes can install: what lies in the releases folder (`v1.0.0/linux-amd64`, `v1.0.0/aio-installer-linux-amd64`,
 //! `.minisig` beside), and what the configuration says of releases that are served elsewhere. A file is hashed once, off the
-//! runtime, and again when it changes. It does not decide which release a node gets.
+//! runtime, and again when it changes. It does not decide which release a node gets; how releases get into the folder stands in `import`.
+
+mod folder;
+mod import;
 
 use std::{
     collections::HashMap,
@@ -17,6 +20,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Published, PublishedFile};
+
+pub(crate) use aio_protocol::release::folder::SIGNATURE_SUFFIX;
+pub(crate) use import::import;
+pub use {
+    folder::ImportError,
+    import::{Imported, Outcome},
+};
 
 /// A file of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,9 +73,6 @@ impl fmt::Display for ReleaseFile {
         }
     }
 }
-
-/// The ending of a signature's file name.
-pub(crate) const SIGNATURE_SUFFIX: &str = ".minisig";
 
 /// A minisign signature is four short lines.
 const MAX_SIGNATURE_BYTES: u64 = 4096;
@@ -146,8 +153,8 @@ impl Releases {
             return Ok(None);
         };
         let published = PublishedFile { checksum: checksum.clone(), size: stamp.size, signature };
-        if let Some((before, _)) = hashed.insert(path.clone(), (stamp.clone(), checksum))
-            && before != stamp
+        if let Some((_, before)) = hashed.insert(path.clone(), (stamp, checksum))
+            && before != published.checksum
         {
             tracing::warn!(path = %path.display(), checksum = %published.checksum, "a published release file has changed");
         }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use aio_installer::cli::{InstallArgs, Output, run_install};
+use aio_protocol::release::build;
 use clap::Parser;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -14,7 +15,7 @@ use tracing_subscriber::{
 
 /// Puts aio-worker on this machine, or leaves the machine as it was.
 #[derive(Debug, Parser)]
-#[command(name = "aio-installer", version)]
+#[command(name = "aio-installer", version = build::version())]
 struct Command {
     #[command(flatten)]
     install: InstallArgs,

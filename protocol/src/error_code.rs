@@ -133,6 +133,10 @@ catalogue! {
         cure "Give --release-key, or the controller's RELEASE_PUBLIC_KEY, the public key's file or its one line of base64, as minisign -G made it.";
     ReleaseSwapped "RELEASE_SWAPPED", exit 65, "What was given is another release than the one to be installed.",
         cure "Publish the right file and its signature under this version and platform; with a bundle, make it again from this controller.";
+    ReleaseInvalid "RELEASE_INVALID", exit 65, "The folder is no release, or its manifest, its sums and its files do not fit together.",
+        cure "Copy the version's folder again, whole, as cargo xtask release has written it.";
+    ReleaseExists "RELEASE_EXISTS", exit 73, "This version is published already, with other bytes.",
+        cure "Give what has changed a version of its own; another platform of the same commit is added by cargo xtask release --add.";
     ElfInvalid "ELF_INVALID", exit 65, "The release file is no Linux program.",
         cure "Publish the program itself, not an archive or a page; then make a new token.";
     ArchitectureMismatch "ARCHITECTURE_MISMATCH", exit 65, "The release file is a program for another processor.",

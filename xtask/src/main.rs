@@ -6,6 +6,7 @@ mod demo;
 mod load;
 mod packages;
 mod portable;
+mod release;
 mod step;
 mod test;
 
@@ -29,6 +30,8 @@ enum Command {
     Build,
     /// Build what is shipped, and make Debian packages of it: in target/portable/debian (as root)
     Deb,
+    /// Build a release of the committed sources, and write what release servers hand out (as root)
+    Release(release::Arguments),
     /// Install what the tests need, then run all of them
     Test(test::Arguments),
     /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Build => portable::build().map(drop),
         Command::Deb => deb::build().map(drop),
+        Command::Release(arguments) => release::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),

@@ -32,6 +32,9 @@ pub(crate) const LAB: &[Need] = &[
     Need::Program("ansible-playbook", "ansible-core"),
 ];
 
+/// To sign releases.
+pub(crate) const SIGNING: &[Need] = &[Need::Program("minisign", "minisign")];
+
 /// Of tests that run without the lab.
 pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("shellcheck", "shellcheck"),

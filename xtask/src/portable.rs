@@ -1,6 +1,6 @@
 //! `cargo xtask build`: what is shipped, built so that it runs on the oldest system that the product promises. A program asks for the C
 //! library that it was linked with, or a newer one, so it is linked in a root file system of Debian 11, with this computer's Rust and
-//! this repository mounted into it. The mounts belong to the build's own namespace and end with it.
+//! the sources mounted into it. The mounts belong to the build's own namespace and end with it.
 
 use std::{
     fs,
@@ -17,45 +17,91 @@ const SUITE: &str = "bullseye";
 /// What links Rust programs and compiles the C of their dependencies.
 const PACKAGES: &str = "gcc,libc6-dev";
 
+/// Where sources, toolchain, fetched crates and target lie in it: part of the root's recipe.
+const PATHS: &str = "/build";
+
+/// What is built, of what, and into what.
+pub(crate) struct Build<'a> {
+    /// The folder of the sources.
+    pub(crate) source: &'a Path,
+    /// Cargo's target folder.
+    pub(crate) target: &'a Path,
+    /// What cargo is asked for, one list of words each.
+    pub(crate) commands: &'a [&'a [&'a str]],
+    /// Variables that the sources read.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+}
+
+/// What runs on nodes, and the controller.
+const PROGRAMS: &[&str] = &["--release"];
+
+/// The installer has a profile of its own.
+const INSTALLER: &[&str] = &["--profile", "installer", "--package", "aio-installer"];
+
+/// No part of the default build, because it is not shipped; but the lab's machines load it.
+const FAKE_DRIVER: &[&str] = &["--release", "--package", "fake-nvml"];
+
+/// All that is shipped.
+pub(crate) const SHIPPED: &[&[&str]] = &[PROGRAMS, INSTALLER];
+
 /// Builds everything, and says where it lies. What has been built and is still up to date is left alone.
 pub(crate) fn build() -> Result<PathBuf> {
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "programs that run on Debian 11 are built in a root file system of it, and that takes root; \
-         `cargo build --release` builds for this computer's C library and newer ones"
-    );
-    packages::install(&[packages::ROOT_FILE_SYSTEMS])?;
-    let target = step::target_dir()?;
-    let root = root_file_system(&target)?;
-    // Inside there is no network to be counted on.
-    step::run(&mut step::cargo(&["fetch", "--locked"]))?;
-    let built = target.join("portable");
-    fs::create_dir_all(&built).with_context(|| format!("cannot create {}", built.display()))?;
-    let mut build = step::program("unshare", &["--mount", "sh", "-euc", INSIDE, "sh"]);
-    build.arg(&root).arg(step::root()).arg(sysroot()?).arg(cargo_home()?).arg(&built);
-    eprintln!("xtask: in {}: cargo build --release --locked --offline", root.display());
-    let status = build.status().context("cannot run unshare")?;
-    ensure!(status.success(), "the build in {} ended with {status}", root.display());
+    let built = step::target_dir()?.join("portable");
+    Build {
+        source: &step::root(),
+        target: &built,
+        commands: &[PROGRAMS, INSTALLER, FAKE_DRIVER],
+        environment: &[],
+    }
+    .run()?;
     let programs = built.join("release");
     eprintln!("xtask: built {}", programs.display());
     Ok(programs)
 }
 
-/// Folders keep their paths, so that what compilers say about them is true outside too. The fake driver is no part of the default
-/// build, because it is not shipped, but the lab's machines load it; the installer has a profile of its own.
-const INSIDE: &str = r#"
-root=$1 repository=$2 sysroot=$3 cargo_home=$4 built=$5
-for folder in /dev /proc "$repository" "$sysroot" "$cargo_home" "$built"; do
-    mkdir -p "$root$folder"
-    mount --rbind "$folder" "$root$folder"
-done
-inside() {
-    chroot "$root" env --ignore-environment --chdir="$repository" HOME=/root PATH="$sysroot/bin:/usr/bin:/bin" \
-        CARGO_HOME="$cargo_home" CARGO_TARGET_DIR="$built" "$@"
+impl Build<'_> {
+    pub(crate) fn run(&self) -> Result<()> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "programs that run on Debian 11 are built in a root file system of it, and that takes root; \
+             `cargo build --release` builds for this computer's C library and newer ones"
+        );
+        packages::install(&[packages::ROOT_FILE_SYSTEMS])?;
+        let root = root_file_system(&step::target_dir()?)?;
+        // Inside there is no network to be counted on.
+        step::run(step::cargo(&["fetch", "--locked"]).current_dir(self.source))?;
+        fs::create_dir_all(self.target)
+            .with_context(|| format!("cannot create {}", self.target.display()))?;
+        for words in self.commands {
+            let mut build = step::program("unshare", &["--mount", "sh", "-euc", INSIDE, "sh"]);
+            build.arg(&root).arg(self.source).arg(sysroot()?).arg(cargo_home()?).arg(self.target);
+            build.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
+            build.args(["cargo", "build", "--locked", "--offline"]).args(*words);
+            eprintln!("xtask: in {}: cargo build --locked --offline {}", root.display(), words.join(" "));
+            let status = build.status().context("cannot run unshare")?;
+            ensure!(status.success(), "the build in {} ended with {status}", root.display());
+        }
+        Ok(())
+    }
 }
-inside cargo build --release --locked --offline
-inside cargo build --profile installer --locked --offline --package aio-installer
-inside cargo build --release --locked --offline --package fake-nvml
+
+/// Sources, toolchain, fetched crates and target have the same paths in every build, because compilers write paths into programs: so the
+/// same sources become the same bytes, wherever they lie on a computer.
+const INSIDE: &str = r#"
+root=$1 source=$2 toolchain=$3 cargo=$4 target=$5
+shift 5
+mount_at() {
+    mkdir -p "$root$2"
+    mount --rbind "$1" "$root$2"
+}
+mount_at /dev /dev
+mount_at /proc /proc
+mount_at "$source" /build/source
+mount_at "$toolchain" /build/toolchain
+mount_at "$cargo" /build/cargo
+mount_at "$target" /build/target
+exec chroot "$root" env --ignore-environment --chdir=/build/source HOME=/root LC_ALL=C.UTF-8 TZ=UTC \
+    PATH=/build/toolchain/bin:/usr/bin:/bin CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target "$@"
 "#;
 
 /// Debian 11 with a compiler; made once, and again when its recipe changes.
@@ -63,12 +109,13 @@ fn root_file_system(target: &Path) -> Result<PathBuf> {
     let root = target.join("portable-root");
     let recipe_file = target.join("portable-root.recipe");
     let mirror = std::env::var("AIO_BUILD_MIRROR").ok().filter(|mirror| !mirror.is_empty());
-    let recipe = format!("{SUITE} {PACKAGES} {mirror:?}");
+    let recipe = format!("{SUITE} {PACKAGES} {mirror:?} {PATHS}");
     if root.is_dir() && fs::read_to_string(&recipe_file).is_ok_and(|made| made == recipe) {
         return Ok(root);
     }
     let unfinished = target.join("portable-root.unfinished");
-    for old in [&root, &unfinished] {
+    // What was built elsewhere holds the paths from there.
+    for old in [&root, &unfinished, &target.join("portable")] {
         if old.exists() {
             fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
         }

@@ -19,13 +19,13 @@ use std::{
 
 use aio_host::layout::Layout;
 use aio_installer::cli::{Failure, Output};
-use aio_protocol::{error_code::ErrorCode, time::Timestamp};
+use aio_protocol::{error_code::ErrorCode, release::build, time::Timestamp};
 
 use self::{
     archive::{Gathered, Manifest, Missing},
     gather::Subject,
 };
-use super::{Answer, internal, print, runtime, version::platform};
+use super::{Answer, internal, print, runtime};
 use crate::{
     config::{environment, runtime_dir},
     telemetry::messages::VERSION,
@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut manifest = Manifest {
         created_at: Timestamp::from(SystemTime::now()).to_string(),
         worker: VERSION,
-        platform: platform(),
+        platform: build::platform(),
         host: host.to_owned(),
         root: subject.root,
         gathered: Vec::new(),

@@ -1,10 +1,10 @@
 //! `aio-worker version`.
 
 use aio_installer::cli::{Failure, Output};
-use aio_protocol::release::Platform;
+use aio_protocol::release::build;
+use serde_json::json;
 
 use super::{Answer, print, print_json};
-use crate::telemetry::messages::VERSION;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -13,18 +13,17 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let platform = platform();
     match arguments.answer.output {
-        Output::Json => print_json(&serde_json::json!({ "version": VERSION, "platform": platform })),
+        Output::Json => {
+            let mut answer = json!({ "version": build::VERSION, "platform": build::platform() });
+            if let (Some(answer), Some(commit)) = (answer.as_object_mut(), build::commit()) {
+                answer.insert("commit".to_owned(), commit.into());
+            }
+            print_json(&answer)
+        }
         Output::Text => {
-            print(&format!("aio-worker {VERSION} ({platform})\n"));
+            print(&format!("aio-worker {}\n", build::version()));
             Ok(())
         }
     }
-}
-
-/// As releases are named, or the processor where there is no release for it.
-pub(super) fn platform() -> &'static str {
-    let architecture = std::env::consts::ARCH;
-    Platform::of_architecture(architecture).map_or(architecture, Platform::as_str)
 }

@@ -18,6 +18,27 @@ pub struct OtherFile {
 /// `version:v1.0.0` and `file:linux-amd64`, the latter as `minisign` itself writes it. What it does not say is not checked, nor is a file's name
 /// that is of no platform (`file:aio-worker`).
 pub fn check(comment: &str, version: &ReleaseVersion, platform: Platform) -> Result<(), OtherFile> {
+    let of_platform =
+        |name: &str| name.strip_prefix(INSTALLER_PREFIX).unwrap_or(name).parse::<Platform>().is_ok();
+    check_words(comment, version, platform.as_str(), of_platform)
+}
+
+/// Whether `comment` says that it is of the file `name` of `version`, as it is written for each signature of a releases folder.
+pub fn check_file(comment: &str, version: &ReleaseVersion, name: &str) -> Result<(), OtherFile> {
+    check_words(comment, version, name, |_| true)
+}
+
+/// The trusted comment of the file `name` of `version`.
+pub fn comment(version: &ReleaseVersion, name: &str) -> String {
+    format!("file:{name} version:{version}")
+}
+
+fn check_words(
+    comment: &str,
+    version: &ReleaseVersion,
+    name: &str,
+    counts: impl Fn(&str) -> bool,
+) -> Result<(), OtherFile> {
     let value =
         |key: &str| comment.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix(':'));
     let other =
@@ -25,10 +46,8 @@ pub fn check(comment: &str, version: &ReleaseVersion, platform: Platform) -> Res
     if let Some(said) = value("version").filter(|said| said.parse() != Ok(version.clone())) {
         return other(said, &version.to_string());
     }
-    let of_platform =
-        |name: &&str| name.strip_prefix(INSTALLER_PREFIX).unwrap_or(name).parse::<Platform>().is_ok();
-    match value("file").filter(of_platform) {
-        Some(said) if said != platform.as_str() => other(said, platform.as_str()),
+    match value("file").filter(|said| counts(said)) {
+        Some(said) if said != name => other(said, name),
         _ => Ok(()),
     }
 }
@@ -57,6 +76,17 @@ mod tests {
             "version:1.2.0",
             "version:",
         ] {
+            assert!(!allowed(comment), "{comment}");
+        }
+    }
+
+    #[test]
+    fn a_signature_of_another_file_of_the_folder_is_found_out() {
+        let version = "v1.2.0".parse().unwrap();
+        let allowed = |comment: &str| check_file(comment, &version, "SHA256SUMS").is_ok();
+        assert!(allowed(&comment(&version, "SHA256SUMS")));
+        assert!(check(&comment(&version, "linux-amd64"), &version, Platform::LinuxAmd64).is_ok());
+        for comment in ["file:linux-amd64 version:v1.2.0", "file:SHA256SUMS version:v1.1.0"] {
             assert!(!allowed(comment), "{comment}");
         }
     }

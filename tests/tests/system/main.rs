@@ -5,5 +5,6 @@ mod demo;
 mod documented;
 mod documents;
 mod lab;
+mod releases;
 mod rotation;
 mod storm;

@@ -10,7 +10,7 @@ use aio_host::{
     systemd::{ServiceManager, Systemd, SystemdError, UnitState},
 };
 use aio_installer::doctor::{self, Examination, Finding};
-use aio_protocol::time::Timestamp;
+use aio_protocol::{release::build, time::Timestamp};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     tokens::{self, Token},
 };
 use crate::{
-    cli::{config::diagnosis, doctor::of_gpus, inventory::inventory, start::host, version::platform},
+    cli::{config::diagnosis, doctor::of_gpus, inventory::inventory, start::host},
     config::{GpuSettings, environment},
     health::Thresholds,
     status_socket, telemetry,
@@ -243,7 +243,8 @@ async fn versions(layout: &Layout, manager: Result<&Systemd, String>) -> Found {
     };
     let versions = json!({
         "worker": VERSION,
-        "platform": platform(),
+        "platform": build::platform(),
+        "commit": build::commit(),
         "installedReleases": releases.0,
         "currentRelease": releases.1,
         "debianPackage": packaged,

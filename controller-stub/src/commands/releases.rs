@@ -1,0 +1,103 @@
+//! Releases from the command line: taking them over into the folder that the server offers, and saying which lie there.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aio_protocol::release::{
+    Platform, ReleaseVersion,
+    folder::{FolderManifest, MANIFEST},
+};
+use minisign_verify::PublicKey;
+use serde::Serialize;
+
+use super::{CommandError, DEPLOYMENT, open};
+use crate::{
+    config::Config,
+    deployment::Deployment,
+    releases::{self, ImportError, Imported, SIGNATURE_SUFFIX},
+    store::Store,
+};
+
+/// A release as a list shows it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedRelease {
+    /// Its version.
+    pub version: ReleaseVersion,
+    /// What it runs on.
+    pub platforms: Vec<Platform>,
+    /// The commit that it was built from, where its manifest says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Whether the worker of every platform has a signature.
+    pub signed: bool,
+    /// Whether it is the release of a token that asks for none.
+    pub default: bool,
+}
+
+/// What the server offers, as this command line or the last start of the server has it.
+struct Offered {
+    folder: PathBuf,
+    key: Option<String>,
+    default: ReleaseVersion,
+}
+
+impl Offered {
+    async fn of(config: &Config) -> Result<Self, CommandError> {
+        // Before the first start of a server there is nothing that it has kept, and no folder for a database.
+        let served = config.database_url.is_some() || config.data_dir.is_dir();
+        let kept = if served { open(config).await?.setting(DEPLOYMENT).await? } else { None };
+        let kept: Option<Deployment> = kept.map(|text| serde_json::from_str(&text)).transpose()?;
+        let (folder, key, default) = match kept {
+            Some(kept) => (kept.releases, kept.release_public_key, kept.default_daemon_version),
+            None => (None, None, config.default_daemon_version.clone()),
+        };
+        let folder = config.releases.clone().or(folder).ok_or(CommandError::NoReleases)?;
+        Ok(Self { folder, key: config.release_public_key.clone().or(key), default })
+    }
+}
+
+/// Takes over the version in `from`, or every version below it, after checking sums and, with a release key, signatures.
+pub async fn add_releases(config: &Config, from: &Path) -> Result<Vec<Imported>, CommandError> {
+    let offered = Offered::of(config).await?;
+    let key = offered.key.as_deref().map(PublicKey::from_base64).transpose();
+    let key = key.map_err(|_| CommandError::ReleaseKey)?;
+    Ok(releases::import(from, &offered.folder, key.as_ref())?)
+}
+
+/// The releases that lie in the folder, oldest first.
+pub async fn list_releases(config: &Config) -> Result<Vec<ListedRelease>, CommandError> {
+    let offered = Offered::of(config).await?;
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CommandError::from(ImportError::Io { action: "read", path, source })
+    };
+    let entries = match fs::read_dir(&offered.folder) {
+        Ok(entries) => entries,
+        // The first release makes it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(unreadable(&offered.folder)(error)),
+    };
+    let mut listed = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable(&offered.folder))?.path();
+        let version = path.file_name().and_then(|name| name.to_str()?.parse::<ReleaseVersion>().ok());
+        let Some(version) = version.filter(|_| path.is_dir()) else { continue };
+        let platforms: Vec<_> =
+            Platform::ALL.into_iter().filter(|platform| path.join(platform.as_str()).is_file()).collect();
+        let signed = |platform: &Platform| path.join(format!("{platform}{SIGNATURE_SUFFIX}")).is_file();
+        let manifest = fs::read(path.join(MANIFEST)).ok();
+        let manifest: Option<FolderManifest> = manifest.and_then(|text| serde_json::from_slice(&text).ok());
+        listed.push(ListedRelease {
+            default: version == offered.default,
+            signed: !platforms.is_empty() && platforms.iter().all(signed),
+            commit: manifest.map(|manifest| manifest.commit),
+            version,
+            platforms,
+        });
+    }
+    listed.sort_by(|a, b| a.version.cmp(&b.version));
+    Ok(listed)
+}

@@ -1,0 +1,188 @@
+//! Puts releases that have passed into the folder that a server offers: each whole, by one rename, under a server that runs. A version that is
+//! published keeps its bytes for ever; what may come later is another platform.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use aio_protocol::release::{
+    Platform, ReleaseVersion,
+    folder::{MANIFEST, SIGNATURE_SUFFIX, SUMS},
+};
+use minisign_verify::PublicKey;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde::Serialize;
+use tempfile::TempDir;
+
+use super::{
+    ReleaseFile,
+    folder::{ImportError, Verified, optional, signature_of},
+};
+
+/// What became of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// It is new.
+    Added,
+    /// It was there, and has more files now.
+    Extended,
+    /// It was there, and has other signatures now.
+    SignedAgain,
+    /// It was there with these bytes.
+    AlreadyThere,
+}
+
+/// A version that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Imported {
+    /// The version.
+    pub version: ReleaseVersion,
+    /// What it runs on.
+    pub platforms: Vec<Platform>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Takes over the version in `from`, or every version below it. Nothing is put in place before everything has passed.
+pub(crate) fn import(
+    from: &Path,
+    into: &Path,
+    key: Option<&PublicKey>,
+) -> Result<Vec<Imported>, ImportError> {
+    let folders = versions(from)?;
+    fs::create_dir_all(into).map_err(io("create", into))?;
+    let mut ready = Vec::new();
+    for folder in folders {
+        let release = Verified::read(&folder, key)?;
+        let place = into.join(release.manifest.version.to_string());
+        let change = change(&release, &place, key.is_some())?;
+        let staged = match change {
+            Outcome::AlreadyThere => None,
+            Outcome::Added | Outcome::Extended | Outcome::SignedAgain => Some(stage(&release, into)?),
+        };
+        ready.push((release.manifest, change, staged));
+    }
+    let mut imported = Vec::new();
+    for (manifest, outcome, staged) in ready {
+        if let Some(staged) = staged {
+            put_in_place(staged, &into.join(manifest.version.to_string()), outcome)?;
+        }
+        let platforms = manifest.platforms.into_keys().collect();
+        imported.push(Imported { version: manifest.version, platforms, outcome });
+    }
+    fs::File::open(into).and_then(|it| it.sync_all()).map_err(io("write to disk", into))?;
+    Ok(imported)
+}
+
+/// `from` itself where it is a version's folder, else the versions in it, oldest first.
+fn versions(from: &Path) -> Result<Vec<PathBuf>, ImportError> {
+    let from = &fs::canonicalize(from).map_err(io("read", from))?;
+    if from.join(MANIFEST).exists() {
+        return Ok(vec![from.clone()]);
+    }
+    let mut found: Vec<(ReleaseVersion, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(from).map_err(io("read", from))? {
+        let path = entry.map_err(io("read", from))?.path();
+        let version = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        found.extend(version.filter(|_| path.is_dir()).map(|version| (version, path)));
+    }
+    if found.is_empty() {
+        let problem = format!("there is neither {MANIFEST} nor a version's folder in it");
+        return Err(ImportError::Invalid { path: from.clone(), problem });
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// What putting `release` at `place` would be. A file that nodes or people may have fetched must stay what it is. Manifest and sums change where files
+/// are added; signatures, where they were verified (with a key), for a release that is signed again with another.
+fn change(release: &Verified, place: &Path, verified: bool) -> Result<Outcome, ImportError> {
+    if !place.exists() {
+        return Ok(Outcome::Added);
+    }
+    let mut there = BTreeSet::new();
+    for entry in fs::read_dir(place).map_err(io("read", place))? {
+        let name = entry.map_err(io("read", place))?.file_name();
+        there.insert(name.to_string_lossy().into_owned());
+    }
+    let sums_signature = signature_of(SUMS);
+    let (mut missing, mut other) = (false, BTreeSet::new());
+    for (name, bytes) in &release.files {
+        match optional(&place.join(name))? {
+            None => missing = true,
+            Some(published) if published == *bytes => {}
+            Some(_) => drop(other.insert(&**name)),
+        }
+    }
+    let only_there = there.iter().find(|name| !release.files.contains_key(*name));
+    let of_an_index = |name: &str| name == MANIFEST || name == SUMS || name == sums_signature;
+    let is_signature = |name: &str| name.ends_with(SIGNATURE_SUFFIX);
+    let other_file = other.iter().find(|name| !of_an_index(name) && !is_signature(name));
+    let other_signature = other.iter().find(|name| is_signature(name) && **name != sums_signature);
+
+    let version = &release.manifest.version;
+    let refuse = |problem: String| Err(ImportError::Published { version: version.clone(), problem });
+    if let Some(name) = other_file {
+        return refuse(format!("its {name} is another file"));
+    }
+    if let Some(name) = other_signature.filter(|_| !verified) {
+        return refuse(format!("its {name} is another one, which only RELEASE_PUBLIC_KEY could tell good"));
+    }
+    if let Some(name) = only_there {
+        return if missing || other_signature.is_some() {
+            refuse(format!("it has {name}, which this one has not"))
+        } else {
+            Ok(Outcome::AlreadyThere)
+        };
+    }
+    let signed_again = other_signature.is_some() || other.contains(&*sums_signature);
+    match other.iter().next() {
+        _ if missing => Ok(Outcome::Extended),
+        None => Ok(Outcome::AlreadyThere),
+        Some(_) if signed_again && verified && !other.contains(MANIFEST) => Ok(Outcome::SignedAgain),
+        Some(name) => refuse(format!("its {name} is another file")),
+    }
+}
+
+/// Writes the files where nobody looks for them, in the file system of their place.
+fn stage(release: &Verified, into: &Path) -> Result<TempDir, ImportError> {
+    let staged = tempfile::Builder::new()
+        .prefix(".adding-")
+        .tempdir_in(into)
+        .map_err(io("create a folder in", into))?;
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("set the rights of", path))
+    };
+    for (name, bytes) in &release.files {
+        let path = staged.path().join(name);
+        fs::write(&path, bytes).map_err(io("write", &path))?;
+        mode(&path, if name.parse::<ReleaseFile>().is_ok() { 0o755 } else { 0o644 })?;
+        fs::File::open(&path).and_then(|file| file.sync_all()).map_err(io("write to disk", &path))?;
+    }
+    mode(staged.path(), 0o755)?;
+    Ok(staged)
+}
+
+fn put_in_place(staged: TempDir, place: &Path, outcome: Outcome) -> Result<(), ImportError> {
+    let flags = if outcome == Outcome::Added { RenameFlags::NOREPLACE } else { RenameFlags::EXCHANGE };
+    renameat_with(CWD, staged.path(), CWD, place, flags)
+        .map_err(|error| io("put in place", place)(error.into()))?;
+    if outcome == Outcome::Added {
+        // It has its place now; after an exchange, what was there before lies here, and goes.
+        let _ = staged.keep();
+    }
+    Ok(())
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Io { action, path, source }
+}

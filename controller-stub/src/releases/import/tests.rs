@@ -1,0 +1,318 @@
+use std::{
+    collections::BTreeMap,
+    io::Cursor,
+    os::unix::fs::{MetadataExt, symlink},
+};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    release::{
+        Checksum,
+        folder::{FileEntry, FolderManifest, Needs, read_sums, write_sums},
+        label,
+    },
+};
+use minisign::KeyPair;
+use sha2::{Digest, Sha256};
+
+use super::*;
+
+const AMD64: u8 = 62;
+const ARM64: u8 = 183;
+
+fn program(processor: u8, more: &str) -> Vec<u8> {
+    [b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0".as_slice(), &[processor, 0], more.as_bytes()].concat()
+}
+
+fn sum(bytes: &[u8]) -> Checksum {
+    Checksum::of_digest(Sha256::digest(bytes).into())
+}
+
+/// A release as the release's builder writes it, and what a test does to it.
+struct Release {
+    version: ReleaseVersion,
+    files: BTreeMap<String, Vec<u8>>,
+    key: KeyPair,
+    signed: bool,
+}
+
+impl Release {
+    fn new(version: &str) -> Self {
+        let files = [
+            ("linux-amd64", program(AMD64, "worker")),
+            ("aio-installer-linux-amd64", program(AMD64, "installer")),
+            ("THIRD-PARTY-LICENSES", b"licences".to_vec()),
+        ];
+        Self {
+            version: version.parse().unwrap(),
+            files: files.map(|(name, bytes)| (name.to_owned(), bytes)).into(),
+            key: KeyPair::generate_unencrypted_keypair().unwrap(),
+            signed: true,
+        }
+    }
+
+    fn with(mut self, name: &str, bytes: Vec<u8>) -> Self {
+        self.files.insert(name.to_owned(), bytes);
+        self
+    }
+
+    fn signature(&self, name: &str, bytes: &[u8]) -> String {
+        let comment = label::comment(&self.version, name);
+        minisign::sign(None, &self.key.sk, Cursor::new(bytes), Some(&comment), None).unwrap().to_string()
+    }
+
+    fn public(&self) -> PublicKey {
+        PublicKey::from_base64(&self.key.pk.to_base64()).unwrap()
+    }
+
+    /// Writes the version's folder into `tree`.
+    fn write(&self, tree: &Path) -> PathBuf {
+        let folder = tree.join(self.version.to_string());
+        fs::create_dir_all(&folder).unwrap();
+        let platforms =
+            Platform::ALL.into_iter().filter(|platform| self.files.contains_key(platform.as_str()));
+        let entry = |bytes: &Vec<u8>| FileEntry { size: bytes.len() as u64, sha256: sum(bytes) };
+        let manifest = FolderManifest {
+            version: self.version.clone(),
+            commit: "c".repeat(40),
+            committed_at: "2025-12-11T12:00:00Z".parse().unwrap(),
+            rust: "1.95.0".to_owned(),
+            release_key: None,
+            platforms: platforms.map(|it| (it, Needs { glibc: "2.31".to_owned() })).collect(),
+            files: self.files.iter().map(|(name, bytes)| (name.clone(), entry(bytes))).collect(),
+        };
+        let mut files = self.files.clone();
+        if self.signed {
+            for (name, bytes) in self.files.iter().filter(|(name, _)| name.parse::<ReleaseFile>().is_ok()) {
+                files.insert(signature_of(name), self.signature(name, bytes).into_bytes());
+            }
+        }
+        files.insert(MANIFEST.to_owned(), serde_json::to_vec(&manifest).unwrap());
+        let sums = write_sums(&files.iter().map(|(name, bytes)| (name.clone(), sum(bytes))).collect());
+        if self.signed {
+            files.insert(signature_of(SUMS), self.signature(SUMS, sums.as_bytes()).into_bytes());
+        }
+        files.insert(SUMS.to_owned(), sums.into_bytes());
+        for (name, bytes) in files {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
+        folder
+    }
+}
+
+/// Every file of a folder of releases with its bytes.
+fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            found.extend(snapshot(&entry));
+        } else {
+            found.insert(entry.clone(), fs::read(&entry).unwrap());
+        }
+    }
+    found
+}
+
+struct World {
+    folder: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.folder.path().join("tree")
+    }
+
+    fn published(&self) -> PathBuf {
+        self.folder.path().join("published")
+    }
+
+    fn import(&self, key: Option<&PublicKey>) -> Result<Vec<Outcome>, ImportError> {
+        let imported = import(&self.tree(), &self.published(), key)?;
+        Ok(imported.into_iter().map(|imported| imported.outcome).collect())
+    }
+
+    /// The code of the refusal; nothing of what is published may have changed, and nothing may be left behind.
+    fn refused(&self, key: Option<&PublicKey>) -> ErrorCode {
+        fs::create_dir_all(self.published()).unwrap();
+        let before = snapshot(&self.published());
+        let code = self.import(key).unwrap_err().code();
+        assert_eq!(snapshot(&self.published()), before);
+        code
+    }
+}
+
+#[test]
+fn what_has_passed_is_published_byte_for_byte_and_adding_it_again_changes_nothing() {
+    let world = World::new();
+    let (older, newer) = (Release::new("v1.0.0"), Release::new("v1.1.0"));
+    let folder = older.write(&world.tree());
+    newer.write(&world.tree());
+    assert_eq!(world.import(None).unwrap(), [Outcome::Added, Outcome::Added]);
+    let place = world.published().join("v1.0.0");
+    assert_eq!(
+        snapshot(&place).into_values().collect::<Vec<_>>(),
+        snapshot(&folder).into_values().collect::<Vec<_>>()
+    );
+    let mode = |name: &str| fs::metadata(place.join(name)).unwrap().mode() & 0o777;
+    assert_eq!((mode(""), mode("linux-amd64"), mode(MANIFEST)), (0o755, 0o755, 0o644));
+
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let before = inode(&place);
+    assert_eq!(world.import(None).unwrap(), [Outcome::AlreadyThere, Outcome::AlreadyThere]);
+    assert_eq!(inode(&place), before);
+    // A version's folder alone, by a name of its own, too.
+    let elsewhere = world.folder.path().join("download");
+    symlink(&folder, &elsewhere).unwrap();
+    let again = import(&elsewhere, &world.published(), Some(&older.public())).unwrap();
+    assert_eq!(again.first().unwrap().outcome, Outcome::AlreadyThere);
+    assert_eq!(fs::read_dir(world.published()).unwrap().count(), 2, "something was left behind");
+}
+
+#[test]
+fn another_platform_comes_to_a_version_and_other_bytes_do_not() {
+    let world = World::new();
+    let first = Release::new("v1.0.0");
+    first.write(&world.tree());
+    world.import(Some(&first.public())).unwrap();
+    let of_one = world.folder.path().join("of-one");
+    fs::rename(world.tree(), &of_one).unwrap();
+
+    let both = Release { key: first.key.clone(), ..Release::new("v1.0.0") }
+        .with("linux-arm64", program(ARM64, "worker"))
+        .with("aio-installer-linux-arm64", program(ARM64, "installer"));
+    let folder = both.write(&world.tree());
+    assert_eq!(
+        world.refused(None),
+        ErrorCode::ReleaseExists,
+        "nobody has verified the signatures that are others"
+    );
+    assert_eq!(world.import(Some(&first.public())).unwrap(), [Outcome::Extended]);
+    assert!(world.published().join("v1.0.0/linux-arm64.minisig").is_file());
+    assert_eq!(fs::read_dir(world.published()).unwrap().count(), 1, "the folder from before is left");
+
+    // The tree of one platform is a part of what is there, which is no reason to take the other away.
+    for name in ["linux-amd64.minisig", "aio-installer-linux-amd64.minisig"] {
+        fs::copy(folder.join(name), of_one.join("v1.0.0").join(name)).unwrap();
+    }
+    let sums = of_one.join("v1.0.0").join(SUMS);
+    let text = fs::read_to_string(&sums).unwrap();
+    let kept = read_sums(&text).unwrap().into_keys();
+    let anew =
+        kept.map(|name| (name.clone(), sum(&fs::read(of_one.join("v1.0.0").join(name)).unwrap()))).collect();
+    fs::write(&sums, write_sums(&anew)).unwrap();
+    fs::write(sums.with_file_name(signature_of(SUMS)), first.signature(SUMS, write_sums(&anew).as_bytes()))
+        .unwrap();
+    let again = import(&of_one, &world.published(), Some(&first.public())).unwrap();
+    assert_eq!(again.first().unwrap().outcome, Outcome::AlreadyThere);
+
+    Release { key: first.key.clone(), ..Release::new("v1.0.0") }
+        .with("linux-amd64", program(AMD64, "another worker"))
+        .write(&world.tree());
+    assert_eq!(world.refused(Some(&first.public())), ErrorCode::ReleaseExists);
+
+    // A platform for which somebody has put other files beside cannot be judged.
+    fs::remove_dir_all(world.tree()).unwrap();
+    first.write(&world.tree());
+    fs::remove_file(world.published().join("v1.0.0/THIRD-PARTY-LICENSES")).unwrap();
+    assert_eq!(world.refused(None), ErrorCode::ReleaseExists);
+}
+
+#[test]
+fn a_release_that_is_signed_again_changes_its_signatures_alone_and_only_under_a_key() {
+    let world = World::new();
+    let before = Release::new("v1.0.0");
+    before.write(&world.tree());
+    world.import(Some(&before.public())).unwrap();
+    let after = Release::new("v1.0.0");
+    after.write(&world.tree());
+    assert_eq!(world.refused(None), ErrorCode::ReleaseExists, "nobody has verified them");
+    assert_eq!(world.refused(Some(&before.public())), ErrorCode::SignatureForeign);
+    assert_eq!(world.import(Some(&after.public())).unwrap(), [Outcome::SignedAgain]);
+    assert_eq!(world.import(Some(&after.public())).unwrap(), [Outcome::AlreadyThere]);
+}
+
+#[test]
+fn a_worker_that_was_published_by_hand_is_completed_when_it_is_the_same() {
+    let world = World::new();
+    let release = Release::new("v1.0.0");
+    release.write(&world.tree());
+    fs::create_dir_all(world.published().join("v1.0.0")).unwrap();
+    fs::write(world.published().join("v1.0.0/linux-amd64"), program(AMD64, "worker")).unwrap();
+    assert_eq!(world.import(Some(&release.public())).unwrap(), [Outcome::Extended]);
+}
+
+#[test]
+fn a_folder_that_is_no_release_is_refused() {
+    let world = World::new();
+    assert_eq!(world.refused(None), ErrorCode::FileFailed, "there is none");
+    fs::create_dir_all(world.tree()).unwrap();
+    assert_eq!(world.refused(None), ErrorCode::ReleaseInvalid, "it is empty");
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 7] = [
+        ("no sums", |it| fs::remove_file(it.join(SUMS)).unwrap()),
+        ("a file is missing", |it| fs::remove_file(it.join("linux-amd64")).unwrap()),
+        ("no manifest", |it| fs::remove_file(it.join(MANIFEST)).unwrap()),
+        ("sums of nothing", |it| fs::write(it.join(SUMS), "").unwrap()),
+        ("no sums at all", |it| fs::write(it.join(SUMS), "<html>\n").unwrap()),
+        ("sums that lead out", |it| {
+            fs::write(it.join(SUMS), format!("{}  ../{MANIFEST}\n", "a".repeat(64))).unwrap();
+        }),
+        ("of another version", |it| fs::rename(it, it.with_file_name("v9.0.0")).unwrap()),
+    ];
+    for (what, damage) in damages {
+        let folder = Release::new("v1.0.0").write(&world.tree());
+        damage(&folder);
+        assert_eq!(world.refused(None), ErrorCode::ReleaseInvalid, "{what}");
+        fs::remove_dir_all(world.tree()).unwrap();
+    }
+}
+
+#[test]
+fn altered_files_and_programs_that_are_none_are_refused() {
+    let world = World::new();
+    let folder = Release::new("v1.0.0").write(&world.tree());
+    fs::write(folder.join("linux-amd64"), program(AMD64, "altered")).unwrap();
+    assert_eq!(world.refused(None), ErrorCode::ChecksumMismatch);
+    Release::new("v1.0.0").with("linux-amd64", b"#!/bin/sh".to_vec()).write(&world.tree());
+    assert_eq!(world.refused(None), ErrorCode::ElfInvalid);
+    Release::new("v1.0.0").with("linux-amd64", program(ARM64, "")).write(&world.tree());
+    assert_eq!(world.refused(None), ErrorCode::ArchitectureMismatch);
+}
+
+#[test]
+fn with_a_release_key_nothing_is_taken_that_it_has_not_signed() {
+    let world = World::new();
+    let release = Release::new("v1.0.0");
+    let key = Some(release.public());
+    let folder = release.write(&world.tree());
+    assert_eq!(world.refused(Some(&Release::new("v1.0.0").public())), ErrorCode::SignatureForeign);
+
+    fs::remove_file(folder.join(signature_of(SUMS))).unwrap();
+    assert_eq!(world.refused(key.as_ref()), ErrorCode::SignatureMissing);
+    fs::write(folder.join(signature_of(SUMS)), "no signature").unwrap();
+    assert_eq!(world.refused(key.as_ref()), ErrorCode::SignatureInvalid);
+    fs::write(folder.join(signature_of(SUMS)), release.signature(SUMS, b"other sums")).unwrap();
+    assert_eq!(world.refused(key.as_ref()), ErrorCode::SignatureInvalid);
+    // A good signature of these bytes as another file or of another version.
+    let sums = fs::read(folder.join(SUMS)).unwrap();
+    fs::write(folder.join(signature_of(SUMS)), release.signature("linux-amd64", &sums)).unwrap();
+    assert_eq!(world.refused(key.as_ref()), ErrorCode::ReleaseSwapped);
+
+    fs::remove_dir_all(world.tree()).unwrap();
+    Release { signed: false, key: release.key.clone(), ..Release::new("v1.0.0") }.write(&world.tree());
+    assert_eq!(world.refused(key.as_ref()), ErrorCode::SignatureMissing);
+    assert_eq!(world.import(None).unwrap(), [Outcome::Added], "without a key, sums are enough");
+}
+
+#[test]
+fn one_bad_version_keeps_the_others_of_its_tree_back() {
+    let world = World::new();
+    Release::new("v1.0.0").write(&world.tree());
+    let bad = Release::new("v1.1.0").write(&world.tree());
+    fs::write(bad.join("linux-amd64"), "").unwrap();
+    assert_eq!(world.refused(None), ErrorCode::ChecksumMismatch);
+}

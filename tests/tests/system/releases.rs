@@ -1,0 +1,204 @@
+//! A release on its way from who signs it to a node, with stock tools and the real programs: its folder is taken over under a controller that runs,
+//! which offers it from then on, and the worker verifies what it fetches.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use aio_protocol::{
+    error_code::ErrorCode,
+    release::{
+        Checksum, Platform,
+        folder::{FileEntry, FolderManifest, MANIFEST, Needs, SUMS},
+        label,
+    },
+};
+use aio_tests::{
+    artifacts::{Artifacts, INSTALLER_FILE, VERSION, WORKER_FILE},
+    controller::{Controller, Settings},
+};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A key, a tree of one signed release, and the folder that a controller offers.
+struct Publisher {
+    folder: TempDir,
+    artifacts: Artifacts,
+}
+
+impl Publisher {
+    fn new() -> Result<Self> {
+        let publisher = Self { folder: tempfile::tempdir()?, artifacts: Artifacts::release()? };
+        fs::create_dir_all(publisher.offered())?;
+        publisher.tool("minisign", &["-G", "-W", "-p", "release.pub", "-s", "release.key"])?;
+        Ok(publisher)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn offered(&self) -> PathBuf {
+        self.path("offered")
+    }
+
+    fn public_key(&self) -> Result<String> {
+        let text = fs::read_to_string(self.path("release.pub"))?;
+        Ok(text.lines().nth(1).context("a public key of one line")?.to_owned())
+    }
+
+    /// Writes the version's folder, of `worker` and the built installer.
+    fn release(&self, worker: &[u8]) -> Result<PathBuf> {
+        let place = self.path("tree").join(VERSION);
+        if place.exists() {
+            fs::remove_dir_all(&place)?;
+        }
+        fs::create_dir_all(&place)?;
+        fs::write(place.join(WORKER_FILE), worker)?;
+        fs::copy(self.artifacts.installer()?, place.join(INSTALLER_FILE))?;
+        let mut files = BTreeMap::new();
+        for name in [WORKER_FILE, INSTALLER_FILE] {
+            self.sign(&place, name)?;
+            files.insert(name.to_owned(), self.entry(&place.join(name))?);
+        }
+        let manifest = FolderManifest {
+            version: VERSION.parse()?,
+            commit: "0".repeat(40),
+            committed_at: "2025-12-11T12:00:00Z".parse()?,
+            rust: "1.95.0".to_owned(),
+            release_key: None,
+            platforms: [(Platform::LinuxAmd64, Needs { glibc: "2.31".to_owned() })].into(),
+            files,
+        };
+        fs::write(place.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)?;
+        let sums = Command::new("sh").args(["-c", "sha256sum -- *"]).current_dir(&place).output()?;
+        fs::write(place.join(SUMS), sums.stdout)?;
+        self.sign(&place, SUMS)?;
+        Ok(place)
+    }
+
+    fn sign(&self, place: &Path, name: &str) -> Result<()> {
+        let comment = label::comment(&VERSION.parse()?, name);
+        let file = place.join(name).display().to_string();
+        self.tool("minisign", &["-S", "-s", "release.key", "-t", &comment, "-m", &file])
+    }
+
+    fn entry(&self, file: &Path) -> Result<FileEntry> {
+        let sum = Command::new("sha256sum").arg(file).output()?;
+        let digits = String::from_utf8(sum.stdout)?;
+        let digits = digits.split(' ').next().unwrap_or_default();
+        Ok(FileEntry { size: file.metadata()?.len(), sha256: Checksum::from_hex(digits)? })
+    }
+
+    fn tool(&self, program: &str, words: &[&str]) -> Result<()> {
+        let output = Command::new(program).args(words).current_dir(self.folder.path()).output();
+        let output =
+            output.with_context(|| format!("cannot run {program}; `cargo xtask test` installs it"))?;
+        ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+/// `controller-stub releases …` on the data folder of the controller that runs.
+fn releases(publisher: &Publisher, controller: &Controller, words: &[&str]) -> Result<Output> {
+    let mut command = Command::new(publisher.artifacts.controller()?);
+    command.arg("releases").args(words).arg("--data-dir").arg(controller.data_dir()).env_clear();
+    Ok(command.output()?)
+}
+
+fn refusal(output: &Output, code: ErrorCode) -> Result<()> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(code.exit_status().into()), "{said}");
+    ensure!(said.starts_with(&format!("error[{code}]: ")) && said.contains(code.cure()), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_release_that_is_added_under_a_running_controller_is_offered_and_passes_on_a_node() -> Result<()> {
+    let publisher = Publisher::new()?;
+    let settings = Settings::default()
+        .releases(&publisher.offered())
+        .env("RELEASE_PUBLIC_KEY", &publisher.public_key()?);
+    let controller = Controller::start(&publisher.artifacts, &settings)?;
+    let node = controller.register("gpu-box-01")?.id;
+
+    let worker = fs::read(publisher.artifacts.worker()?)?;
+    let place = publisher.release(&worker)?;
+    let tree = place.parent().context("a tree")?.display().to_string();
+    // One that was altered on the way is not taken, and what is offered stays as it was.
+    fs::write(place.join(WORKER_FILE), [&*worker, b"more"].concat())?;
+    refusal(&releases(&publisher, &controller, &["add", &tree])?, ErrorCode::ChecksumMismatch)?;
+    ensure!(fs::read_dir(publisher.offered())?.count() == 0, "something was left behind");
+    fs::write(place.join(WORKER_FILE), &worker)?;
+    for outcome in ["added", "alreadyThere"] {
+        let output = releases(&publisher, &controller, &["add", &tree, "--output", "json"])?;
+        let told: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        assert_eq!(told, json!({ "version": VERSION, "platforms": [WORKER_FILE], "outcome": outcome }));
+    }
+    let listed = releases(&publisher, &controller, &["list"])?;
+    let line = String::from_utf8(listed.stdout)?;
+    assert_eq!(line, format!("{VERSION}  {WORKER_FILE}  signed  commit {}  default\n", "0".repeat(40)));
+
+    // The token pins what was published when it was made, and carries the key.
+    let token = controller.token(&node, &json!({}))?.token;
+    let bundle = publisher.path("bundle.tar");
+    let made = Command::new(publisher.artifacts.worker()?)
+        .args(["bundle", "--output", "json", "--file"])
+        .arg(&bundle)
+        .env_clear()
+        .env("AIO_NODE_TOKEN", &token)
+        .output()?;
+    let told: Value = serde_json::from_slice(&made.stdout)
+        .with_context(|| String::from_utf8_lossy(&made.stderr).into_owned())?;
+    assert_eq!((&told["version"], &told["signed"]), (&VERSION.into(), &true.into()), "{told}");
+
+    // The same version with other bytes, signed as it may be.
+    publisher.release(&[&*worker, b"more"].concat())?;
+    refusal(&releases(&publisher, &controller, &["add", &tree])?, ErrorCode::ReleaseExists)?;
+    assert_eq!(fs::read(publisher.offered().join(VERSION).join(WORKER_FILE))?, worker);
+    controller.stop()
+}
+
+#[test]
+fn releases_are_added_before_the_first_start_of_a_server_where_their_folder_is_named() -> Result<()> {
+    let publisher = Publisher::new()?;
+    let place = publisher.release(&fs::read(publisher.artifacts.worker()?)?)?;
+    let controller = publisher.artifacts.controller()?;
+    let releases = |words: &[&str]| -> Result<Output> {
+        let mut command = Command::new(&controller);
+        command.arg("releases").args(words).arg("--data-dir").arg(publisher.path("data"));
+        command.env_clear().env("RELEASE_PUBLIC_KEY", publisher.public_key()?);
+        Ok(command.output()?)
+    };
+    let (from, into) = (place.display().to_string(), publisher.offered().display().to_string());
+    refusal(&releases(&["add", &from])?, ErrorCode::ConfigInvalid)?;
+    let added = releases(&["add", &from, "--releases", &into])?;
+    assert_eq!(String::from_utf8(added.stdout)?, format!("{VERSION}  {WORKER_FILE}  added\n"));
+    let listed = String::from_utf8(releases(&["list", "--releases", &into])?.stdout)?;
+    ensure!(listed.starts_with(&format!("{VERSION}  {WORKER_FILE}  signed  ")), "{listed}");
+    ensure!(!publisher.path("data").exists(), "a data folder was made");
+    Ok(())
+}
+
+#[test]
+fn a_release_of_another_key_or_none_is_not_added_where_a_key_is_configured() -> Result<()> {
+    let (publisher, stranger) = (Publisher::new()?, Publisher::new()?);
+    let settings = Settings::default()
+        .releases(&publisher.offered())
+        .env("RELEASE_PUBLIC_KEY", &publisher.public_key()?);
+    let controller = Controller::start(&publisher.artifacts, &settings)?;
+    let place = stranger.release(&fs::read(stranger.artifacts.worker()?)?)?;
+    let folder = place.display().to_string();
+    refusal(&releases(&publisher, &controller, &["add", &folder])?, ErrorCode::SignatureForeign)?;
+    fs::remove_file(place.join(format!("{SUMS}.minisig")))?;
+    refusal(&releases(&publisher, &controller, &["add", &folder])?, ErrorCode::SignatureMissing)?;
+    fs::remove_file(place.join(SUMS))?;
+    refusal(&releases(&publisher, &controller, &["add", &folder])?, ErrorCode::ReleaseInvalid)?;
+    assert_eq!(fs::read_dir(publisher.offered())?.count(), 0);
+    controller.stop()
+}

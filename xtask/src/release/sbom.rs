@@ -1,0 +1,62 @@
+//! The list of what a program was built of, as CycloneDX has it, by the `cargo-cyclonedx` program: installed once, in the version that stands here.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use aio_protocol::release::Platform;
+use anyhow::{Context, Result, ensure};
+
+use crate::step;
+
+const TOOL: &str = "cargo-cyclonedx";
+const VERSION: &str = "0.5.9";
+
+/// Where the tool writes, beside the package's own manifest.
+const WRITTEN: &str = "release-sbom";
+
+/// What the sources' folder is called in the list, as in the programs.
+const FOLDER: &str = "/build/source";
+
+/// The list for the package in the folder `package` of `sources`, as of `epoch`.
+pub(super) fn of(package: &str, sources: &Path, platform: Platform, epoch: i64) -> Result<String> {
+    let tool = tool()?;
+    let folder = sources.join(package);
+    let mut describe = Command::new(tool);
+    describe.args(["cyclonedx", "--quiet", "--format", "json", "--override-filename", WRITTEN, "--target"]);
+    describe.arg(triple(platform)).arg("--manifest-path").arg(folder.join("Cargo.toml"));
+    describe
+        .current_dir(sources)
+        .env("SOURCE_DATE_EPOCH", epoch.to_string())
+        .env("CARGO_NET_OFFLINE", "true");
+    step::run(&mut describe)?;
+    let file = folder.join(format!("{WRITTEN}.json"));
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let here = sources.to_str().context("the sources lie at no text")?;
+    Ok(text.replace(here, FOLDER))
+}
+
+/// What compilers call the platform.
+pub(super) fn triple(platform: Platform) -> &'static str {
+    match platform {
+        Platform::LinuxAmd64 => "x86_64-unknown-linux-gnu",
+        Platform::LinuxArm64 => "aarch64-unknown-linux-gnu",
+    }
+}
+
+/// The tool in this version, installed where it is missing.
+fn tool() -> Result<PathBuf> {
+    let root = step::target_dir()?.join("tools");
+    let tool = root.join("bin").join(TOOL);
+    let version = || Command::new(&tool).args(["cyclonedx", "--version"]).output();
+    let there =
+        || version().is_ok_and(|said| String::from_utf8_lossy(&said.stdout).trim().ends_with(VERSION));
+    if !there() {
+        let mut install = step::cargo(&["install", "--locked", "--version", VERSION, "--root"]);
+        step::run(install.arg(&root).arg(TOOL))?;
+    }
+    ensure!(there(), "{} is not {TOOL} {VERSION}, though cargo has installed it", tool.display());
+    Ok(tool)
+}

@@ -1,0 +1,249 @@
+//! The folder that `cargo xtask release` writes, of small programs in place of the real ones: what stock tools say of it, and what is refused.
+//! That the real ones are built reproducibly takes two builds, which docs/releases.md says how to make.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "the helpers of tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use aio_protocol::release::folder::FolderManifest;
+use tempfile::TempDir;
+
+const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+
+/// A program that asks for an old C library only, as no ordinary one does that is linked here.
+const PROGRAM: &str = "void _exit(int); void _start(void) { _exit(0); }";
+const SHIPPED: [&str; 3] = ["-nostartfiles", "-s", "-Wl,--build-id"];
+
+/// Where ELF has the processor, and Arm's number.
+const PROCESSOR: usize = 18;
+const ARM64: u8 = 183;
+
+struct World {
+    folder: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("programs")).unwrap();
+        let world = Self { folder };
+        for name in ["aio-worker", "aio-installer"] {
+            world.compile(name, PROGRAM, &SHIPPED);
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn compile(&self, name: &str, source: &str, words: &[&str]) {
+        let file = self.path("program.c");
+        fs::write(&file, source).unwrap();
+        let mut cc = Command::new("cc");
+        cc.arg(&file).args(words).arg("-o").arg(self.path("programs").join(name));
+        succeed(&cc.output().unwrap());
+    }
+
+    /// Makes the programs ones for another processor, as far as anybody reads them.
+    fn turn_into(&self, processor: u8) {
+        for name in ["aio-worker", "aio-installer"] {
+            let path = self.path("programs").join(name);
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[PROCESSOR] = processor;
+            fs::write(path, bytes).unwrap();
+        }
+    }
+
+    fn key(&self, name: &str) -> PathBuf {
+        let key = self.path(name);
+        let public = key.with_extension("pub");
+        let mut make = Command::new("minisign");
+        make.args(["-G", "-W", "-s"]).arg(&key).arg("-p").arg(public);
+        succeed(&make.output().unwrap());
+        key
+    }
+
+    fn release(&self, output: &str, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["release", "--version", VERSION, "--allow-dirty", "--programs"]);
+        command.arg(self.path("programs")).arg("--output").arg(self.path(output)).args(words);
+        command.output().unwrap()
+    }
+
+    fn refused(&self, output: &str, words: &[&str], why: &str) {
+        let before = snapshot(&self.path(output));
+        let refused = self.release(output, words);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(why), "{said}");
+        assert_eq!(snapshot(&self.path(output)), before, "something has changed");
+    }
+}
+
+fn succeed(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Every file below a folder with its bytes.
+fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(snapshot(&path));
+        } else {
+            found.push((path.strip_prefix(folder).unwrap().to_owned(), fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn manifest(folder: &Path) -> FolderManifest {
+    serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_release_is_what_stock_tools_verify_and_the_same_bytes_every_time() {
+    let world = World::new();
+    let key = world.key("release.key");
+    let words = ["--key", key.to_str().unwrap()];
+    succeed(&world.release("one", &words));
+    succeed(&world.release("two", &words));
+    assert_eq!(snapshot(&world.path("one")), snapshot(&world.path("two")));
+
+    let folder = world.path("one").join(VERSION);
+    let manifest = manifest(&folder);
+    let platform = *manifest.platforms.keys().next().unwrap();
+    let (worker, installer) = (platform.to_string(), format!("aio-installer-{platform}"));
+    let mut names: Vec<_> =
+        snapshot(&folder).into_iter().map(|(name, _)| name.display().to_string()).collect();
+    names.sort();
+    let mut expected = ["SHA256SUMS", "SHA256SUMS.minisig", "THIRD-PARTY-LICENSES", "manifest.json"]
+        .map(str::to_owned)
+        .to_vec();
+    for name in [&worker, &installer] {
+        expected.extend([name.clone(), format!("{name}.minisig")]);
+    }
+    expected.sort();
+    assert_eq!(names, expected);
+    let built = fs::read(world.path("programs").join("aio-worker")).unwrap();
+    assert_eq!(fs::read(folder.join(&worker)).unwrap(), built);
+    assert_eq!(manifest.files[&worker].size, built.len() as u64);
+    let public = fs::read_to_string(key.with_extension("pub")).unwrap();
+    assert_eq!(manifest.release_key.as_deref(), public.lines().nth(1));
+
+    succeed(
+        &Command::new("sha256sum")
+            .args(["--check", "--strict", "SHA256SUMS"])
+            .current_dir(&folder)
+            .output()
+            .unwrap(),
+    );
+    for name in [&*worker, &*installer, "SHA256SUMS"] {
+        let mut verify = Command::new("minisign");
+        verify.args(["-V", "-Q", "-m", name, "-p"]).arg(key.with_extension("pub")).current_dir(&folder);
+        let verified = verify.output().unwrap();
+        succeed(&verified);
+        let comment = String::from_utf8_lossy(&verified.stdout);
+        assert_eq!(comment.trim(), format!("file:{name} version:{VERSION}"));
+    }
+    world.refused("one", &words, "a release never changes");
+}
+
+#[test]
+fn another_platform_of_the_same_commit_is_added_and_nothing_else() {
+    let world = World::new();
+    let key = world.key("release.key");
+    let words = ["--key", key.to_str().unwrap(), "--add"];
+    world.refused("tree", &words, "leave --add out");
+    succeed(&world.release("tree", &words[..2]));
+    let before = snapshot(&world.path("tree"));
+    world.refused("tree", &words, "already");
+
+    world.turn_into(ARM64);
+    let other = world.key("other.key");
+    world.refused("tree", &["--key", other.to_str().unwrap(), "--add"], "release key");
+    let public = key.with_extension("pub");
+    world.refused("tree", &["--public-key", public.to_str().unwrap(), "--add"], "is signed");
+    succeed(&world.release("tree", &words));
+    let folder = world.path("tree").join(VERSION);
+    assert_eq!(manifest(&folder).platforms.len(), 2);
+    let after = snapshot(&world.path("tree"));
+    let index = ["manifest.json", "SHA256SUMS", "SHA256SUMS.minisig"];
+    for file in before.iter().filter(|(path, _)| !index.iter().any(|name| path.ends_with(name))) {
+        assert!(after.contains(file), "{} has changed", file.0.display());
+    }
+    assert_eq!(after.len(), before.len() + 4, "two programs and their signatures");
+    succeed(
+        &Command::new("sha256sum")
+            .args(["--check", "--strict", "SHA256SUMS"])
+            .current_dir(&folder)
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(fs::read_dir(world.path("tree")).unwrap().count(), 1, "the folder from before is left");
+}
+
+#[test]
+fn a_key_with_a_password_signs_when_the_password_comes_on_standard_input() {
+    let world = World::new();
+    let key = world.path("release.key");
+    let with_input = |command: &mut Command, text: &str| {
+        let input = world.path("input");
+        fs::write(&input, text).unwrap();
+        command.stdin(fs::File::open(input).unwrap()).output().unwrap()
+    };
+    let mut make = Command::new("minisign");
+    make.args(["-G", "-s"]).arg(&key).arg("-p").arg(key.with_extension("pub"));
+    succeed(&with_input(&mut make, "secret\nsecret\n"));
+    let release = |output: &str, text: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["release", "--version", VERSION, "--allow-dirty", "--programs"]);
+        command.arg(world.path("programs")).arg("--output").arg(world.path(output)).arg("--key").arg(&key);
+        with_input(&mut command, text)
+    };
+    succeed(&release("tree", "secret\n"));
+    assert!(world.path("tree").join(VERSION).join("SHA256SUMS.minisig").is_file());
+    assert!(!release("none", "").status.success());
+    assert!(snapshot(&world.path("none")).is_empty());
+}
+
+#[test]
+fn what_is_not_fit_to_be_shipped_is_no_release() {
+    let world = World::new();
+    let other = ["release", "--version", "v99.0.0"];
+    let refused = Command::new(env!("CARGO_BIN_EXE_xtask")).args(other).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("write its number as `version` into the root Cargo.toml"),
+        "{said}"
+    );
+
+    // A C library of a version to come, as far as a linker looks.
+    let (library, map) = (world.path("programs").join("libfuture.so"), world.path("map"));
+    fs::write(&map, "GLIBC_2.99 { global: future; };").unwrap();
+    let script = format!("-Wl,--version-script={}", map.display());
+    world.compile("libfuture.so", "void future(void) {}", &["-shared", "-Wl,-soname=libc.so.6", &script]);
+    let library = library.to_str().unwrap();
+    let newer = "void future(void); void _start(void) { future(); }";
+    for (source, words, why) in [
+        (PROGRAM, ["-nostartfiles", "-g", "-Wl,--build-id"].as_slice(), "has symbols"),
+        (PROGRAM, &["-nostartfiles", "-s", "-Wl,--build-id=none"], "has no build id"),
+        (
+            newer,
+            &["-nostdlib", "-s", "-Wl,--build-id", library],
+            "asks for glibc 2.99, and Debian 11 has 2.31",
+        ),
+    ] {
+        world.compile("aio-installer", source, words);
+        world.refused("tree", &[], why);
+    }
+    fs::write(world.path("programs").join("aio-worker"), "#!/bin/sh\n").unwrap();
+    world.refused("tree", &[], "is no program for any platform");
+    fs::remove_file(world.path("programs").join("aio-worker")).unwrap();
+    world.refused("tree", &[], "cannot read the program");
+    world.refused("tree", &["--public-key", "no key"], "neither a public key of minisign nor its file");
+}
