@@ -108,6 +108,11 @@ impl Layout {
         self.at("usr/bin/aio-worker")
     }
 
+    /// Whether a Debian package has brought program and unit.
+    pub fn is_packaged(&self) -> bool {
+        self.packaged_unit().is_some() && self.packaged_command().is_file()
+    }
+
     /// The daemon's state.
     pub fn state_dir(&self) -> PathBuf {
         self.at("var/lib/aio-worker")

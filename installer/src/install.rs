@@ -205,7 +205,16 @@ impl<S: ServiceManager> Run<'_, S> {
     /// What is to be installed.
     async fn offer(&self) -> Result<Offer, Failure> {
         match (&self.controller, self.bundle.clone()) {
-            (Some(controller), bundle) => Offer::of_controller(controller, self.host.platform, bundle).await,
+            (Some(controller), bundle) => {
+                match Offer::of_controller(controller, self.host.platform, bundle).await {
+                    Err(failure)
+                        if failure.code == ErrorCode::ReleaseNotFound && self.host.layout.is_packaged() =>
+                    {
+                        Offer::of_package(self.request.token.claims().sub.clone())
+                    }
+                    offered => offered,
+                }
+            }
             (None, Some(bundle)) => Ok(Offer::of_bundle(self.request.token.claims().sub.clone(), bundle)),
             (None, None) => {
                 let message =
@@ -235,7 +244,7 @@ impl<S: ServiceManager> Run<'_, S> {
     }
 
     async fn decide(&self, offer: &Offer) -> Result<Vec<Step>, Failure> {
-        let observed = observe(self.host, &offer.release.version).await?;
+        let observed = observe(self.host, &offer.version).await?;
         tracing::debug!(?observed, "observed");
         // The version of a package is its package manager's to change, and to vouch for.
         let release = if observed.packaged { None } else { Some(offer.promise(self.request)?) };
@@ -264,7 +273,7 @@ impl<S: ServiceManager> Run<'_, S> {
         if let Some(controller) = &self.controller {
             unless(interrupt, controller.report(&started(offer), soon())).await?;
         }
-        journal.begin(offer.node_id.clone(), offer.release.version.clone())?;
+        journal.begin(offer.node_id.clone(), offer.version.clone())?;
         let work = report::beside(self.controller.as_ref(), async |reporter| {
             let work = Work::new(self.host, self.client, self.console, &reporter, at, steps.len());
             let timings = apply::apply(steps, &work, journal, self.checkpoint).await?;
@@ -320,8 +329,8 @@ impl<S: ServiceManager> Run<'_, S> {
             warnings.push(format!("the controller could not be told of the success: {}", failure.message));
         }
         let runs = running(&worker, &offer);
-        if runs != offer.release.version {
-            let planned = &offer.release.version;
+        if offer.is_planned() && runs != offer.version {
+            let planned = &offer.version;
             // A package has its own, or a release was published under another's name.
             warnings.push(format!("the controller plans {planned}, and what runs says that it is {runs}"));
         }
@@ -367,7 +376,7 @@ impl<S: ServiceManager> Run<'_, S> {
             OutcomeKind::AlreadyInstalled { worker } | OutcomeKind::Installed { worker, .. } => {
                 running(worker, &offer)
             }
-            _ => offer.release.version.clone(),
+            _ => offer.version.clone(),
         };
         Outcome {
             node_id: offer.node_id,
@@ -380,7 +389,7 @@ impl<S: ServiceManager> Run<'_, S> {
 }
 
 fn started(offer: &Offer) -> InstallationReport {
-    InstallationReport::Started { version: Some(offer.release.version.clone()) }
+    InstallationReport::Started { version: Some(offer.version.clone()) }
 }
 
 fn soon() -> tokio::time::Instant {

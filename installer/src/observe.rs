@@ -115,7 +115,7 @@ pub(crate) async fn observe<S: ServiceManager>(
         placed: placed(&layout.release(version).join("aio-worker"))?,
         user: host.lists("etc/passwd", USER) && host.lists("etc/group", USER),
         service: host.systemd.unit(UNIT).await?,
-        packaged: layout.packaged_unit().is_some() && layout.packaged_command().is_file(),
+        packaged: layout.is_packaged(),
         room: files::available_bytes(&layout.releases())?,
         read_only: read_only(layout),
     })

@@ -1,11 +1,11 @@
 //! What is to be installed, whence, and on whose word: the controller's plan, with the file from its release server or from a bundle, or
-//! a bundle alone. Decides nothing about the machine.
+//! a bundle alone, or what a Debian package has put there already. Decides nothing about the machine.
 
 use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
     installation::InstallationPlan,
-    release::{Platform, ReleaseManifest},
+    release::{Platform, ReleaseManifest, ReleaseVersion, build},
 };
 
 use crate::{
@@ -25,7 +25,14 @@ pub(crate) struct Offer {
     pub(crate) node_id: NodeId,
     /// As the controller calls it; nobody knows where no controller was asked.
     pub(crate) node_name: Option<String>,
-    pub(crate) release: ReleaseManifest,
+    pub(crate) version: ReleaseVersion,
+    /// Of a package there is nothing to fetch.
+    file: Option<ReleaseFile>,
+}
+
+#[derive(Debug, Clone)]
+struct ReleaseFile {
+    manifest: ReleaseManifest,
     /// The URL that the controller gave.
     url: Option<String>,
     bundle: Option<Bundle>,
@@ -45,20 +52,41 @@ impl Offer {
             same_file(&bundle.release, &release, &bundle.path)?;
             release.signature = release.signature.or_else(|| bundle.release.signature.clone());
         }
-        let (node_id, node_name) = (node_id.clone(), Some(node_name.clone()));
-        Ok(Self { node_id, node_name, release, url: Some(download_url.clone()), bundle })
+        let (node_id, node_name, version) =
+            (node_id.clone(), Some(node_name.clone()), release.version.clone());
+        let file = ReleaseFile { manifest: release, url: Some(download_url.clone()), bundle };
+        Ok(Self { node_id, node_name, version, file: Some(file) })
     }
 
     /// What is in `bundle`, for a machine that cannot ask its controller.
     pub(crate) fn of_bundle(node_id: NodeId, bundle: Bundle) -> Self {
-        Self { node_id, node_name: None, release: bundle.release.clone(), url: None, bundle: Some(bundle) }
+        let manifest = bundle.release.clone();
+        let version = manifest.version.clone();
+        let file = ReleaseFile { manifest, url: None, bundle: Some(bundle) };
+        Self { node_id, node_name: None, version, file: Some(file) }
+    }
+
+    /// What a package has brought, where the controller has no release to offer and none is needed: this program's version, as far as it knows.
+    pub(crate) fn of_package(node_id: NodeId) -> Result<Self, Failure> {
+        let version = format!("v{}", build::VERSION).parse();
+        let version = version.map_err(|error| Failure::new(ErrorCode::Internal, format!("{error}")))?;
+        Ok(Self { node_id, node_name: None, version, file: None })
+    }
+
+    /// Whether somebody has named the version; a package has its own.
+    pub(crate) fn is_planned(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Where the release comes from, and what it must be. Where no controller vouches for it, a key must.
     pub(crate) fn promise(&self, request: &Request) -> Result<(Promise, Source), Failure> {
         let key =
             release_key::demanded(request.release_key.as_deref(), request.token.claims().rel.as_deref())?;
-        let (origin, source) = match (&self.bundle, &self.url) {
+        let file = self.file.as_ref().ok_or_else(|| {
+            let message = "the controller has no release to offer, and the package is gone";
+            Failure::new(ErrorCode::ReleaseNotFound, message)
+        })?;
+        let (origin, source) = match (&file.bundle, &file.url) {
             (Some(bundle), _) => (bundle.path.display().to_string(), Source::Bundle(bundle.path.clone())),
             (None, url) => {
                 let text = url.as_deref().unwrap_or_default();
@@ -66,12 +94,12 @@ impl Offer {
                 (text.to_owned(), Source::Server(url))
             }
         };
-        if self.url.is_none() && key.is_none() {
+        if file.url.is_none() && key.is_none() {
             let message = format!(
                 "nobody vouches for what is in {origin}: neither the token nor --release-key names a key, and no controller is asked"
             );
             return Err(Failure::new(ErrorCode::SignatureMissing, message));
         }
-        Ok((Promise::of(self.release.clone(), &origin, key.as_ref())?, source))
+        Ok((Promise::of(file.manifest.clone(), &origin, key.as_ref())?, source))
     }
 }

@@ -8,6 +8,7 @@ pub mod lab;
 mod process;
 pub mod proxy;
 pub mod relay;
+pub mod release_folder;
 pub mod release_server;
 pub mod storm;
 pub mod wait;

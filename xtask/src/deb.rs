@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -27,63 +28,84 @@ pub(crate) fn build() -> Result<Vec<PathBuf>> {
     pack(&programs)
 }
 
-/// Packs programs that are built; the packages lie beside their folder, in `debian`.
+/// Packs programs that were built of the sources that are checked out.
 pub(crate) fn pack(programs: &Path) -> Result<Vec<PathBuf>> {
-    let cargo_deb = CARGO_DEB.installed()?;
-    let built = programs.parent().context("the programs lie in no target folder")?;
-    let packages = built.join("debian");
-    let time = step::commit_time()?;
-    generate(programs, &time)?;
-    if packages.exists() {
-        fs::remove_dir_all(&packages).with_context(|| format!("cannot remove {}", packages.display()))?;
-    }
-    fs::create_dir_all(&packages).with_context(|| format!("cannot create {}", packages.display()))?;
-    for (krate, _) in PACKAGES {
-        let mut deb = step::of_path(&cargo_deb);
-        deb.args(["deb", "--no-build", "--no-strip", "--locked", "--package", krate]);
-        // cargo-deb looks for programs where cargo would have put them.
-        deb.arg("--output").arg(&packages).env("CARGO_TARGET_DIR", built).env("SOURCE_DATE_EPOCH", &time);
-        step::run(&mut deb)?;
-    }
-    let mut made: Vec<_> = fs::read_dir(&packages)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    made.sort();
-    ensure!(made.len() == PACKAGES.len(), "cargo-deb made {made:?}");
-    for package in &made {
-        eprintln!("xtask: packed {}", package.display());
-    }
-    Ok(made)
+    Packing { source: &step::root(), programs, time: &step::commit_time()? }.run()
 }
 
-/// What the manifests find in `packaging/deb/generated`.
-fn generate(programs: &Path, time: &str) -> Result<()> {
-    let folder = step::root().join("packaging/deb/generated");
+/// What is packed.
+pub(crate) struct Packing<'a> {
+    /// The folder of the sources that the programs were built of: manifests, units and the like.
+    pub(crate) source: &'a Path,
+    /// The programs; the packages get a folder beside theirs, `debian`.
+    pub(crate) programs: &'a Path,
+    /// The one time that is in a package, in seconds since 1970.
+    pub(crate) time: &'a str,
+}
+
+impl Packing<'_> {
+    /// Packs, and says where the packages lie.
+    pub(crate) fn run(&self) -> Result<Vec<PathBuf>> {
+        let cargo_deb = CARGO_DEB.installed()?;
+        let built = self.programs.parent().context("the programs lie in no target folder")?;
+        let packages = built.join("debian");
+        self.generate()?;
+        empty(&packages)?;
+        for (krate, _) in PACKAGES {
+            let mut deb = Command::new(&cargo_deb);
+            deb.args(["deb", "--no-build", "--no-strip", "--locked", "--package", krate, "--output"]);
+            deb.arg(&packages).current_dir(self.source);
+            // cargo-deb looks for programs where cargo would have put them.
+            deb.env("CARGO_TARGET_DIR", built).env("SOURCE_DATE_EPOCH", self.time);
+            step::run(&mut deb)?;
+        }
+        let made = fs::read_dir(&packages)?.map(|entry| Ok(entry?.path()));
+        let mut made: Vec<_> = made.collect::<Result<_>>()?;
+        made.sort();
+        ensure!(made.len() == PACKAGES.len(), "cargo-deb made {made:?}");
+        for package in &made {
+            eprintln!("xtask: packed {}", package.display());
+        }
+        Ok(made)
+    }
+
+    /// What the manifests find in `packaging/deb/generated`.
+    fn generate(&self) -> Result<()> {
+        let folder = self.source.join("packaging/deb/generated");
+        empty(&folder)?;
+        for part in ["completions", "man", "controller-man"] {
+            empty(&folder.join(part))?;
+        }
+        let (worker, controller) = (self.programs.join("aio-worker"), self.programs.join("controller-stub"));
+        step::run(step::of_path(&worker).args(["man", "--output-dir"]).arg(folder.join("man")))?;
+        step::run(step::of_path(&controller).arg("man").arg(folder.join("controller-man")))?;
+        for (shell, file) in [("bash", "aio-worker"), ("zsh", "_aio-worker"), ("fish", "aio-worker.fish")] {
+            let script = step::of_path(&worker).args(["completions", shell]).output()?;
+            ensure!(script.status.success(), "aio-worker completions {shell} ended with {}", script.status);
+            fs::write(folder.join("completions").join(file), script.stdout)?;
+        }
+        let time = format!("--date=@{}", self.time);
+        let date = step::program("date", &["--utc", "--rfc-email", &time]).output()?;
+        let date = String::from_utf8(date.stdout).context("the date is no text")?;
+        let changes = self.source.join("CHANGELOG.md");
+        let changes = fs::read_to_string(changes).context("cannot read CHANGELOG.md")?;
+        for (_, package) in PACKAGES {
+            // Where a package has no version but the program's, its changelog is this one, and compressed.
+            empty(&folder.join(package))?;
+            let file = folder.join(package).join("changelog");
+            fs::write(&file, debian_changelog(package, &changes, date.trim()))?;
+            step::run(step::program("gzip", &["--best", "--no-name"]).arg(&file))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes an empty folder of this one, whether it is there or not.
+fn empty(folder: &Path) -> Result<()> {
     if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
-    for part in ["completions", "man", "controller-man"] {
-        fs::create_dir_all(folder.join(part))
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-    }
-    let (worker, controller) = (programs.join("aio-worker"), programs.join("controller-stub"));
-    step::run(step::of_path(&worker).args(["man", "--output-dir"]).arg(folder.join("man")))?;
-    step::run(step::of_path(&controller).arg("man").arg(folder.join("controller-man")))?;
-    for (shell, file) in [("bash", "aio-worker"), ("zsh", "_aio-worker"), ("fish", "aio-worker.fish")] {
-        let script = step::of_path(&worker).args(["completions", shell]).output()?;
-        ensure!(script.status.success(), "aio-worker completions {shell} ended with {}", script.status);
-        fs::write(folder.join("completions").join(file), script.stdout)?;
-    }
-    let date = step::program("date", &["--utc", "--rfc-email", &format!("--date=@{time}")]).output()?;
-    let date = String::from_utf8(date.stdout).context("the date is no text")?;
-    let changes =
-        fs::read_to_string(step::root().join("CHANGELOG.md")).context("cannot read CHANGELOG.md")?;
-    for (_, package) in PACKAGES {
-        // Where a package has no version but the program's, its changelog is this one, and compressed.
-        fs::create_dir_all(folder.join(package))?;
-        let file = folder.join(package).join("changelog");
-        fs::write(&file, debian_changelog(package, &changes, date.trim()))?;
-        step::run(step::program("gzip", &["--best", "--no-name"]).arg(&file))?;
-    }
-    Ok(())
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
 /// The changelog in Debian's form (deb-changelog(5)): one entry for each version.

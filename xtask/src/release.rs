@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// Build of what git follows as it is now, whether it is committed or not; the release says so
     #[arg(long)]
     allow_dirty: bool,
-    /// Take `aio-worker` and `aio-installer` from here, built elsewhere, in place of building them; without a list of what they were built of
+    /// Take `aio-worker` and `aio-installer` from here, built elsewhere, in place of building them; without packages and lists of what they were built of
     #[arg(long, value_name = "DIR", hide = true)]
     programs: Option<PathBuf>,
 }
@@ -49,10 +49,8 @@ pub(crate) struct Arguments {
 const WORKER: (&str, &str) = ("agent", "");
 const INSTALLER: (&str, &str) = ("installer", label::INSTALLER_PREFIX);
 
-/// Files of the release beside the programs, complete but for sums and signatures: the Debian packages.
-fn extra_files() -> Result<Vec<PathBuf>> {
-    Ok(Vec::new())
-}
+/// Published in its Debian package alone.
+const CONTROLLER: (&str, &str) = ("controller-stub", "controller-stub-");
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let version = &arguments.version;
@@ -73,17 +71,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => build::built(&source, version, key.public())?,
     };
     let platform = program::platform(&programs.worker)?;
-    for ((package, prefix), path) in [(WORKER, &programs.worker), (INSTALLER, &programs.installer)] {
-        let name = format!("{prefix}{platform}");
-        if let Some(sources) = &programs.sources {
+    for ((_, prefix), path) in [(WORKER, &programs.worker), (INSTALLER, &programs.installer)] {
+        files.push(File::program(format!("{prefix}{platform}"), path, platform)?);
+    }
+    if let Some(sources) = &programs.sources {
+        for (package, prefix) in [WORKER, INSTALLER, CONTROLLER] {
             let text = sbom::of(package, sources, platform, source.epoch())?;
-            files.push(File::text(format!("{name}.cdx.json"), text));
+            files.push(File::text(format!("{prefix}{platform}.cdx.json"), text));
         }
-        files.push(File::program(name, path, platform)?);
     }
     files.push(File::text(LICENCES.to_owned(), licences::text()?));
-    for path in extra_files()? {
-        files.push(File::copy(&path)?);
+    for package in &programs.packages {
+        files.push(File::copy(package)?);
     }
     let contents = Contents {
         version: version.clone(),

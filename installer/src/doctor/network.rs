@@ -215,7 +215,14 @@ async fn plan(
     platform: Platform,
 ) -> Result<String, Failure> {
     let controller = Controller::new(client, base, token, token.bearer(&examination.layout))?;
-    let plan = controller.plan(platform).await?;
+    let plan = match controller.plan(platform).await {
+        Err(failure) if failure.code == ErrorCode::ReleaseNotFound && examination.layout.is_packaged() => {
+            return Ok(
+                "the token is good; the controller offers no release, and the package needs none".to_owned()
+            );
+        }
+        planned => planned?,
+    };
     Ok(format!("{} ({}) is {}, and gets {}", plan.node_name, plan.node_id, plan.status, plan.version))
 }
 

@@ -69,5 +69,5 @@ pub enum OutcomeKind {
 
 /// The version that the worker says it has.
 pub(super) fn running(worker: &Snapshot, offer: &Offer) -> ReleaseVersion {
-    format!("v{}", worker.version).parse().unwrap_or_else(|_| offer.release.version.clone())
+    format!("v{}", worker.version).parse().unwrap_or_else(|_| offer.version.clone())
 }

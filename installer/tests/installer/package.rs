@@ -5,7 +5,7 @@ use std::fs;
 use aio_installer::install::OutcomeKind;
 use aio_protocol::error_code::ErrorCode;
 
-use crate::{bad_input::fails, world::World};
+use crate::{bad_input::fails, server::Plan, world::World};
 
 /// What `apt install aio-worker` leaves.
 fn unpack_package(world: &World) {
@@ -44,4 +44,25 @@ async fn a_package_and_an_installation_beside_it_are_never_two_workers() {
     unpack_package(&world);
     let failure = fails(&world, ErrorCode::PackageConflict).await;
     assert!(failure.message.contains("etc/systemd/system/aio-worker.service"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn a_package_needs_no_release_that_the_controller_offers_and_another_machine_does() {
+    let nothing_offered = Plan::Refused(404, "RELEASE_NOT_FOUND");
+    let world = World::new().await;
+    world.change(|server| server.plan = nothing_offered.clone());
+    unpack_package(&world);
+
+    let outcome = world.install().await.unwrap();
+
+    let OutcomeKind::Installed { warnings, .. } = &outcome.kind else { panic!("{outcome:?}") };
+    assert_eq!(*warnings, [""; 0]);
+    let started = &world.reports()[0];
+    assert_eq!(started["phase"], "started");
+    assert_eq!(started["version"], concat!("v", env!("CARGO_PKG_VERSION")));
+    assert_eq!(world.planned().await, [""; 0]);
+
+    let bare = World::new().await;
+    bare.change(|server| server.plan = nothing_offered);
+    fails(&bare, ErrorCode::ReleaseNotFound).await;
 }

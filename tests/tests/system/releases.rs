@@ -2,23 +2,19 @@
 //! which offers it from then on, and the worker verifies what it fetches.
 
 use std::{
-    collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
 use aio_protocol::{
     error_code::ErrorCode,
-    release::{
-        Checksum, Platform,
-        folder::{FileEntry, FolderManifest, MANIFEST, Needs, SUMS},
-        label,
-    },
+    release::{folder::SUMS, label},
 };
 use aio_tests::{
-    artifacts::{Artifacts, INSTALLER_FILE, VERSION, WORKER_FILE},
+    artifacts::{Artifacts, VERSION, WORKER_FILE},
     controller::{Controller, Settings},
+    release_folder::{self, COMMIT},
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -51,47 +47,13 @@ impl Publisher {
         Ok(text.lines().nth(1).context("a public key of one line")?.to_owned())
     }
 
-    /// Writes the version's folder, of `worker` and the built installer.
+    /// Writes the version's folder with `worker`, signed.
     fn release(&self, worker: &[u8]) -> Result<PathBuf> {
-        let place = self.path("tree").join(VERSION);
-        if place.exists() {
-            fs::remove_dir_all(&place)?;
-        }
-        fs::create_dir_all(&place)?;
-        fs::write(place.join(WORKER_FILE), worker)?;
-        fs::copy(self.artifacts.installer()?, place.join(INSTALLER_FILE))?;
-        let mut files = BTreeMap::new();
-        for name in [WORKER_FILE, INSTALLER_FILE] {
-            self.sign(&place, name)?;
-            files.insert(name.to_owned(), self.entry(&place.join(name))?);
-        }
-        let manifest = FolderManifest {
-            version: VERSION.parse()?,
-            commit: "0".repeat(40),
-            committed_at: "2025-12-11T12:00:00Z".parse()?,
-            rust: "1.95.0".to_owned(),
-            release_key: None,
-            platforms: [(Platform::LinuxAmd64, Needs { glibc: "2.31".to_owned() })].into(),
-            files,
-        };
-        fs::write(place.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)?;
-        let sums = Command::new("sh").args(["-c", "sha256sum -- *"]).current_dir(&place).output()?;
-        fs::write(place.join(SUMS), sums.stdout)?;
-        self.sign(&place, SUMS)?;
-        Ok(place)
-    }
-
-    fn sign(&self, place: &Path, name: &str) -> Result<()> {
-        let comment = label::comment(&VERSION.parse()?, name);
-        let file = place.join(name).display().to_string();
-        self.tool("minisign", &["-S", "-s", "release.key", "-t", &comment, "-m", &file])
-    }
-
-    fn entry(&self, file: &Path) -> Result<FileEntry> {
-        let sum = Command::new("sha256sum").arg(file).output()?;
-        let digits = String::from_utf8(sum.stdout)?;
-        let digits = digits.split(' ').next().unwrap_or_default();
-        Ok(FileEntry { size: file.metadata()?.len(), sha256: Checksum::from_hex(digits)? })
+        release_folder::write(&self.artifacts, &self.path("tree"), worker, &[], |place, name| {
+            let comment = label::comment(&VERSION.parse()?, name);
+            let file = place.join(name).display().to_string();
+            self.tool("minisign", &["-S", "-s", "release.key", "-t", &comment, "-m", &file])
+        })
     }
 
     fn tool(&self, program: &str, words: &[&str]) -> Result<()> {
@@ -142,7 +104,7 @@ fn a_release_that_is_added_under_a_running_controller_is_offered_and_passes_on_a
     }
     let listed = releases(&publisher, &controller, &["list"])?;
     let line = String::from_utf8(listed.stdout)?;
-    assert_eq!(line, format!("{VERSION}  {WORKER_FILE}  signed  commit {}  default\n", "0".repeat(40)));
+    assert_eq!(line, format!("{VERSION}  {WORKER_FILE}  signed  commit {COMMIT}  default\n"));
 
     // The token pins what was published when it was made, and carries the key.
     let token = controller.token(&node, &json!({}))?.token;

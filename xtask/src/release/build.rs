@@ -1,4 +1,4 @@
-//! The programs of a release: built from scratch of the committed files alone, in folders whose names are the same on every computer.
+//! The programs and packages of a release: built from scratch of the committed files alone, in folders whose names are the same on every computer.
 
 use std::{
     fs,
@@ -10,18 +10,25 @@ use aio_protocol::release::ReleaseVersion;
 use anyhow::{Context, Result, ensure};
 
 use super::source::Source;
-use crate::{portable, step};
+use crate::{deb, portable, step};
 
 pub(super) struct Programs {
     pub(super) worker: PathBuf,
     pub(super) installer: PathBuf,
     /// The folder of the sources that they were built of.
     pub(super) sources: Option<PathBuf>,
+    /// Debian packages of them.
+    pub(super) packages: Vec<PathBuf>,
 }
 
 /// Programs that were built elsewhere.
 pub(super) fn taken(folder: &Path) -> Programs {
-    Programs { worker: folder.join("aio-worker"), installer: folder.join("aio-installer"), sources: None }
+    Programs {
+        worker: folder.join("aio-worker"),
+        installer: folder.join("aio-installer"),
+        sources: None,
+        packages: Vec::new(),
+    }
 }
 
 /// Builds them; `key` is built in.
@@ -43,16 +50,15 @@ pub(super) fn built(source: &Source, version: &ReleaseVersion, key: Option<&str>
         environment: &environment,
     }
     .run()?;
-    let programs = Programs {
-        worker: target.join("release/aio-worker"),
-        installer: target.join("installer/aio-installer"),
-        sources: Some(sources),
-    };
+    let released = target.join("release");
+    let worker = released.join("aio-worker");
+    let installer = target.join("installer/aio-installer");
     let number = version.to_string();
-    for program in [&programs.worker, &programs.installer] {
+    for program in [&worker, &installer, &released.join("controller-stub")] {
         says(program, number.trim_start_matches('v'), &commit)?;
     }
-    Ok(programs)
+    let packages = deb::Packing { source: &sources, programs: &released, time: &epoch }.run()?;
+    Ok(Programs { worker, installer, sources: Some(sources), packages })
 }
 
 /// The compiler's version, e.g. `1.95.0`.

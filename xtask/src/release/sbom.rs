@@ -1,18 +1,13 @@
-//! The list of what a program was built of, as CycloneDX has it, by the `cargo-cyclonedx` program: installed once, in the version that stands here.
+//! The list of what a program was built of, as CycloneDX has it, by the `cargo-cyclonedx` program.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use aio_protocol::release::Platform;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::step;
 
-const TOOL: &str = "cargo-cyclonedx";
-const VERSION: &str = "0.5.9";
+const CARGO_CYCLONEDX: step::Tool = step::Tool { name: "cargo-cyclonedx", version: "0.5.9" };
 
 /// Where the tool writes, beside the package's own manifest.
 const WRITTEN: &str = "release-sbom";
@@ -22,9 +17,8 @@ const FOLDER: &str = "/build/source";
 
 /// The list for the package in the folder `package` of `sources`, as of `epoch`.
 pub(super) fn of(package: &str, sources: &Path, platform: Platform, epoch: i64) -> Result<String> {
-    let tool = tool()?;
     let folder = sources.join(package);
-    let mut describe = Command::new(tool);
+    let mut describe = Command::new(CARGO_CYCLONEDX.installed()?);
     describe.args(["cyclonedx", "--quiet", "--format", "json", "--override-filename", WRITTEN, "--target"]);
     describe.arg(triple(platform)).arg("--manifest-path").arg(folder.join("Cargo.toml"));
     describe
@@ -44,19 +38,4 @@ pub(super) fn triple(platform: Platform) -> &'static str {
         Platform::LinuxAmd64 => "x86_64-unknown-linux-gnu",
         Platform::LinuxArm64 => "aarch64-unknown-linux-gnu",
     }
-}
-
-/// The tool in this version, installed where it is missing.
-fn tool() -> Result<PathBuf> {
-    let root = step::target_dir()?.join("tools");
-    let tool = root.join("bin").join(TOOL);
-    let version = || Command::new(&tool).args(["cyclonedx", "--version"]).output();
-    let there =
-        || version().is_ok_and(|said| String::from_utf8_lossy(&said.stdout).trim().ends_with(VERSION));
-    if !there() {
-        let mut install = step::cargo(&["install", "--locked", "--version", VERSION, "--root"]);
-        step::run(install.arg(&root).arg(TOOL))?;
-    }
-    ensure!(there(), "{} is not {TOOL} {VERSION}, though cargo has installed it", tool.display());
-    Ok(tool)
 }

@@ -127,7 +127,7 @@ fn whoever_follows_the_page_on_packages_line_by_line_has_an_online_node() -> Res
     let said = follow(&controller.replace("apt install", "apt install --yes"))?;
     let token = said.split_whitespace().last().context("no command was printed")?;
     let said = follow(&node.replace("apt install", "apt install --yes").replace("<JWT>", token))?;
-    ensure!(said.contains("is online as gpu-worker-01"), "{said}");
+    ensure!(said.contains("is online as node "), "{said}");
     let nodes = follow("sudo -u aio-controller-stub controller-stub node list")?;
     ensure!(nodes.contains("online"), "{nodes}");
     Ok(())

@@ -1,9 +1,13 @@
 //! The commands of docs/small-deployment.md, as they stand there, on a machine that is controller and first worker in one. Both variants, behind
 //! nginx and without a proxy.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use aio_tests::{artifacts::Artifacts, lab::Machine};
+use aio_tests::{
+    artifacts::{Artifacts, VERSION},
+    lab::Machine,
+    release_folder,
+};
 use anyhow::{Context, Result, ensure};
 
 use super::{package::SUDO, site::json_of};
@@ -20,16 +24,20 @@ fn blocks(heading: &str) -> Result<Vec<&'static str>> {
     Ok(blocks.map(|block| block.split("```").next().unwrap_or(block)).collect())
 }
 
-/// A machine with what the page takes for granted: the packages in a folder, sudo, and a name. nginx is installed already.
+/// A machine with what the page takes for granted: a release's folder, sudo, and a name. nginx is installed already.
 fn machine(name: &str) -> Result<Machine> {
     let artifacts = Artifacts::release()?;
     let machine = Machine::boot_for_provisioning_without_network(name)?;
     machine.write("/usr/bin/sudo", "0755", SUDO)?;
     machine.sh(&format!("echo 127.0.0.1 {NAME} >> /etc/hosts")).read()?;
-    for package in ["aio-controller-stub", "aio-worker"] {
-        let path = artifacts.package(package)?;
-        let file = path.file_name().and_then(|file| file.to_str()).context("a package without a name")?;
-        machine.copy_in(&path, &format!("/root/{file}"), "0644")?;
+    let tree = tempfile::tempdir()?;
+    let packages = [artifacts.package("aio-controller-stub")?, artifacts.package("aio-worker")?];
+    let worker = fs::read(artifacts.worker()?)?;
+    let release = release_folder::write(&artifacts, tree.path(), &worker, &packages, |_, _| Ok(()))?;
+    for entry in fs::read_dir(release)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).context("a file without a name")?;
+        machine.copy_in(&path, &format!("/srv/{VERSION}/{name}"), "0644")?;
     }
     Ok(machine)
 }
