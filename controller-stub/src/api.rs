@@ -1,6 +1,7 @@
 //! The HTTP API: which address is served by what, and what holds for all of them. Every error is an `ApiError`, and every address
 //! is added by `routes!`, which puts it into the OpenAPI document too.
 
+mod asyncapi;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod client;
@@ -72,7 +73,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
 /// Everything that is served.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (router, document) = documented().split_for_parts();
-    openapi::serve(router, document)
+    asyncapi::serve(openapi::serve(router, document))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -45,6 +45,8 @@ mod observing;
 mod outbox;
 #[path = "controller/program.rs"]
 mod program;
+#[path = "controller/reference.rs"]
+mod reference;
 #[path = "controller/restart.rs"]
 mod restart;
 #[path = "controller/rotation.rs"]

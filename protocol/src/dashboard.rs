@@ -17,6 +17,7 @@ pub const BEARER_PREFIX: &str = "bearer.";
 
 /// What a dashboard says: one message at most, first of all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", content = "data", rename_all = "lowercase")]
 pub enum DashboardRequest {
     /// Who watches, and from where on.
@@ -25,6 +26,7 @@ pub enum DashboardRequest {
 
 /// Who watches, and from where on.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Authenticate {
     /// A user's token: a secret.
@@ -53,6 +55,7 @@ pub struct ReceivedEvent {
 
 /// What a dashboard is told beside events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Notice {
     /// What.
     #[serde(flatten)]
@@ -63,6 +66,7 @@ pub struct Notice {
 
 /// `type` and `data` of a notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", content = "data")]
 pub enum NoticeBody {
     /// The token is accepted; first of all.
@@ -75,6 +79,7 @@ pub enum NoticeBody {
 
 /// Whose events are shown, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Welcome {
     /// The organisation.

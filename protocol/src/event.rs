@@ -16,25 +16,49 @@ use crate::{
 pub use check::InvalidEvent;
 pub(crate) use check::fitted_gpus;
 
-/// The eight types of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventKind {
+/// Declares the types of event: the enum, all of them, and what each is called and about.
+macro_rules! kinds {
+    ($(#[doc = $about:literal] $kind:ident = $name:literal,)*) => {
+        /// The eight types of event.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum EventKind {
+            $(#[doc = $about] $kind,)*
+        }
+
+        impl EventKind {
+            /// Every type of event.
+            pub const ALL: [Self; 8] = [$(Self::$kind,)*];
+
+            /// The `type` on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+
+            /// A sentence that says what happened.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$kind => $about.trim_ascii(),)* }
+            }
+        }
+    };
+}
+
+kinds! {
     /// A node was registered.
-    Registered,
+    Registered = "node.registered",
     /// An installation began on its machine.
-    InstallationStarted,
+    InstallationStarted = "node.installation_started",
     /// The installation failed, or stalled.
-    InstallationFailed,
+    InstallationFailed = "node.installation_failed",
     /// A worker was welcomed.
-    Connected,
+    Connected = "node.connected",
     /// The worker left or fell silent.
-    Disconnected,
+    Disconnected = "node.disconnected",
     /// An admin took the node out of service.
-    MaintenanceMode,
+    MaintenanceMode = "node.maintenance_mode",
     /// An admin put it back.
-    Resumed,
+    Resumed = "node.resumed",
     /// The node was decommissioned.
-    Decommissioned,
+    Decommissioned = "node.decommissioned",
 }
 
 /// One event, as it is posted to NOTI.
@@ -160,34 +184,6 @@ pub struct DisconnectionDetail {
 
 /// The `disconnectReason` of a worker whose lease ended.
 pub const HEARTBEAT_TIMEOUT: &str = "heartbeat_timeout";
-
-impl EventKind {
-    /// Every type of event.
-    pub const ALL: [Self; 8] = [
-        Self::Registered,
-        Self::InstallationStarted,
-        Self::InstallationFailed,
-        Self::Connected,
-        Self::Disconnected,
-        Self::MaintenanceMode,
-        Self::Resumed,
-        Self::Decommissioned,
-    ];
-
-    /// The `type` on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Registered => "node.registered",
-            Self::InstallationStarted => "node.installation_started",
-            Self::InstallationFailed => "node.installation_failed",
-            Self::Connected => "node.connected",
-            Self::Disconnected => "node.disconnected",
-            Self::MaintenanceMode => "node.maintenance_mode",
-            Self::Resumed => "node.resumed",
-            Self::Decommissioned => "node.decommissioned",
-        }
-    }
-}
 
 impl NodeEvent {
     /// The event's type.

@@ -11,6 +11,8 @@ pub mod installation;
 pub mod inventory;
 pub mod node;
 pub mod release;
+#[cfg(feature = "openapi")]
+pub mod schema;
 pub mod service;
 pub mod snapshot;
 pub mod telemetry;

@@ -42,6 +42,7 @@ pub struct HealthSummary {
 
 /// A GPU at one moment. An absent number means that the driver did not say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GpuStatus {
     /// As in the inventory.
@@ -68,6 +69,7 @@ pub struct GpuStatus {
 
 /// Whether a GPU can be asked at all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum GpuActivity {
     /// The driver answers for it.
@@ -112,6 +114,7 @@ impl HealthSummary {
 
 /// The machine at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HostUsage {
     /// Percent of all processors, since the last sample.
@@ -131,6 +134,7 @@ fn percent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> 
 
 /// Traffic of all interfaces but the loopback.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkTraffic {
     /// Bytes since the machine booted.
@@ -141,6 +145,7 @@ pub struct NetworkTraffic {
 
 /// A sensor of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Temperature {
     /// The kernel's name for it, e.g. `k10temp Tctl`.

@@ -105,7 +105,7 @@ pub fn encode<B: Body>(
 
 /// Declares the messages of one direction: the enum, how a frame is read into it and how it is written.
 macro_rules! messages {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident($body:ty) = $kind:literal $(| $alias:literal)*,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[doc = $about:literal])+ $variant:ident($body:ty) = $kind:literal $(| $alias:literal)*,)* }) => {
         $(impl $crate::wire::Body for $body {
             const TYPE: &'static str = $kind;
         })*
@@ -114,12 +114,18 @@ macro_rules! messages {
         #[allow(clippy::large_enum_variant, reason = "a message lives for one step and is never kept in numbers")]
         #[derive(Debug, Clone, PartialEq)]
         pub enum $name {
-            $($(#[$variant_doc])* $variant($body),)*
+            $($(#[doc = $about])+ $variant($body),)*
         }
 
         impl $name {
             /// Every type on the wire, aliases left out.
             pub const TYPES: &'static [&'static str] = &[$($kind,)*];
+
+            /// What each type is about and what its data is, for a document of the interface.
+            #[cfg(feature = "openapi")]
+            pub fn described() -> Vec<$crate::schema::Described> {
+                vec![$($crate::schema::Described::of::<$body>($kind, concat!($($about),+)),)*]
+            }
 
             /// The `type` on the wire.
             pub fn kind(&self) -> &'static str {

@@ -7,6 +7,7 @@ use crate::inventory::understood;
 
 /// One thing that is wrong with a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// How bad it is; never `ok`.

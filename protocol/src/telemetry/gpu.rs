@@ -7,6 +7,7 @@ use crate::inventory::{PcieLink, understood};
 
 /// A GPU at one moment: what heartbeats say of it, and the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct GpuDetail {
     /// What heartbeats say.
@@ -55,6 +56,7 @@ pub struct GpuDetail {
 
 /// Memory errors: `volatile` since the driver was loaded, `aggregate` over the GPU's life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct EccErrors {
     /// Corrected, since the driver was loaded.
@@ -69,6 +71,7 @@ pub struct EccErrors {
 
 /// Rows of memory that spare ones stand in for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RemappedRows {
     /// Because of errors that were corrected.
@@ -83,6 +86,7 @@ pub struct RemappedRows {
 
 /// Pages of memory that are not used any more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RetiredPages {
     /// Because of several corrected errors.
@@ -95,6 +99,7 @@ pub struct RetiredPages {
 
 /// A process that uses a GPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct GpuProcess {
     /// The kernel's number for it.

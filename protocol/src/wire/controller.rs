@@ -28,6 +28,7 @@ messages! {
 
 /// The token is accepted; now register.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionAck {
     /// `success`.
@@ -67,6 +68,7 @@ impl ConnectionAck {
 
 /// Welcome; this is the pace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RegisterAck {
     /// Milliseconds between heartbeats.
@@ -80,6 +82,7 @@ pub struct RegisterAck {
 
 /// A command that waited for the node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PendingCommand {
     /// To be answered with `command.ack`.
@@ -94,6 +97,7 @@ pub struct PendingCommand {
 
 /// Asks for a full `node.register`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StateRequest {
     /// Why, for the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +106,7 @@ pub struct StateRequest {
 
 /// A new token for this node.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TokenOffer {
     /// The token: a secret.
@@ -124,6 +129,7 @@ impl std::fmt::Debug for TokenOffer {
 
 /// Asks for an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeUpdate {
     /// The release to install.
     pub version: ReleaseVersion,
@@ -131,6 +137,7 @@ pub struct NodeUpdate {
 
 /// Asks to finish what runs and take no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NodeDrain {
     /// How long that may take.
@@ -140,6 +147,7 @@ pub struct NodeDrain {
 
 /// Something that the worker sent was not understood or not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorMessage {
     /// AIWM's number; [`super::UNKNOWN_TYPE_ERROR`] for an unknown type.

@@ -19,7 +19,7 @@ messages! {
         Register(Register) = "node.register",
         /// At the pace that the controller set.
         Heartbeat(Heartbeat) = "telemetry.heartbeat",
-        /// Every 60 s.
+        /// Every 60 s, or at the pace that the controller set.
         Metrics(Metrics) = "telemetry.metrics",
         /// Last before a clean close.
         Disconnecting(Disconnecting) = "node.disconnecting",
@@ -38,6 +38,7 @@ messages! {
 
 /// Who the worker is and what it runs on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Register {
     /// The node.
@@ -59,6 +60,7 @@ pub struct Register {
 /// A sign of life, with the numbers that dashboards show. It leaves out what is as it should be (`status` when `online`, `health` when
 /// `ok`, and the same for each GPU), so that eight busy GPUs fit into 1 KiB.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
     /// The node.
@@ -119,6 +121,7 @@ impl<'a> Pulse<'a> {
 
 /// A worker's own view of what it can take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerState {
     /// Takes work.
@@ -136,6 +139,7 @@ impl WorkerState {
 
 /// More numbers, less often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Metrics {
     /// The node.
@@ -165,6 +169,7 @@ pub struct Metrics {
 
 /// A clean goodbye.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Disconnecting {
     /// The node.
@@ -178,6 +183,7 @@ pub struct Disconnecting {
 
 /// Why a worker leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DisconnectReason {
     /// The service was stopped.
@@ -201,6 +207,7 @@ impl DisconnectReason {
 
 /// An update has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InstallationStarted {
     /// The node.
@@ -211,6 +218,7 @@ pub struct InstallationStarted {
 
 /// An update is at a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InstallationProgress {
     /// The node.
@@ -224,6 +232,7 @@ pub struct InstallationProgress {
 
 /// An update failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InstallationFailed {
     /// The node.
@@ -237,6 +246,7 @@ pub struct InstallationFailed {
 
 /// A command was received.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CommandAck {
     /// The node.
@@ -252,6 +262,7 @@ pub struct CommandAck {
 
 /// A command has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CommandResult {
     /// The node.
@@ -267,6 +278,7 @@ pub struct CommandResult {
 
 /// What became of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CommandStatus {
     /// The worker will do it.
