@@ -48,12 +48,11 @@ fn document() -> Value {
         object("events.live", nothing, &[("timestamp", time())]),
     );
     for kind in EventKind::ALL {
-        let mut event = serde_json::to_value(event_schemas::of(kind, &mut schemas)).unwrap_or_default();
-        event["properties"]["id"] =
+        let event = serde_json::to_value(event_schemas::of(kind, &mut schemas)).unwrap_or_default();
+        let data = event.pointer("/properties/data").cloned().unwrap_or_default();
+        let id =
             json!({ "type": "string", "description": "The same at every delivery; what `since` takes." });
-        if let Some(required) = event["required"].as_array_mut() {
-            required.push("id".into());
-        }
+        let event = object(kind.as_str(), data, &[("id", id), ("timestamp", time())]);
         events.add(Direction::Send, kind.as_str(), kind.about(), event);
     }
 
