@@ -12,7 +12,7 @@ use aio_installer::{
     doctor::{Finding, Verdict},
 };
 use aio_protocol::{
-    inventory::{GpuDriver, GpuDriverState},
+    inventory::{Gpu, GpuDriver, GpuDriverState},
     telemetry::{Health, HealthSummary},
 };
 
@@ -98,7 +98,7 @@ pub(super) async fn of_gpus(gpus: &GpuWatcher, thresholds: &Thresholds, runtime_
     }
     if Path::new(DRIVER).exists() {
         findings.push(device_nodes(Path::new("/dev")));
-        findings.push(persistence(persistenced));
+        findings.push(persistence(&report.gpus, persistenced));
     }
     findings
 }
@@ -185,11 +185,15 @@ async fn persistenced() -> Option<String> {
     Some(systemd.unit(PERSISTENCED).await.ok()?.active_state)
 }
 
-fn persistence(state: Option<String>) -> Finding {
+/// Whether the GPUs stay awake, by a service or by the driver's own older way.
+fn persistence(gpus: &[Gpu], state: Option<String>) -> Finding {
     const CHECK: &str = "gpu_persistence";
     match state.as_deref() {
-        None => Finding::skipped(CHECK, "systemd was not reached"),
         Some("active") => Finding::ok(CHECK, format!("{PERSISTENCED} is active")),
+        _ if !gpus.is_empty() && gpus.iter().all(|gpu| gpu.persistence == Some(true)) => {
+            Finding::ok(CHECK, "the driver keeps all GPUs awake")
+        }
+        None => Finding::skipped(CHECK, "systemd was not reached"),
         Some(state) => {
             let cure = "sudo systemctl enable --now nvidia-persistenced, so that GPUs are not put to sleep and woken again.";
             Finding::warning(CHECK, format!("{PERSISTENCED} is {state}"), cure)
@@ -272,6 +276,17 @@ mod tests {
         assert_eq!(finding.result, Verdict::Warning);
         assert_eq!(finding.reason, "unhealthy: GPU 1: Xid 79: it has fallen off the bus");
         assert!(finding.cure.as_ref().is_some_and(|cure| cure.starts_with("To do: reboot the machine. ")));
+    }
+
+    #[test]
+    fn gpus_that_nothing_keeps_awake_are_told_of() {
+        let gpu = |persistence| Gpu { persistence, ..Gpu::default() };
+        let of = |gpus: &[Gpu], state: Option<&str>| persistence(gpus, state.map(str::to_owned)).result;
+        assert_eq!(of(&[gpu(Some(false))], Some("active")), Verdict::Ok);
+        assert_eq!(of(&[gpu(Some(true))], Some("inactive")), Verdict::Ok);
+        assert_eq!(of(&[gpu(Some(true)), gpu(Some(false))], Some("inactive")), Verdict::Warning);
+        assert_eq!(of(&[gpu(Some(true)), gpu(None)], Some("inactive")), Verdict::Warning);
+        assert_eq!(of(&[], None), Verdict::Skipped);
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl NvmlProbe {
     /// are no more inquiries.
     fn session(&mut self, nvml: &Nvml, inquiries: &mut Inquiries) -> bool {
         let events = Events::subscribe(nvml);
+        let driver = driver_of(nvml);
         let fabric = FabricInfos::open(&self.library);
         let mut turn = Turn::Asked;
         loop {
@@ -74,7 +75,7 @@ impl NvmlProbe {
                     false
                 }
             };
-            let (report, usable) = match self.ask(nvml, fabric.as_ref()) {
+            let (report, usable) = match self.ask(nvml, &driver, fabric.as_ref()) {
                 Ok(report) => {
                     let stale = self.stale(&report);
                     (report, !stale)
@@ -117,20 +118,17 @@ impl NvmlProbe {
         self.xids.drain(..surplus);
     }
 
-    fn ask(&mut self, nvml: &Nvml, fabric: Option<&FabricInfos>) -> Result<GpuReport, NvmlError> {
+    fn ask(
+        &mut self,
+        nvml: &Nvml,
+        driver: &GpuDriver,
+        fabric: Option<&FabricInfos>,
+    ) -> Result<GpuReport, NvmlError> {
         let count = nvml.device_count()?;
         let devices: Vec<_> = (0..count).map(|index| self.ask_device(nvml, fabric, index)).collect();
         let (gpus, readings): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
         self.known.clone_from(&gpus);
-        let driver = GpuDriver {
-            state: GpuDriverState::Ok,
-            reason: None,
-            version: nvml.sys_driver_version().ok(),
-            cuda_version: nvml.sys_cuda_driver_version().ok().map(|version| {
-                format!("{}.{}", cuda_driver_version_major(version), cuda_driver_version_minor(version))
-            }),
-        };
-        Ok(GpuReport { driver, gpus, readings, xids: self.xids.clone() })
+        Ok(GpuReport { driver: driver.clone(), gpus, readings, xids: self.xids.clone() })
     }
 
     fn ask_device(&self, nvml: &Nvml, fabric: Option<&FabricInfos>, index: u32) -> (Gpu, Reading) {
@@ -187,6 +185,19 @@ impl NvmlProbe {
         };
         let driver = GpuDriver { state, reason: Some(reason), version: None, cuda_version: None };
         GpuReport { driver, gpus: vec![], readings: vec![], xids: self.xids.clone() }
+    }
+}
+
+/// The driver, which stays the same while its library is open. For CUDA's version the library loads CUDA's own, which is too much to be done at
+/// every probe.
+fn driver_of(nvml: &Nvml) -> GpuDriver {
+    GpuDriver {
+        state: GpuDriverState::Ok,
+        reason: None,
+        version: nvml.sys_driver_version().ok(),
+        cuda_version: nvml.sys_cuda_driver_version().ok().map(|version| {
+            format!("{}.{}", cuda_driver_version_major(version), cuda_driver_version_minor(version))
+        }),
     }
 }
 

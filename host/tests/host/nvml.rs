@@ -283,6 +283,20 @@ fn what_a_gpu_does_not_support_is_absent_and_it_is_well() {
 }
 
 #[test]
+fn for_the_drivers_versions_an_open_library_is_asked_once() {
+    let driver = Driver::with(EIGHT);
+    let mut probe = driver.probe();
+    probe.probe();
+    driver.play(&eight(|it| {
+        it["cudaVersion"] = "13.0".into();
+        it["gpus"][0]["temperature"] = 71.into();
+    }));
+    let report = probe.probe();
+    assert_eq!(report.readings[0].detail.status.temperature, Some(71));
+    assert_eq!(report.driver.cuda_version.as_deref(), Some("12.4"));
+}
+
+#[test]
 fn a_machine_without_a_driver_says_so() {
     let driver = Driver::absent();
     let report = driver.probe().probe();
