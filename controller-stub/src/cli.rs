@@ -1,5 +1,8 @@
 //! The command line: what can be said, and how answers and errors are printed. Logs go to standard error, so that standard output
-//! holds the answer alone.
+//! holds the answer alone. What is said of nodes and of releases stands in files of its own.
+
+mod node;
+mod releases;
 
 use std::{
     error::Error,
@@ -10,26 +13,19 @@ use std::{
     process::ExitCode,
 };
 
-use aio_protocol::{
-    error_code::ErrorCode,
-    ids::{NodeId, OwnerId},
-    release::{Platform, build},
-};
+use aio_protocol::{error_code::ErrorCode, ids::OwnerId, release::build};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    commands::{self, For, Outcome},
+    commands::{self, For},
     config::{Config, ConfigError, Settings},
     serve::Server,
 };
 
 /// A user token lasts this long unless --expires-in says otherwise: 30 days.
 const USER_TOKEN_LIFE_SECS: u64 = 30 * 86_400;
-
-/// What one `node add` may register: so many share one commit, and a server that runs waits for it.
-const MOST_AT_ONCE: i64 = 10_000;
 
 /// AIWM's token, status and NOTI endpoints: for tests and for small deployments.
 #[derive(Parser)]
@@ -47,10 +43,10 @@ enum Command {
     UserToken(UserToken),
     /// Register nodes.
     #[command(subcommand)]
-    Node(NodeCommand),
+    Node(node::Command),
     /// The releases that nodes are offered.
     #[command(subcommand)]
-    Releases(ReleasesCommand),
+    Releases(releases::Command),
     /// Write the manual's pages into a folder.
     #[command(hide = true)]
     Man {
@@ -133,122 +129,12 @@ struct UserToken {
     expires_in: u64,
 }
 
-#[derive(Subcommand)]
-enum NodeCommand {
-    /// Register nodes and print for each the one command to run on it.
-    Add(AddNode),
-    /// List an organisation's nodes by name.
-    List(ListNodes),
-    /// A node's tokens.
-    #[command(subcommand)]
-    Token(TokenCommand),
-}
-
-#[derive(Subcommand)]
-enum TokenCommand {
-    /// Withdraw every token of a node, and close its worker's connection.
-    Revoke(RevokeTokens),
-}
-
-#[derive(Subcommand)]
-enum ReleasesCommand {
-    /// Verify releases and put them into the folder that the server offers, which may run meanwhile.
-    Add(AddReleases),
-    /// List the releases in that folder, oldest first.
-    List(ListReleases),
-}
-
-#[derive(Args)]
-struct AddReleases {
-    /// A version's folder, as `cargo xtask release` writes it, or a folder of such.
-    #[arg(value_name = "DIR")]
-    from: PathBuf,
-    #[command(flatten)]
-    offered: Offered,
-}
-
-#[derive(Args)]
-struct ListReleases {
-    #[command(flatten)]
-    offered: Offered,
-}
-
-#[derive(Args)]
-struct Offered {
-    #[command(flatten)]
-    place: Place,
-    /// The folder of the releases. [default: the one that the server was started with]
-    #[arg(long, value_name = "DIR")]
-    releases: Option<PathBuf>,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-#[derive(Args)]
-struct ListNodes {
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    whose: Whose,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-#[derive(Args)]
-struct RevokeTokens {
-    /// The node's id.
-    #[arg(value_name = "NODE")]
-    node: NodeId,
-    #[command(flatten)]
-    place: Place,
-}
-
-#[derive(Args)]
-#[command(after_help = "\
-All of them are registered, or none: a name that cannot be one, that stands twice, or that a node in service has refuses them all. What is \
-printed holds the nodes' tokens: where it is written to a file, nobody else should be able to read it (umask 077).")]
-struct AddNode {
-    /// The nodes' names; with --count, what they begin with.
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<String>,
-    /// Register so many nodes and number them: NAME-001, NAME-002, …
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_AT_ONCE))]
-    count: Option<u32>,
-    /// The number to begin with.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "count")]
-    first: u32,
-    #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    whose: Whose,
-    /// For how many seconds the token lasts: an hour to a year.
-    #[arg(long, value_name = "SECONDS", default_value_t = 31_536_000, value_parser = clap::value_parser!(u64).range(3600..=31_536_000))]
-    expires_in: u64,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t = OutputAdded::Text)]
-    output: OutputAdded,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// One line for each node.
+    /// One line for each.
     Text,
-    /// One JSON object for each node.
+    /// One JSON object for each.
     Json,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputAdded {
-    /// The command to run on each node; of several nodes, each below its name.
-    Text,
-    /// One JSON object for each node.
-    Json,
-    /// An Ansible inventory in YAML, with each node's token as a variable of its host.
-    Ansible,
-    /// The user-data with which cloud-init installs one node at its machine's first boot; it holds the node's token.
-    CloudInit,
 }
 
 /// An error with its code.
@@ -280,11 +166,8 @@ pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve(args).await,
         Command::UserToken(args) => user_token(args).await,
-        Command::Node(NodeCommand::Add(args)) => add_node(args).await,
-        Command::Node(NodeCommand::List(args)) => list_nodes(args).await,
-        Command::Node(NodeCommand::Token(TokenCommand::Revoke(args))) => revoke_tokens(args).await,
-        Command::Releases(ReleasesCommand::Add(args)) => add_releases(args).await,
-        Command::Releases(ReleasesCommand::List(args)) => list_releases(args).await,
+        Command::Node(command) => node::run(command).await,
+        Command::Releases(command) => releases::run(command).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
     };
     match done {
@@ -343,120 +226,6 @@ async fn user_token(args: UserToken) -> Result<(), Failure> {
     let config = config(&args.place, Settings::default())?;
     let token = commands::user_token(&config, args.whose.into(), args.role, args.expires_in).await?;
     print(&token)
-}
-
-async fn add_node(args: AddNode) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
-    let names = match (args.count, args.names.as_slice()) {
-        (None, _) => args.names,
-        (Some(count), [prefix]) => commands::numbered(prefix, args.first, count)?,
-        (Some(_), _) => {
-            return Err(commands::CommandError::Numbers(
-                "--count numbers the nodes of one NAME, and several are given".to_owned(),
-            )
-            .into());
-        }
-    };
-    match args.output {
-        OutputAdded::Ansible => commands::hosts(&names)?,
-        OutputAdded::CloudInit => commands::one_machine(&names)?,
-        OutputAdded::Text | OutputAdded::Json => {}
-    }
-    let wanted = commands::Wanted {
-        names,
-        whose: args.whose.into(),
-        lasts_secs: args.expires_in,
-        script_needed: args.output == OutputAdded::CloudInit,
-    };
-    let added = commands::add_nodes(&config, wanted).await?;
-    match args.output {
-        OutputAdded::Text => {
-            let several = added.nodes.len() > 1;
-            for node in &added.nodes {
-                if several {
-                    print(&format!("# {}", node.name))?;
-                }
-                print(&node.command)?;
-            }
-        }
-        OutputAdded::Json => {
-            for node in &added.nodes {
-                print(&serde_json::to_string(node).map_err(io::Error::from)?)?;
-            }
-        }
-        OutputAdded::CloudInit => {
-            for user_data in added.nodes.iter().filter_map(commands::user_data) {
-                print(user_data.trim_end())?;
-            }
-        }
-        OutputAdded::Ansible => print(commands::inventory(&added).map_err(io::Error::from)?.trim_end())?,
-    }
-    Ok(())
-}
-
-async fn list_nodes(args: ListNodes) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
-    for node in commands::list_nodes(&config, args.whose.into()).await? {
-        match args.output {
-            Output::Text => {
-                let seen = node.last_seen_at.map_or_else(|| "never seen".to_owned(), |at| at.to_string());
-                print(&format!("{}  {:<11}  {seen:<24}  {}", node.node_id, node.status.as_str(), node.name))?;
-            }
-            Output::Json => print(&serde_json::to_string(&node).map_err(io::Error::from)?)?,
-        }
-    }
-    Ok(())
-}
-
-async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
-    commands::revoke_tokens(&config, &args.node).await?;
-    print(&format!("the tokens of node {} open nothing any more", args.node))
-}
-
-async fn add_releases(args: AddReleases) -> Result<(), Failure> {
-    for added in commands::add_releases(&args.offered.config()?, &args.from).await? {
-        let outcome = match added.outcome {
-            Outcome::Added => "added",
-            Outcome::Extended => "extended",
-            Outcome::SignedAgain => "signed again",
-            Outcome::AlreadyThere => "there already",
-        };
-        match args.offered.output {
-            Output::Text => {
-                print(&format!("{}  {}  {outcome}", added.version, joined(&added.platforms)))?;
-            }
-            Output::Json => print(&serde_json::to_string(&added).map_err(io::Error::from)?)?,
-        }
-    }
-    Ok(())
-}
-
-async fn list_releases(args: ListReleases) -> Result<(), Failure> {
-    for release in commands::list_releases(&args.offered.config()?).await? {
-        match args.offered.output {
-            Output::Text => {
-                let signed = if release.signed { "signed" } else { "not signed" };
-                let commit = release.commit.map(|commit| format!("  commit {commit}")).unwrap_or_default();
-                let default = if release.default { "  default" } else { "" };
-                let platforms = joined(&release.platforms);
-                print(&format!("{}  {platforms}  {signed}{commit}{default}", release.version))?;
-            }
-            Output::Json => print(&serde_json::to_string(&release).map_err(io::Error::from)?)?,
-        }
-    }
-    Ok(())
-}
-
-fn joined(platforms: &[Platform]) -> String {
-    platforms.iter().map(|platform| platform.as_str()).collect::<Vec<_>>().join(",")
-}
-
-impl Offered {
-    fn config(&self) -> Result<Config, Failure> {
-        let releases = self.releases.as_ref().map(|path| path.to_string_lossy().into_owned());
-        config(&self.place, Settings { releases, ..Settings::default() })
-    }
 }
 
 /// Flags over environment over file.
@@ -532,6 +301,8 @@ mod tests {
             "controller-stub releases add v1.0.0 --data-dir d --releases r --output json",
             "controller-stub releases list --data-dir d",
             "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
+            "controller-stub node token add --all --data-dir d --daemon-version v1.1.0 --output ansible",
+            "controller-stub node token add 69396100cd71623c7bbfbfee --data-dir d",
             "controller-stub node add --count 100 --first 101 gpu --data-dir d --output ansible",
         ] {
             Cli::try_parse_from(line.split(' ')).map(drop).unwrap();
@@ -539,6 +310,8 @@ mod tests {
         for line in [
             "controller-stub node token revoke gpu-01 --data-dir d",
             "controller-stub node add --data-dir d",
+            "controller-stub node token add --data-dir d",
+            "controller-stub node token add 69396100cd71623c7bbfbfee --all --data-dir d",
             "controller-stub node add n --data-dir d --expires-in 3599",
             "controller-stub node add n --data-dir d --count 0",
             "controller-stub node add n --data-dir d --first 2",

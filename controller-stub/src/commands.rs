@@ -1,6 +1,7 @@
 //! What the commands beside `serve` do, on the database and the secrets of a data folder, whether its server runs or not.
 
 mod cloud_init;
+mod enrol;
 mod inventory;
 mod names;
 mod nodes;
@@ -9,32 +10,27 @@ mod releases;
 use aio_protocol::{
     error_code::ErrorCode,
     ids::{InvalidId, NodeId, OwnerId},
-    node::{NodeRole, Owner},
-    release::ReleaseVersion,
-    time::Timestamp,
+    node::Owner,
+    release::{Platform, ReleaseVersion},
 };
-use serde::Serialize;
-use std::sync::Arc;
 
 use crate::{
     clock,
     config::Config,
     deployment::Deployment,
-    enrolment::{Enroller, EnrolmentError},
-    lifecycle,
-    node::{Node, NodeName},
+    enrolment::EnrolmentError,
     random::{self, NoRandomness},
-    releases::Releases,
     secrets::{Secrets, SecretsError},
-    store::{Newcomer, SqlStore, Store, StoreError},
-    tls::{Authority, TlsError},
+    store::{SqlStore, Store, StoreError},
+    tls::TlsError,
     tokens::{Tokens, Unsigned},
 };
 
 pub use crate::releases::{ImportError, Imported, Outcome};
 pub use cloud_init::user_data;
+pub use enrol::{Added, AddedNode, Issue, Purpose, Which, add_nodes, add_tokens};
 pub use inventory::inventory;
-pub use names::{hosts, numbered, one_machine};
+pub use names::numbered;
 pub use nodes::{ListedNode, list_nodes, revoke_tokens};
 pub use releases::{ListedRelease, add_releases, list_releases};
 
@@ -51,47 +47,6 @@ pub struct For {
     pub user: Option<OwnerId>,
 }
 
-/// A node that was registered from the command line.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AddedNode {
-    /// The node.
-    pub node_id: String,
-    /// Its name.
-    pub name: String,
-    /// Who it belongs to.
-    pub owner: Owner,
-    /// Its token: a secret.
-    pub token: String,
-    /// When the token ends.
-    pub expires_at: Timestamp,
-    /// The one command to run on the node; it holds the token.
-    pub command: String,
-    /// The same for a machine that has nothing yet, if the release's installer is published.
-    pub install_script: Option<String>,
-}
-
-/// What is to be registered together.
-#[derive(Debug, Clone, Default)]
-pub struct Wanted {
-    /// The nodes' names.
-    pub names: Vec<String>,
-    /// Whose they are.
-    pub whose: For,
-    /// How long their tokens last.
-    pub lasts_secs: u64,
-    /// Whether nodes without an install script are of no use.
-    pub script_needed: bool,
-}
-
-/// Nodes that were registered together.
-pub struct Added {
-    /// In the order of their names on the command line.
-    pub nodes: Vec<AddedNode>,
-    /// The certificate (PEM) that they are to trust the controller by, where the authority is the controller's own.
-    pub authority: Option<String>,
-}
-
 /// Why a command has done nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -99,24 +54,32 @@ pub enum CommandError {
     #[error("the name {0}")]
     Name(&'static str),
     /// A name stands twice.
-    #[error("the name `{0}` stands twice, and every node needs one of its own; nothing was registered")]
+    #[error("the name `{0}` stands twice, and every node needs one of its own; nothing was done")]
     Twice(String),
     /// Nodes in service have these names.
     #[error("{} registered already, so nothing was registered; with --count, --first goes on from another number", names::listed(.0))]
     Taken(Vec<String>),
     /// The node's name can be no host of an inventory.
     #[error(
-        "the name `{0}` can be no host of an inventory: letters, digits, `-`, `_` and `.` can; nothing was registered"
+        "the name `{0}` can be no host of an inventory: letters, digits, `-`, `_` and `.` can; nothing was done"
     )]
     NoHost(String),
     /// User-data is for one machine.
-    #[error("user-data is for one machine, and {0} nodes are named; nothing was registered")]
+    #[error("user-data is for one machine, and {0} nodes are named; nothing was done")]
     SeveralMachines(usize),
     /// There is no install script.
     #[error(
-        "there is no install script, because the files of release {0} are not published; nothing was registered"
+        "there is no install script, because the files of release {0} are not published; nothing was done"
     )]
-    NotPublished(ReleaseVersion),
+    NoScript(ReleaseVersion),
+    /// The release that was asked for is not there.
+    #[error("release {version} is not published for {platform}; nothing was done")]
+    NotPublished {
+        /// Its version.
+        version: ReleaseVersion,
+        /// For what it is missing.
+        platform: Platform,
+    },
     /// So many cannot be numbered.
     #[error("{0}")]
     Numbers(String),
@@ -128,6 +91,9 @@ pub enum CommandError {
     /// There is no such node.
     #[error("there is no node {0}")]
     NoNode(NodeId),
+    /// The node is out of service for good.
+    #[error("the node {0} was decommissioned; nothing was done")]
+    Inactive(NodeId),
     /// Where releases lie is not known.
     #[error("no releases folder is known: name it with --releases, or start the server with it")]
     NoReleases,
@@ -158,11 +124,12 @@ impl CommandError {
             | Self::NoHost(_)
             | Self::SeveralMachines(_)
             | Self::Numbers(_) => ErrorCode::Usage,
-            Self::NotPublished(_) => ErrorCode::ReleaseNotFound,
+            Self::NoScript(_) | Self::NotPublished { .. } => ErrorCode::ReleaseNotFound,
             Self::NeverServed | Self::NoReleases => ErrorCode::ConfigInvalid,
             Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
             Self::Import(error) => error.code(),
             Self::NoNode(_) => ErrorCode::NodeNotFound,
+            Self::Inactive(_) => ErrorCode::NodeInactive,
             Self::Unsigned(error) => error.code(),
             Self::Secrets(error) => error.code(),
             Self::DataDir(_) => ErrorCode::FileFailed,
@@ -174,6 +141,7 @@ impl From<EnrolmentError> for CommandError {
     fn from(error: EnrolmentError) -> Self {
         match error {
             EnrolmentError::Unsigned(error) => error.into(),
+            EnrolmentError::NotPublished { version, platform } => Self::NotPublished { version, platform },
             error => Self::DataDir(Box::new(error)),
         }
     }
@@ -204,59 +172,6 @@ pub async fn user_token(
         whose => whose.or_default(&open(config).await?).await?,
     };
     Ok(tokens.sign_user(owner.user_id, owner.org_id, roles, clock::now(), lasts_secs)?)
-}
-
-/// Registers a node of each name and makes its token: all in one transaction, or nothing. A name that cannot be one, that stands twice, or
-/// that a node in service has, refuses them all.
-pub async fn add_nodes(config: &Config, wanted: Wanted) -> Result<Added, CommandError> {
-    let Wanted { names, whose, lasts_secs, script_needed } = wanted;
-    let names = names.into_iter().map(NodeName::try_from).collect::<Result<Vec<_>, _>>();
-    let names = names::each_once(names.map_err(CommandError::Name)?)?;
-    let tokens = Tokens::new(Secrets::load(config)?.tokens);
-    tokens.require_signing()?;
-    let store: Arc<dyn Store> = Arc::new(open(config).await?);
-    let deployment = match store.setting(DEPLOYMENT).await? {
-        Some(text) => serde_json::from_str(&text)?,
-        None if config.public_url.is_some() => {
-            let own = config.tls_self_signed.then(|| Authority::open(&config.data_dir)).transpose()?;
-            Deployment::new(config, config.listen, own.map(|own| own.published()))
-        }
-        None => return Err(CommandError::NeverServed),
-    };
-    let owner = whose.or_default(&*store).await?;
-    let authority = deployment.authority.as_ref().map(|authority| authority.pem.clone());
-    let enroller = Enroller {
-        tokens,
-        releases: Releases::new(deployment.releases.clone(), deployment.checksums.clone()),
-        deployment,
-        store: store.clone(),
-    };
-    let (mut newcomers, mut nodes) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
-    for name in names {
-        let now = clock::now();
-        let id = random::object_id(now)?;
-        let node = Node::registered(id, name, vec![NodeRole::Worker], owner.clone(), now);
-        let (enrolment, token) = enroller.draw_up(&node, None, lasts_secs, now).await?;
-        if script_needed && enrolment.install_script.is_none() {
-            return Err(CommandError::NotPublished(enrolment.daemon_version));
-        }
-        nodes.push(AddedNode {
-            node_id: node.id.to_string(),
-            name: node.name.clone(),
-            owner: node.owner.clone(),
-            command: format!("sudo aio-worker install --token {}", enrolment.token),
-            token: enrolment.token,
-            expires_at: enrolment.expires_at,
-            install_script: enrolment.install_script,
-        });
-        let step = lifecycle::registration(&node, "command line");
-        newcomers.push(Newcomer { node, step, token });
-    }
-    let taken = store.enrol_nodes(&newcomers).await?;
-    if !taken.is_empty() {
-        return Err(CommandError::Taken(taken));
-    }
-    Ok(Added { nodes, authority })
 }
 
 async fn open(config: &Config) -> Result<SqlStore, CommandError> {

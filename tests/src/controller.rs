@@ -255,6 +255,12 @@ impl Controller {
         print(&self.program, &self.folder.path().join("data"), &command)
     }
 
+    /// `controller-stub node token add --all --output …`: makes a new token for each node and gives what it prints.
+    pub fn tokens_as(&self, output: &str) -> Result<String> {
+        let command = ["node", "token", "add", "--all", "--output", output];
+        print(&self.program, &self.folder.path().join("data"), &command)
+    }
+
     /// An organisation's node of this name.
     pub fn node_named(&self, name: &str) -> Result<Node> {
         #[derive(Deserialize)]

@@ -1,10 +1,9 @@
-//! The names that `node add` registers: numbered ones, each once, and which of them can be hosts of an inventory. What a name is at all is
+//! Names of nodes that are named together: numbered ones, each once, and which of them can be hosts of an inventory. What a name is at all is
 //! `NodeName`'s to say, and whether another node has it the database's.
 
 use std::collections::BTreeSet;
 
 use super::CommandError;
-use crate::node::NodeName;
 
 /// Numbers have at least so many digits, so that names sort as their numbers do.
 const DIGITS: usize = 3;
@@ -22,7 +21,7 @@ pub fn numbered(prefix: &str, first: u32, count: u32) -> Result<Vec<String>, Com
 }
 
 /// Fails unless each of the names can be a host of an Ansible inventory, which reads brackets, colons and the like as more than a name.
-pub fn hosts(names: &[String]) -> Result<(), CommandError> {
+pub(super) fn hosts(names: &[String]) -> Result<(), CommandError> {
     let fits = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
@@ -34,7 +33,7 @@ pub fn hosts(names: &[String]) -> Result<(), CommandError> {
 }
 
 /// Fails unless there is one name.
-pub fn one_machine(names: &[String]) -> Result<(), CommandError> {
+pub(super) fn one_machine(names: &[String]) -> Result<(), CommandError> {
     match names.len() {
         1 => Ok(()),
         several => Err(CommandError::SeveralMachines(several)),
@@ -42,8 +41,7 @@ pub fn one_machine(names: &[String]) -> Result<(), CommandError> {
 }
 
 /// The names, unless one of them stands twice.
-pub(super) fn each_once(names: Vec<NodeName>) -> Result<Vec<String>, CommandError> {
-    let names: Vec<String> = names.into_iter().map(String::from).collect();
+pub(super) fn each_once(names: Vec<String>) -> Result<Vec<String>, CommandError> {
     let mut seen = BTreeSet::new();
     match names.iter().find(|name| !seen.insert(name.as_str())) {
         Some(twice) => Err(CommandError::Twice(twice.clone())),

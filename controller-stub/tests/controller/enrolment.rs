@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, installation::InstallationPlan};
-use controller_stub::commands::{self, For, Wanted};
+use controller_stub::commands::{self, For, Issue};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -179,7 +179,7 @@ async fn nodes_added_on_the_command_line_appear_while_the_server_runs() {
     let controller = Controller::start().await;
     let add = async |names: [&str; 2]| {
         let names = names.map(str::to_owned).into();
-        commands::add_nodes(&controller.config, Wanted { names, lasts_secs: 3600, ..Wanted::default() }).await
+        commands::add_nodes(&controller.config, names, Issue { lasts_secs: 3600, ..Issue::default() }).await
     };
     assert_eq!(add(["cli-00", ""]).await.err().unwrap().code(), ErrorCode::Usage);
     let [added, another] = <[_; 2]>::try_from(add(["cli-01", "cli-02"]).await.unwrap().nodes).ok().unwrap();

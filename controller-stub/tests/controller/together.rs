@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use aio_protocol::error_code::ErrorCode;
+use aio_protocol::{error_code::ErrorCode, ids::NodeId};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use controller_stub::commands::{self, For, Wanted};
+use controller_stub::commands::{self, For, Issue, Purpose, Which};
 use serde_json::Value;
 
 use crate::{
@@ -26,15 +26,15 @@ fn refused(arguments: &[&str], data: &Path) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn wanted(names: Vec<String>) -> Wanted {
-    Wanted { names, lasts_secs: 3600, ..Wanted::default() }
+fn an_hour() -> Issue {
+    Issue { lasts_secs: 3600, ..Issue::default() }
 }
 
 #[tokio::test]
 async fn a_hundred_nodes_are_registered_together_and_each_has_its_token_and_its_event() {
     let controller = Controller::start().await;
     let names = commands::numbered("gpu", 1, 100).unwrap();
-    let added = commands::add_nodes(&controller.config, wanted(names.clone())).await.unwrap();
+    let added = commands::add_nodes(&controller.config, names.clone(), an_hour()).await.unwrap();
     assert!(added.nodes.iter().map(|node| node.name.as_str()).eq(names.iter().map(String::as_str)));
     let token =
         commands::user_token(&controller.config, For::default(), vec!["organization.member".into()], 3600);
@@ -53,7 +53,7 @@ async fn one_name_that_is_taken_or_stands_twice_refuses_all_and_one_out_of_servi
     let controller = Controller::start().await;
     let add = async |names: &[&str]| {
         let names = names.iter().map(|&name| name.to_owned()).collect();
-        commands::add_nodes(&controller.config, wanted(names)).await
+        commands::add_nodes(&controller.config, names, an_hour()).await
     };
     let first = add(&["gpu-001"]).await.ok().unwrap();
     let token =
@@ -121,8 +121,8 @@ fn an_inventory_carries_the_authority_of_a_controller_that_has_its_own() {
 #[tokio::test]
 async fn user_data_carries_the_install_script_of_one_node_and_is_not_made_without_one() {
     let controller = Controller::start().await;
-    let wanted = Wanted { script_needed: true, ..wanted(vec!["gpu-001".to_owned()]) };
-    let added = commands::add_nodes(&controller.config, wanted.clone()).await.unwrap();
+    let (names, issue) = (vec!["gpu-001".to_owned()], Issue { purpose: Purpose::UserData, ..an_hour() });
+    let added = commands::add_nodes(&controller.config, names.clone(), issue.clone()).await.unwrap();
     let text = commands::user_data(&added.nodes[0]).unwrap();
     assert!(text.starts_with("#cloud-config\n"), "{text}");
     let encoded: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("content: ")).collect();
@@ -132,8 +132,40 @@ async fn user_data_carries_the_install_script_of_one_node_and_is_not_made_withou
     assert!(!text.contains(&added.nodes[0].token), "a token that stands in the clear");
 
     let controller = Controller::start_with(|config| config.releases = None).await;
-    let refused = commands::add_nodes(&controller.config, wanted).await.err().unwrap();
+    let refused = commands::add_nodes(&controller.config, names, issue).await.err().unwrap();
     assert_eq!(refused.code(), ErrorCode::ReleaseNotFound);
     let nodes = commands::list_nodes(&controller.config, For::default()).await.unwrap();
     assert!(nodes.is_empty(), "{nodes:?}");
+}
+
+#[tokio::test]
+async fn nodes_that_are_there_get_new_tokens_beside_those_that_they_have() {
+    let controller = Controller::start().await;
+    let names = commands::numbered("gpu", 1, 3).unwrap();
+    let before = commands::add_nodes(&controller.config, names, an_hour()).await.unwrap().nodes;
+    let ids: Vec<NodeId> = before.iter().map(|node| node.node_id.parse().unwrap()).collect();
+    let add = async |which: Which, issue: Issue| commands::add_tokens(&controller.config, which, issue).await;
+
+    let again = add(Which::These(vec![ids[2].clone(), ids[0].clone()]), an_hour()).await.unwrap().nodes;
+    assert_eq!(again.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["gpu-003", "gpu-001"]);
+    for token in [&again[1].token, &before[0].token] {
+        let path = format!("/nodes/{}/installation", ids[0]);
+        assert_eq!(controller.bearer(token).get(&path).await.0, 200);
+    }
+
+    let unpublished = Issue { version: Some("v9.9.9".parse().unwrap()), ..an_hour() };
+    let refused = add(Which::All, unpublished).await.err().unwrap();
+    assert_eq!(refused.code(), ErrorCode::ReleaseNotFound);
+
+    let token =
+        commands::user_token(&controller.config, For::default(), vec!["organization.owner".into()], 3600);
+    let owner = controller.bearer(&token.await.unwrap());
+    let path = format!("/nodes/{}", ids[1]);
+    assert_eq!(owner.request(reqwest::Method::DELETE, &path).send().await.unwrap().status(), 200);
+    let refused = add(Which::These(ids), an_hour()).await.err().unwrap();
+    assert_eq!(refused.code(), ErrorCode::NodeInactive);
+    let all = add(Which::All, Issue { purpose: Purpose::Inventory, ..an_hour() }).await.unwrap();
+    assert_eq!(all.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["gpu-001", "gpu-003"]);
+    let nobody = vec!["69396100cd71623c7bbfbfee".parse().unwrap()];
+    assert_eq!(add(Which::These(nobody), an_hour()).await.err().unwrap().code(), ErrorCode::NodeNotFound);
 }

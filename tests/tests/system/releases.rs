@@ -65,6 +65,13 @@ impl Publisher {
     }
 }
 
+/// The commands below this heading of docs/releases.md that begin with these words, as they stand there.
+fn documented(begin: &str) -> Result<&'static str> {
+    let page = include_str!("../../../docs/releases.md");
+    let mut blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap_or(block));
+    blocks.find(|block| block.starts_with(begin)).with_context(|| format!("no commands begin with {begin}"))
+}
+
 /// `controller-stub releases …` on the data folder of the controller that runs.
 fn releases(publisher: &Publisher, controller: &Controller, words: &[&str]) -> Result<Output> {
     let mut command = Command::new(publisher.artifacts.controller()?);
@@ -162,5 +169,41 @@ fn a_release_of_another_key_or_none_is_not_added_where_a_key_is_configured() -> 
     fs::remove_file(place.join(SUMS))?;
     refusal(&releases(&publisher, &controller, &["add", &folder])?, ErrorCode::ReleaseInvalid)?;
     assert_eq!(fs::read_dir(publisher.offered())?.count(), 0);
+    controller.stop()
+}
+
+#[test]
+fn a_release_is_verified_by_hand_and_signed_again_as_the_page_says() -> Result<()> {
+    let publisher = Publisher::new()?;
+    let settings = Settings::default()
+        .releases(&publisher.offered())
+        .env("RELEASE_PUBLIC_KEY", &publisher.public_key()?);
+    let controller = Controller::start(&publisher.artifacts, &settings)?;
+    let place = publisher.release(&fs::read(publisher.artifacts.worker()?)?)?;
+    let added = releases(&publisher, &controller, &["add", &place.display().to_string()])?;
+    ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    fs::rename(publisher.path("tree"), publisher.path("releases"))?;
+    let follow = |folder: &str, commands: &str, key: &str| -> Result<String> {
+        let commands = commands
+            .replace("RWQ…", key)
+            .replace("v1.0.0", VERSION)
+            .replace("/var/lib/controller-stub", &controller.data_dir().display().to_string());
+        let mut path = publisher.artifacts.folder().as_os_str().to_owned();
+        path.push(":/usr/bin:/bin");
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &commands]).current_dir(publisher.path(folder)).env_clear();
+        let output = shell.env("PATH", path).env("RELEASE_PUBLIC_KEY", key).output()?;
+        ensure!(output.status.success(), "{commands}{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let folder = format!("releases/{VERSION}");
+    let said = follow(&folder, documented("minisign -V")?, &publisher.public_key()?)?;
+    for name in [SUMS, WORKER_FILE] {
+        ensure!(said.contains(&format!("Trusted comment: file:{name} version:{VERSION}")), "{said}");
+    }
+    publisher.tool("minisign", &["-G", "-W", "-f", "-p", "release.pub", "-s", "new.key"])?;
+    let said = follow(".", documented("cd releases/")?, &publisher.public_key()?)?;
+    ensure!(said.ends_with(&format!("{VERSION}  {WORKER_FILE}  signed again\n")), "{said}");
+    follow(&folder, documented("minisign -V")?, &publisher.public_key()?)?;
     controller.stop()
 }

@@ -49,7 +49,8 @@ impl Control {
             ),
         )?;
         fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755))?;
-        fs::write(folder.path().join("inventory.yml"), inventory)?;
+        let control = Self { folder };
+        control.has(inventory)?;
         let way = json!({
             "ansible_connection": "ssh",
             "ansible_ssh_executable": ssh,
@@ -60,8 +61,13 @@ impl Control {
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_remote_tmp": "/run/ansible",
         });
-        fs::write(folder.path().join("way.json"), way.to_string())?;
-        Ok(Self { folder })
+        fs::write(control.folder.path().join("way.json"), way.to_string())?;
+        Ok(control)
+    }
+
+    /// From now on, this is the inventory.
+    fn has(&self, inventory: &str) -> Result<()> {
+        Ok(fs::write(self.folder.path().join("inventory.yml"), inventory)?)
     }
 
     /// Runs the playbook.
@@ -116,13 +122,13 @@ fn the_role_installs_once_changes_nothing_twice_takes_off_and_shows_no_token() -
     let machine = Machine::boot_for_provisioning("ansible")?;
     // Only the proxy knows the controller's name.
     let proxy = Proxy::start([127, 0, 0, 1].into(), HOST)?;
-    let inventory = site.controller.added_as("ansible", &[NODE])?;
     let vars = format!(
         "  vars:\n    aio_worker_proxy: {}\n    aio_worker_ca_file: {}\n",
         proxy.url(),
         company()?.display()
     );
-    let inventory = inventory.replace("  vars:\n", &vars);
+    let complete = |inventory: String| inventory.replace("  vars:\n", &vars);
+    let inventory = complete(site.controller.added_as("ansible", &[NODE])?);
     let token = inventory.split('"').find(|word| word.starts_with("ey")).context("no token")?.to_owned();
     let control = Control::of(&machine, &inventory)?;
     let before = machine.listing()?;
@@ -147,6 +153,9 @@ fn the_role_installs_once_changes_nothing_twice_takes_off_and_shows_no_token() -
         .with_context(|| machine.journal(UNIT))?;
     ensure!(machine.read("/etc/aio-worker/ca.pem")? == fs::read_to_string(company()?)?, "another authority");
     assert_eq!(control.changes(&[])?, 0, "a second run");
+    control.has(&complete(site.controller.tokens_as("ansible")?))?;
+    assert_eq!(control.changes(&[])?, 1, "another token");
+    ensure!(!machine.read("/etc/aio-worker/token")?.contains(&token), "the token is the one before");
 
     let absent = ["--extra-vars", "aio_worker_state=absent aio_worker_purge=true"];
     assert_eq!(control.changes(&absent)?, 1);

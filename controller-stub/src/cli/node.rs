@@ -1,0 +1,209 @@
+//! `controller-stub node …`: registering nodes, listing them, and their tokens.
+
+use std::io;
+
+use aio_protocol::{ids::NodeId, release::ReleaseVersion};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Failure, Output, Place, Whose, config, print};
+use crate::{
+    commands::{self, Added, Issue, Purpose, Which},
+    config::{Config, Settings},
+};
+
+/// What one `node add` may register: so many share one commit, and a server that runs waits for it.
+const MOST_AT_ONCE: i64 = 10_000;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Register nodes and print for each the one command to run on it.
+    Add(AddNodes),
+    /// List an organisation's nodes by name.
+    List(ListNodes),
+    /// A node's tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make new tokens for nodes, to install them with another release or again; those that they have stay valid.
+    Add(AddTokens),
+    /// Withdraw every token of a node, and close its worker's connection.
+    Revoke(RevokeTokens),
+}
+
+#[derive(Args)]
+pub(super) struct ListNodes {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Args)]
+pub(super) struct RevokeTokens {
+    /// The node's id.
+    #[arg(value_name = "NODE")]
+    node: NodeId,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+All of them are registered, or none: a name that cannot be one, that stands twice, or that a node in service has refuses them all. What is \
+printed holds the nodes' tokens: where it is written to a file, nobody else should be able to read it (umask 077).")]
+pub(super) struct AddNodes {
+    /// The nodes' names; with --count, what they begin with.
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Register so many nodes and number them: NAME-001, NAME-002, …
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_AT_ONCE))]
+    count: Option<u32>,
+    /// The number to begin with.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "count")]
+    first: u32,
+    #[command(flatten)]
+    issued: Issued,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+What is printed holds the nodes' tokens: where it is written to a file, nobody else should be able to read it (umask 077).")]
+pub(super) struct AddTokens {
+    /// The nodes' ids.
+    #[arg(value_name = "NODE", required_unless_present = "all")]
+    nodes: Vec<NodeId>,
+    /// Every node of the organisation that is in service.
+    #[arg(long, conflicts_with = "nodes")]
+    all: bool,
+    #[command(flatten)]
+    issued: Issued,
+}
+
+#[derive(Args)]
+pub(super) struct Issued {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+    /// For how many seconds the token lasts: an hour to a year.
+    #[arg(long, value_name = "SECONDS", default_value_t = 31_536_000, value_parser = clap::value_parser!(u64).range(3600..=31_536_000))]
+    expires_in: u64,
+    /// The release that the token installs, e.g. v1.0.0; it must be published. [default: DEFAULT_DAEMON_VERSION]
+    #[arg(long, value_name = "VERSION")]
+    daemon_version: Option<ReleaseVersion>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = OutputAdded::Text)]
+    output: OutputAdded,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputAdded {
+    /// The command to run on each node; of several nodes, each below its name.
+    Text,
+    /// One JSON object for each node.
+    Json,
+    /// An Ansible inventory in YAML, with each node's token as a variable of its host.
+    Ansible,
+    /// The user-data with which cloud-init installs one node at its machine's first boot; it holds the node's token.
+    CloudInit,
+}
+
+pub(super) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Add(args) => add(args).await,
+        Command::List(args) => list(args).await,
+        Command::Token(TokenCommand::Add(args)) => add_tokens(args).await,
+        Command::Token(TokenCommand::Revoke(args)) => revoke_tokens(args).await,
+    }
+}
+
+async fn add(args: AddNodes) -> Result<(), Failure> {
+    let names = match (args.count, args.names.as_slice()) {
+        (None, _) => args.names,
+        (Some(count), [prefix]) => commands::numbered(prefix, args.first, count)?,
+        (Some(_), _) => {
+            return Err(commands::CommandError::Numbers(
+                "--count numbers the nodes of one NAME, and several are given".to_owned(),
+            )
+            .into());
+        }
+    };
+    let (config, issue, output) = args.issued.taken_apart()?;
+    show_added(&commands::add_nodes(&config, names, issue).await?, output)
+}
+
+async fn add_tokens(args: AddTokens) -> Result<(), Failure> {
+    let (config, issue, output) = args.issued.taken_apart()?;
+    let which = if args.all { Which::All } else { Which::These(args.nodes) };
+    show_added(&commands::add_tokens(&config, which, issue).await?, output)
+}
+
+impl Issued {
+    fn taken_apart(self) -> Result<(Config, Issue, OutputAdded), Failure> {
+        let config = config(&self.place, Settings::default())?;
+        let purpose = match self.output {
+            OutputAdded::Text | OutputAdded::Json => Purpose::Reading,
+            OutputAdded::Ansible => Purpose::Inventory,
+            OutputAdded::CloudInit => Purpose::UserData,
+        };
+        let issue = Issue {
+            whose: self.whose.into(),
+            lasts_secs: self.expires_in,
+            version: self.daemon_version,
+            purpose,
+        };
+        Ok((config, issue, self.output))
+    }
+}
+
+fn show_added(added: &Added, output: OutputAdded) -> Result<(), Failure> {
+    match output {
+        OutputAdded::Text => {
+            let several = added.nodes.len() > 1;
+            for node in &added.nodes {
+                if several {
+                    print(&format!("# {}", node.name))?;
+                }
+                print(&node.command)?;
+            }
+        }
+        OutputAdded::Json => {
+            for node in &added.nodes {
+                print(&serde_json::to_string(node).map_err(io::Error::from)?)?;
+            }
+        }
+        OutputAdded::CloudInit => {
+            for user_data in added.nodes.iter().filter_map(commands::user_data) {
+                print(user_data.trim_end())?;
+            }
+        }
+        OutputAdded::Ansible => print(commands::inventory(added).map_err(io::Error::from)?.trim_end())?,
+    }
+    Ok(())
+}
+
+async fn list(args: ListNodes) -> Result<(), Failure> {
+    let config = config(&args.place, Settings::default())?;
+    for node in commands::list_nodes(&config, args.whose.into()).await? {
+        match args.output {
+            Output::Text => {
+                let seen = node.last_seen_at.map_or_else(|| "never seen".to_owned(), |at| at.to_string());
+                print(&format!("{}  {:<11}  {seen:<24}  {}", node.node_id, node.status.as_str(), node.name))?;
+            }
+            Output::Json => print(&serde_json::to_string(&node).map_err(io::Error::from)?)?,
+        }
+    }
+    Ok(())
+}
+
+async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
+    let config = config(&args.place, Settings::default())?;
+    commands::revoke_tokens(&config, &args.node).await?;
+    print(&format!("the tokens of node {} open nothing any more", args.node))
+}
