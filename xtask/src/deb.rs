@@ -8,6 +8,7 @@ use std::{
     process::Command,
 };
 
+use aio_protocol::release::Platform;
 use anyhow::{Context, Result, ensure};
 
 use crate::{portable, step};
@@ -24,21 +25,30 @@ const MAINTAINER: &str = "AIWM maintainers <maintainers@x-or.cloud>";
 
 /// Builds the programs and packs them.
 pub(crate) fn build() -> Result<Vec<PathBuf>> {
-    let programs = portable::build()?;
-    pack(&programs)
+    portable::build()?;
+    pack()
 }
 
-/// Packs programs that were built of the sources that are checked out.
-pub(crate) fn pack(programs: &Path) -> Result<Vec<PathBuf>> {
-    Packing { source: &step::root(), programs, time: &step::commit_time()? }.run()
+/// Packs what `portable::build` has built.
+pub(crate) fn pack() -> Result<Vec<PathBuf>> {
+    let target = portable::target()?;
+    let packing = Packing {
+        source: &step::root(),
+        target: &target,
+        platform: portable::native()?,
+        time: &step::commit_time()?,
+    };
+    packing.run()
 }
 
 /// What is packed.
 pub(crate) struct Packing<'a> {
     /// The folder of the sources that the programs were built of: manifests, units and the like.
     pub(crate) source: &'a Path,
-    /// The programs; the packages get a folder beside theirs, `debian`.
-    pub(crate) programs: &'a Path,
+    /// The target folder that they were built into; the packages get a folder in it, `debian`.
+    pub(crate) target: &'a Path,
+    /// What the programs run on.
+    pub(crate) platform: Platform,
     /// The one time that is in a package, in seconds since 1970.
     pub(crate) time: &'a str,
 }
@@ -47,16 +57,18 @@ impl Packing<'_> {
     /// Packs, and says where the packages lie.
     pub(crate) fn run(&self) -> Result<Vec<PathBuf>> {
         let cargo_deb = CARGO_DEB.installed()?;
-        let built = self.programs.parent().context("the programs lie in no target folder")?;
-        let packages = built.join("debian");
+        let packages = self.target.join("debian");
         self.generate()?;
         empty(&packages)?;
         for (krate, _) in PACKAGES {
             let mut deb = Command::new(&cargo_deb);
             deb.args(["deb", "--no-build", "--no-strip", "--locked", "--package", krate, "--output"]);
             deb.arg(&packages).current_dir(self.source);
+            if self.platform != portable::native()? {
+                deb.args(["--target", portable::triple(self.platform)]);
+            }
             // cargo-deb looks for programs where cargo would have put them.
-            deb.env("CARGO_TARGET_DIR", built).env("SOURCE_DATE_EPOCH", self.time);
+            deb.env("CARGO_TARGET_DIR", self.target).env("SOURCE_DATE_EPOCH", self.time);
             step::run(&mut deb)?;
         }
         let made = fs::read_dir(&packages)?.map(|entry| Ok(entry?.path()));
@@ -76,11 +88,12 @@ impl Packing<'_> {
         for part in ["completions", "man", "controller-man"] {
             empty(&folder.join(part))?;
         }
-        let (worker, controller) = (self.programs.join("aio-worker"), self.programs.join("controller-stub"));
-        step::run(step::of_path(&worker).args(["man", "--output-dir"]).arg(folder.join("man")))?;
-        step::run(step::of_path(&controller).arg("man").arg(folder.join("controller-man")))?;
+        let programs = portable::folder(self.target, self.platform, "release")?;
+        let program = |name: &str| portable::program(self.platform, &programs.join(name));
+        step::run(program("aio-worker")?.args(["man", "--output-dir"]).arg(folder.join("man")))?;
+        step::run(program("controller-stub")?.arg("man").arg(folder.join("controller-man")))?;
         for (shell, file) in [("bash", "aio-worker"), ("zsh", "_aio-worker"), ("fish", "aio-worker.fish")] {
-            let script = step::of_path(&worker).args(["completions", shell]).output()?;
+            let script = program("aio-worker")?.args(["completions", shell]).output()?;
             ensure!(script.status.success(), "aio-worker completions {shell} ended with {}", script.status);
             fs::write(folder.join("completions").join(file), script.stdout)?;
         }

@@ -44,6 +44,13 @@ pub(crate) const CHECKERS: &[Need] = &[
 ];
 
 impl Need {
+    /// What is run, or read.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Program(name, _) | Self::File(name, _) => name,
+        }
+    }
+
     fn package(self) -> &'static str {
         match self {
             Self::Program(_, package) | Self::File(_, package) => package,

@@ -1,12 +1,15 @@
 //! `cargo xtask build`: what is shipped, built so that it runs on the oldest system that the product promises. A program asks for the C
 //! library that it was linked with, or a newer one, so it is linked in a root file system of Debian 11, with this computer's Rust and
-//! the sources mounted into it. The mounts belong to the build's own namespace and end with it.
+//! the sources mounted into it. The mounts belong to the build's own namespace and end with it. For another processor than this computer's, Debian's
+//! cross compiler links there, and an emulator runs what was built.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
+use aio_protocol::release::Platform;
 use anyhow::{Context, Result, ensure};
 
 use crate::{packages, step};
@@ -14,7 +17,7 @@ use crate::{packages, step};
 /// Debian 11: systemd 247 and glibc 2.31.
 const SUITE: &str = "bullseye";
 
-/// What links Rust programs and compiles the C of their dependencies.
+/// What links Rust programs and compiles the C of their dependencies; for build scripts also where another compiler links the programs.
 const PACKAGES: &str = "gcc,libc6-dev";
 
 /// Where sources, toolchain, fetched crates and target lie in it: part of the root's recipe.
@@ -26,6 +29,8 @@ pub(crate) struct Build<'a> {
     pub(crate) source: &'a Path,
     /// Cargo's target folder.
     pub(crate) target: &'a Path,
+    /// What the programs are to run on.
+    pub(crate) platform: Platform,
     /// What cargo is asked for, one list of words each.
     pub(crate) commands: &'a [&'a [&'a str]],
     /// Variables that the sources read.
@@ -46,17 +51,89 @@ pub(crate) const SHIPPED: &[&[&str]] = &[PROGRAMS, INSTALLER];
 
 /// Builds everything, and says where it lies. What has been built and is still up to date is left alone.
 pub(crate) fn build() -> Result<PathBuf> {
-    let built = step::target_dir()?.join("portable");
+    let built = target()?;
     Build {
         source: &step::root(),
         target: &built,
+        platform: native()?,
         commands: &[PROGRAMS, INSTALLER, FAKE_DRIVER],
         environment: &[],
     }
     .run()?;
-    let programs = built.join("release");
+    let programs = folder(&built, native()?, "release")?;
     eprintln!("xtask: built {}", programs.display());
     Ok(programs)
+}
+
+/// The target folder of what is shipped.
+pub(crate) fn target() -> Result<PathBuf> {
+    Ok(step::target_dir()?.join("portable"))
+}
+
+/// What this computer runs.
+pub(crate) fn native() -> Result<Platform> {
+    let architecture = std::env::consts::ARCH;
+    Platform::of_architecture(architecture)
+        .with_context(|| format!("there are no releases for {architecture}"))
+}
+
+/// What compilers call a platform.
+pub(crate) fn triple(platform: Platform) -> &'static str {
+    match platform {
+        Platform::LinuxAmd64 => "x86_64-unknown-linux-gnu",
+        Platform::LinuxArm64 => "aarch64-unknown-linux-gnu",
+    }
+}
+
+/// Where in cargo's `target` the programs of a profile lie.
+pub(crate) fn folder(target: &Path, platform: Platform, profile: &str) -> Result<PathBuf> {
+    let cross = platform != native()?;
+    Ok(if cross { target.join(triple(platform)) } else { target.to_owned() }.join(profile))
+}
+
+/// A program that was built, to be run here: for another processor, by an emulator with the C library that it was linked with.
+pub(crate) fn program(platform: Platform, path: &Path) -> Result<Command> {
+    let Some(cross) = Cross::to(platform)? else { return Ok(step::of_path(path)) };
+    packages::install(&[&[cross.emulator]])?;
+    let mut emulated = step::program(cross.emulator.program(), &["-L"]);
+    emulated.arg(root_of(&step::target_dir()?, platform)?.join("usr").join(cross.prefix)).arg(path);
+    Ok(emulated)
+}
+
+/// How one builds for another processor than this computer's.
+struct Cross {
+    /// How the compiler's programs are called, before `-gcc`, and where its libraries lie below `/usr`.
+    prefix: &'static str,
+    packages: &'static str,
+    emulator: packages::Need,
+}
+
+impl Cross {
+    /// None where this computer's own compiler does.
+    fn to(platform: Platform) -> Result<Option<Self>> {
+        if platform == native()? {
+            return Ok(None);
+        }
+        Ok(Some(match platform {
+            Platform::LinuxAmd64 => Self {
+                prefix: "x86_64-linux-gnu",
+                packages: "gcc-x86-64-linux-gnu,libc6-dev-amd64-cross",
+                emulator: packages::Need::Program("qemu-x86_64", "qemu-user"),
+            },
+            Platform::LinuxArm64 => Self {
+                prefix: "aarch64-linux-gnu",
+                packages: "gcc-aarch64-linux-gnu,libc6-dev-arm64-cross",
+                emulator: packages::Need::Program("qemu-aarch64", "qemu-user"),
+            },
+        }))
+    }
+
+    /// What makes cargo and the build scripts take the compiler.
+    fn environment(&self, platform: Platform) -> [String; 2] {
+        let name = triple(platform).replace('-', "_");
+        let compiler = format!("{}-gcc", self.prefix);
+        [format!("CARGO_TARGET_{}_LINKER={compiler}", name.to_uppercase()), format!("CC_{name}={compiler}")]
+    }
 }
 
 impl Build<'_> {
@@ -67,16 +144,29 @@ impl Build<'_> {
              `cargo build --release` builds for this computer's C library and newer ones"
         );
         packages::install(&[packages::ROOT_FILE_SYSTEMS])?;
-        let root = root_file_system(&step::target_dir()?)?;
+        let cross = Cross::to(self.platform)?;
+        let sysroot = sysroot()?;
+        let triple = triple(self.platform);
+        ensure!(
+            sysroot.join("lib/rustlib").join(triple).is_dir(),
+            "this Rust cannot build for {}: `rustup target add {triple}`",
+            self.platform
+        );
+        let root = root_file_system(&step::target_dir()?, self.platform)?;
         // Inside there is no network to be counted on.
         step::run(step::cargo(&["fetch", "--locked"]).current_dir(self.source))?;
         fs::create_dir_all(self.target)
             .with_context(|| format!("cannot create {}", self.target.display()))?;
         for words in self.commands {
             let mut build = step::program("unshare", &["--mount", "sh", "-euc", INSIDE, "sh"]);
-            build.arg(&root).arg(self.source).arg(sysroot()?).arg(cargo_home()?).arg(self.target);
+            build.arg(&root).arg(self.source).arg(&sysroot).arg(cargo_home()?).arg(self.target);
             build.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
-            build.args(["cargo", "build", "--locked", "--offline"]).args(*words);
+            let mut words = words.to_vec();
+            if let Some(cross) = &cross {
+                build.args(cross.environment(self.platform));
+                words.extend(["--target", triple]);
+            }
+            build.args(["cargo", "build", "--locked", "--offline"]).args(&words);
             eprintln!("xtask: in {}: cargo build --locked --offline {}", root.display(), words.join(" "));
             let status = build.status().context("cannot run unshare")?;
             ensure!(status.success(), "the build in {} ended with {status}", root.display());
@@ -104,23 +194,37 @@ exec chroot "$root" env --ignore-environment --chdir=/build/source HOME=/root LC
     PATH=/build/toolchain/bin:/usr/bin:/bin CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target "$@"
 "#;
 
+/// Where the root file system lies in which programs for this platform are built.
+fn root_of(target: &Path, platform: Platform) -> Result<PathBuf> {
+    let cross = platform != native()?;
+    Ok(if cross { target.join(format!("portable-root-{platform}")) } else { target.join("portable-root") })
+}
+
 /// Debian 11 with a compiler; made once, and again when its recipe changes.
-fn root_file_system(target: &Path) -> Result<PathBuf> {
-    let root = target.join("portable-root");
-    let recipe_file = target.join("portable-root.recipe");
+fn root_file_system(target: &Path, platform: Platform) -> Result<PathBuf> {
+    let root = root_of(target, platform)?;
+    let packages = match Cross::to(platform)? {
+        Some(cross) => format!("{PACKAGES},{}", cross.packages),
+        None => PACKAGES.to_owned(),
+    };
+    let recipe_file = root.with_extension("recipe");
     let mirror = std::env::var("AIO_BUILD_MIRROR").ok().filter(|mirror| !mirror.is_empty());
-    let recipe = format!("{SUITE} {PACKAGES} {mirror:?} {PATHS}");
+    let recipe = format!("{SUITE} {packages} {mirror:?} {PATHS}");
     if root.is_dir() && fs::read_to_string(&recipe_file).is_ok_and(|made| made == recipe) {
         return Ok(root);
     }
-    let unfinished = target.join("portable-root.unfinished");
-    // What was built elsewhere holds the paths from there.
-    for old in [&root, &unfinished, &target.join("portable")] {
+    let unfinished = root.with_extension("unfinished");
+    let mut outdated = vec![root.clone(), unfinished.clone()];
+    if platform == native()? {
+        // What was built elsewhere holds the paths from there.
+        outdated.push(target.join("portable"));
+    }
+    for old in outdated {
         if old.exists() {
-            fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+            fs::remove_dir_all(&old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
-    let include = format!("--include={PACKAGES}");
+    let include = format!("--include={packages}");
     let mut make =
         step::program("mmdebstrap", &["--quiet", "--variant=minbase", &include, "--format=directory", SUITE]);
     step::run(make.arg(&unfinished).args(mirror))?;

@@ -11,10 +11,10 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use aio_protocol::release::{ReleaseVersion, folder::LICENCES, label};
+use aio_protocol::release::{Platform, ReleaseVersion, folder::LICENCES, label};
 use anyhow::{Context, Result, ensure};
 
-use crate::step;
+use crate::{portable, step};
 use folder::{Contents, File};
 use key::Key;
 use source::Source;
@@ -34,7 +34,10 @@ pub(crate) struct Arguments {
     /// The tree of releases, into which the version's folder is put
     #[arg(long, value_name = "DIR", default_value = "releases")]
     output: PathBuf,
-    /// Add this platform to the version's folder, which another machine has written of the same commit
+    /// Build for this platform: linux-amd64 or linux-arm64; this computer's if unsaid
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Add the platform to the version's folder, which holds another one of the same commit
     #[arg(long)]
     add: bool,
     /// Build of what git follows as it is now, whether it is committed or not; the release says so
@@ -68,9 +71,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut files = Vec::new();
     let programs = match &arguments.programs {
         Some(folder) => build::taken(folder),
-        None => build::built(&source, version, key.public())?,
+        None => {
+            let platform = arguments.platform.map_or_else(portable::native, Ok)?;
+            build::built(&source, version, platform, key.public())?
+        }
     };
     let platform = program::platform(&programs.worker)?;
+    if let Some(asked) = arguments.platform {
+        ensure!(platform == asked, "{} is for {platform}, and not {asked}", programs.worker.display());
+    }
     for ((_, prefix), path) in [(WORKER, &programs.worker), (INSTALLER, &programs.installer)] {
         files.push(File::program(format!("{prefix}{platform}"), path, platform)?);
     }

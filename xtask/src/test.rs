@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS])?;
     let programs = portable::build()?;
-    deb::pack(&programs)?;
+    deb::pack()?;
     let suites: &[&str] = if std::env::var_os(SUITE).is_some() { &[] } else { &OTHER_SUITES };
     let mut failed = Vec::new();
     for suite in suites {

@@ -3,10 +3,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use aio_protocol::release::ReleaseVersion;
+use aio_protocol::release::{Platform, ReleaseVersion};
 use anyhow::{Context, Result, ensure};
 
 use super::source::Source;
@@ -31,8 +30,13 @@ pub(super) fn taken(folder: &Path) -> Programs {
     }
 }
 
-/// Builds them; `key` is built in.
-pub(super) fn built(source: &Source, version: &ReleaseVersion, key: Option<&str>) -> Result<Programs> {
+/// Builds them for `platform`; `key` is built in.
+pub(super) fn built(
+    source: &Source,
+    version: &ReleaseVersion,
+    platform: Platform,
+    key: Option<&str>,
+) -> Result<Programs> {
     // Beside what tests use, which must not demand the release's key; and from scratch, so that nothing older gets in.
     let place = step::target_dir()?.join("shipped");
     if place.exists() {
@@ -46,18 +50,19 @@ pub(super) fn built(source: &Source, version: &ReleaseVersion, key: Option<&str>
     portable::Build {
         source: &sources,
         target: &target,
+        platform,
         commands: portable::SHIPPED,
         environment: &environment,
     }
     .run()?;
-    let released = target.join("release");
+    let released = portable::folder(&target, platform, "release")?;
     let worker = released.join("aio-worker");
-    let installer = target.join("installer/aio-installer");
+    let installer = portable::folder(&target, platform, "installer")?.join("aio-installer");
     let number = version.to_string();
     for program in [&worker, &installer, &released.join("controller-stub")] {
-        says(program, number.trim_start_matches('v'), &commit)?;
+        says(platform, program, number.trim_start_matches('v'), &commit)?;
     }
-    let packages = deb::Packing { source: &sources, programs: &released, time: &epoch }.run()?;
+    let packages = deb::Packing { source: &sources, target: &target, platform, time: &epoch }.run()?;
     Ok(Programs { worker, installer, sources: Some(sources), packages })
 }
 
@@ -69,8 +74,8 @@ pub(super) fn rust() -> Result<String> {
 }
 
 /// Fails unless the program says that it is of this version and commit.
-fn says(program: &Path, version: &str, commit: &str) -> Result<()> {
-    let output = Command::new(program).arg("--version").output();
+fn says(platform: Platform, program: &Path, version: &str, commit: &str) -> Result<()> {
+    let output = portable::program(platform, program)?.arg("--version").output();
     let output = output.with_context(|| format!("cannot run {}", program.display()))?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(

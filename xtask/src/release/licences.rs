@@ -12,8 +12,7 @@ use aio_protocol::release::Platform;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{MetadataCommand, Package};
 
-use super::sbom;
-use crate::step;
+use crate::{portable, step};
 
 /// What is built together and so shares its dependencies.
 const SHIPPED: [&str; 3] = ["aio-worker", "aio-installer", "controller-stub"];
@@ -43,7 +42,7 @@ fn shipped() -> Result<BTreeSet<(String, String)>> {
     let mut all = BTreeSet::new();
     for platform in Platform::ALL {
         let mut tree = step::cargo(&["tree", "--locked", "--quiet", "--prefix", "none", "--format", "{p}"]);
-        tree.args(["--edges", "normal,no-proc-macro", "--target", sbom::triple(platform)]);
+        tree.args(["--edges", "normal,no-proc-macro", "--target", portable::triple(platform)]);
         tree.args(SHIPPED.iter().flat_map(|name| ["--package", name]));
         let output = tree.output().context("cannot run cargo tree")?;
         let why = String::from_utf8_lossy(&output.stderr);

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use aio_protocol::release::Platform;
 use anyhow::{Context, Result};
 
-use crate::step;
+use crate::{portable, step};
 
 const CARGO_CYCLONEDX: step::Tool = step::Tool { name: "cargo-cyclonedx", version: "0.5.9" };
 
@@ -20,7 +20,7 @@ pub(super) fn of(package: &str, sources: &Path, platform: Platform, epoch: i64) 
     let folder = sources.join(package);
     let mut describe = Command::new(CARGO_CYCLONEDX.installed()?);
     describe.args(["cyclonedx", "--quiet", "--format", "json", "--override-filename", WRITTEN, "--target"]);
-    describe.arg(triple(platform)).arg("--manifest-path").arg(folder.join("Cargo.toml"));
+    describe.arg(portable::triple(platform)).arg("--manifest-path").arg(folder.join("Cargo.toml"));
     describe
         .current_dir(sources)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
@@ -30,12 +30,4 @@ pub(super) fn of(package: &str, sources: &Path, platform: Platform, epoch: i64) 
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let here = sources.to_str().context("the sources lie at no text")?;
     Ok(text.replace(here, FOLDER))
-}
-
-/// What compilers call the platform.
-pub(super) fn triple(platform: Platform) -> &'static str {
-    match platform {
-        Platform::LinuxAmd64 => "x86_64-unknown-linux-gnu",
-        Platform::LinuxArm64 => "aarch64-unknown-linux-gnu",
-    }
 }
