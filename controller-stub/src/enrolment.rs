@@ -118,7 +118,7 @@ impl Enroller {
                 installers.push((platform, url, installer.checksum));
             }
         }
-        if asked_for && !checksums.contains_key(&platform) {
+        if asked_for && checksums.is_empty() {
             return Err(EnrolmentError::NotPublished { version, platform });
         }
 

@@ -87,6 +87,12 @@ fn succeed(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+fn sums_hold(folder: &Path) {
+    let mut check = Command::new("sha256sum");
+    check.args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder);
+    succeed(&check.output().unwrap());
+}
+
 /// Every file below a folder with its bytes.
 fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
@@ -135,13 +141,7 @@ fn a_release_is_what_stock_tools_verify_and_the_same_bytes_every_time() {
     let public = fs::read_to_string(key.with_extension("pub")).unwrap();
     assert_eq!(manifest.release_key.as_deref(), public.lines().nth(1));
 
-    succeed(
-        &Command::new("sha256sum")
-            .args(["--check", "--strict", "SHA256SUMS"])
-            .current_dir(&folder)
-            .output()
-            .unwrap(),
-    );
+    sums_hold(&folder);
     for name in [&*worker, &*installer, "SHA256SUMS"] {
         let mut verify = Command::new("minisign");
         verify.args(["-V", "-Q", "-m", name, "-p"]).arg(key.with_extension("pub")).current_dir(&folder);
@@ -177,13 +177,7 @@ fn another_platform_of_the_same_commit_is_added_and_nothing_else() {
         assert!(after.contains(file), "{} has changed", file.0.display());
     }
     assert_eq!(after.len(), before.len() + 4, "two programs and their signatures");
-    succeed(
-        &Command::new("sha256sum")
-            .args(["--check", "--strict", "SHA256SUMS"])
-            .current_dir(&folder)
-            .output()
-            .unwrap(),
-    );
+    sums_hold(&folder);
     assert_eq!(fs::read_dir(world.path("tree")).unwrap().count(), 1, "the folder from before is left");
 }
 
