@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 /// What a machine has beyond the packages that are essential anyway.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,faketime";
 
-/// What machines have beside that on which other tools put the worker, and what stands in front of a controller: for Ansible, cloud-init, nginx.
-const PROVISIONING_PACKAGES: &str = "python3,python3-apt,cloud-init,nginx";
+/// What machines have beside that on which other tools work: Ansible and cloud-init, nginx in front of a controller, needrestart after upgrades.
+const PROVISIONING_PACKAGES: &str = "python3,python3-apt,cloud-init,nginx,needrestart";
 
 /// cloud-init touches no network here, asks no cloud, makes no locale and no keys of an ssh that is not there, and does nothing at all before a
 /// test takes the file away that says so. nginx waits for whoever wants it: several machines share one port 80.

@@ -14,6 +14,7 @@ mod faults;
 mod footprint;
 mod ground;
 mod installs;
+mod needrestart;
 mod package;
 mod portable;
 mod sandbox;

@@ -43,7 +43,7 @@ fn apt_install(machine: &Machine, package: &Path, words: &[&str]) -> Result<Outc
     apt(machine, &[&["install", "/root/the.deb"], words].concat()).run()
 }
 
-fn installed(machine: &Machine, package: &Path) -> Result<()> {
+pub(super) fn installed(machine: &Machine, package: &Path) -> Result<()> {
     let outcome = apt_install(machine, package, &["--allow-downgrades"])?;
     ensure!(outcome.status == Some(0), "{outcome}");
     Ok(())
@@ -163,9 +163,6 @@ fn a_package_runs_nothing_before_it_has_a_token_and_is_then_configured_without_a
     let program =
         machine.sh(&format!("readlink /proc/$(systemctl show --value -p MainPID {UNIT})/exe")).read()?;
     assert_eq!(program.trim(), "/usr/bin/aio-worker");
-    let needrestart = "our %nrconf; do '/etc/needrestart/conf.d/aio-worker.conf'; \
-         my ($unit) = keys %{$nrconf{override_rc}}; exit(defined $unit && 'aio-worker.service' =~ $unit && !$nrconf{override_rc}{$unit} ? 0 : 1)";
-    succeed(machine.command("perl").args(["-e", needrestart]), &machine)?;
 
     succeed(machine.command(WORKER).args(["uninstall", "--purge"]), &machine)?;
     is_as_it_was(&before, &machine)
