@@ -255,9 +255,9 @@ impl Controller {
         print(&self.program, &self.folder.path().join("data"), &command)
     }
 
-    /// `controller-stub node token add --all --output …`: makes a new token for each node and gives what it prints.
-    pub fn tokens_as(&self, output: &str) -> Result<String> {
-        let command = ["node", "token", "add", "--all", "--output", output];
+    /// `controller-stub node token add --output …`: makes a new token for the node and gives what it prints.
+    pub fn token_as(&self, output: &str, node: &NodeId) -> Result<String> {
+        let command = ["node", "token", "add", node.as_str(), "--output", output];
         print(&self.program, &self.folder.path().join("data"), &command)
     }
 

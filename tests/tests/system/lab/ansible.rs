@@ -153,7 +153,7 @@ fn the_role_installs_once_changes_nothing_twice_takes_off_and_shows_no_token() -
         .with_context(|| machine.journal(UNIT))?;
     ensure!(machine.read("/etc/aio-worker/ca.pem")? == fs::read_to_string(company()?)?, "another authority");
     assert_eq!(control.changes(&[])?, 0, "a second run");
-    control.has(&complete(site.controller.tokens_as("ansible")?))?;
+    control.has(&complete(site.controller.token_as("ansible", &node)?))?;
     assert_eq!(control.changes(&[])?, 1, "another token");
     ensure!(!machine.read("/etc/aio-worker/token")?.contains(&token), "the token is the one before");
 
