@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use aio_protocol::time::Timestamp;
+use aio_protocol::{release::build::VERSION, time::Timestamp};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
@@ -19,10 +19,7 @@ use crate::{
         reporter::first_snapshot,
     },
     status_socket,
-    telemetry::{
-        self, Probes, Readings, Verdicts,
-        messages::{Identity, VERSION},
-    },
+    telemetry::{self, Probes, Readings, Verdicts, messages::Identity},
 };
 
 /// A daemon that has not begun.

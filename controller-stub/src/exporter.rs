@@ -6,6 +6,7 @@ mod catalogue;
 
 use std::sync::OnceLock;
 
+use aio_protocol::release::build;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -48,7 +49,7 @@ fn install() -> Option<PrometheusHandle> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).ok()?;
     FIGURES.iter().for_each(describe);
-    gauge!("aio_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("aio_build_info", "version" => build::VERSION).set(1.0);
     Some(handle)
 }
 

@@ -15,7 +15,7 @@ use aio_host::files;
 use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
-    release::{Checksum, ReleaseVersion},
+    release::{Checksum, ReleaseVersion, build},
 };
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +99,7 @@ impl Journal {
 
     /// Begins a transaction.
     pub(crate) fn begin(&mut self, node: NodeId, version: ReleaseVersion) -> Result<(), Failure> {
-        let installer = env!("CARGO_PKG_VERSION").to_owned();
+        let installer = build::VERSION.to_owned();
         let mut records = self.committed.clone();
         let unit = Some(verify::checksum(step::UNIT_TEXT.as_bytes()));
         records.push(Record::Began { node, version, installer, unit });

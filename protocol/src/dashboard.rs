@@ -17,7 +17,6 @@ pub const BEARER_PREFIX: &str = "bearer.";
 
 /// What a dashboard says: one message at most, first of all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", content = "data", rename_all = "lowercase")]
 pub enum DashboardRequest {
     /// Who watches, and from where on.
@@ -55,7 +54,6 @@ pub struct ReceivedEvent {
 
 /// What a dashboard is told beside events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Notice {
     /// What.
     #[serde(flatten)]
@@ -66,7 +64,6 @@ pub struct Notice {
 
 /// `type` and `data` of a notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "type", content = "data")]
 pub enum NoticeBody {
     /// The token is accepted; first of all.

@@ -40,17 +40,11 @@ pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("shellcheck", "shellcheck"),
     Need::Program("minisign", "minisign"),
     Need::Program("groff", "groff-base"),
+    Need::Program("sqlite3", "sqlite3"),
     Need::Program("lintian", "lintian"),
 ];
 
 impl Need {
-    /// What is run, or read.
-    pub(crate) fn program(self) -> &'static str {
-        match self {
-            Self::Program(name, _) | Self::File(name, _) => name,
-        }
-    }
-
     fn package(self) -> &'static str {
         match self {
             Self::Program(_, package) | Self::File(_, package) => package,

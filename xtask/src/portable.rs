@@ -1,7 +1,9 @@
 //! `cargo xtask build`: what is shipped, built so that it runs on the oldest system that the product promises. A program asks for the C
 //! library that it was linked with, or a newer one, so it is linked in a root file system of Debian 11, with this computer's Rust and
-//! the sources mounted into it. The mounts belong to the build's own namespace and end with it. For another processor than this computer's, Debian's
-//! cross compiler links there, and an emulator runs what was built.
+//! the sources mounted into it. The mounts belong to the build's own namespace and end with it. What is different for another processor stands in
+//! `cross`.
+
+mod cross;
 
 use std::{
     fs,
@@ -13,6 +15,8 @@ use aio_protocol::release::Platform;
 use anyhow::{Context, Result, ensure};
 
 use crate::{packages, step};
+use cross::Cross;
+pub(crate) use cross::{native, triple};
 
 /// Debian 11: systemd 247 and glibc 2.31.
 const SUITE: &str = "bullseye";
@@ -70,21 +74,6 @@ pub(crate) fn target() -> Result<PathBuf> {
     Ok(step::target_dir()?.join("portable"))
 }
 
-/// What this computer runs.
-pub(crate) fn native() -> Result<Platform> {
-    let architecture = std::env::consts::ARCH;
-    Platform::of_architecture(architecture)
-        .with_context(|| format!("there are no releases for {architecture}"))
-}
-
-/// What compilers call a platform.
-pub(crate) fn triple(platform: Platform) -> &'static str {
-    match platform {
-        Platform::LinuxAmd64 => "x86_64-unknown-linux-gnu",
-        Platform::LinuxArm64 => "aarch64-unknown-linux-gnu",
-    }
-}
-
 /// Where in cargo's `target` the programs of a profile lie.
 pub(crate) fn folder(target: &Path, platform: Platform, profile: &str) -> Result<PathBuf> {
     let cross = platform != native()?;
@@ -94,46 +83,10 @@ pub(crate) fn folder(target: &Path, platform: Platform, profile: &str) -> Result
 /// A program that was built, to be run here: for another processor, by an emulator with the C library that it was linked with.
 pub(crate) fn program(platform: Platform, path: &Path) -> Result<Command> {
     let Some(cross) = Cross::to(platform)? else { return Ok(step::of_path(path)) };
-    packages::install(&[&[cross.emulator]])?;
-    let mut emulated = step::program(cross.emulator.program(), &["-L"]);
+    packages::install(&[&[packages::Need::Program(cross.emulator, "qemu-user")]])?;
+    let mut emulated = step::program(cross.emulator, &["-L"]);
     emulated.arg(root_of(&step::target_dir()?, platform)?.join("usr").join(cross.prefix)).arg(path);
     Ok(emulated)
-}
-
-/// How one builds for another processor than this computer's.
-struct Cross {
-    /// How the compiler's programs are called, before `-gcc`, and where its libraries lie below `/usr`.
-    prefix: &'static str,
-    packages: &'static str,
-    emulator: packages::Need,
-}
-
-impl Cross {
-    /// None where this computer's own compiler does.
-    fn to(platform: Platform) -> Result<Option<Self>> {
-        if platform == native()? {
-            return Ok(None);
-        }
-        Ok(Some(match platform {
-            Platform::LinuxAmd64 => Self {
-                prefix: "x86_64-linux-gnu",
-                packages: "gcc-x86-64-linux-gnu,libc6-dev-amd64-cross",
-                emulator: packages::Need::Program("qemu-x86_64", "qemu-user"),
-            },
-            Platform::LinuxArm64 => Self {
-                prefix: "aarch64-linux-gnu",
-                packages: "gcc-aarch64-linux-gnu,libc6-dev-arm64-cross",
-                emulator: packages::Need::Program("qemu-aarch64", "qemu-user"),
-            },
-        }))
-    }
-
-    /// What makes cargo and the build scripts take the compiler.
-    fn environment(&self, platform: Platform) -> [String; 2] {
-        let name = triple(platform).replace('-', "_");
-        let compiler = format!("{}-gcc", self.prefix);
-        [format!("CARGO_TARGET_{}_LINKER={compiler}", name.to_uppercase()), format!("CC_{name}={compiler}")]
-    }
 }
 
 impl Build<'_> {

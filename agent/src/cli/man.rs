@@ -12,7 +12,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use super::{Cli, internal, print};
-use crate::telemetry::messages::VERSION;
+use aio_protocol::release::build::VERSION;
 
 /// Administration: man-pages(7).
 const SECTION: &str = "8";

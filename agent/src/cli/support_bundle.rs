@@ -26,10 +26,7 @@ use self::{
     gather::Subject,
 };
 use super::{Answer, internal, print, runtime};
-use crate::{
-    config::{environment, runtime_dir},
-    telemetry::messages::VERSION,
-};
+use crate::config::{environment, runtime_dir};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -73,7 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.shutdown_background();
     let mut manifest = Manifest {
         created_at: Timestamp::from(SystemTime::now()).to_string(),
-        worker: VERSION,
+        worker: build::VERSION,
         platform: build::platform(),
         host: host.to_owned(),
         root: subject.root,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use aio_protocol::{
     error_code::ErrorCode,
+    release::build,
     snapshot::{SessionSnapshot, SessionState, WorkerSnapshot},
     time::Timestamp,
 };
@@ -20,10 +21,7 @@ use crate::{
     endpoint::Endpoint,
     health::Judged,
     notify::Notifier,
-    telemetry::{
-        Readings,
-        messages::{Identity, VERSION},
-    },
+    telemetry::{Readings, messages::Identity},
 };
 
 /// Counts what repeats, and says when it is worth a line again.
@@ -188,7 +186,7 @@ pub(crate) fn first_snapshot(
     now: Timestamp,
 ) -> WorkerSnapshot {
     WorkerSnapshot {
-        version: VERSION.to_owned(),
+        version: build::VERSION.to_owned(),
         node_id: identity.node_id.clone(),
         instance_id: identity.instance_id,
         controller: controller.to_owned(),

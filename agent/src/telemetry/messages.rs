@@ -7,6 +7,7 @@ use aio_host::facts::{HostFacts, container_runtime_among};
 use aio_protocol::{
     ids::NodeId,
     inventory::{Hardware, SystemInfo},
+    release::build,
     telemetry::{GpuDetail, HostUsage},
     wire::{Heartbeat, Metrics, Register, WorkerState},
 };
@@ -24,9 +25,6 @@ pub struct Identity {
     pub instance_id: Uuid,
 }
 
-/// The version that this worker calls itself.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 impl Identity {
     /// `node.register`; none while the machine's facts are not known.
     pub fn register(&self, readings: &Readings) -> Option<Register> {
@@ -35,7 +33,7 @@ impl Identity {
             node_id: self.node_id.clone(),
             instance_id: self.instance_id,
             boot_id: facts.boot_id.clone(),
-            daemon_version: VERSION.to_owned(),
+            daemon_version: build::VERSION.to_owned(),
             capabilities: vec![],
             system_info: system_info(facts, readings),
         })

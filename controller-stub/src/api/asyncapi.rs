@@ -4,6 +4,7 @@
 use aio_protocol::{
     dashboard::{self, Authenticate, Welcome},
     event::EventKind,
+    release::build,
     schema::{Described, Named},
     time::Timestamp,
     wire::{self, ControllerMessage, WorkerMessage},
@@ -65,7 +66,7 @@ fn document() -> Value {
         "asyncapi": "3.0.0",
         "info": {
             "title": "AIWM node WebSockets",
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": build::VERSION,
             "description": "What controller-stub says to workers and dashboards over WebSockets, and takes from them. Each frame is one JSON object.",
         },
         "defaultContentType": "application/json",

@@ -3,6 +3,7 @@
 
 use aio_protocol::{
     event::{ConnectionDetail, DisconnectionDetail, EventData, EventKind, FailureDetail, NoDetail},
+    schema::Named,
     time::Timestamp,
 };
 use serde_json::{Map, Value, json};
@@ -10,9 +11,6 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, Ref, RefOr, Schema, schema::Type},
 };
-
-/// Schemas by name, which others refer to.
-pub(super) type Named = Vec<(String, RefOr<Schema>)>;
 
 /// The schema of an event of this type. What it refers to is added to `named`.
 pub(super) fn of(kind: EventKind, named: &mut Named) -> RefOr<Schema> {

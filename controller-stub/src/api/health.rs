@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::{api::ApiError, error_code::ErrorCode};
+use aio_protocol::{api::ApiError, error_code::ErrorCode, release::build};
 use axum::{
     Json,
     extract::{ConnectInfo, FromRequestParts, State},
@@ -35,7 +35,7 @@ pub(super) struct Health {
 #[utoipa::path(get, path = "/healthz", operation_id = "health", tag = "operation",
     responses((status = 200, description = "It answers", body = Health)))]
 pub(super) async fn health() -> Json<Health> {
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+    Json(Health { status: "ok", version: build::VERSION })
 }
 
 /// Ask whether the controller can do its work
@@ -51,7 +51,7 @@ pub(super) async fn readiness(State(app): State<Arc<App>>) -> Result<Json<Health
     }
     missing.extend(app.probe.problem(&*app.store).await);
     if missing.is_empty() {
-        return Ok(Json(Health { status: "ready", version: env!("CARGO_PKG_VERSION") }));
+        return Ok(Json(Health { status: "ready", version: build::VERSION }));
     }
     let message = format!("not ready: {}", missing.join("; "));
     Err(Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ControllerError, message))

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aio_protocol::{api::ApiError, event::EventKind};
+use aio_protocol::{api::ApiError, event::EventKind, release::build};
 use axum::{
     Json, Router,
     http::{StatusCode, Uri, header},
@@ -34,7 +34,7 @@ const WITHOUT_DATABASE: [&str; 6] =
 pub(super) fn empty() -> OpenApiRouter<Arc<App>> {
     let info = InfoBuilder::new()
         .title("AIWM node API")
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(build::VERSION)
         .description(Some("What controller-stub serves to users, installers, workers and outboxes."))
         .build();
     let bearer = |description| {

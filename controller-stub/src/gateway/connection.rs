@@ -13,6 +13,7 @@ use std::{
 
 use aio_protocol::{
     ids::NodeId,
+    release::build,
     time::Timestamp,
     transition,
     wire::{self, Body, ConnectionAck, ErrorMessage, Register, close},
@@ -173,7 +174,7 @@ impl Connection {
             status: "success".into(),
             node_id: self.node.clone(),
             controller_id: CONTROLLER_ID.into(),
-            server_version: env!("CARGO_PKG_VERSION").into(),
+            server_version: build::VERSION.into(),
         };
         self.send_text(ack.encode_for_both_generations(Uuid::now_v7(), clock::now())).await
     }

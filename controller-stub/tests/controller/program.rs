@@ -239,3 +239,28 @@ fn without_the_journal_behind_it_the_log_is_text_on_standard_error() {
     child.wait().unwrap();
     assert!(line.is_some_and(|line| line.contains("INFO") && line.contains("address=")));
 }
+
+#[tokio::test]
+async fn a_backup_of_a_running_controller_as_the_page_makes_it_is_one_that_serves() {
+    let page = include_str!("../../../docs/operations.md");
+    let (_, commands) = page.split_once("```sh\nsqlite3 ").unwrap();
+    let commands = format!("sqlite3 {}", commands.split("```").next().unwrap());
+    let place = tempfile::tempdir().unwrap();
+    let (data, backup) = (place.path().join("data"), place.path().join("backup"));
+    std::fs::create_dir(&backup).unwrap();
+    let served = serve(&data);
+    let added: Value =
+        serde_json::from_str(&told(&run(&["node", "add", "gpu", "--output", "json"], &data))).unwrap();
+    let commands = commands.replace("/backup", backup.to_str().unwrap());
+    let copied = Command::new("sh").args(["-euc", &commands]).current_dir(place.path()).output().unwrap();
+    assert!(copied.status.success(), "{commands}{}", String::from_utf8_lossy(&copied.stderr));
+    drop(served);
+
+    let restored = serve(&backup);
+    assert!(told(&run(&["node", "list"], &backup)).ends_with("  gpu"));
+    let token = added["token"].as_str().unwrap();
+    let url = format!("{}/nodes/{}/installation", restored.url, added["nodeId"].as_str().unwrap());
+    let answer = harness::http().get(url).bearer_auth(token).send().await.unwrap();
+    // The token is good; the release is not published here.
+    assert_eq!(answer.json::<Value>().await.unwrap()["code"], "RELEASE_NOT_FOUND");
+}

@@ -6,6 +6,7 @@ use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
 
 use crate::{
+    package::unpack_package,
     server::Plan,
     world::{World, token},
 };
@@ -87,6 +88,14 @@ async fn each_trouble_has_its_check_and_its_code() {
     let found = findings(&refused, Some(&json!({}))).await;
     assert_eq!(named(&found, "node").code, Some(ErrorCode::TokenRevoked));
     assert_eq!(named(&found, "controller").result, Verdict::Ok);
+
+    let nothing_offered = World::new().await;
+    nothing_offered.change(|server| server.plan = Plan::Refused(404, "RELEASE_NOT_FOUND"));
+    let found = findings(&nothing_offered, Some(&json!({}))).await;
+    assert_eq!(named(&found, "node").code, Some(ErrorCode::ReleaseNotFound));
+    unpack_package(&nothing_offered);
+    let found = findings(&nothing_offered, Some(&json!({}))).await;
+    assert_eq!(named(&found, "node").result, Verdict::Ok, "{found:?}");
 
     let world = World::new().await;
     for (what, changes, check, code) in [

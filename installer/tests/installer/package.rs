@@ -8,7 +8,7 @@ use aio_protocol::error_code::ErrorCode;
 use crate::{bad_input::fails, server::Plan, world::World};
 
 /// What `apt install aio-worker` leaves.
-fn unpack_package(world: &World) {
+pub fn unpack_package(world: &World) {
     let layout = &world.host.layout;
     let root = world.dir.path();
     for folder in ["usr/bin", "usr/lib/systemd/system"] {

@@ -25,7 +25,6 @@ use crate::{
     config::{GpuSettings, environment},
     health::Thresholds,
     status_socket, telemetry,
-    telemetry::messages::VERSION,
 };
 
 /// For one call to systemd.
@@ -242,7 +241,7 @@ async fn versions(layout: &Layout, manager: Result<&Systemd, String>) -> Found {
         Err(reason) => (None, Some(format!("without systemd's version: {reason}"))),
     };
     let versions = json!({
-        "worker": VERSION,
+        "worker": build::VERSION,
         "platform": build::platform(),
         "commit": build::commit(),
         "installedReleases": releases.0,
