@@ -66,6 +66,8 @@ pub enum State {
     Connecting {
         /// When to give up.
         until: Instant,
+        /// Why there was no session before; none at the first try, and at the first with another token.
+        after: Option<Setback>,
     },
     /// The WebSocket is open, the worker not yet welcomed.
     Registering {
@@ -73,6 +75,8 @@ pub enum State {
         until: Instant,
         /// Whether the controller has acknowledged the connection, and so `node.register` was sent.
         registered: bool,
+        /// As in [`State::Connecting`].
+        after: Option<Setback>,
     },
     /// Welcomed.
     Online(Online),
@@ -182,7 +186,7 @@ impl Session {
         match &self.state {
             State::Starting | State::Stopped => None,
             State::Waiting { until, .. }
-            | State::Connecting { until }
+            | State::Connecting { until, .. }
             | State::Registering { until, .. }
             | State::Stopping { until } => Some(*until),
             State::Online(online) => {
@@ -206,17 +210,14 @@ impl Session {
             (State::Stopped, _) => (self, vec![]),
             (_, Input::StopRequested) => self.leave(at),
             (_, Input::SocketLost(setback)) => self.lost(setback, at),
-            (State::Starting, Input::FactsRead) => self.dial(at),
+            (State::Starting, Input::FactsRead) => self.dial(None, at),
             (State::Waiting { .. }, Input::TokenReplaced) => {
-                Self { backoff: Backoff::default(), ..self }.dial(at)
+                Self { backoff: Backoff::default(), ..self }.dial(None, at)
             }
-            (State::Registering { .. } | State::Online(_), Input::TokenReplaced) => {
-                let (session, effects) = self.dial(at);
-                (session, [vec![Effect::HangUp], effects].concat())
-            }
-            (State::Connecting { .. }, Input::SocketOpened) => {
-                let until = at.now + self.timings.welcome;
-                (self.with(State::Registering { until, registered: false }), vec![])
+            (State::Registering { .. } | State::Online(_), Input::TokenReplaced) => self.redial(None, at),
+            (State::Connecting { after, .. }, Input::SocketOpened) => {
+                let (until, after) = (at.now + self.timings.welcome, after.clone());
+                (self.with(State::Registering { until, registered: false, after }), vec![])
             }
             (State::Registering { .. } | State::Online(_), Input::FrameReceived(id, message)) => {
                 self.heard(id, message, at)
@@ -239,9 +240,14 @@ impl Session {
         Self { state, ..self }
     }
 
-    fn dial(self, at: Moment) -> (Self, Vec<Effect>) {
+    fn dial(self, after: Option<Setback>, at: Moment) -> (Self, Vec<Effect>) {
         let until = at.now + self.timings.connect;
-        (self.with(State::Connecting { until }), vec![Effect::Dial])
+        (self.with(State::Connecting { until, after }), vec![Effect::Dial])
+    }
+
+    fn redial(self, after: Option<Setback>, at: Moment) -> (Self, Vec<Effect>) {
+        let (session, effects) = self.dial(after, at);
+        (session, [vec![Effect::HangUp], effects].concat())
     }
 
     fn elapsed(self, at: Moment) -> (Self, Vec<Effect>) {
@@ -249,9 +255,12 @@ impl Session {
         let silent = |what: &str, waited: Duration| {
             Setback::new(ControllerUnreachable, format!("{what} within {} s", waited.as_secs_f64()))
         };
-        match self.state {
+        match &self.state {
             State::Starting | State::Stopped => (self, vec![]),
-            State::Waiting { .. } => self.dial(at),
+            State::Waiting { after, .. } => {
+                let after = Some(after.clone());
+                self.dial(after, at)
+            }
             State::Connecting { .. } => {
                 let setback = silent("the controller did not take the connection", self.timings.connect);
                 self.hang_up(setback, at)
@@ -261,8 +270,7 @@ impl Session {
                 self.hang_up(setback, at)
             }
             State::Stopping { .. } => (self.with(State::Stopped), vec![Effect::HangUp]),
-            State::Online(online) => {
-                let mut online = online;
+            &State::Online(mut online) => {
                 if online.unanswered.is_some_and(|since| since + self.timings.pong + STANDSTILL < at.now) {
                     // The pong may have come while nobody here was listening, and lie unread in the socket.
                     online.unanswered = Some(at.now);
@@ -279,20 +287,20 @@ impl Session {
 
     /// What was waited for is old, and a connection that was open may be open on this side alone.
     fn woke(self, slept: Duration, at: Moment) -> (Self, Vec<Effect>) {
-        match self.state {
+        match self.state.clone() {
             State::Waiting { until, after } => {
                 // What the other end asked for is measured in everybody's time; the backoff is for a network that is another now.
                 let until = match after.patience {
                     Patience::Backoff => at.now,
                     Patience::Long | Patience::Told(_) => until.checked_sub(slept).unwrap_or(at.now),
                 };
-                let session = Self { state: State::Waiting { until, after }, ..self };
-                if until <= at.now { session.dial(at) } else { (session, vec![]) }
+                if until <= at.now {
+                    self.dial(Some(after), at)
+                } else {
+                    (self.with(State::Waiting { until, after }), vec![])
+                }
             }
-            State::Connecting { .. } | State::Registering { .. } => {
-                let (session, effects) = self.dial(at);
-                (session, [vec![Effect::HangUp], effects].concat())
-            }
+            State::Connecting { after, .. } | State::Registering { after, .. } => self.redial(after, at),
             State::Online(online) => {
                 let (online, effects) =
                     Online { next_beat: at.now, unanswered: None, ..online }.send_due(at.now);
@@ -305,8 +313,10 @@ impl Session {
     fn heard(self, message_id: Uuid, message: ControllerMessage, at: Moment) -> (Self, Vec<Effect>) {
         let kind = message.kind().to_owned();
         match (&self.state, message) {
-            (&State::Registering { until, registered: false }, ControllerMessage::ConnectionAck(_)) => {
-                (self.with(State::Registering { until, registered: true }), vec![Effect::SendRegister])
+            (State::Registering { until, registered: false, after }, ControllerMessage::ConnectionAck(_)) => {
+                let (until, after) = (*until, after.clone());
+                let state = State::Registering { until, registered: true, after };
+                (self.with(state), vec![Effect::SendRegister])
             }
             (State::Registering { registered: true, .. }, ControllerMessage::RegisterAck(ack)) => {
                 let phase = if self.acknowledged { at.jitter } else { Jitter::new(0.0) };

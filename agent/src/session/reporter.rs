@@ -168,7 +168,8 @@ impl Reporter {
 /// Whether people would be told the same of both. Counters inside a state are nobody's news.
 fn same(told: &State, state: &State) -> bool {
     match (told, state) {
-        (State::Waiting { .. }, State::Waiting { .. }) => told == state,
+        (State::Waiting { .. }, State::Waiting { .. })
+        | (State::Connecting { .. }, State::Connecting { .. }) => told == state,
         _ => std::mem::discriminant(told) == std::mem::discriminant(state),
     }
 }

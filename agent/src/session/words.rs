@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use aio_protocol::{error_code::ErrorCode, snapshot::SessionState, time::Timestamp};
 
-use super::machine::State;
+use super::{machine::State, setback::Setback};
 
 /// A state in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,23 +22,35 @@ pub fn describe(state: &State, controller: &str, now: (Instant, Timestamp)) -> W
     let words = |state, detail: String| Words { state, detail, code: None };
     match state {
         State::Starting => words(SessionState::Waiting, "reading what this machine is made of".to_owned()),
-        State::Connecting { .. } => words(SessionState::Connecting, format!("connecting to {controller}")),
-        State::Registering { .. } => {
-            words(SessionState::Registering, format!("connected to {controller}, not yet welcomed"))
+        State::Connecting { after, .. } => {
+            trying(SessionState::Connecting, format!("connecting to {controller}"), after.as_ref())
+        }
+        State::Registering { after, .. } => {
+            let detail = format!("connected to {controller}, not yet welcomed");
+            trying(SessionState::Registering, detail, after.as_ref())
         }
         State::Online(_) => words(SessionState::Online, format!("online at {controller}")),
         State::Stopping { .. } | State::Stopped => words(SessionState::Stopping, "stopping".to_owned()),
         State::Waiting { until, after } => {
             let (now, wall) = now;
             let next = wall.plus(until.saturating_duration_since(now));
-            let cure = after.cure().map(|cure| format!(" {cure}")).unwrap_or_default();
             Words {
                 state: SessionState::Waiting,
-                detail: format!("{}; next try at {}.{cure}", after.message, clock(next)),
+                detail: format!("{}; next try at {}.{}", after.message, clock(next), cure(after)),
                 code: after.code,
             }
         }
     }
+}
+
+/// A try that comes after a setback does not hide it: most of the time of a connection that nobody answers is spent trying.
+fn trying(state: SessionState, detail: String, after: Option<&Setback>) -> Words {
+    let before = after.map(|after| format!("; before: {}.{}", after.message, cure(after)));
+    Words { state, detail: detail + &before.unwrap_or_default(), code: after.and_then(|after| after.code) }
+}
+
+fn cure(after: &Setback) -> String {
+    after.cure().map(|cure| format!(" {cure}")).unwrap_or_default()
 }
 
 /// To the second: nobody needs more of a next try.
@@ -52,7 +64,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::session::setback::{Patience, Setback};
+    use crate::session::setback::Patience;
 
     #[test]
     fn a_refusal_says_what_an_operator_must_do_and_when_the_next_try_is() {
@@ -79,5 +91,19 @@ mod tests {
         let words =
             describe(&State::Waiting { until: now, after }, "ws://x/", (now, Timestamp::from_millis(0)));
         assert_eq!(words.detail, "cannot reach ws://x/: refused; next try at 1970-01-01T00:00:00Z.");
+    }
+
+    #[test]
+    fn a_try_after_a_setback_says_what_happened_before() {
+        let now = (Instant::now(), Timestamp::from_millis(0));
+        let after = Some(Setback::new(ErrorCode::ControllerUnreachable, "the controller answered no ping"));
+        let connecting = |after| describe(&State::Connecting { until: now.0, after }, "wss://x/", now);
+        let words = connecting(after.clone());
+        assert_eq!(words.detail, "connecting to wss://x/; before: the controller answered no ping.");
+        assert_eq!(words.code, Some(ErrorCode::ControllerUnreachable));
+        let state = State::Registering { until: now.0, registered: true, after };
+        assert_eq!(describe(&state, "wss://x/", now).code, Some(ErrorCode::ControllerUnreachable));
+        let first = connecting(None);
+        assert_eq!((first.detail.as_str(), first.code), ("connecting to wss://x/", None));
     }
 }

@@ -317,6 +317,33 @@ fn every_deadline_leads_on() {
 }
 
 #[test]
+fn a_try_knows_why_there_was_no_session_until_there_is_one_or_another_token() {
+    let after = |world: &World| match world.session.state() {
+        State::Connecting { after, .. } | State::Registering { after, .. } => after.clone(),
+        state => panic!("{state:?}"),
+    };
+    let known = Some(setback(Patience::Backoff));
+    let mut world = World::waiting();
+    world.at_deadline();
+    assert_eq!(after(&world), known);
+    world.give(Input::Woke(60 * SECOND));
+    for input in [Input::SocketOpened, connection_ack()] {
+        assert_eq!(after(&world), known, "{input:?}");
+        world.give(input);
+    }
+    assert_eq!(after(&world), known);
+    let mut replaced = world.clone();
+    replaced.give(Input::TokenReplaced);
+    assert_eq!(after(&replaced), None);
+    world.give(register_ack(30_000, 60_000));
+    world.give(Input::TokenReplaced);
+    assert_eq!(after(&world), None);
+    let mut waiting = World::waiting();
+    waiting.give(Input::TokenReplaced);
+    assert_eq!(after(&waiting), None);
+}
+
+#[test]
 fn the_first_heartbeat_of_the_process_is_immediate_and_the_pace_is_obeyed() {
     let mut world = World::online();
     assert_eq!(world.at_deadline(), [Effect::SendBeat(1)]);
