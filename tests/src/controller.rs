@@ -255,9 +255,9 @@ impl Controller {
         print(&self.program, &self.folder.path().join("data"), &command)
     }
 
-    /// `controller-stub node token add --output …`: makes a new token for the node and gives what it prints.
-    pub fn token_as(&self, output: &str, node: &NodeId) -> Result<String> {
-        let command = ["node", "token", "add", node.as_str(), "--output", output];
+    /// `controller-stub node token add …`: makes new tokens and gives what it prints.
+    pub fn add_tokens(&self, arguments: &[&str]) -> Result<String> {
+        let command = [&["node", "token", "add"], arguments].concat();
         print(&self.program, &self.folder.path().join("data"), &command)
     }
 

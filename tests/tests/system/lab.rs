@@ -26,3 +26,4 @@ mod soak;
 mod support_bundle;
 mod tls;
 mod undelivered;
+mod upgrade;

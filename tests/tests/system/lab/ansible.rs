@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::{
     installs::is_as_it_was,
     site::{HOST, SOON, Site, UNIT},
+    upgrade::{NEXT, publish_next, runs},
 };
 
 const NODE: &str = "gpu-001";
@@ -153,7 +154,7 @@ fn the_role_installs_once_changes_nothing_twice_takes_off_and_shows_no_token() -
         .with_context(|| machine.journal(UNIT))?;
     ensure!(machine.read("/etc/aio-worker/ca.pem")? == fs::read_to_string(company()?)?, "another authority");
     assert_eq!(control.changes(&[])?, 0, "a second run");
-    control.has(&complete(site.controller.token_as("ansible", &node)?))?;
+    control.has(&complete(site.controller.add_tokens(&[node.as_str(), "--output", "ansible"])?))?;
     assert_eq!(control.changes(&[])?, 1, "another token");
     ensure!(!machine.read("/etc/aio-worker/token")?.contains(&token), "the token is the one before");
 
@@ -187,5 +188,25 @@ fn the_role_installs_from_a_package_and_takes_the_token_from_a_file() -> Result<
         machine.command("test").args(["-e", "/usr/bin/aio-worker"]).run()?.status == Some(1),
         "it is there"
     );
+    Ok(())
+}
+
+#[test]
+fn all_nodes_are_upgraded_as_the_page_on_operations_says() -> Result<()> {
+    let site = Site::with_releases(Settings::default(), publish_next)?;
+    let machine = Machine::boot_for_provisioning("ansible-upgrade")?;
+    let control = Control::of(&machine, &site.controller.added_as("ansible", &[NODE])?)?;
+    assert_eq!(control.changes(&[])?, 1);
+    let id = machine.read("/etc/aio-worker/config.toml")?;
+
+    // As `site` has a node of its own, which has no machine.
+    let inventory =
+        site.controller.add_tokens(&["--all", "--daemon-version", NEXT, "--output", "ansible"])?;
+    control.has(&inventory)?;
+    let only = ["--limit", NODE];
+    assert_eq!(control.changes(&only)?, 1, "an upgrade");
+    assert_eq!(runs(&machine)?, NEXT);
+    assert_eq!(machine.read("/etc/aio-worker/config.toml")?, id);
+    assert_eq!(control.changes(&only)?, 0, "a second run");
     Ok(())
 }

@@ -84,7 +84,7 @@ fn active_and_enabled() -> (String, String) {
 }
 
 /// How often the daemon has begun since the machine booted.
-fn starts(machine: &Machine) -> Result<usize> {
+pub(super) fn starts(machine: &Machine) -> Result<usize> {
     let lines = machine.command("journalctl").args(["--no-pager", "--output=cat", "--unit", UNIT]).read()?;
     Ok(lines.lines().filter(|line| line.starts_with("aio-worker ") && line.ends_with(" starts")).count())
 }
