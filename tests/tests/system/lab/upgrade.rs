@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use aio_protocol::{error_code::ErrorCode, event::EventBody};
 use aio_tests::{
-    artifacts::{Artifacts, WORKER_FILE},
+    artifacts::{Artifacts, VERSION, WORKER_FILE},
     controller::Settings,
     lab::{Inside, Machine},
     wait::wait_for,
@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The other release.
-pub(super) const NEXT: &str = "v1.1.0";
+pub(super) const NEXT: &str = "v9.0.0";
 
 /// Publishes `worker` as [`NEXT`] in a tree of releases.
 fn publish(tree: &Path, worker: &[u8]) -> Result<()> {
@@ -66,11 +66,12 @@ fn an_upgrade_keeps_configuration_and_identity_and_restarts_once_and_the_way_bac
     succeed(install(&machine, &site.token), &machine)?;
     machine.sh("echo 'log = \"debug\"' >> /etc/aio-worker/config.toml").read()?;
     let before = kept(&machine)?;
-    assert_eq!((runs(&machine)?.as_str(), starts(&machine)?), ("v1.0.0", 1));
+    assert_eq!((runs(&machine)?.as_str(), starts(&machine)?), (VERSION, 1));
 
     let upgraded = succeed(upgrade(&site, &machine, NEXT)?, &machine)?;
     // The other release is the same program.
-    ensure!(upgraded.to_string().contains("the controller plans v1.1.0, and what runs says"), "{upgraded}");
+    let warned = format!("the controller plans {NEXT}, and what runs says that it is {VERSION}");
+    ensure!(upgraded.to_string().contains(&warned), "{upgraded}");
     assert_eq!((runs(&machine)?.as_str(), starts(&machine)?), (NEXT, 2));
     assert_eq!(kept(&machine)?, before);
 
@@ -80,13 +81,13 @@ fn an_upgrade_keeps_configuration_and_identity_and_restarts_once_and_the_way_bac
     assert_eq!(steps, ["write_token", "start_unit", "await_online"], "for the new token alone");
 
     let tree = machine.listing()?;
-    let refused = upgrade(&site, &machine, "v1.0.0")?.run()?;
+    let refused = upgrade(&site, &machine, VERSION)?.run()?;
     ensure!(refused.stderr.contains(ErrorCode::DowngradeRefused.as_str()), "{refused}");
     assert_eq!((runs(&machine)?.as_str(), starts(&machine)?), (NEXT, 2));
     assert_eq!(tree.changes_to(&machine.listing()?), "");
 
-    succeed(upgrade(&site, &machine, "v1.0.0")?.args(["--allow-downgrade"]), &machine)?;
-    assert_eq!((runs(&machine)?.as_str(), starts(&machine)?), ("v1.0.0", 3));
+    succeed(upgrade(&site, &machine, VERSION)?.args(["--allow-downgrade"]), &machine)?;
+    assert_eq!((runs(&machine)?.as_str(), starts(&machine)?), (VERSION, 3));
     assert_eq!(kept(&machine)?, before);
     Ok(())
 }
@@ -107,7 +108,7 @@ fn a_release_that_does_not_start_is_left_again_and_the_controller_is_told() -> R
     ensure!(error["details"].get("undoFailed").is_none(), "{failed}");
     let online = |told: &Value| told["session"]["state"] == json!("online");
     wait_for("the worker from before to be online", SOON, || status(&machine), online)?;
-    assert_eq!(runs(&machine)?, "v1.0.0");
+    assert_eq!(runs(&machine)?, VERSION);
     assert_eq!(kept(&machine)?, before);
     // systemd gives the service another one at each start.
     is_as_it_was_but(&tree, &machine, |line| line.contains("/systemd-private-"))?;
