@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use aio_protocol::wire::{ControllerMessage, RegisterAck, TokenOffer};
 use uuid::Uuid;
 
+mod online;
+
+pub use self::online::Online;
 use super::{
     backoff::{self, Backoff, Jitter},
     setback::{Patience, Setback},
@@ -34,12 +37,6 @@ impl Default for Timings {
         }
     }
 }
-
-/// No pace is faster or slower than these, whatever a controller says: the first would be a hot loop, the second a lost node.
-const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3600));
-
-/// A deadline that is noticed so much too late was not missed by the other end: this process stood still.
-const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// When something happened, and the chance that came with it.
 #[derive(Debug, Clone, Copy)]
@@ -89,19 +86,15 @@ pub enum State {
     Stopped,
 }
 
-/// A session in which the worker was welcomed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Online {
-    /// When.
-    pub since: Instant,
-    /// The last heartbeat's number; 0 before the first.
-    pub seq: u64,
-    beat_every: Duration,
-    next_beat: Instant,
-    metrics_every: Duration,
-    next_metrics: Instant,
-    /// Since when a ping has been waiting for a pong.
-    unanswered: Option<Instant>,
+impl State {
+    /// Why there is no session, where that is known.
+    pub fn after(&self) -> Option<&Setback> {
+        match self {
+            Self::Waiting { after, .. } => Some(after),
+            Self::Connecting { after, .. } | Self::Registering { after, .. } => after.as_ref(),
+            Self::Starting | Self::Online(_) | Self::Stopping { .. } | Self::Stopped => None,
+        }
+    }
 }
 
 /// What happened.
@@ -189,17 +182,14 @@ impl Session {
             | State::Connecting { until, .. }
             | State::Registering { until, .. }
             | State::Stopping { until } => Some(*until),
-            State::Online(online) => {
-                let silence = online.unanswered.map(|since| since + self.timings.pong);
-                Some(silence.into_iter().fold(online.next_beat.min(online.next_metrics), Instant::min))
-            }
+            State::Online(online) => Some(online.deadline(self.timings.pong)),
         }
     }
 
     /// When the next heartbeat is due, so that its numbers can be fresh.
     pub fn next_beat(&self) -> Option<Instant> {
         match &self.state {
-            State::Online(online) => Some(online.next_beat),
+            State::Online(online) => Some(online.next_beat()),
             _ => None,
         }
     }
@@ -215,9 +205,9 @@ impl Session {
                 Self { backoff: Backoff::default(), ..self }.dial(None, at)
             }
             (State::Registering { .. } | State::Online(_), Input::TokenReplaced) => self.redial(None, at),
-            (State::Connecting { after, .. }, Input::SocketOpened) => {
-                let (until, after) = (at.now + self.timings.welcome, after.clone());
-                (self.with(State::Registering { until, registered: false, after }), vec![])
+            (State::Connecting { .. }, Input::SocketOpened) => {
+                let until = at.now + self.timings.welcome;
+                (self.registering(until, false), vec![])
             }
             (State::Registering { .. } | State::Online(_), Input::FrameReceived(id, message)) => {
                 self.heard(id, message, at)
@@ -227,7 +217,10 @@ impl Session {
                 let (online, effects) = online.send_now(at.now);
                 (self.with(State::Online(online)), effects)
             }
-            (&State::Online(online), Input::PongReceived(seq)) => (self.answered(online, seq, at), vec![]),
+            (&State::Online(online), Input::PongReceived(seq)) => match online.answered(seq, at.now) {
+                Some(online) => (Self { acknowledged: true, ..self.with(State::Online(online)) }, vec![]),
+                None => (self, vec![]),
+            },
             (_, Input::Woke(slept)) => self.woke(slept, at),
             (_, Input::Elapsed) if self.deadline().is_some_and(|deadline| deadline <= at.now) => {
                 self.elapsed(at)
@@ -238,6 +231,11 @@ impl Session {
 
     fn with(self, state: State) -> Self {
         Self { state, ..self }
+    }
+
+    fn registering(self, until: Instant, registered: bool) -> Self {
+        let after = self.state.after().cloned();
+        self.with(State::Registering { until, registered, after })
     }
 
     fn dial(self, after: Option<Setback>, at: Moment) -> (Self, Vec<Effect>) {
@@ -255,12 +253,10 @@ impl Session {
         let silent = |what: &str, waited: Duration| {
             Setback::new(ControllerUnreachable, format!("{what} within {} s", waited.as_secs_f64()))
         };
-        match &self.state {
+        let after = self.state.after().cloned();
+        match self.state {
             State::Starting | State::Stopped => (self, vec![]),
-            State::Waiting { after, .. } => {
-                let after = Some(after.clone());
-                self.dial(after, at)
-            }
+            State::Waiting { .. } => self.dial(after, at),
             State::Connecting { .. } => {
                 let setback = silent("the controller did not take the connection", self.timings.connect);
                 self.hang_up(setback, at)
@@ -270,18 +266,16 @@ impl Session {
                 self.hang_up(setback, at)
             }
             State::Stopping { .. } => (self.with(State::Stopped), vec![Effect::HangUp]),
-            &State::Online(mut online) => {
-                if online.unanswered.is_some_and(|since| since + self.timings.pong + STANDSTILL < at.now) {
-                    // The pong may have come while nobody here was listening, and lie unread in the socket.
-                    online.unanswered = Some(at.now);
+            State::Online(online) => match online.unless_silent(self.timings.pong, at.now) {
+                Some(online) => {
+                    let (online, effects) = online.send_due(at.now);
+                    (self.with(State::Online(online)), effects)
                 }
-                if online.unanswered.is_some_and(|since| since + self.timings.pong <= at.now) {
+                None => {
                     let setback = silent("the controller answered no ping", self.timings.pong);
-                    return self.hang_up(setback, at);
+                    self.hang_up(setback, at)
                 }
-                let (online, effects) = online.send_due(at.now);
-                (self.with(State::Online(online)), effects)
-            }
+            },
         }
     }
 
@@ -302,8 +296,7 @@ impl Session {
             }
             State::Connecting { after, .. } | State::Registering { after, .. } => self.redial(after, at),
             State::Online(online) => {
-                let (online, effects) =
-                    Online { next_beat: at.now, unanswered: None, ..online }.send_due(at.now);
+                let (online, effects) = online.woken(at.now).send_due(at.now);
                 (self.with(State::Online(online)), effects)
             }
             State::Starting | State::Stopping { .. } | State::Stopped => (self, vec![]),
@@ -313,10 +306,8 @@ impl Session {
     fn heard(self, message_id: Uuid, message: ControllerMessage, at: Moment) -> (Self, Vec<Effect>) {
         let kind = message.kind().to_owned();
         match (&self.state, message) {
-            (State::Registering { until, registered: false, after }, ControllerMessage::ConnectionAck(_)) => {
-                let (until, after) = (*until, after.clone());
-                let state = State::Registering { until, registered: true, after };
-                (self.with(state), vec![Effect::SendRegister])
+            (&State::Registering { until, registered: false, .. }, ControllerMessage::ConnectionAck(_)) => {
+                (self.registering(until, true), vec![Effect::SendRegister])
             }
             (State::Registering { registered: true, .. }, ControllerMessage::RegisterAck(ack)) => {
                 let phase = if self.acknowledged { at.jitter } else { Jitter::new(0.0) };
@@ -337,15 +328,6 @@ impl Session {
             }
             _ => (self, vec![]),
         }
-    }
-
-    fn answered(self, online: Online, seq: u64, at: Moment) -> Self {
-        if seq == 0 || seq > online.seq {
-            return self;
-        }
-        // A pong of an older heartbeat shows that the path lives: the younger ones get the full time from now.
-        let unanswered = online.unanswered.filter(|_| seq < online.seq).map(|_| at.now);
-        Self { acknowledged: true, ..self.with(State::Online(Online { unanswered, ..online })) }
     }
 
     fn leave(self, at: Moment) -> (Self, Vec<Effect>) {
@@ -388,74 +370,6 @@ impl Session {
         };
         Self { backoff: backoff.failed(), ..self.with(State::Waiting { until: at.now + delay, after }) }
     }
-}
-
-impl Online {
-    fn welcomed(ack: &RegisterAck, phase: Jitter, now: Instant) -> Self {
-        let (beat_every, metrics_every) = (pace(ack.heartbeat_interval), pace(ack.metrics_interval));
-        Self {
-            since: now,
-            seq: 0,
-            beat_every,
-            next_beat: now + phase.of(beat_every),
-            metrics_every,
-            next_metrics: now + metrics_every,
-            unanswered: None,
-        }
-    }
-
-    /// Obeys another pace; what is already due sooner stays.
-    fn paced(self, ack: &RegisterAck, now: Instant) -> Self {
-        let (beat_every, metrics_every) = (pace(ack.heartbeat_interval), pace(ack.metrics_interval));
-        Self {
-            beat_every,
-            next_beat: self.next_beat.min(now + beat_every),
-            metrics_every,
-            next_metrics: self.next_metrics.min(now + metrics_every),
-            ..self
-        }
-    }
-
-    /// A heartbeat beside those that are due, and the details; before the first one, that will do.
-    fn send_now(self, now: Instant) -> (Self, Vec<Effect>) {
-        if self.seq == 0 {
-            return (self, vec![]);
-        }
-        let (online, beat) = self.send_beat(now);
-        (online, vec![beat, Effect::SendMetrics])
-    }
-
-    fn send_beat(mut self, now: Instant) -> (Self, Effect) {
-        self.seq += 1;
-        self.unanswered = self.unanswered.or(Some(now));
-        (self, Effect::SendBeat(self.seq))
-    }
-
-    fn send_due(mut self, now: Instant) -> (Self, Vec<Effect>) {
-        let mut effects = vec![];
-        if self.next_beat <= now {
-            self.next_beat = following(self.next_beat, self.beat_every, now);
-            let (online, beat) = self.send_beat(now);
-            self = online;
-            effects.push(beat);
-        }
-        if self.next_metrics <= now {
-            self.next_metrics = following(self.next_metrics, self.metrics_every, now);
-            effects.push(Effect::SendMetrics);
-        }
-        (self, effects)
-    }
-}
-
-/// The pace of so many milliseconds.
-fn pace(millis: u64) -> Duration {
-    Duration::from_millis(millis).clamp(PACE.0, PACE.1)
-}
-
-/// The next due time: in step with the last one, unless the machine slept through it. What was missed is not made up for.
-fn following(due: Instant, every: Duration, now: Instant) -> Instant {
-    let next = due + every;
-    if next > now { next } else { now + every }
 }
 
 fn refusals(ack: RegisterAck) -> Vec<Effect> {

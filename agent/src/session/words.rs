@@ -19,34 +19,25 @@ pub struct Words {
 
 /// The state in words. `now` is the same moment on both clocks.
 pub fn describe(state: &State, controller: &str, now: (Instant, Timestamp)) -> Words {
-    let words = |state, detail: String| Words { state, detail, code: None };
-    match state {
-        State::Starting => words(SessionState::Waiting, "reading what this machine is made of".to_owned()),
-        State::Connecting { after, .. } => {
-            trying(SessionState::Connecting, format!("connecting to {controller}"), after.as_ref())
+    let after = state.after();
+    // A try does not hide what it comes after: where nobody answers, most of the time is spent trying.
+    let before =
+        after.map(|after| format!("; before: {}.{}", after.message, cure(after))).unwrap_or_default();
+    let (word, detail) = match state {
+        State::Starting => (SessionState::Waiting, "reading what this machine is made of".to_owned()),
+        State::Connecting { .. } => (SessionState::Connecting, format!("connecting to {controller}{before}")),
+        State::Registering { .. } => {
+            (SessionState::Registering, format!("connected to {controller}, not yet welcomed{before}"))
         }
-        State::Registering { after, .. } => {
-            let detail = format!("connected to {controller}, not yet welcomed");
-            trying(SessionState::Registering, detail, after.as_ref())
-        }
-        State::Online(_) => words(SessionState::Online, format!("online at {controller}")),
-        State::Stopping { .. } | State::Stopped => words(SessionState::Stopping, "stopping".to_owned()),
+        State::Online(_) => (SessionState::Online, format!("online at {controller}")),
+        State::Stopping { .. } | State::Stopped => (SessionState::Stopping, "stopping".to_owned()),
         State::Waiting { until, after } => {
             let (now, wall) = now;
-            let next = wall.plus(until.saturating_duration_since(now));
-            Words {
-                state: SessionState::Waiting,
-                detail: format!("{}; next try at {}.{}", after.message, clock(next), cure(after)),
-                code: after.code,
-            }
+            let next = clock(wall.plus(until.saturating_duration_since(now)));
+            (SessionState::Waiting, format!("{}; next try at {next}.{}", after.message, cure(after)))
         }
-    }
-}
-
-/// A try that comes after a setback does not hide it: most of the time of a connection that nobody answers is spent trying.
-fn trying(state: SessionState, detail: String, after: Option<&Setback>) -> Words {
-    let before = after.map(|after| format!("; before: {}.{}", after.message, cure(after)));
-    Words { state, detail: detail + &before.unwrap_or_default(), code: after.and_then(|after| after.code) }
+    };
+    Words { state: word, detail, code: after.and_then(|after| after.code) }
 }
 
 fn cure(after: &Setback) -> String {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     installs::is_as_it_was,
-    site::{HOST, SOON, Site, UNIT},
+    site::{HOST, SOON, Site, UNIT, program},
     upgrade::{NEXT, publish_next, runs},
 };
 
@@ -178,9 +178,7 @@ fn the_role_installs_from_a_package_and_takes_the_token_from_a_file() -> Result<
 
     assert_eq!(control.changes(&variables)?, 2, "package and installation");
     site.wait_until_online(&machine)?;
-    let program =
-        machine.sh(&format!("readlink /proc/$(systemctl show --value -p MainPID {UNIT})/exe")).read()?;
-    assert_eq!(program.trim(), "/usr/bin/aio-worker");
+    assert_eq!(program(&machine)?, "/usr/bin/aio-worker");
     assert_eq!(control.changes(&variables)?, 0, "a second run");
 
     assert_eq!(control.changes(&["--extra-vars", "aio_worker_state=absent"])?, 2, "installation and package");
@@ -197,16 +195,16 @@ fn all_nodes_are_upgraded_as_the_page_on_operations_says() -> Result<()> {
     let machine = Machine::boot_for_provisioning("ansible-upgrade")?;
     let control = Control::of(&machine, &site.controller.added_as("ansible", &[NODE])?)?;
     assert_eq!(control.changes(&[])?, 1);
-    let id = machine.read("/etc/aio-worker/config.toml")?;
+    let config = machine.read("/etc/aio-worker/config.toml")?;
 
-    // As `site` has a node of its own, which has no machine.
     let inventory =
         site.controller.add_tokens(&["--all", "--daemon-version", NEXT, "--output", "ansible"])?;
     control.has(&inventory)?;
+    // The site's own node has no machine.
     let only = ["--limit", NODE];
     assert_eq!(control.changes(&only)?, 1, "an upgrade");
     assert_eq!(runs(&machine)?, NEXT);
-    assert_eq!(machine.read("/etc/aio-worker/config.toml")?, id);
+    assert_eq!(machine.read("/etc/aio-worker/config.toml")?, config);
     assert_eq!(control.changes(&only)?, 0, "a second run");
     Ok(())
 }

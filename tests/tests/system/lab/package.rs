@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::{
     installs::{is_as_it_was, is_as_it_was_but},
-    site::{COMMAND, SOON, Site, UNIT, install, json_of, status, succeed},
+    site::{COMMAND, SOON, Site, UNIT, install, json_of, program, status, succeed},
 };
 
 const WORKER: &str = "aio-worker";
@@ -160,9 +160,7 @@ fn a_package_runs_nothing_before_it_has_a_token_and_is_then_configured_without_a
     let expected = ["write_token", "enable_unit", "start_unit", "await_online"];
     assert_eq!(steps, expected.map(|step| json!(step)).iter().collect::<Vec<_>>());
     site.wait_until_online(&machine)?;
-    let program =
-        machine.sh(&format!("readlink /proc/$(systemctl show --value -p MainPID {UNIT})/exe")).read()?;
-    assert_eq!(program.trim(), "/usr/bin/aio-worker");
+    assert_eq!(program(&machine)?, "/usr/bin/aio-worker");
 
     succeed(machine.command(WORKER).args(["uninstall", "--purge"]), &machine)?;
     is_as_it_was(&before, &machine)

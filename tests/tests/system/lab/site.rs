@@ -122,6 +122,12 @@ impl Site {
     }
 }
 
+/// The program that the service runs.
+pub(super) fn program(machine: &Machine) -> Result<String> {
+    let link = format!("/proc/{}/exe", machine.unit_property(UNIT, "MainPID")?);
+    Ok(machine.command("readlink").args([&link]).read()?.trim().to_owned())
+}
+
 /// `aio-worker install` with this token.
 pub(super) fn install(machine: &Machine, token: &str) -> Inside {
     machine.command(COMMAND).args(["install", "--token", token]).bound(Duration::from_secs(90))

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     installs::is_as_it_was_but,
     package::starts,
-    site::{SOON, Site, UNIT, install, json_of, status, succeed},
+    site::{SOON, Site, install, json_of, program, status, succeed},
 };
 
 /// The other release.
@@ -47,9 +47,8 @@ fn upgrade(site: &Site, machine: &Machine, version: &str) -> Result<Inside> {
 
 /// The release whose program the service runs.
 pub(super) fn runs(machine: &Machine) -> Result<String> {
-    let program =
-        machine.sh(&format!("readlink /proc/$(systemctl show --value -p MainPID {UNIT})/exe")).read()?;
-    let release = program.trim().strip_suffix("/aio-worker").and_then(|folder| folder.rsplit('/').next());
+    let program = program(machine)?;
+    let release = program.strip_suffix("/aio-worker").and_then(|folder| folder.rsplit('/').next());
     Ok(release.with_context(|| program.clone())?.to_owned())
 }
 
