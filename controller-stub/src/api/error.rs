@@ -15,9 +15,15 @@ use crate::{
     lifecycle::LifecycleError,
     noti::NotKept,
     random::NoRandomness,
-    store::StoreError,
+    store::{Problem, StoreError},
     tokens::{InvalidToken, Unsigned},
 };
+
+/// When to come back to a database that another process holds.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+
+/// When to come back to a database whose disk is full: somebody has to free it.
+const FULL_PAUSE: Duration = Duration::from_secs(30);
 
 /// An error answer.
 #[derive(Debug)]
@@ -65,8 +71,19 @@ impl Rejection {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NodeNotFound, format!("there is no node {id}"))
     }
 
+    /// A database that takes no change now, or another fault of it.
+    fn unstored(error: &StoreError) -> Self {
+        let pause = match error.problem() {
+            Problem::Busy => BUSY_PAUSE,
+            Problem::Full => FULL_PAUSE,
+            Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
+        };
+        tracing::warn!(error = error as &dyn std::error::Error, "a request found no room in the database");
+        Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause)
+    }
+
     /// A fault of this controller's own: the log says what, the answer does not.
-    fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -101,7 +118,7 @@ impl IntoResponse for Rejection {
 
 impl From<StoreError> for Rejection {
     fn from(error: StoreError) -> Self {
-        Self::fault(&error)
+        Self::unstored(&error)
     }
 }
 
@@ -121,9 +138,11 @@ impl From<LifecycleError> for Rejection {
                 refusal.allowed = transition::allowed(*status).into_iter().map(str::to_owned).collect();
                 refusal
             }
-            LifecycleError::Withdrawn(_) | LifecycleError::Contended(_) | LifecycleError::Store(_) => {
-                Self::fault(&error)
+            LifecycleError::TooMany { pause, .. } => {
+                Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, error.to_string(), *pause)
             }
+            LifecycleError::Store(error) => Self::unstored(error),
+            LifecycleError::Withdrawn(_) | LifecycleError::Contended(_) => Self::fault(&error),
         }
     }
 }
@@ -137,6 +156,7 @@ impl From<EnrolmentError> for Rejection {
             EnrolmentError::Unsigned(Unsigned::VerifyOnly) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::VerifyOnly, error.to_string())
             }
+            EnrolmentError::Store(error) => Self::unstored(error),
             _ => Self::fault(&error),
         }
     }
