@@ -209,11 +209,8 @@ async fn a_decommissioned_node_owes_no_sign_of_life_and_one_event() {
         let node = bench.apply(&id, &Occurrence::DecommissionRequested).await.unwrap();
         assert_eq!((node.status, node.websocket_connected), (NodeStatus::Inactive, true));
     }
-    assert_eq!(
-        bench.store.connected_without_token().await.unwrap(),
-        [id.clone()],
-        "until its socket is closed"
-    );
+    let connected = bench.store.connected_without_token().await.unwrap();
+    assert!(connected.contains(&id), "until its socket is closed");
     let node = bench.lifecycle.turn(&id).await.disconnect().await.unwrap();
     assert!(!node.websocket_connected);
     assert!(!bench.lifecycle.workers.has_expired(&id, Instant::now() + LEASE * 2));
