@@ -8,6 +8,7 @@ pub(crate) mod client;
 mod dashboards;
 mod dead_letters;
 mod delivery;
+pub(crate) mod edge;
 pub(crate) mod error;
 mod event_schemas;
 mod events;
@@ -27,6 +28,7 @@ pub(crate) mod roles;
 mod service;
 mod token;
 mod transitions;
+pub(crate) mod upgrade;
 
 use std::sync::Arc;
 
@@ -35,8 +37,8 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, StatusCode, Uri},
+    middleware,
 };
-use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{app::App, gateway};
@@ -77,7 +79,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(TraceLayer::new_for_http())
+        .layer(middleware::from_fn_with_state(app.clone(), edge::pass))
         .with_state(app)
 }
 

@@ -113,6 +113,9 @@ pub struct Config {
     pub upgrades_per_second: NonZeroU32,
     /// How many may be in the middle of it.
     pub max_handshakes: u32,
+    /// Bytes of memory for answers that peers have not taken yet. An organisation or a node has an eighth of it, an address without an
+    /// accepted token a 32nd.
+    pub answer_bytes: u64,
 }
 
 /// Why a configuration cannot be used.
@@ -209,6 +212,7 @@ impl Config {
             last_seen_lag: Duration::from_secs(10),
             upgrades_per_second: UPGRADES_PER_SECOND,
             max_handshakes: 512,
+            answer_bytes: 256 * 1024 * 1024,
         }
     }
 

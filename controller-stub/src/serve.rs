@@ -16,7 +16,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, health::Probe, limit::RequestLimit},
+    api::{self, auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
     app::App,
     brake::Brake,
     census, commands,
@@ -28,7 +28,7 @@ use crate::{
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
-    listener::{self, Limits},
+    listener::{self, Limits, budget::Budget},
     noti::{
         self, Noti,
         signature::{InvalidSecret, WebhookKey},
@@ -148,8 +148,11 @@ impl Server {
             clones: Mutex::default(),
             brake: Mutex::new(Brake::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
+            refused: Refused::default(),
+            answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 32),
+            failures: Failures::default(),
             trusted_proxies: config.trusted_proxies.clone(),
-            admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
+            admission: Arc::new(Admission::new(config.max_handshakes, config.upgrades_per_second)),
             token_grace: config.token_grace,
             last_seen_lag: config.last_seen_lag,
             outbox: outbox.clone(),
@@ -172,7 +175,9 @@ impl Server {
         // Before the first worker can be heard.
         store.clear_connections().await?;
         app.lifecycle.adopt().await?;
-        warn_of_descriptors(&app);
+        let limit = descriptors::raise_limit();
+        warn_of_descriptors(limit, &app);
+        let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
 
         let built_in = loopback_url(address, tls.is_some());
         let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
@@ -191,7 +196,7 @@ impl Server {
             listener,
             acceptor,
             api::router(app.clone()),
-            Limits::default(),
+            Limits::new(room, config.trusted_proxies),
             stop.clone(),
         ));
         if let Some(tls) = tls {
@@ -281,8 +286,7 @@ fn lock(data_dir: &Path) -> Result<File, Cause> {
     }
 }
 
-fn warn_of_descriptors(app: &App) {
-    let limit = descriptors::raise_limit();
+fn warn_of_descriptors(limit: Option<u64>, app: &App) {
     let fleet = app.lifecycle.workers.len() as u64;
     let missing = descriptors::missing(limit, fleet);
     if missing == 0 {

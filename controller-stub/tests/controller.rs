@@ -53,6 +53,8 @@ mod restart;
 mod rotation;
 #[path = "controller/scenarios.rs"]
 mod scenarios;
+#[path = "controller/strangers.rs"]
+mod strangers;
 #[path = "controller/tls.rs"]
 mod tls;
 #[path = "controller/together.rs"]
