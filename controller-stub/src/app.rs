@@ -53,6 +53,8 @@ pub(crate) struct App {
     pub last_seen_lag: Duration,
     /// Connections live outside the HTTP server's care; here they are tracked.
     pub connections: TaskTracker,
+    /// A stop is near, and nobody should begin here.
+    pub leaving: CancellationToken,
     /// Ends everything.
     pub stop: CancellationToken,
 }

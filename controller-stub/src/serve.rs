@@ -52,6 +52,7 @@ pub struct Server {
     url: String,
     app: Arc<App>,
     hurry: CancellationToken,
+    lame_duck: Duration,
     tasks: JoinSet<()>,
     store: Store,
     // Held until the very end: two servers must not share a data folder.
@@ -169,6 +170,7 @@ impl Server {
             probe: Probe::default(),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             store: store.clone(),
         });
@@ -209,7 +211,16 @@ impl Server {
         tasks.spawn(Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));
         tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");
-        Ok(Self { address, url: built_in, app, hurry: CancellationToken::new(), tasks, store, _lock: lock })
+        Ok(Self {
+            address,
+            url: built_in,
+            app,
+            hurry: CancellationToken::new(),
+            lame_duck: config.shutdown_lame_duck,
+            tasks,
+            store,
+            _lock: lock,
+        })
     }
 
     /// The address that it listens on.
@@ -222,13 +233,15 @@ impl Server {
         &self.url
     }
 
-    /// Cancelling this makes a shutdown hurry: workers are then sent away all at once.
+    /// Cancelling this makes a shutdown hurry: nothing goes on, and workers are sent away all at once.
     pub fn haste(&self) -> CancellationToken {
         self.hurry.clone()
     }
 
-    /// Sends every worker away, ends every task, and closes the database.
+    /// Goes on for the lame-duck time, sends every worker away, ends every task, and closes the database.
     pub async fn shutdown(mut self) {
+        self.app.leaving.cancel();
+        let _ = timeout(self.lame_duck, self.hurry.cancelled()).await;
         self.app.stop.cancel();
         drain::run(&self.app.registry, &self.hurry).await;
         let connections = &self.app.connections;
