@@ -8,6 +8,7 @@ pub(crate) mod client;
 mod dashboards;
 mod dead_letters;
 mod delivery;
+pub(crate) mod edge;
 pub(crate) mod error;
 mod event_schemas;
 mod events;
@@ -27,6 +28,7 @@ pub(crate) mod roles;
 mod service;
 mod token;
 mod transitions;
+pub(crate) mod upgrade;
 
 use std::sync::Arc;
 
@@ -38,7 +40,6 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{app::App, gateway};
@@ -80,7 +81,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), finish_what_began))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(TraceLayer::new_for_http())
+        .layer(middleware::from_fn_with_state(app.clone(), edge::pass))
         .with_state(app)
 }
 

@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use aio_protocol::{error_code::ErrorCode, ids::OwnerId, release::build};
@@ -179,6 +180,9 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// The longest stop without the lame-duck time: what workers, tasks and the database may take.
+const STOP_TIME: Duration = Duration::from_secs(20);
+
 async fn serve(args: Serve) -> Result<(), Failure> {
     let flags = Settings {
         listen: args.listen,
@@ -200,6 +204,7 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // Whoever has certificates listens for it and reads them again; to everybody else a reload is nothing, and not the end.
     let _hang_up = signal(SignalKind::hangup())?;
+    let lame_duck = config.shutdown_lame_duck;
     let mut server = Server::start(config).await?;
     print(&format!("listening on {}", server.url()))?;
     // Whoever did not start it as a service hears nothing, and misses nothing.
@@ -224,7 +229,8 @@ async fn serve(args: Serve) -> Result<(), Failure> {
         }
         haste.cancel();
     });
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let longest = u32::try_from((lame_duck + STOP_TIME).as_micros()).unwrap_or(u32::MAX);
+    let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longest)]);
     server.shutdown().await;
     impatience.abort();
     match failed {

@@ -87,6 +87,8 @@ pub struct Config {
     /// How long delivery of events pauses first when NOTI fails again and again; each further pause is twice as long, up to twelve
     /// times this.
     pub noti_breaker_pause: Duration,
+    /// How long a controller that is told to stop goes on, with `/readyz` saying that it will not.
+    pub shutdown_lame_duck: Duration,
     /// How many requests a client of the API may send in a second; as many as it likes when unset.
     pub api_requests_per_second: Option<NonZeroU32>,
     /// The proxies that are believed when they say for whom they ask.
@@ -113,6 +115,9 @@ pub struct Config {
     pub upgrades_per_second: NonZeroU32,
     /// How many may be in the middle of it.
     pub max_handshakes: u32,
+    /// Bytes of memory for answers that peers have not taken yet. An organisation or a node has an eighth of it, an address without an
+    /// accepted token a 32nd.
+    pub answer_bytes: u64,
 }
 
 /// Why a configuration cannot be used.
@@ -169,6 +174,9 @@ const UPGRADES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
 /// Shorter ones pause nothing; longer ones keep events from a NOTI that is well again.
 const BREAKER_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(300));
 
+/// A load balancer that looks less often than every 5 minutes looks too seldom.
+const SHUTDOWN_LAME_DUCKS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(300));
+
 impl Config {
     /// The built-in values.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -196,6 +204,7 @@ impl Config {
             tls_self_signed: false,
             insecure_http: false,
             noti_breaker_pause: Duration::from_secs(5),
+            shutdown_lame_duck: Duration::ZERO,
             api_requests_per_second: Some(API_REQUESTS_PER_SECOND),
             trusted_proxies: Vec::new(),
             event_retention: Duration::from_secs(30 * 86_400),
@@ -209,6 +218,7 @@ impl Config {
             last_seen_lag: Duration::from_secs(10),
             upgrades_per_second: UPGRADES_PER_SECOND,
             max_handshakes: 512,
+            answer_bytes: 256 * 1024 * 1024,
         }
     }
 
@@ -232,6 +242,9 @@ impl Config {
         }
         if let Some(pause) = settings.noti_breaker_pause {
             config.noti_breaker_pause = duration("NOTI_BREAKER_PAUSE", &pause, BREAKER_PAUSES)?;
+        }
+        if let Some(time) = settings.shutdown_lame_duck {
+            config.shutdown_lame_duck = duration("SHUTDOWN_LAME_DUCK", &time, SHUTDOWN_LAME_DUCKS)?;
         }
         // Absolute, because `node add` reads it in another folder.
         config.releases = settings

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, health::Probe, limit::RequestLimit},
+    api::{self, auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
     app::App,
     brake::Brake,
     census, commands,
@@ -28,7 +28,7 @@ use crate::{
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
-    listener::{self, Limits},
+    listener::{self, Limits, budget::Budget},
     noti::{
         self, Noti,
         signature::{InvalidSecret, WebhookKey},
@@ -53,6 +53,7 @@ pub struct Server {
     url: String,
     app: Arc<App>,
     hurry: CancellationToken,
+    lame_duck: Duration,
     tasks: Tasks,
     pulses: Pulses,
     store: Store,
@@ -154,8 +155,11 @@ impl Server {
             clones: Mutex::default(),
             brake: Mutex::new(Brake::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
+            refused: Refused::default(),
+            answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 32),
+            failures: Failures::default(),
             trusted_proxies: config.trusted_proxies.clone(),
-            admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
+            admission: Arc::new(Admission::new(config.max_handshakes, config.upgrades_per_second)),
             token_grace: config.token_grace,
             last_seen_lag: config.last_seen_lag,
             outbox: outbox.clone(),
@@ -172,13 +176,16 @@ impl Server {
             probe: Probe::default(),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             store: store.clone(),
         });
         // Before the first worker can be heard.
         store.clear_connections().await?;
         app.lifecycle.adopt().await?;
-        warn_of_descriptors(&app);
+        let limit = descriptors::raise_limit();
+        warn_of_descriptors(limit, &app);
+        let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
 
         let built_in = loopback_url(address, tls.is_some());
         let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
@@ -193,8 +200,8 @@ impl Server {
         let stop = app.stop.clone();
         let mut tasks = Tasks::new(pulses.clone(), stop.clone());
         let acceptor = tls.as_ref().map(Tls::server_config).transpose()?;
-        let served =
-            listener::serve(listener, acceptor, api::router(app.clone()), Limits::default(), stop.clone());
+        let limits = Limits::new(room, config.trusted_proxies);
+        let served = listener::serve(listener, acceptor, api::router(app.clone()), limits, stop.clone());
         tasks.spawn("listener", served);
         if let Some(tls) = tls {
             tasks.spawn("certificates", tls.keep_fresh(stop.clone()));
@@ -220,6 +227,7 @@ impl Server {
             url: built_in,
             app,
             hurry: CancellationToken::new(),
+            lame_duck: config.shutdown_lame_duck,
             tasks,
             pulses,
             store,
@@ -237,7 +245,7 @@ impl Server {
         &self.url
     }
 
-    /// Cancelling this makes a shutdown hurry: workers are then sent away all at once.
+    /// Cancelling this makes a shutdown hurry: nothing goes on, and workers are sent away all at once.
     pub fn haste(&self) -> CancellationToken {
         self.hurry.clone()
     }
@@ -264,8 +272,10 @@ impl Server {
         });
     }
 
-    /// Sends every worker away, ends every task, and closes the database.
+    /// Goes on for the lame-duck time, sends every worker away, ends every task, and closes the database.
     pub async fn shutdown(mut self) {
+        self.app.leaving.cancel();
+        let _ = timeout(self.lame_duck, self.hurry.cancelled()).await;
         self.app.stop.cancel();
         drain::run(&self.app.registry, &self.hurry).await;
         let connections = &self.app.connections;
@@ -323,8 +333,7 @@ fn lock(data_dir: &Path) -> Result<File, Cause> {
     }
 }
 
-fn warn_of_descriptors(app: &App) {
-    let limit = descriptors::raise_limit();
+fn warn_of_descriptors(limit: Option<u64>, app: &App) {
     let fleet = app.lifecycle.workers.len() as u64;
     let missing = descriptors::missing(limit, fleet);
     if missing == 0 {

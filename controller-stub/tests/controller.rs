@@ -57,6 +57,8 @@ mod revocation;
 mod rotation;
 #[path = "controller/scenarios.rs"]
 mod scenarios;
+#[path = "controller/strangers.rs"]
+mod strangers;
 #[path = "controller/tls.rs"]
 mod tls;
 #[path = "controller/together.rs"]

@@ -46,7 +46,7 @@ pub(super) async fn health() -> Json<Health> {
     (status = 503, description = "CONTROLLER_ERROR: the message says what is missing", body = ApiError)))]
 pub(super) async fn readiness(State(app): State<Arc<App>>) -> Result<Json<Health>, Rejection> {
     let mut missing = Vec::new();
-    if app.stop.is_cancelled() {
+    if app.leaving.is_cancelled() {
         missing.push("the controller stops");
     }
     missing.extend(app.probe.problem(&app.store).await);

@@ -75,6 +75,17 @@ impl Controller {
         }
     }
 
+    /// Begins to stop it; what is returned hurries it and waits for its end.
+    pub(crate) fn begin_to_stop(&mut self) -> impl AsyncFnOnce() {
+        let server = self.server.take().expect("the controller runs");
+        let haste = server.haste();
+        let stopping = tokio::spawn(server.shutdown());
+        async move || {
+            haste.cancel();
+            stopping.await.unwrap();
+        }
+    }
+
     /// Starts it again, on the same address.
     pub(crate) async fn start_again(&mut self, address: std::net::SocketAddr) {
         self.config.listen = address;
