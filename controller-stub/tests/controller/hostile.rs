@@ -281,6 +281,35 @@ async fn who_says_goodbye_and_stays_is_closed() {
     assert_eq!(worker.closed().await, 4408);
 }
 
+#[tokio::test]
+async fn words_of_a_worker_are_cleaned_and_cut_before_they_are_stored() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let report = json!({"phase": "failed", "step": "fetch\u{202e}_release\n", "error":
+        {"code": "DISK\u{200b}_FULL", "message": "no room\nroot: ok\u{1b}[31m", "details": {"log": "a\u{202e}b"}}});
+    let reports = format!("/nodes/{id}/installation");
+    for report in [json!({"phase": "started"}), report] {
+        let (status, answer) = controller.bearer(&token).post(&reports, report).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let installation = owner.node(&id).await["installation"].clone();
+    assert_eq!(installation["step"], "fetch_release");
+    let error = json!({"code": "DISK_FULL", "message": "no room root: ok[31m", "details": {"log": "ab"}});
+    assert_eq!(installation["error"], error);
+
+    let mut worker = Worker::connect(&controller.gateway(), &id, &token).await;
+    let info =
+        json!({"os": {"name": "Debian", "version": "12", "kernel": "6", "hostname": "h".repeat(60_000)}});
+    let register = json!({"instanceId": uuid::Uuid::nil(), "bootId": "b", "daemonVersion": "1.0.0\nroot\u{202e}", "systemInfo": info});
+    worker.send("node.register", register).await;
+    worker.receive("register.ack").await;
+    let node = owner.node(&id).await;
+    assert_eq!(node["daemonVersion"], "1.0.0 root");
+    assert_eq!(node["systemInfo"]["os"]["hostname"].as_str().map(str::len), Some(255));
+}
+
 /// A whole frame of a client, masked with zeros. The payload is shorter than 64 KiB.
 fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
