@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::{self, health::Probe, limit::RequestLimit},
     app::App,
-    brake::Brake,
+    brake::Brakes,
     census, commands,
     config::Config,
     deployment::{Deployment, loopback_url},
@@ -146,7 +146,7 @@ impl Server {
             },
             registry: Registry::default(),
             clones: Mutex::default(),
-            brake: Mutex::new(Brake::new(config.heartbeat_timeout)),
+            brakes: Mutex::new(Brakes::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
             trusted_proxies: config.trusted_proxies.clone(),
             admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
