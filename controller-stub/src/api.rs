@@ -27,6 +27,7 @@ pub(crate) mod roles;
 mod service;
 mod token;
 mod transitions;
+pub(crate) mod upgrade;
 
 use std::sync::Arc;
 

@@ -31,6 +31,7 @@ use crate::{
     listener::{self, Limits},
     noti::{
         self, Noti,
+        origins::Origins,
         signature::{InvalidSecret, WebhookKey},
     },
     outbox::{Delivery, Outbox, Relay, Unbuildable},
@@ -157,8 +158,7 @@ impl Server {
                 store.clone(),
                 secrets.noti_service_token.clone(),
                 webhook_key.clone(),
-                &public,
-                config.dashboard_origins,
+                Origins::new(&public, address, tls.is_some(), config.dashboard_origins),
                 config.dashboard_patience,
             ),
             exporter: exporter.clone(),
