@@ -74,6 +74,8 @@ enum Cause {
     Listen { address: SocketAddr, source: io::Error },
     #[error("plain HTTP would be served on {0}, which other machines reach")]
     Exposed(SocketAddr),
+    #[error("{name} is plain HTTP, and its host {host} is not this machine")]
+    InTheClear { name: &'static str, host: String },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -95,6 +97,7 @@ impl StartError {
             Cause::DataDir { .. } => ErrorCode::FileFailed,
             Cause::Locked(_) | Cause::Listen { .. } | Cause::WebhookKey(_) => ErrorCode::ConfigInvalid,
             Cause::Exposed(_) => ErrorCode::InsecureListen,
+            Cause::InTheClear { .. } => ErrorCode::InsecureUrl,
             Cause::Tls(error) => error.code(),
             Cause::Secrets(error) => error.code(),
             Cause::Store(_) | Cause::Client(_) => ErrorCode::ControllerError,
@@ -242,6 +245,10 @@ impl Server {
 }
 
 fn refuse_exposure(config: &Config) -> Result<(), Cause> {
+    if let Some((name, url)) = config.in_the_clear() {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        return Err(Cause::InTheClear { name, host });
+    }
     if config.serves_tls() || config.insecure_http || config.listen.ip().is_loopback() {
         return Ok(());
     }
