@@ -1,6 +1,7 @@
 //! What the controller was told, checked: a `Config` holds no impossible value. Where it was told (file, environment, flags) and
 //! which of them wins stands in `settings`.
 
+mod exposure;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::releases::ReleaseFile;
 
+pub(crate) use exposure::is_this_machine;
 pub use settings::{Settings, VARIABLES};
 
 /// Release files that are served elsewhere, by version and file name.
@@ -345,7 +347,11 @@ fn web_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(value_error(name, format!("must begin with http:// or https://, not `{text}`")));
     }
-    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
         return Err(value_error(name, "must not have a user, a query or a fragment"));
     }
     Ok(url)

@@ -55,6 +55,10 @@ fn an_impossible_value_is_named() {
     assert!(problem(|it| it.public_url = set("aiwm.example")).starts_with("PUBLIC_URL "));
     assert!(problem(|it| it.public_url = set("ftp://aiwm.example")).starts_with("PUBLIC_URL "));
     assert!(problem(|it| it.noti_service_url = set("http://a/?x=1")).starts_with("NOTI_SERVICE_URL "));
+    for user in ["http://localhost@evil.example", "https://user@noti.example", "https://:word@noti.example"] {
+        let problem = problem(|it| it.noti_service_url = set(user));
+        assert!(problem.starts_with("NOTI_SERVICE_URL must not have a user"), "{problem}");
+    }
     assert!(problem(|it| it.default_daemon_version = set("latest")).contains("a version such as v1.0.0"));
     assert!(problem(|it| it.api_requests_per_second = set("-1")).starts_with("API_REQUESTS_PER_SECOND "));
     assert!(problem(|it| it.trusted_proxies = set("10.0.0.0/33")).starts_with("TRUSTED_PROXIES "));
