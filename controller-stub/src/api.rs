@@ -5,6 +5,7 @@ mod asyncapi;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod client;
+mod cors;
 mod dashboards;
 mod dead_letters;
 mod delivery;
@@ -35,6 +36,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, StatusCode, Uri},
+    middleware,
 };
 use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -73,12 +75,20 @@ fn documented() -> OpenApiRouter<Arc<App>> {
 /// Everything that is served.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (router, document) = documented().split_for_parts();
-    asyncapi::serve(openapi::serve(router, document))
+    openapi::serve(router, document, &app.enroller.deployment)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(app.clone(), cors::admit_pages))
         .layer(TraceLayer::new_for_http())
         .with_state(app)
+}
+
+/// The method and path of everything that is served.
+pub fn addresses() -> Vec<(String, String)> {
+    let described = openapi::DESCRIPTIONS.map(|path| ("GET".to_owned(), path.to_owned()));
+    let document = documented().into_openapi();
+    openapi::addresses(&document).into_iter().chain(described).collect()
 }
 
 async fn not_found(uri: Uri) -> Rejection {
@@ -90,4 +100,28 @@ async fn not_found(uri: Uri) -> Rejection {
 async fn method_not_allowed(method: Method, uri: Uri) -> Rejection {
     let message = format!("{} does not take {method}", uri.path());
     Rejection::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_router_has_the_addresses_that_are_told_and_no_others() {
+        let (router, document) = documented().split_for_parts();
+        let deployment = crate::deployment::Deployment::new(
+            &crate::config::Config::new("data"),
+            ([127, 0, 0, 1], 1).into(),
+            None,
+        );
+        // The router shows its paths in no other way.
+        let shown = format!("{:?}", openapi::serve(router, document, &deployment));
+        let (shown, _fallbacks) = shown.split_once("fallback_router").unwrap();
+        let routed: BTreeSet<_> =
+            shown.split('"').filter(|text| text.starts_with('/')).map(str::to_owned).collect();
+        let told: BTreeSet<_> = addresses().into_iter().map(|(_, path)| path).collect();
+        assert_eq!(routed, told);
+    }
 }

@@ -7,6 +7,8 @@ pub mod config;
 pub mod logging;
 pub mod serve;
 
+pub use api::addresses;
+
 mod api;
 mod app;
 mod brake;
