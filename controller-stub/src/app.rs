@@ -1,7 +1,7 @@
 //! What every request and every connection needs at hand.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(crate) struct App {
-    pub store: Arc<dyn Store>,
+    pub store: Store,
     pub lifecycle: Lifecycle,
     pub enroller: Enroller,
     pub registry: Registry,

@@ -1,10 +1,7 @@
 //! Counts the nodes now and then: how many have each status, and for how long. The second makes the fleet's uptime over any time a
 //! matter of division.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use aio_protocol::node::NodeStatus;
 use metrics::{counter, gauge};
@@ -19,7 +16,7 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Counts until `stop`.
-pub(crate) async fn run(store: Arc<dyn Store>, exporter: Exporter, stop: CancellationToken) {
+pub(crate) async fn run(store: Store, exporter: Exporter, stop: CancellationToken) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut counted_until = Instant::now();
@@ -27,7 +24,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, exporter: Exporter, stop: Cancell
         exporter.tidy_up();
         // Whole seconds; what is left counts the next time.
         let seconds = counted_until.elapsed().as_secs();
-        match count(&*store, seconds).await {
+        match count(&store, seconds).await {
             Ok(()) => counted_until += Duration::from_secs(seconds),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the nodes could not be counted");
@@ -36,7 +33,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, exporter: Exporter, stop: Cancell
     }
 }
 
-async fn count(store: &dyn Store, seconds: u64) -> Result<(), StoreError> {
+async fn count(store: &Store, seconds: u64) -> Result<(), StoreError> {
     let by_status = store.census().await?;
     for status in NodeStatus::ALL {
         let nodes = by_status.get(&status).copied().unwrap_or(0);

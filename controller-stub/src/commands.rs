@@ -21,7 +21,7 @@ use crate::{
     enrolment::EnrolmentError,
     random::{self, NoRandomness},
     secrets::{Secrets, SecretsError},
-    store::{SqlStore, Store, StoreError},
+    store::{Store, StoreError},
     tls::TlsError,
     tokens::{Tokens, Unsigned},
 };
@@ -174,17 +174,17 @@ pub async fn user_token(
     Ok(tokens.sign_user(owner.user_id, owner.org_id, roles, clock::now(), lasts_secs)?)
 }
 
-async fn open(config: &Config) -> Result<SqlStore, CommandError> {
-    Ok(SqlStore::open(config.database_url.as_deref(), &config.data_dir).await?)
+async fn open(config: &Config) -> Result<Store, CommandError> {
+    Ok(Store::open(config.database_url.as_deref(), &config.data_dir).await?)
 }
 
 /// Keeps what the server tells nodes of itself, for the commands.
-pub(crate) async fn remember(store: &dyn Store, deployment: &Deployment) -> Result<(), CommandError> {
+pub(crate) async fn remember(store: &Store, deployment: &Deployment) -> Result<(), CommandError> {
     Ok(store.put_setting(DEPLOYMENT, &serde_json::to_string(deployment)?).await?)
 }
 
 /// The owner of what nobody else is said to own: made once.
-pub(crate) async fn default_owner(store: &dyn Store) -> Result<Owner, CommandError> {
+pub(crate) async fn default_owner(store: &Store) -> Result<Owner, CommandError> {
     let now = clock::now();
     let made = Owner {
         org_id: random::object_id(now)?.as_str().parse()?,
@@ -195,7 +195,7 @@ pub(crate) async fn default_owner(store: &dyn Store) -> Result<Owner, CommandErr
 }
 
 impl For {
-    async fn or_default(self, store: &dyn Store) -> Result<Owner, CommandError> {
+    async fn or_default(self, store: &Store) -> Result<Owner, CommandError> {
         let default = default_owner(store).await?;
         Ok(Owner {
             org_id: self.org.unwrap_or(default.org_id),

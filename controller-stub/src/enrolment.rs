@@ -2,7 +2,7 @@
 //! for. A token pins the checksums that were published when it was made: a release file that changes afterwards is refused by
 //! every machine that holds an older token.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use aio_protocol::{
     claims::NodeClaims,
@@ -70,7 +70,7 @@ pub(crate) enum EnrolmentError {
 
 /// Makes tokens and plans.
 pub(crate) struct Enroller {
-    pub store: Arc<dyn Store>,
+    pub store: Store,
     pub tokens: Tokens,
     pub releases: Releases,
     pub deployment: Deployment,
@@ -88,8 +88,8 @@ impl Enroller {
     ) -> Result<Enrolment, EnrolmentError> {
         let (enrolment, issued) = self.draw_up(node, version, lasts_secs, now).await?;
         match others {
-            Others::Stay => self.store.add_token(&issued).await?,
-            Others::End => self.store.revoke_tokens(&node.id, now, Some(&issued)).await?,
+            Others::Stay => self.store.add_token(issued).await?,
+            Others::End => self.store.revoke_tokens(&node.id, now, Some(issued)).await?,
         }
         Ok(enrolment)
     }

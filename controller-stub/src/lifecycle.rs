@@ -7,7 +7,6 @@ mod outcome;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
     time::Instant,
 };
 
@@ -37,7 +36,7 @@ const TURNS: usize = 256;
 const TRIES: usize = 16;
 
 pub(crate) struct Lifecycle {
-    store: Arc<dyn Store>,
+    store: Store,
     doorbell: Doorbell,
     turns: Vec<Mutex<()>>,
     /// Of welcomed workers: renewed by what they say.
@@ -72,12 +71,7 @@ pub(crate) enum LifecycleError {
 }
 
 impl Lifecycle {
-    pub(crate) fn new(
-        store: Arc<dyn Store>,
-        doorbell: Doorbell,
-        workers: Leases,
-        installations: Leases,
-    ) -> Self {
+    pub(crate) fn new(store: Store, doorbell: Doorbell, workers: Leases, installations: Leases) -> Self {
         Self {
             store,
             doorbell,
@@ -115,14 +109,14 @@ impl Lifecycle {
 
     /// Keeps a node that was just registered.
     pub(crate) async fn register(&self, node: &Node, actor: &str) -> Result<(), StoreError> {
-        register(&*self.store, node, actor).await?;
+        register(&self.store, node, actor).await?;
         self.doorbell.ring(&node.id, &node.owner.org_id);
         Ok(())
     }
 }
 
 /// Keeps a node that was just registered, with its first audit row and event. A running server's relay finds the event by itself.
-async fn register(store: &dyn Store, node: &Node, actor: &str) -> Result<(), StoreError> {
+async fn register(store: &Store, node: &Node, actor: &str) -> Result<(), StoreError> {
     store.add_node(node, &registration(node, actor)).await?;
     tracing::info!(node = %node.id, name = node.name, actor, "a node was registered");
     Ok(())

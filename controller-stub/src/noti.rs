@@ -27,7 +27,7 @@ const MAX_DASHBOARDS: usize = 1024;
 
 /// Receives, verifies, keeps and shows events.
 pub(crate) struct Noti {
-    store: Arc<dyn Store>,
+    store: Store,
     bearer: SecretString,
     key: WebhookKey,
     news: News,
@@ -65,7 +65,7 @@ impl NotKept {
 impl Noti {
     /// `api` is this controller's own address, whose pages may always watch.
     pub(crate) fn new(
-        store: Arc<dyn Store>,
+        store: Store,
         bearer: SecretString,
         key: WebhookKey,
         api: &str,

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use aio_protocol::time::Timestamp;
 
+use crate::store::History;
+
 /// The first wait after an offer is this part of the last third of a token's life, and the longest that part.
 const FIRST_WAIT: u32 = 24;
 const LONGEST_WAIT: u32 = 8;
@@ -36,16 +38,6 @@ const SLOWER_WHEN_REJECTED: u32 = 4;
 pub(crate) struct Life {
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
-}
-
-/// What was offered in place of a token so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct History {
-    pub offers: u32,
-    /// When the last offer was made.
-    pub last: Option<Timestamp>,
-    /// Whether the worker gave the last one back.
-    pub rejected: bool,
 }
 
 impl Life {

@@ -37,7 +37,7 @@ use crate::{
     releases::Releases,
     revocations,
     secrets::{Secrets, SecretsError},
-    store::{SqlStore, Store, StoreError},
+    store::{Store, StoreError},
     tls::{Authority, Tls, TlsError},
     tokens::Tokens,
     watch,
@@ -53,7 +53,7 @@ pub struct Server {
     app: Arc<App>,
     hurry: CancellationToken,
     tasks: JoinSet<()>,
-    store: Arc<SqlStore>,
+    store: Store,
     // Held until the very end: two servers must not share a data folder.
     _lock: File,
 }
@@ -123,14 +123,13 @@ impl Server {
         let secrets = Secrets::load(&config)?;
         let tls = Tls::open(&config)?;
         let webhook_key = WebhookKey::new(&secrets.noti_webhook)?;
-        let sql = Arc::new(SqlStore::open(config.database_url.as_deref(), &config.data_dir).await?);
-        let store: Arc<dyn Store> = sql.clone();
+        let store = Store::open(config.database_url.as_deref(), &config.data_dir).await?;
         let refused = |source| Cause::Listen { address: config.listen, source };
         let listener = listener::bind(config.listen).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let deployment = Deployment::new(&config, address, tls.as_ref().and_then(Tls::published));
-        commands::remember(&*store, &deployment).await?;
-        commands::default_owner(&*store).await?;
+        commands::remember(&store, &deployment).await?;
+        commands::default_owner(&store).await?;
         warn_of_exposure(&config, address);
 
         let outbox = Outbox::new(config.noti_breaker_pause);
@@ -202,18 +201,10 @@ impl Server {
         tasks.spawn(revocations::run(app.clone(), stop.clone()));
         tasks.spawn(census::run(store.clone(), exporter, stop.clone()));
         tasks.spawn(noti::retention::run(store.clone(), config.event_retention, stop.clone()));
-        tasks.spawn(Relay::new(store, delivery, outbox).run(stop.clone()));
+        tasks.spawn(Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
         tasks.spawn(survey_releases(app.clone()));
         tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");
-        Ok(Self {
-            address,
-            url: built_in,
-            app,
-            hurry: CancellationToken::new(),
-            tasks,
-            store: sql,
-            _lock: lock,
-        })
+        Ok(Self { address, url: built_in, app, hurry: CancellationToken::new(), tasks, store, _lock: lock })
     }
 
     /// The address that it listens on.

@@ -182,7 +182,7 @@ async fn write_down(app: &App) {
     if seen.is_empty() {
         return;
     }
-    if let Err(error) = app.store.put_last_seen(&seen).await {
+    if let Err(error) = app.store.put_last_seen(seen).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "when nodes were last seen could not be written down"

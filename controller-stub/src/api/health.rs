@@ -49,7 +49,7 @@ pub(super) async fn readiness(State(app): State<Arc<App>>) -> Result<Json<Health
     if app.stop.is_cancelled() {
         missing.push("the controller stops");
     }
-    missing.extend(app.probe.problem(&*app.store).await);
+    missing.extend(app.probe.problem(&app.store).await);
     if missing.is_empty() {
         return Ok(Json(Health { status: "ready", version: build::VERSION }));
     }
@@ -70,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PROBED_AT: &str = "readiness_probed_at";
 
 impl Probe {
-    async fn problem(&self, store: &dyn Store) -> Option<&'static str> {
+    async fn problem(&self, store: &Store) -> Option<&'static str> {
         let mut last = self.0.lock().await;
         if let Some((at, problem)) = *last
             && at.elapsed() < FRESH

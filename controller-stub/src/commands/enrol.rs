@@ -1,8 +1,6 @@
 //! Tokens for nodes, for new ones and for those that are there: what each machine is installed with, or installed anew. Behind the back of a server
 //! that may run.
 
-use std::sync::Arc;
-
 use aio_protocol::{
     ids::NodeId,
     node::{NodeRole, NodeStatus, Owner},
@@ -22,7 +20,7 @@ use crate::{
     random,
     releases::Releases,
     secrets::Secrets,
-    store::{IssuedToken, Newcomer, Store},
+    store::{IssuedToken, Newcomer},
     tls::Authority,
     tokens::Tokens,
 };
@@ -107,7 +105,7 @@ pub async fn add_nodes(config: &Config, names: Vec<String>, issue: Issue) -> Res
     let names = names.map_err(CommandError::Name)?.into_iter().map(String::from).collect();
     let names = names::each_once(names)?;
     let office = Office::open(config, issue).await?;
-    let owner = office.issue.whose.clone().or_default(&*office.enroller.store).await?;
+    let owner = office.issue.whose.clone().or_default(&office.enroller.store).await?;
     let (mut newcomers, mut nodes) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
     for name in names {
         let now = clock::now();
@@ -153,7 +151,7 @@ pub async fn add_tokens(config: &Config, which: Which, issue: Issue) -> Result<A
         tokens.push(token);
     }
     // Nobody has seen one of them yet, so one that is kept alone is of no use to anybody.
-    for token in &tokens {
+    for token in tokens {
         store.add_token(token).await?;
     }
     Ok(office.gives(added))
@@ -169,7 +167,7 @@ impl Office {
     async fn open(config: &Config, issue: Issue) -> Result<Self, CommandError> {
         let tokens = Tokens::new(Secrets::load(config)?.tokens);
         tokens.require_signing()?;
-        let store: Arc<dyn Store> = Arc::new(open(config).await?);
+        let store = open(config).await?;
         let deployment = match store.setting(DEPLOYMENT).await? {
             Some(text) => serde_json::from_str(&text)?,
             None if config.public_url.is_some() => {

@@ -11,7 +11,7 @@ use super::{CommandError, For, open};
 use crate::{
     clock,
     config::Config,
-    store::{NodeQuery, Sort, SortKey, Store, Window},
+    store::{NodeQuery, Sort, SortKey, Window},
 };
 
 /// So many nodes are read at a time.

@@ -17,7 +17,6 @@ use crate::{
     config::Config,
     deployment::Deployment,
     releases::{self, ImportError, Imported, SIGNATURE_SUFFIX},
-    store::Store,
 };
 
 /// A release as a list shows it.

@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{SqlStore, Undelivered};
+use crate::store::{Store, Undelivered};
 
 struct Bench {
     lifecycle: Lifecycle,
-    store: Arc<SqlStore>,
+    store: Store,
     _data: TempDir,
 }
 
@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(120);
 
 async fn bench() -> Bench {
     let data = tempfile::tempdir().unwrap();
-    let store = Arc::new(SqlStore::open(None, data.path()).await.unwrap());
+    let store = Store::open(None, data.path()).await.unwrap();
     let lifecycle =
         Lifecycle::new(store.clone(), Doorbell::default(), Leases::new(LEASE), Leases::new(LEASE));
     Bench { lifecycle, store, _data: data }

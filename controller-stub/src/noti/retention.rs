@@ -1,6 +1,6 @@
 //! Drops events that were kept long enough, a little at a time, so that nobody who writes waits for it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use metrics::counter;
 use tokio::time::{MissedTickBehavior, interval};
@@ -18,18 +18,18 @@ const LOOK: Duration = Duration::from_secs(60);
 const BATCH: u64 = 500;
 
 /// Looks until `stop`.
-pub(crate) async fn run(store: Arc<dyn Store>, keep: Duration, stop: CancellationToken) {
+pub(crate) async fn run(store: Store, keep: Duration, stop: CancellationToken) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(look.tick()).await.is_some() {
-        let pruned = stop.run_until_cancelled(prune(&*store, keep)).await;
+        let pruned = stop.run_until_cancelled(prune(&store, keep)).await;
         if let Some(Err(error)) = pruned {
             tracing::warn!(error = &error as &dyn std::error::Error, "old events could not be dropped");
         }
     }
 }
 
-async fn prune(store: &dyn Store, keep: Duration) -> Result<(), StoreError> {
+async fn prune(store: &Store, keep: Duration) -> Result<(), StoreError> {
     let before = clock::now().minus(keep);
     loop {
         let dropped = store.prune_events(before, BATCH).await?;

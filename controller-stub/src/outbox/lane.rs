@@ -29,7 +29,7 @@ pub(super) const TROUBLE: Duration = Duration::from_secs(1);
 
 /// What every lane needs.
 pub(super) struct Lane {
-    pub store: Arc<dyn Store>,
+    pub store: Store,
     pub delivery: Delivery,
     pub switch: Arc<Switch>,
     pub alarms: Alarms,

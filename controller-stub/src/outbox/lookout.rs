@@ -1,9 +1,6 @@
 //! Looks for events that nobody rang for: those of an earlier process, and those that a command wrote. And measures the backlog.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
@@ -20,17 +17,17 @@ const LOOK: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 
 /// Looks for as long as it runs.
-pub(super) async fn run(store: Arc<dyn Store>, doorbell: Doorbell) {
+pub(super) async fn run(store: Store, doorbell: Doorbell) {
     loop {
         let began = Instant::now();
-        if let Err(error) = look(&*store, &doorbell).await {
+        if let Err(error) = look(&store, &doorbell).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for events");
         }
         sleep(LOOK.max(began.elapsed() * REST)).await;
     }
 }
 
-async fn look(store: &dyn Store, doorbell: &Doorbell) -> Result<(), StoreError> {
+async fn look(store: &Store, doorbell: &Doorbell) -> Result<(), StoreError> {
     let nodes = store.nodes_with_undelivered().await?;
     if !nodes.is_empty() {
         doorbell.ring_all(nodes);

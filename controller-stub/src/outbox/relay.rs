@@ -35,11 +35,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(
-        store: Arc<dyn Store>,
-        delivery: Delivery,
-        Outbox { doorbell, switch }: Outbox,
-    ) -> Self {
+    pub(crate) fn new(store: Store, delivery: Delivery, Outbox { doorbell, switch }: Outbox) -> Self {
         Self {
             lane: Arc::new(Lane { store, delivery, switch, alarms: Alarms::default() }),
             doorbell,

@@ -45,16 +45,16 @@ pub(crate) async fn next(
         return Ok(Next::NotBefore(due));
     }
     let (token, issued) = app.enroller.renew(node, &in_use.jti, in_use.life.length(), now).await?;
+    let (jti, expires_at) = (issued.jti.clone(), issued.expires_at);
     let replacement =
         Replacement { issued, replaces: in_use.jti.clone(), replaced_issued_at: in_use.life.issued_at };
-    if !app.store.offer_token(&replacement).await? {
+    if !app.store.offer_token(replacement).await? {
         return Ok(Next::Withdrawn);
     }
     count("made");
-    let jti = replacement.issued.jti;
     tracing::info!(%node, offer = jti, "a new token is offered, because the one in use ends soon");
     let message_id = jti.parse().unwrap_or_default();
-    let offer = TokenOffer { token, expires_at: replacement.issued.expires_at, offer_id: jti };
+    let offer = TokenOffer { token, expires_at, offer_id: jti };
     Ok(Next::Offer { message_id, offer })
 }
 

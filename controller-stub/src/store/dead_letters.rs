@@ -1,23 +1,93 @@
 //! Events that were given up, and their way back into the outbox. An event is in one of the two tables, never in both.
 
 use aio_protocol::{
+    event::NodeEvent,
     ids::{NodeId, OwnerId},
     time::Timestamp,
 };
-use sqlx::{AnyConnection, AnyPool, Row};
+use sqlx::{AnyConnection, Row};
 
 use super::{
-    DeadLetter, DeadLetterPage, StoreError, Window,
-    outbox::owned_node,
-    sql::{corrupt, signed, time},
+    database::Store,
+    error::StoreError,
+    rows::{Window, corrupt, count, owned_node, signed, time},
     writer::Write,
 };
 
-/// Gives an event up.
-pub(super) struct Bury {
+/// An event that was given up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DeadLetter {
     pub id: String,
+    pub event: NodeEvent,
+    pub noticed_at: Timestamp,
+    pub attempts: u32,
+    pub died_at: Timestamp,
     pub reason: String,
-    pub now: Timestamp,
+}
+
+/// A page of dead letters.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DeadLetterPage {
+    pub letters: Vec<DeadLetter>,
+    /// How many the organisation has in all.
+    pub total: u64,
+}
+
+impl Store {
+    /// Gives an event up: it becomes a dead letter.
+    pub(crate) async fn bury(&self, id: &str, now: Timestamp, reason: &str) -> Result<(), StoreError> {
+        self.writer.write(Bury { id: id.to_owned(), reason: reason.to_owned(), now }).await
+    }
+
+    /// A page of an organisation's dead letters, the latest first.
+    pub(crate) async fn dead_letters(
+        &self,
+        org: &OwnerId,
+        window: Window,
+    ) -> Result<DeadLetterPage, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, body, created_at, attempts, died_at, reason FROM dead_letters WHERE org_id = $1 \
+             ORDER BY died_at DESC, id DESC LIMIT $2 OFFSET $3",
+        )
+        .bind(org.as_str())
+        .bind(signed(window.limit))
+        .bind(signed(window.offset))
+        .fetch_all(&self.pool)
+        .await?;
+        let letters = rows.iter().map(|row| {
+            Ok(DeadLetter {
+                id: row.try_get("id")?,
+                event: serde_json::from_str(row.try_get("body")?).map_err(corrupt("body"))?,
+                noticed_at: time(row, "created_at")?,
+                attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
+                died_at: time(row, "died_at")?,
+                reason: row.try_get("reason")?,
+            })
+        });
+        let letters = letters.collect::<Result<_, StoreError>>()?;
+        let total = sqlx::query("SELECT COUNT(*) FROM dead_letters WHERE org_id = $1")
+            .bind(org.as_str())
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(DeadLetterPage { letters, total: count(&total, 0)? })
+    }
+
+    /// Puts an organisation's dead letters back into the outbox, or the one with this id; says how many, and of which nodes.
+    pub(crate) async fn replay(
+        &self,
+        org: &OwnerId,
+        id: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(u64, Vec<(NodeId, OwnerId)>), StoreError> {
+        self.writer.write(Replay { org: org.clone(), id: id.map(str::to_owned), now }).await
+    }
+}
+
+/// Gives an event up.
+struct Bury {
+    id: String,
+    reason: String,
+    now: Timestamp,
 }
 
 impl Write for Bury {
@@ -42,10 +112,10 @@ impl Write for Bury {
 }
 
 /// Puts an organisation's dead letters back into the outbox, or one of them; says which nodes they are of.
-pub(super) struct Replay {
-    pub org: OwnerId,
-    pub id: Option<String>,
-    pub now: Timestamp,
+struct Replay {
+    org: OwnerId,
+    id: Option<String>,
+    now: Timestamp,
 }
 
 impl Write for Replay {
@@ -78,37 +148,4 @@ impl Write for Replay {
             .await?;
         Ok((moved.rows_affected(), nodes))
     }
-}
-
-/// A page of an organisation's dead letters, the latest first.
-pub(super) async fn page(
-    pool: &AnyPool,
-    org: &OwnerId,
-    window: Window,
-) -> Result<DeadLetterPage, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, body, created_at, attempts, died_at, reason FROM dead_letters WHERE org_id = $1 \
-         ORDER BY died_at DESC, id DESC LIMIT $2 OFFSET $3",
-    )
-    .bind(org.as_str())
-    .bind(signed(window.limit))
-    .bind(signed(window.offset))
-    .fetch_all(pool)
-    .await?;
-    let letters = rows.iter().map(|row| {
-        Ok(DeadLetter {
-            id: row.try_get("id")?,
-            event: serde_json::from_str(row.try_get("body")?).map_err(corrupt("body"))?,
-            noticed_at: time(row, "created_at")?,
-            attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
-            died_at: time(row, "died_at")?,
-            reason: row.try_get("reason")?,
-        })
-    });
-    let letters = letters.collect::<Result<_, StoreError>>()?;
-    let total = sqlx::query("SELECT COUNT(*) FROM dead_letters WHERE org_id = $1")
-        .bind(org.as_str())
-        .fetch_one(pool)
-        .await?;
-    Ok(DeadLetterPage { letters, total: u64::try_from(total.try_get::<i64, _>(0)?).unwrap_or(0) })
 }

@@ -2,15 +2,39 @@
 
 use sqlx::{AnyConnection, Row};
 
-use super::{Newcomer, StoreError, nodes, tokens, writer::Write};
+use super::{
+    database::Store,
+    error::StoreError,
+    nodes::{self, RecordedStep},
+    tokens::{self, IssuedToken},
+    writer::Write,
+};
+use crate::node::Node;
+
+/// A node that is registered, with its first token.
+#[derive(Debug, Clone)]
+pub(crate) struct Newcomer {
+    pub node: Node,
+    /// Its registration.
+    pub step: RecordedStep,
+    pub token: IssuedToken,
+}
+
+impl Store {
+    /// Keeps nodes that are registered together, each with its first token, unless nodes of the same organisation that are in service have
+    /// names of theirs: then nothing is kept, and those names are the answer.
+    pub(crate) async fn enrol_nodes(&self, newcomers: &[Newcomer]) -> Result<Vec<String>, StoreError> {
+        self.writer.write(Enrol::new(newcomers)?).await
+    }
+}
 
 /// Keeps the newcomers, unless nodes that are in service have names of theirs: then it answers those names.
-pub(super) struct Enrol {
+struct Enrol {
     newcomers: Vec<(nodes::Add, tokens::Add)>,
 }
 
 impl Enrol {
-    pub(super) fn new(newcomers: &[Newcomer]) -> Result<Self, StoreError> {
+    fn new(newcomers: &[Newcomer]) -> Result<Self, StoreError> {
         let writes = newcomers
             .iter()
             .map(|it| Ok((nodes::Add::new(&it.node, &it.step)?, tokens::Add(it.token.clone()))));

@@ -1,17 +1,134 @@
 //! Events that the built-in NOTI received, in the order in which it did: `seq` grows by one with each and is never used twice. They are
 //! dropped from the old end; the newest of each organisation stays, so that whoever has it knows that nothing was missed.
 
-use aio_protocol::{event::NodeEvent, ids::OwnerId, time::Timestamp};
-use sqlx::{AnyConnection, AnyPool, Row};
+use aio_protocol::{
+    event::NodeEvent,
+    ids::{NodeId, OwnerId},
+    time::Timestamp,
+};
+use sqlx::{AnyConnection, Row};
 
 use super::{
-    EventQuery, Received, Since, StoreError,
-    sql::{corrupt, signed, time},
+    database::Store,
+    error::StoreError,
+    rows::{corrupt, json, signed, time},
     writer::Write,
 };
 
+/// Which events to list.
+#[derive(Debug, Clone)]
+pub(crate) struct EventQuery {
+    pub org: OwnerId,
+    pub node: Option<NodeId>,
+    /// Those with a larger number.
+    pub after: i64,
+    pub limit: u64,
+}
+
+/// Where a list of events begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// With the oldest that is kept.
+    Beginning,
+    /// With the next that comes.
+    Now,
+    /// After the event with this id.
+    Event(String),
+    /// With the first that happened at this time or later.
+    Time(Timestamp),
+}
+
+impl Since {
+    /// A time, or else an event's id.
+    pub(crate) fn parse(text: String) -> Self {
+        Timestamp::from_query(&text).map(Self::Time).unwrap_or(Self::Event(text))
+    }
+
+    /// Whether this could name an event: `evt_…` as our outbox names them, `msg_…` as others do, or a UUID. Whatever is kept can be named,
+    /// too; this tells an event that is gone from a text that never was one.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let Self::Event(id) = self else { return true };
+        let prefixed = id.split_once('_').is_some_and(|(prefix, rest)| {
+            !prefix.is_empty() && !rest.is_empty() && prefix.bytes().all(|b| b.is_ascii_alphabetic())
+        });
+        let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        plain && (prefixed || uuid::Uuid::try_parse(id).is_ok())
+    }
+}
+
+/// An event that the built-in NOTI received.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Received {
+    pub id: String,
+    /// Its place in the order in which events were received.
+    pub seq: i64,
+    pub event: NodeEvent,
+}
+
+impl Store {
+    /// Keeps an event that the built-in NOTI received; says whether it is new.
+    pub(crate) async fn receive(
+        &self,
+        id: &str,
+        event: &NodeEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.writer.write(Receive::new(id, event, now)?).await
+    }
+
+    /// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
+    pub(crate) async fn prune_events(&self, before: Timestamp, limit: u64) -> Result<u64, StoreError> {
+        self.writer.write(Prune { before, limit }).await
+    }
+
+    /// Behind which number a list of an organisation's events begins; none when the event to begin behind is not there.
+    pub(crate) async fn event_position(
+        &self,
+        org: &OwnerId,
+        since: &Since,
+    ) -> Result<Option<i64>, StoreError> {
+        let found = match since {
+            Since::Beginning => return Ok(Some(0)),
+            Since::Now => {
+                sqlx::query("SELECT COALESCE(MAX(seq), 0) FROM inbox WHERE org_id = $1").bind(org.as_str())
+            }
+            Since::Event(id) => {
+                sqlx::query("SELECT seq FROM inbox WHERE org_id = $1 AND id = $2").bind(org.as_str()).bind(id)
+            }
+            // The first that happened then or later; behind the last when there is none.
+            Since::Time(time) => sqlx::query(
+                "SELECT COALESCE((SELECT MIN(seq) - 1 FROM inbox WHERE org_id = $1 AND happened_at >= $2), \
+                 (SELECT MAX(seq) FROM inbox WHERE org_id = $1), 0)",
+            )
+            .bind(org.as_str())
+            .bind(time.as_millis()),
+        };
+        Ok(found.fetch_optional(&self.pool).await?.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// Received events, oldest first.
+    pub(crate) async fn events(&self, query: &EventQuery) -> Result<Vec<Received>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, seq, body FROM inbox WHERE org_id = $1 AND ($2 = '' OR node_id = $2) AND seq > $3 \
+             ORDER BY seq LIMIT $4",
+        )
+        .bind(query.org.as_str())
+        .bind(query.node.as_ref().map_or("", |node| node.as_str()))
+        .bind(query.after)
+        .bind(signed(query.limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let event = serde_json::from_str(row.try_get("body")?).map_err(corrupt("body"))?;
+                Ok(Received { id: row.try_get("id")?, seq: row.try_get("seq")?, event })
+            })
+            .collect()
+    }
+}
+
 /// Keeps an event that was received, and says whether it is new.
-pub(super) struct Receive {
+struct Receive {
     id: String,
     org: String,
     node: String,
@@ -21,14 +138,14 @@ pub(super) struct Receive {
 }
 
 impl Receive {
-    pub(super) fn new(id: &str, event: &NodeEvent, now: Timestamp) -> Result<Self, StoreError> {
+    fn new(id: &str, event: &NodeEvent, now: Timestamp) -> Result<Self, StoreError> {
         Ok(Self {
             id: id.to_owned(),
             org: event.owner().org_id.to_string(),
             node: event.node_id().to_string(),
             happened_at: event.timestamp,
             received_at: now,
-            body: serde_json::to_string(event).map_err(corrupt("body"))?,
+            body: json("body", event)?,
         })
     }
 }
@@ -55,9 +172,9 @@ impl Write for Receive {
 }
 
 /// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
-pub(super) struct Prune {
-    pub before: Timestamp,
-    pub limit: u64,
+struct Prune {
+    before: Timestamp,
+    limit: u64,
 }
 
 /// Whether an event's organisation has a newer one.
@@ -87,61 +204,15 @@ impl Write for Prune {
     }
 }
 
-/// Behind which `seq` a list begins; none when the event to begin behind is not there.
-pub(super) async fn position(
-    pool: &AnyPool,
-    org: &OwnerId,
-    since: &Since,
-) -> Result<Option<i64>, StoreError> {
-    let found = match since {
-        Since::Beginning => return Ok(Some(0)),
-        Since::Now => {
-            sqlx::query("SELECT COALESCE(MAX(seq), 0) FROM inbox WHERE org_id = $1").bind(org.as_str())
-        }
-        Since::Event(id) => {
-            sqlx::query("SELECT seq FROM inbox WHERE org_id = $1 AND id = $2").bind(org.as_str()).bind(id)
-        }
-        // The first that happened then or later; behind the last when there is none.
-        Since::Time(time) => sqlx::query(
-            "SELECT COALESCE((SELECT MIN(seq) - 1 FROM inbox WHERE org_id = $1 AND happened_at >= $2), \
-             (SELECT MAX(seq) FROM inbox WHERE org_id = $1), 0)",
-        )
-        .bind(org.as_str())
-        .bind(time.as_millis()),
-    };
-    Ok(found.fetch_optional(pool).await?.map(|row| row.try_get(0)).transpose()?)
-}
-
-pub(super) async fn list(pool: &AnyPool, query: &EventQuery) -> Result<Vec<Received>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, seq, body FROM inbox WHERE org_id = $1 AND ($2 = '' OR node_id = $2) AND seq > $3 \
-         ORDER BY seq LIMIT $4",
-    )
-    .bind(query.org.as_str())
-    .bind(query.node.as_ref().map_or("", |node| node.as_str()))
-    .bind(query.after)
-    .bind(signed(query.limit))
-    .fetch_all(pool)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let event = serde_json::from_str(row.try_get("body")?).map_err(corrupt("body"))?;
-            Ok(Received { id: row.try_get("id")?, seq: row.try_get("seq")?, event })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use aio_protocol::ids::NodeId;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::{SqlStore, Store};
 
-    async fn store() -> (SqlStore, tempfile::TempDir) {
+    async fn store() -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
-        (SqlStore::open(None, data.path()).await.unwrap(), data)
+        (Store::open(None, data.path()).await.unwrap(), data)
     }
 
     fn event(org: &str, at: i64) -> NodeEvent {
@@ -159,7 +230,7 @@ mod tests {
         name.parse().unwrap()
     }
 
-    async fn ids(store: &SqlStore, name: &str, since: Since) -> Option<Vec<String>> {
+    async fn ids(store: &Store, name: &str, since: Since) -> Option<Vec<String>> {
         let after = store.event_position(&org(name), &since).await.unwrap()?;
         let query = EventQuery { org: org(name), node: None, after, limit: 1000 };
         Some(store.events(&query).await.unwrap().into_iter().map(|it| it.id).collect())

@@ -3,19 +3,179 @@
 use std::collections::BTreeMap;
 
 use aio_protocol::{
-    ids::NodeId,
+    event::NodeEvent,
+    ids::{NodeId, OwnerId},
     node::{NodeStatus, Owner},
     time::Timestamp,
 };
-use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Row, any::AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
 
 use super::{
-    Admission, NodePage, NodeQuery, RecordedStep, Sort, SortKey, StoreError, outbox,
-    sql::{corrupt, signed, time},
+    database::Store,
+    error::StoreError,
+    outbox,
+    rows::{Window, corrupt, count, from_json, json, node_id, optional_time, signed, status, time},
     writer::Write,
 };
 use crate::node::Node;
+
+/// One move of a node, with all that is owed for it. `event` also says what the node's status is after it.
+#[derive(Debug, Clone)]
+pub(crate) struct RecordedStep {
+    pub from: Option<NodeStatus>,
+    pub to: NodeStatus,
+    /// The trigger's name.
+    pub cause: &'static str,
+    /// Who caused it.
+    pub actor: String,
+    /// When the frame, the request or the end of a lease that caused it was noticed: the event's delivery is measured from here.
+    pub noticed_at: Timestamp,
+    pub event: NodeEvent,
+}
+
+/// Which nodes to list.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeQuery {
+    pub org: OwnerId,
+    pub status: Option<NodeStatus>,
+    pub sort: Sort,
+    pub window: Window,
+}
+
+/// The order of a list of nodes. Those that are alike in it are ordered by their id, so that no page shows one twice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sort {
+    pub by: SortKey,
+    pub descending: bool,
+}
+
+/// What a list of nodes is ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SortKey {
+    CreatedAt,
+    Name,
+    Status,
+    /// Who was never seen counts as seen first of all.
+    LastSeenAt,
+}
+
+/// A page of nodes.
+#[derive(Debug, Clone)]
+pub(crate) struct NodePage {
+    pub nodes: Vec<Node>,
+    /// How many of the organisation's nodes have each status; one that no node has is absent.
+    pub by_status: BTreeMap<NodeStatus, u64>,
+}
+
+/// A node, and what is known of a token of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Admission {
+    pub node: Node,
+    /// `None` when it was not issued here.
+    pub revoked: Option<bool>,
+    /// Whether it is an offer that nobody has taken yet.
+    pub offered: bool,
+}
+
+impl Store {
+    /// Keeps a new node, with its first audit row and its first event.
+    pub(crate) async fn add_node(&self, node: &Node, step: &RecordedStep) -> Result<(), StoreError> {
+        self.writer.write(Add::new(node, step)?).await
+    }
+
+    /// Keeps a changed node with the audit rows and events of its steps, if nobody else has saved it since `node` was read;
+    /// says whether it did.
+    pub(crate) async fn save(&self, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
+        self.writer.write(Save::new(node, steps)?).await
+    }
+
+    pub(crate) async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {
+        let row = sqlx::query("SELECT * FROM nodes WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// A node, and what is known of a token of it. One read, because every worker of the fleet asks for it when it comes back.
+    pub(crate) async fn admission(&self, id: &NodeId, jti: &str) -> Result<Option<Admission>, StoreError> {
+        let row = sqlx::query(
+            "SELECT nodes.*, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked, \
+             CASE WHEN tokens.replaces IS NOT NULL AND tokens.taken_at IS NULL THEN 1 ELSE 0 END AS offered \
+             FROM nodes LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id WHERE nodes.id = $1",
+        )
+        .bind(id.as_str())
+        .bind(jti)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let revoked = match row.try_get::<i64, _>("revoked")? {
+            -1 => None,
+            revoked => Some(revoked != 0),
+        };
+        let offered = row.try_get::<i64, _>("offered")? != 0;
+        Ok(Some(Admission { node: read(&row)?, revoked, offered }))
+    }
+
+    /// A page of an organisation's nodes.
+    pub(crate) async fn nodes(&self, query: &NodeQuery) -> Result<NodePage, StoreError> {
+        let statement = format!(
+            "SELECT * FROM nodes WHERE org_id = $1 AND ($2 = '' OR status = $2) ORDER BY {} LIMIT $3 OFFSET $4",
+            order(query.sort)
+        );
+        let rows = sqlx::query(AssertSqlSafe(statement))
+            .bind(query.org.as_str())
+            .bind(query.status.map_or("", NodeStatus::as_str))
+            .bind(signed(query.window.limit))
+            .bind(signed(query.window.offset))
+            .fetch_all(&self.pool)
+            .await?;
+        let nodes = rows.iter().map(read).collect::<Result<_, _>>()?;
+
+        let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
+            .bind(query.org.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(NodePage { nodes, by_status: by_status(&counts)? })
+    }
+
+    /// How many nodes have each status; one that no node has is absent.
+    pub(crate) async fn census(&self) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
+        let counts =
+            sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(&self.pool).await?;
+        by_status(&counts)
+    }
+
+    /// Which nodes have this status.
+    pub(crate) async fn nodes_with_status(&self, status: NodeStatus) -> Result<Vec<NodeId>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM nodes WHERE status = $1")
+            .bind(status.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(node_id).collect()
+    }
+
+    /// Writes when nodes were last heard of. Never moves a node's time back.
+    pub(crate) async fn put_last_seen(&self, seen: Vec<(NodeId, Timestamp)>) -> Result<(), StoreError> {
+        self.writer.write(PutLastSeen(seen)).await
+    }
+
+    /// Notes that no node is connected: at start, none is.
+    pub(crate) async fn clear_connections(&self) -> Result<(), StoreError> {
+        self.writer.write(ClearConnections).await
+    }
+
+    /// Whose tokens were revoked while their worker was connected, and it still is.
+    pub(crate) async fn connected_without_token(&self) -> Result<Vec<NodeId>, StoreError> {
+        // The index of that name holds these and no others.
+        let rows = sqlx::query(
+            "SELECT id FROM nodes WHERE websocket_connected = 1 AND tokens_not_before <> admitted_not_before",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(node_id).collect()
+    }
+}
 
 /// Keeps a new node, with its first audit row and its first event.
 pub(super) struct Add {
@@ -162,45 +322,6 @@ async fn record(
     Ok(())
 }
 
-pub(super) async fn find(pool: &AnyPool, id: &NodeId) -> Result<Option<Node>, StoreError> {
-    let row = sqlx::query("SELECT * FROM nodes WHERE id = $1").bind(id.as_str()).fetch_optional(pool).await?;
-    row.as_ref().map(read).transpose()
-}
-
-/// One read, because every worker of the fleet asks for it when it comes back.
-pub(super) async fn admission(
-    pool: &AnyPool,
-    id: &NodeId,
-    jti: &str,
-) -> Result<Option<Admission>, StoreError> {
-    let row = sqlx::query(
-        "SELECT nodes.*, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked, \
-         CASE WHEN tokens.replaces IS NOT NULL AND tokens.taken_at IS NULL THEN 1 ELSE 0 END AS offered \
-         FROM nodes LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id WHERE nodes.id = $1",
-    )
-    .bind(id.as_str())
-    .bind(jti)
-    .fetch_optional(pool)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let revoked = match row.try_get::<i64, _>("revoked")? {
-        -1 => None,
-        revoked => Some(revoked != 0),
-    };
-    let offered = row.try_get::<i64, _>("offered")? != 0;
-    Ok(Some(Admission { node: read(&row)?, revoked, offered }))
-}
-
-pub(super) async fn connected_without_token(pool: &AnyPool) -> Result<Vec<NodeId>, StoreError> {
-    // The index of that name holds these and no others.
-    let rows = sqlx::query(
-        "SELECT id FROM nodes WHERE websocket_connected = 1 AND tokens_not_before <> admitted_not_before",
-    )
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("id"))).collect()
-}
-
 /// A constant text, so that nothing which was asked for gets into the statement.
 fn order(sort: Sort) -> &'static str {
     match (sort.by, sort.descending) {
@@ -214,45 +335,6 @@ fn order(sort: Sort) -> &'static str {
         (SortKey::LastSeenAt, false) => "COALESCE(last_seen_at, 0), id",
         (SortKey::LastSeenAt, true) => "COALESCE(last_seen_at, 0) DESC, id DESC",
     }
-}
-
-pub(super) async fn page(pool: &AnyPool, query: &NodeQuery) -> Result<NodePage, StoreError> {
-    let statement = format!(
-        "SELECT * FROM nodes WHERE org_id = $1 AND ($2 = '' OR status = $2) ORDER BY {} LIMIT $3 OFFSET $4",
-        order(query.sort)
-    );
-    let rows = sqlx::query(AssertSqlSafe(statement))
-        .bind(query.org.as_str())
-        .bind(query.status.map_or("", NodeStatus::as_str))
-        .bind(signed(query.window.limit))
-        .bind(signed(query.window.offset))
-        .fetch_all(pool)
-        .await?;
-    let nodes = rows.iter().map(read).collect::<Result<_, _>>()?;
-
-    let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
-        .bind(query.org.as_str())
-        .fetch_all(pool)
-        .await?;
-    let mut by_status = BTreeMap::new();
-    for row in &counts {
-        by_status.insert(status(row)?, u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0));
-    }
-    Ok(NodePage { nodes, by_status })
-}
-
-pub(super) async fn census(pool: &AnyPool) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
-    let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(pool).await?;
-    counts
-        .iter()
-        .map(|row| Ok((status(row)?, u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0))))
-        .collect()
-}
-
-pub(super) async fn with_status(pool: &AnyPool, status: NodeStatus) -> Result<Vec<NodeId>, StoreError> {
-    let rows =
-        sqlx::query("SELECT id FROM nodes WHERE status = $1").bind(status.as_str()).fetch_all(pool).await?;
-    rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("id"))).collect()
 }
 
 /// Writes when nodes were last heard of; never moves a node's time back.
@@ -291,23 +373,25 @@ impl Write for ClearConnections {
     }
 }
 
+fn by_status(counts: &[AnyRow]) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
+    counts.iter().map(|row| Ok((status(row, "status")?, count(row, 1)?))).collect()
+}
+
 fn read(row: &AnyRow) -> Result<Node, StoreError> {
     let text = |column| row.try_get::<String, _>(column);
     let optional = |column| row.try_get::<Option<String>, _>(column);
-    let optional_time =
-        |column| Ok::<_, StoreError>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_millis));
     Ok(Node {
         id: text("id")?.parse().map_err(corrupt("id"))?,
         name: text("name")?,
         role: from_json("roles", &text("roles")?)?,
-        status: status(row)?,
+        status: status(row, "status")?,
         owner: Owner {
             org_id: text("org_id")?.parse().map_err(corrupt("org_id"))?,
             user_id: text("user_id")?.parse().map_err(corrupt("user_id"))?,
         },
         websocket_connected: row.try_get::<i64, _>("websocket_connected")? != 0,
-        last_seen_at: optional_time("last_seen_at")?,
-        connection_established_at: optional_time("connection_established_at")?,
+        last_seen_at: optional_time(row, "last_seen_at")?,
+        connection_established_at: optional_time(row, "connection_established_at")?,
         created_at: time(row, "created_at")?,
         ip_address: optional("ip_address")?
             .map(|text| text.parse())
@@ -327,16 +411,4 @@ fn read(row: &AnyRow) -> Result<Node, StoreError> {
         admitted_not_before: time(row, "admitted_not_before")?,
         version: row.try_get("version")?,
     })
-}
-
-fn status(row: &AnyRow) -> Result<NodeStatus, StoreError> {
-    from_json("status", &format!("\"{}\"", row.try_get::<String, _>("status")?))
-}
-
-fn json(what: &'static str, value: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(corrupt(what))
-}
-
-fn from_json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(corrupt(what))
 }

@@ -1,22 +1,85 @@
 //! Tokens that were offered in place of others. An offer is open until it is taken or revoked, and a node has one open offer at most.
 
 use aio_protocol::{ids::NodeId, time::Timestamp};
-use sqlx::{AnyConnection, AnyPool, Row};
+use sqlx::{AnyConnection, Row};
 
-use super::{Replacement, StoreError, tokens, writer::Write};
-use crate::rotation::History;
+use super::{
+    database::Store,
+    error::StoreError,
+    tokens::{self, IssuedToken},
+    writer::Write,
+};
+
+/// A token that is offered in place of another.
+#[derive(Debug, Clone)]
+pub(crate) struct Replacement {
+    pub issued: IssuedToken,
+    /// The `jti` of the other.
+    pub replaces: String,
+    pub replaced_issued_at: Timestamp,
+}
+
+/// What was offered in place of a token so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct History {
+    pub offers: u32,
+    /// When the last offer was made.
+    pub last: Option<Timestamp>,
+    /// Whether the worker gave the last one back.
+    pub rejected: bool,
+}
+
+impl Store {
+    /// What was offered in place of a token so far.
+    pub(crate) async fn offers_for(&self, jti: &str) -> Result<History, StoreError> {
+        let offers = sqlx::query(
+            "SELECT issued_at, rejection FROM tokens WHERE replaces = $1 ORDER BY issued_at DESC",
+        )
+        .bind(jti)
+        .fetch_all(&self.pool)
+        .await?;
+        let Some(last) = offers.first() else { return Ok(History::default()) };
+        Ok(History {
+            offers: u32::try_from(offers.len()).unwrap_or(u32::MAX),
+            last: Some(Timestamp::from_millis(last.try_get("issued_at")?)),
+            rejected: last.try_get::<Option<String>, _>("rejection")?.is_some(),
+        })
+    }
+
+    /// Keeps an offer and revokes the one before it; refuses when the token that it replaces was revoked.
+    pub(crate) async fn offer_token(&self, replacement: Replacement) -> Result<bool, StoreError> {
+        self.writer.write(Offer(replacement)).await
+    }
+
+    /// Notes that an offer was taken, and revokes the token that it replaces. Says whether the offer still stood.
+    pub(crate) async fn take_offer(&self, jti: &str, at: Timestamp) -> Result<bool, StoreError> {
+        self.writer.write(Take { jti: jti.to_owned(), at }).await
+    }
+
+    /// Notes that an offer was rejected, and revokes it. Says whether it stood.
+    pub(crate) async fn reject_offer(
+        &self,
+        node: &NodeId,
+        jti: &str,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let reject = Reject { node: node.clone(), jti: jti.to_owned(), reason: reason.to_owned(), at };
+        self.writer.write(reject).await
+    }
+}
 
 const OPEN: &str = "replaces IS NOT NULL AND taken_at IS NULL AND revoked_at IS NULL";
 
-/// Keeps an offer and revokes the one before it, unless the token that it replaces was withdrawn. Says whether it did.
-pub(super) struct Offer(pub Replacement);
+/// Keeps an offer and revokes the one before it, unless the token that it replaces was revoked. Says whether it did.
+struct Offer(Replacement);
 
 impl Write for Offer {
     type Answer = bool;
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
         let Replacement { issued, replaces, replaced_issued_at } = &self.0;
-        // The same question that opens a connection; asked again here, so that no token outlives a withdrawal by an offer.
+        // The same question that opens a connection; asked again here, so that no token outlives a revocation by an offer.
         let valid = sqlx::query(
             "SELECT 1 FROM nodes LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id \
              WHERE nodes.id = $1 AND nodes.status <> 'inactive' AND ((tokens.jti IS NOT NULL AND tokens.revoked_at IS NULL) \
@@ -48,9 +111,9 @@ impl Write for Offer {
 }
 
 /// Notes that an open offer was taken, and revokes the token that it replaces. Says whether it was open.
-pub(super) struct Take {
-    pub jti: String,
-    pub at: Timestamp,
+struct Take {
+    jti: String,
+    at: Timestamp,
 }
 
 impl Write for Take {
@@ -85,12 +148,12 @@ impl Write for Take {
     }
 }
 
-/// Notes that an open offer of a node was given back, which revokes it. Says whether there was one.
-pub(super) struct Reject {
-    pub node: NodeId,
-    pub jti: String,
-    pub reason: String,
-    pub at: Timestamp,
+/// Notes that an open offer of a node was rejected, which revokes it. Says whether there was one.
+struct Reject {
+    node: NodeId,
+    jti: String,
+    reason: String,
+    at: Timestamp,
 }
 
 impl Write for Reject {
@@ -108,19 +171,4 @@ impl Write for Reject {
         .await?;
         Ok(rejected.rows_affected() > 0)
     }
-}
-
-/// What was offered in place of a token.
-pub(super) async fn history(pool: &AnyPool, jti: &str) -> Result<History, StoreError> {
-    let offers =
-        sqlx::query("SELECT issued_at, rejection FROM tokens WHERE replaces = $1 ORDER BY issued_at DESC")
-            .bind(jti)
-            .fetch_all(pool)
-            .await?;
-    let Some(last) = offers.first() else { return Ok(History::default()) };
-    Ok(History {
-        offers: u32::try_from(offers.len()).unwrap_or(u32::MAX),
-        last: Some(Timestamp::from_millis(last.try_get("issued_at")?)),
-        rejected: last.try_get::<Option<String>, _>("rejection")?.is_some(),
-    })
 }

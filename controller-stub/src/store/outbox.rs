@@ -4,13 +4,108 @@ use aio_protocol::{
     ids::{NodeId, OwnerId},
     time::Timestamp,
 };
-use sqlx::{AnyConnection, AnyPool, Row, any::AnyRow};
+use sqlx::{AnyConnection, Row};
 
 use super::{
-    Backlog, StoreError, Undelivered,
-    sql::{corrupt, signed, time},
+    database::Store,
+    error::StoreError,
+    rows::{count, optional_time, owned_node, signed, time},
     writer::Write,
 };
+
+/// An event that NOTI has not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Undelivered {
+    pub id: String,
+    /// What is posted, byte for byte.
+    pub body: String,
+    pub noticed_at: Timestamp,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    pub first_attempt_at: Option<Timestamp>,
+    pub due: Timestamp,
+}
+
+/// How much is owed to NOTI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    pub events: u64,
+    /// When the oldest of them was noticed.
+    pub oldest: Option<Timestamp>,
+    /// Those that were given up.
+    pub dead: u64,
+}
+
+impl Store {
+    /// Which nodes have events that NOTI has not acknowledged, and whose they are. Reads the index of the outbox and nothing of the
+    /// events.
+    pub(crate) async fn nodes_with_undelivered(&self) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
+        let rows = sqlx::query("SELECT id, org_id FROM nodes WHERE id IN (SELECT node_id FROM outbox)")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(owned_node).collect()
+    }
+
+    /// The oldest events of a node that NOTI has not acknowledged, in their order.
+    pub(crate) async fn undelivered(
+        &self,
+        node: &NodeId,
+        limit: u64,
+    ) -> Result<Vec<Undelivered>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, body, created_at, attempts, first_attempt_at, next_attempt_at FROM outbox \
+             WHERE node_id = $1 ORDER BY seq LIMIT $2",
+        )
+        .bind(node.as_str())
+        .bind(signed(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Undelivered {
+                    id: row.try_get("id")?,
+                    body: row.try_get("body")?,
+                    noticed_at: time(row, "created_at")?,
+                    attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
+                    first_attempt_at: optional_time(row, "first_attempt_at")?,
+                    due: time(row, "next_attempt_at")?,
+                })
+            })
+            .collect()
+    }
+
+    /// How much is owed to NOTI. Ids begin with their time, so the oldest is the first by its key.
+    pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let row = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY id LIMIT 1), \
+             (SELECT COUNT(*) FROM dead_letters)",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Backlog {
+            events: count(&row, 0)?,
+            oldest: row.try_get::<Option<i64>, _>(1)?.map(Timestamp::from_millis),
+            dead: count(&row, 2)?,
+        })
+    }
+
+    /// Forgets an event that NOTI acknowledged.
+    pub(crate) async fn delivered(&self, id: &str) -> Result<(), StoreError> {
+        self.writer.write(Remove { id: id.to_owned() }).await
+    }
+
+    /// Notes a failed attempt and when the next one is due.
+    pub(crate) async fn postpone(
+        &self,
+        id: &str,
+        now: Timestamp,
+        due: Timestamp,
+        error: &str,
+    ) -> Result<(), StoreError> {
+        let postpone = Postpone { id: id.to_owned(), attempted_at: now, due, error: error.to_owned() };
+        self.writer.write(postpone).await
+    }
+}
 
 /// Adds an event in the transaction of `connection`.
 pub(super) async fn add(
@@ -34,71 +129,9 @@ pub(super) async fn add(
     Ok(())
 }
 
-/// Which nodes have events, and whose they are. Reads the index of the outbox and nothing of the events.
-pub(super) async fn nodes(pool: &AnyPool) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
-    let rows = sqlx::query("SELECT id, org_id FROM nodes WHERE id IN (SELECT node_id FROM outbox)")
-        .fetch_all(pool)
-        .await?;
-    rows.iter().map(owned_node).collect()
-}
-
-/// A node and whose it is, in the first two columns.
-pub(super) fn owned_node(row: &AnyRow) -> Result<(NodeId, OwnerId), StoreError> {
-    let node = row.try_get::<String, _>(0)?.parse().map_err(corrupt("node_id"))?;
-    let organisation = row.try_get::<String, _>(1)?.parse().map_err(corrupt("org_id"))?;
-    Ok((node, organisation))
-}
-
-/// The oldest events of a node, in their order.
-pub(super) async fn oldest(
-    pool: &AnyPool,
-    node: &NodeId,
-    limit: u64,
-) -> Result<Vec<Undelivered>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, body, created_at, attempts, first_attempt_at, next_attempt_at FROM outbox \
-         WHERE node_id = $1 ORDER BY seq LIMIT $2",
-    )
-    .bind(node.as_str())
-    .bind(signed(limit))
-    .fetch_all(pool)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Undelivered {
-                id: row.try_get("id")?,
-                body: row.try_get("body")?,
-                noticed_at: time(row, "created_at")?,
-                attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
-                first_attempt_at: row
-                    .try_get::<Option<i64>, _>("first_attempt_at")?
-                    .map(Timestamp::from_millis),
-                due: time(row, "next_attempt_at")?,
-            })
-        })
-        .collect()
-}
-
-/// How much is owed. Ids begin with their time, so the oldest is the first by its key.
-pub(super) async fn backlog(pool: &AnyPool) -> Result<Backlog, StoreError> {
-    let row = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY id LIMIT 1), \
-         (SELECT COUNT(*) FROM dead_letters)",
-    )
-    .fetch_one(pool)
-    .await?;
-    let count =
-        |column: usize| Ok::<_, StoreError>(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0));
-    Ok(Backlog {
-        events: count(0)?,
-        oldest: row.try_get::<Option<i64>, _>(1)?.map(Timestamp::from_millis),
-        dead: count(2)?,
-    })
-}
-
 /// Forgets an event.
-pub(super) struct Remove {
-    pub id: String,
+struct Remove {
+    id: String,
 }
 
 impl Write for Remove {
@@ -111,11 +144,11 @@ impl Write for Remove {
 }
 
 /// Notes a failed attempt and when the next one is due.
-pub(super) struct Postpone {
-    pub id: String,
-    pub attempted_at: Timestamp,
-    pub due: Timestamp,
-    pub error: String,
+struct Postpone {
+    id: String,
+    attempted_at: Timestamp,
+    due: Timestamp,
+    error: String,
 }
 
 impl Write for Postpone {

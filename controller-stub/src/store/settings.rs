@@ -1,19 +1,34 @@
 //! Settings: a name and a value.
 
-use sqlx::{AnyConnection, AnyPool, Row};
+use sqlx::{AnyConnection, Row};
 
-use super::{StoreError, writer::Write};
+use super::{database::Store, error::StoreError, writer::Write};
 
-pub(super) async fn read(pool: &AnyPool, name: &str) -> Result<Option<String>, StoreError> {
-    let row =
-        sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(pool).await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+impl Store {
+    /// Reads a setting.
+    pub(crate) async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query("SELECT value FROM settings WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// Writes a setting.
+    pub(crate) async fn put_setting(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.writer.write(Put { name: name.to_owned(), value: value.to_owned() }).await
+    }
+
+    /// Writes a setting unless it has a value, and reads the value that it has then.
+    pub(crate) async fn settle(&self, name: &str, value: &str) -> Result<String, StoreError> {
+        self.writer.write(Settle { name: name.to_owned(), value: value.to_owned() }).await
+    }
 }
 
 /// Writes a setting.
-pub(super) struct Put {
-    pub name: String,
-    pub value: String,
+struct Put {
+    name: String,
+    value: String,
 }
 
 impl Write for Put {
@@ -32,9 +47,9 @@ impl Write for Put {
 }
 
 /// Writes a setting unless it has a value, and reads the value that it has then.
-pub(super) struct Settle {
-    pub name: String,
-    pub value: String,
+struct Settle {
+    name: String,
+    value: String,
 }
 
 impl Write for Settle {

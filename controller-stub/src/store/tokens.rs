@@ -1,13 +1,64 @@
 //! What was issued: which token, for whom, until when, and what it promised to install.
 
-use aio_protocol::{ids::NodeId, time::Timestamp};
-use sqlx::{AnyConnection, AnyPool, Row, any::AnyRow};
+use std::collections::BTreeMap;
+
+use aio_protocol::{
+    ids::NodeId,
+    release::{Checksum, Platform, ReleaseVersion},
+    time::Timestamp,
+};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
-    IssuedToken, StoreError,
-    sql::{corrupt, time},
+    database::Store,
+    error::StoreError,
+    rows::{corrupt, from_json, json, time},
     writer::Write,
 };
+
+/// A token that was issued; not the token itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IssuedToken {
+    pub jti: String,
+    pub node: NodeId,
+    pub sha256: String,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    /// The release that it installs.
+    pub version: ReleaseVersion,
+    /// What was published of that release when the token was made.
+    pub checksums: BTreeMap<Platform, Checksum>,
+}
+
+impl Store {
+    pub(crate) async fn add_token(&self, token: IssuedToken) -> Result<(), StoreError> {
+        self.writer.write(Add(token)).await
+    }
+
+    pub(crate) async fn token(&self, jti: &str) -> Result<Option<IssuedToken>, StoreError> {
+        let row =
+            sqlx::query("SELECT * FROM tokens WHERE jti = $1").bind(jti).fetch_optional(&self.pool).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    pub(crate) async fn newest_token(&self, node: &NodeId) -> Result<Option<IssuedToken>, StoreError> {
+        let row = sqlx::query("SELECT * FROM tokens WHERE node_id = $1 ORDER BY issued_at DESC, jti LIMIT 1")
+            .bind(node.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Revokes every token of a node that was issued until `at`, by whomever, and keeps the one that takes their place.
+    pub(crate) async fn revoke_tokens(
+        &self,
+        node: &NodeId,
+        at: Timestamp,
+        successor: Option<IssuedToken>,
+    ) -> Result<(), StoreError> {
+        self.writer.write(Revoke { node: node.clone(), at, successor: successor.map(Add) }).await
+    }
+}
 
 /// Keeps what was issued.
 pub(super) struct Add(pub IssuedToken);
@@ -27,18 +78,18 @@ impl Write for Add {
         .bind(token.issued_at.as_millis())
         .bind(token.expires_at.as_millis())
         .bind(token.version.to_string())
-        .bind(serde_json::to_string(&token.checksums).map_err(corrupt("release_checksums"))?)
+        .bind(json("release_checksums", &token.checksums)?)
         .execute(connection)
         .await?;
         Ok(())
     }
 }
 
-/// Withdraws all that a node has, and keeps what takes their place.
-pub(super) struct Revoke {
-    pub node: NodeId,
-    pub at: Timestamp,
-    pub successor: Option<Add>,
+/// Revokes all that a node has, and keeps what takes their place.
+struct Revoke {
+    node: NodeId,
+    at: Timestamp,
+    successor: Option<Add>,
 }
 
 impl Write for Revoke {
@@ -64,19 +115,6 @@ impl Write for Revoke {
     }
 }
 
-pub(super) async fn find(pool: &AnyPool, jti: &str) -> Result<Option<IssuedToken>, StoreError> {
-    let row = sqlx::query("SELECT * FROM tokens WHERE jti = $1").bind(jti).fetch_optional(pool).await?;
-    row.as_ref().map(read).transpose()
-}
-
-pub(super) async fn newest(pool: &AnyPool, node: &NodeId) -> Result<Option<IssuedToken>, StoreError> {
-    let row = sqlx::query("SELECT * FROM tokens WHERE node_id = $1 ORDER BY issued_at DESC, jti LIMIT 1")
-        .bind(node.as_str())
-        .fetch_optional(pool)
-        .await?;
-    row.as_ref().map(read).transpose()
-}
-
 fn read(row: &AnyRow) -> Result<IssuedToken, StoreError> {
     let text = |column| row.try_get::<String, _>(column);
     Ok(IssuedToken {
@@ -86,6 +124,6 @@ fn read(row: &AnyRow) -> Result<IssuedToken, StoreError> {
         issued_at: time(row, "issued_at")?,
         expires_at: time(row, "expires_at")?,
         version: text("release_version")?.parse().map_err(corrupt("release_version"))?,
-        checksums: serde_json::from_str(&text("release_checksums")?).map_err(corrupt("release_checksums"))?,
+        checksums: from_json("release_checksums", &text("release_checksums")?)?,
     })
 }

@@ -1,33 +1,55 @@
 //! The audit trail, as it is read. `nodes` writes it, in the transaction of the move.
 
-use aio_protocol::{ids::NodeId, node::NodeStatus};
-use sqlx::{AnyPool, Row, any::AnyRow};
+use aio_protocol::{ids::NodeId, node::NodeStatus, time::Timestamp};
+use sqlx::{Row, any::AnyRow};
 
 use super::{
-    StoreError, Transition, TransitionPage, Window,
-    sql::{corrupt, signed, time},
+    database::Store,
+    error::StoreError,
+    rows::{Window, corrupt, count, signed, time},
 };
 
-pub(super) async fn page(
-    pool: &AnyPool,
-    node: &NodeId,
-    window: Window,
-) -> Result<TransitionPage, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM transitions WHERE node_id = $1 ORDER BY seq DESC LIMIT $2 OFFSET $3")
+/// A row of the audit trail: a move that a node made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transition {
+    pub from: Option<NodeStatus>,
+    pub to: NodeStatus,
+    pub cause: String,
+    pub actor: String,
+    pub at: Timestamp,
+}
+
+/// A page of an audit trail.
+#[derive(Debug, Clone)]
+pub(crate) struct TransitionPage {
+    pub transitions: Vec<Transition>,
+    /// How many there are in all.
+    pub total: u64,
+}
+
+impl Store {
+    /// A page of a node's audit trail, newest first.
+    pub(crate) async fn transitions(
+        &self,
+        node: &NodeId,
+        window: Window,
+    ) -> Result<TransitionPage, StoreError> {
+        let rows =
+            sqlx::query("SELECT * FROM transitions WHERE node_id = $1 ORDER BY seq DESC LIMIT $2 OFFSET $3")
+                .bind(node.as_str())
+                .bind(signed(window.limit))
+                .bind(signed(window.offset))
+                .fetch_all(&self.pool)
+                .await?;
+        let total = sqlx::query("SELECT COUNT(*) FROM transitions WHERE node_id = $1")
             .bind(node.as_str())
-            .bind(signed(window.limit))
-            .bind(signed(window.offset))
-            .fetch_all(pool)
+            .fetch_one(&self.pool)
             .await?;
-    let count = sqlx::query("SELECT COUNT(*) FROM transitions WHERE node_id = $1")
-        .bind(node.as_str())
-        .fetch_one(pool)
-        .await?;
-    Ok(TransitionPage {
-        transitions: rows.iter().map(read).collect::<Result<_, _>>()?,
-        total: u64::try_from(count.try_get::<i64, _>(0)?).unwrap_or(0),
-    })
+        Ok(TransitionPage {
+            transitions: rows.iter().map(read).collect::<Result<_, _>>()?,
+            total: count(&total, 0)?,
+        })
+    }
 }
 
 fn read(row: &AnyRow) -> Result<Transition, StoreError> {

@@ -2,8 +2,8 @@
 //! once, and only then answers each. While one commit waits for the disk, the next writes gather, so that a busy controller
 //! pays one flush for many changes and an idle one waits for nobody. Reads go over the pool beside it.
 //!
-//! To add a write: a struct that owns what it writes, `impl Write` for it beside the reads of its table, and one line in `sql`
-//! that hands it to `Writer::write`. Three rules come with it:
+//! To add a write: a struct that owns what it writes, `impl Write` for it beside the reads of its table, and a method of
+//! `Store` that hands it to `Writer::write`. Three rules come with it:
 //!
 //! - `run` either does all of its work or none when it answers `Ok`. What it refuses (a row that is newer than expected) it sees
 //!   by the affected rows of its first statement, and says so in its answer, not as an error.
@@ -17,7 +17,10 @@ use sqlx::{AnyConnection, AnyPool};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{StoreError, sql::BEGIN};
+use super::error::StoreError;
+
+/// Takes SQLite's write lock at once: a transaction that first reads and then writes could otherwise fail half-way.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// So many writes wait for their turn; who comes then waits for room.
 const QUEUE: usize = 1024;
@@ -38,6 +41,7 @@ pub(super) trait Write: Send + Sync + 'static {
 }
 
 /// Where writes are handed in.
+#[derive(Clone)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
     stop: CancellationToken,

@@ -11,10 +11,8 @@ use aio_protocol::{
 use super::{Connection, End};
 use crate::{
     clock,
-    rotation::{
-        History,
-        offers::{self, Next},
-    },
+    rotation::offers::{self, Next},
+    store::History,
 };
 
 /// Offers that are due at once, after a restart say, are spread over this time.
