@@ -2,6 +2,7 @@
 //! is added by `routes!`, which puts it into the OpenAPI document too.
 
 mod asyncapi;
+pub(crate) mod audit;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod client;
@@ -28,6 +29,7 @@ pub(crate) mod roles;
 mod service;
 mod token;
 mod transitions;
+mod view;
 
 use std::sync::Arc;
 
@@ -54,12 +56,14 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::readiness))
         .routes(routes!(health::metrics))
         .routes(routes!(nodes::list, nodes::register))
-        .routes(routes!(nodes::show, service::decommission))
+        .routes(routes!(nodes::show, nodes::change, service::decommission))
         .routes(routes!(service::begin_maintenance))
         .routes(routes!(service::resume))
         .routes(routes!(transitions::list))
         .routes(routes!(token::issue))
         .routes(routes!(token::regenerate))
+        .routes(routes!(token::list))
+        .routes(routes!(audit::list))
         .routes(routes!(installation::plan, installation::report))
         .routes(routes!(releases::download))
         .routes(routes!(events::list, events::receive))

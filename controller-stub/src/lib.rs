@@ -22,6 +22,7 @@ mod exporter;
 mod fuzz;
 mod gateway;
 mod install_script;
+mod labels;
 mod leases;
 mod lifecycle;
 mod listener;

@@ -1,6 +1,6 @@
 //! Who asks: users with a user token, nodes with a node token. A user sees only their organisation's nodes, a node only itself.
 
-use std::sync::Arc;
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use aio_protocol::{
     claims::{NodeClaims, UserClaims},
@@ -31,10 +31,16 @@ use crate::{
 pub(crate) struct AsUser(pub UserClaims);
 
 /// A user who may change things.
-pub(crate) struct AsManager(pub UserClaims);
+pub(crate) struct AsManager(pub Person);
 
 /// A user who may decide what concerns every organisation.
-pub(crate) struct AsOperator(pub UserClaims);
+pub(crate) struct AsOperator(pub Person);
+
+/// A user, and from where they ask.
+pub(crate) struct Person {
+    pub user: UserClaims,
+    pub address: IpAddr,
+}
 
 /// A worker or an installer, and the node that its token speaks for.
 pub(crate) struct AsNode(pub NodeOfToken);
@@ -109,6 +115,19 @@ fn user_who_may(permission: Permission, parts: &Parts, app: &App) -> Result<User
     }
 }
 
+fn person_who_may(permission: Permission, parts: &Parts, app: &App) -> Result<Person, Rejection> {
+    let user = user_who_may(permission, parts, app)?;
+    Ok(Person { user, address: client::address(parts, &app.trusted_proxies) })
+}
+
+impl Deref for Person {
+    type Target = UserClaims;
+
+    fn deref(&self) -> &UserClaims {
+        &self.user
+    }
+}
+
 impl FromRequestParts<Arc<App>> for AsUser {
     type Rejection = Rejection;
 
@@ -121,7 +140,7 @@ impl FromRequestParts<Arc<App>> for AsManager {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        user_who_may(Permission::Manage, parts, app).map(Self)
+        person_who_may(Permission::Manage, parts, app).map(Self)
     }
 }
 
@@ -129,7 +148,7 @@ impl FromRequestParts<Arc<App>> for AsOperator {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        user_who_may(Permission::Operate, parts, app).map(Self)
+        person_who_may(Permission::Operate, parts, app).map(Self)
     }
 }
 

@@ -65,6 +65,11 @@ impl Rejection {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NodeNotFound, format!("there is no node {id}"))
     }
 
+    pub(crate) fn name_taken(name: &str) -> Self {
+        let message = format!("name: another node in service is called `{name}`");
+        Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
+    }
+
     /// A fault of this controller's own: the log says what, the answer does not.
     fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");

@@ -50,7 +50,9 @@ impl Store {
             tries -= 1;
         }
         let writer = Writer::start(options.max_connections(1).connect(&url).await?);
-        Ok(Self { pool, writer })
+        let store = Self { pool, writer };
+        store.fill_name_keys().await?;
+        Ok(store)
     }
 
     /// Writes what waits and closes every connection, so that nothing is left to recover.

@@ -36,6 +36,9 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("POST",   "/nodes",                             [401, 401, 401, 201, 403, 201, 201, 403, 403, 401]),
     ("GET",    "/nodes/{id}",                        [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
     ("DELETE", "/nodes/{id}",                        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("PATCH",  "/nodes/{id}",                        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("GET",    "/nodes/{id}/tokens",                 [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("GET",    "/audit",                             [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
     ("POST",   "/nodes/{id}/maintenance",            [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
     ("POST",   "/nodes/{id}/resume",                 [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
     ("GET",    "/nodes/{id}/transitions",            [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
@@ -73,11 +76,13 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
     assert_eq!(served, rows, "every address has a row, and every row an address");
 
     let owner = controller.owner_of("acme").await;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut nodes) = (Vec::new(), 1..);
     for (method, path, expected) in TABLE {
         for (bearer, expected) in BEARERS.into_iter().zip(expected) {
             // A node of its own, because some of these change it.
-            let (id, other) = (owner.add_node("asked for").await, owner.add_node("another").await);
+            let number = nodes.next().unwrap();
+            let id = owner.add_node(&format!("asked for {number}")).await;
+            let other = owner.add_node(&format!("another {number}")).await;
             let client = bearing(&controller, &owner, bearer, &id, &other).await;
             let concrete = path
                 .replace("{id}", &id)
@@ -121,7 +126,8 @@ async fn bearing(controller: &Controller, owner: &Client, bearer: &str, id: &str
 /// With everything that the request needs to succeed.
 fn complete(request: RequestBuilder, method: &str, path: &str, id: &str) -> RequestBuilder {
     match (method, path) {
-        ("POST", "/nodes") => request.json(&json!({"name": "new"})),
+        ("POST", "/nodes") => request.json(&json!({"name": format!("new beside {id}")})),
+        ("PATCH", "/nodes/{id}") => request.json(&json!({"labels": {"rack": "r7"}})),
         ("POST", "/nodes/{id}/installation") => request.json(&json!({"phase": "started"})),
         ("POST", "/events") => sign(request, &format!("evt_of_{id}"), &event(id)),
         ("GET", "/ws/node") => upgrade(request, "aio.node.v1"),
