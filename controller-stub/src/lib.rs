@@ -7,6 +7,8 @@ pub mod config;
 pub mod logging;
 pub mod serve;
 
+pub use api::addresses;
+
 mod api;
 mod app;
 mod brake;
@@ -20,6 +22,7 @@ mod exporter;
 mod fuzz;
 mod gateway;
 mod install_script;
+mod labels;
 mod leases;
 mod lifecycle;
 mod listener;

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -35,10 +37,16 @@ use crate::{
 pub(crate) struct AsUser(pub UserClaims);
 
 /// A user who may change things.
-pub(crate) struct AsManager(pub UserClaims);
+pub(crate) struct AsManager(pub Person);
 
 /// A user who may decide what concerns every organisation.
-pub(crate) struct AsOperator(pub UserClaims);
+pub(crate) struct AsOperator(pub Person);
+
+/// A user, and from where they ask.
+pub(crate) struct Person {
+    pub user: UserClaims,
+    pub address: IpAddr,
+}
 
 /// A worker or an installer, and the node that its token speaks for.
 pub(crate) struct AsNode(pub NodeOfToken);
@@ -208,6 +216,19 @@ fn user_who_may(permission: Permission, parts: &Parts, app: &App) -> Result<User
     }
 }
 
+fn person_who_may(permission: Permission, parts: &Parts, app: &App) -> Result<Person, Rejection> {
+    let user = user_who_may(permission, parts, app)?;
+    Ok(Person { user, address: client::address(parts, &app.trusted_proxies) })
+}
+
+impl Deref for Person {
+    type Target = UserClaims;
+
+    fn deref(&self) -> &UserClaims {
+        &self.user
+    }
+}
+
 impl FromRequestParts<Arc<App>> for AsUser {
     type Rejection = Rejection;
 
@@ -220,7 +241,7 @@ impl FromRequestParts<Arc<App>> for AsManager {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        user_who_may(Permission::Manage, parts, app).map(Self)
+        person_who_may(Permission::Manage, parts, app).map(Self)
     }
 }
 
@@ -228,7 +249,7 @@ impl FromRequestParts<Arc<App>> for AsOperator {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        user_who_may(Permission::Operate, parts, app).map(Self)
+        person_who_may(Permission::Operate, parts, app).map(Self)
     }
 }
 

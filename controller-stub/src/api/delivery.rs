@@ -6,8 +6,12 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::auth::{AsOperator, AsUser};
-use crate::{app::App, outbox::DeliveryState};
+use super::{
+    audit::Asked,
+    auth::{AsOperator, AsUser},
+    error::Rejection,
+};
+use crate::{app::App, outbox::DeliveryState, store::Store};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Delivery {
@@ -26,9 +30,18 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: AsUser) -> Json<Deliver
 /// Does nothing while delivery is not stopped. What NOTI does not take then stops it again.
 #[utoipa::path(post, path = "/delivery/resume", operation_id = "resumeDelivery", tag = "delivery", security(("user" = [])),
     responses((status = 200, description = "The state of delivery", body = Delivery)))]
-pub(super) async fn resume(State(app): State<Arc<App>>, AsOperator(user): AsOperator) -> Json<Delivery> {
-    if app.outbox.switch.resume() {
-        tracing::info!(user = %user.sub, "delivery of events was resumed");
-    }
-    Json(Delivery { state: app.outbox.switch.state() })
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    AsOperator(person): AsOperator,
+) -> Result<Json<Delivery>, Rejection> {
+    let user = person.sub.clone();
+    let asked = Asked { action: "delivery.resume", node: None, target: None, detail: None };
+    let work = async move |app: Arc<App>, store: Store| {
+        if app.outbox.switch.resume() {
+            store.record_outcome("done").await?;
+            tracing::info!(%user, "delivery of events was resumed");
+        }
+        Ok(Json(Delivery { state: app.outbox.switch.state() }))
+    };
+    person.audited(&app, asked, work).await
 }

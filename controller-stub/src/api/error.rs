@@ -79,6 +79,11 @@ impl Rejection {
         Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, message, Duration::ZERO)
     }
 
+    /// Whether this controller is at fault, and not whoever asked.
+    pub(super) fn is_fault(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     pub(crate) fn code(&self) -> ErrorCode {
         self.code
     }
@@ -107,18 +112,27 @@ impl Rejection {
             Problem::Full => FULL_PAUSE,
             Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
         };
-        tracing::warn!(error = error as &dyn std::error::Error, "a request found no room in the database");
-        Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause)
+        let busy = Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause);
+        Self { cause: Some(described(error)), ..busy }
+    }
+
+    pub(crate) fn name_taken(name: &str) -> Self {
+        let message = format!("name: another node in service is called `{name}`");
+        Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
     }
 
     /// A fault of this controller's own: the log says what, the answer does not.
     pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = std::iter::successors(error.source(), |cause| cause.source());
-        let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
         let message = "the controller failed at this; its log says why";
         let failure = Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message);
-        Self { cause: Some(cause), ..failure }
+        Self { cause: Some(described(error)), ..failure }
     }
+}
+
+/// An error with all that it came from.
+fn described(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl IntoResponse for Rejection {

@@ -41,7 +41,18 @@ pub(crate) enum Since {
 impl Since {
     /// A time, or else an event's id.
     pub(crate) fn parse(text: String) -> Self {
-        text.parse().map(Self::Time).unwrap_or(Self::Event(text))
+        Timestamp::from_query(&text).map(Self::Time).unwrap_or(Self::Event(text))
+    }
+
+    /// Whether this could name an event: `evt_…` as our outbox names them, `msg_…` as others do, or a UUID. Whatever is kept can be named,
+    /// too; this tells an event that is gone from a text that never was one.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let Self::Event(id) = self else { return true };
+        let prefixed = id.split_once('_').is_some_and(|(prefix, rest)| {
+            !prefix.is_empty() && !rest.is_empty() && prefix.bytes().all(|b| b.is_ascii_alphabetic())
+        });
+        let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        plain && (prefixed || uuid::Uuid::try_parse(id).is_ok())
     }
 }
 
