@@ -30,12 +30,13 @@ use crate::{
     lifecycle::Lifecycle,
     listener::{self, Limits, budget::Budget},
     noti::{
-        self, Noti,
+        Noti,
         origins::Origins,
         signature::{InvalidSecret, WebhookKey},
     },
     outbox::{Delivery, Outbox, Relay, Unbuildable},
     releases::Releases,
+    retention::{self, Retention},
     revocations,
     secrets::{Secrets, SecretsError},
     store::{Place, Store, StoreError},
@@ -212,9 +213,13 @@ impl Server {
         tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
-        tasks.spawn_with_pulse("retention", |pulse| {
-            noti::retention::run(store.clone(), config.event_retention, pulse, stop.clone())
-        });
+        let kept = Retention {
+            events: config.event_retention,
+            history: config.history_retention,
+            dead_letters: config.dead_letter_retention,
+            inactive_nodes: config.inactive_node_retention,
+        };
+        tasks.spawn_with_pulse("retention", |pulse| retention::run(store.clone(), kept, pulse, stop.clone()));
         tasks.spawn("relay", Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
         let (writer, stopped) = (store.clone(), stop.clone());
         tasks.spawn("writer", async move {

@@ -76,11 +76,6 @@ impl Store {
         self.writer.write(Receive::new(id, event, now)?).await
     }
 
-    /// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
-    pub(crate) async fn prune_events(&self, before: Timestamp, limit: u64) -> Result<u64, StoreError> {
-        self.writer.write(Prune { before, limit }).await
-    }
-
     /// Behind which number a list of an organisation's events begins; none when the event to begin behind is not there.
     pub(crate) async fn event_position(
         &self,
@@ -173,9 +168,9 @@ impl Write for Receive {
 }
 
 /// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
-struct Prune {
-    before: Timestamp,
-    limit: u64,
+pub(super) struct Prune {
+    pub before: Timestamp,
+    pub limit: u64,
 }
 
 /// Whether an event's organisation has a newer one.
@@ -210,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::Place;
+    use crate::store::{Expirable, Place};
 
     async fn store() -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
@@ -247,7 +242,7 @@ mod tests {
         store.receive("b", &event("b", 0), at(0)).await.unwrap();
         let mut dropped = Vec::new();
         loop {
-            match store.prune_events(at(1_000), 4).await.unwrap() {
+            match store.expire(Expirable::Events, at(1_000), 4).await.unwrap() {
                 0 => break,
                 some => dropped.push(some),
             }
@@ -276,9 +271,9 @@ mod tests {
         for (id, received) in [("a", 5_000), ("b", 100), ("c", 6_000)] {
             store.receive(id, &event("a", 0), at(received)).await.unwrap();
         }
-        assert_eq!(store.prune_events(at(1_000), 100).await.unwrap(), 0);
+        assert_eq!(store.expire(Expirable::Events, at(1_000), 100).await.unwrap(), 0);
         assert_eq!(ids(&store, "a", Since::Beginning).await.unwrap(), ["a", "b", "c"]);
-        assert_eq!(store.prune_events(at(5_500), 100).await.unwrap(), 2);
+        assert_eq!(store.expire(Expirable::Events, at(5_500), 100).await.unwrap(), 2);
     }
 
     #[tokio::test]
