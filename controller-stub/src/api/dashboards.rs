@@ -9,7 +9,6 @@ use aio_protocol::{
     error_code::ErrorCode,
 };
 use axum::{
-    Extension,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::Response,
@@ -20,7 +19,6 @@ use utoipa::IntoParams;
 use super::{error::Rejection, upgrade::Upgrade};
 use crate::{
     app::App,
-    listener::Visit,
     noti::dashboard::{self, Visitor},
 };
 
@@ -49,7 +47,6 @@ pub(super) struct From {
     (status = 503, description = "RATE_LIMITED: as many dashboards watch as the controller takes", body = ApiError)))]
 pub(super) async fn watch(
     State(app): State<Arc<App>>,
-    visit: Option<Extension<Arc<Visit>>>,
     headers: HeaderMap,
     from: Result<Query<From>, QueryRejection>,
     upgrade: Result<Upgrade, Rejection>,
@@ -73,7 +70,7 @@ pub(super) async fn watch(
         Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message)
     })?;
     let connections = app.connections.clone();
-    let visitor = Visitor { app, place: visit.map(|Extension(visit)| visit.seat()), seat, token, since };
+    let visitor = Visitor { app, seat, token, since };
     // Only the name of the protocol is answered, never the token beside it.
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])

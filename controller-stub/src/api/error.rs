@@ -94,6 +94,11 @@ impl Rejection {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NodeNotFound, format!("there is no node {id}"))
     }
 
+    /// A release file that cannot be served.
+    pub(crate) fn unreadable(error: impl std::error::Error + 'static) -> Self {
+        Self::fault(&error)
+    }
+
     /// A fault of this controller's own: the log says what, the answer does not.
     fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
