@@ -35,9 +35,10 @@ use std::sync::Arc;
 use aio_protocol::error_code::ErrorCode;
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request, State},
     http::{Method, StatusCode, Uri},
-    middleware,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -78,9 +79,21 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     asyncapi::serve(openapi::serve(router, document))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), finish_what_began))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(app.clone(), edge::pass))
         .with_state(app)
+}
+
+/// Runs what may change something in a task of its own: a client that hangs up cancels nothing that has begun.
+async fn finish_what_began(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    match app.connections.spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => Rejection::fault(&error).into_response(),
+    }
 }
 
 async fn not_found(uri: Uri) -> Rejection {

@@ -197,7 +197,7 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     };
     let config = config(&args.place, flags)?;
     if args.check {
-        Server::check(&config)?;
+        Server::check(&config).await?;
         return print("the configuration and the secrets can be used");
     }
     // Before the first line is printed: whoever reads it may send a signal at once.
@@ -205,13 +205,21 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     // Whoever has certificates listens for it and reads them again; to everybody else a reload is nothing, and not the end.
     let _hang_up = signal(SignalKind::hangup())?;
     let lame_duck = config.shutdown_lame_duck;
-    let server = Server::start(config).await?;
+    let mut server = Server::start(config).await?;
     print(&format!("listening on {}", server.url()))?;
     // Whoever did not start it as a service hears nothing, and misses nothing.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    server.keep_watchdog();
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failed = server.failed() => Some(failed),
+    };
+    if let Some(failed) = &failed {
+        tracing::error!(
+            error = failed as &dyn Error,
+            "the controller ends, because it cannot do its work any more"
+        );
     }
     let haste = server.haste();
     let impatience = tokio::spawn(async move {
@@ -225,7 +233,10 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longest)]);
     server.shutdown().await;
     impatience.abort();
-    Ok(())
+    match failed {
+        None => Ok(()),
+        Some(failed) => Err(Failure { code: ErrorCode::Internal, error: Box::new(failed) }),
+    }
 }
 
 async fn user_token(args: UserToken) -> Result<(), Failure> {

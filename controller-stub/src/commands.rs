@@ -21,7 +21,7 @@ use crate::{
     enrolment::EnrolmentError,
     random::{self, NoRandomness},
     secrets::{Secrets, SecretsError},
-    store::{Store, StoreError},
+    store::{Place, Store, StoreError},
     tls::TlsError,
     tokens::{Tokens, Unsigned},
 };
@@ -109,6 +109,14 @@ pub enum CommandError {
     /// A secret or a key cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// The database cannot be used.
+    #[error("cannot use the database")]
+    Database {
+        /// The catalogue's code.
+        code: ErrorCode,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something of the data folder cannot be used.
     #[error("cannot use the data folder")]
     DataDir(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -132,14 +140,22 @@ impl CommandError {
             Self::Inactive(_) => ErrorCode::NodeInactive,
             Self::Unsigned(error) => error.code(),
             Self::Secrets(error) => error.code(),
+            Self::Database { code, .. } => *code,
             Self::DataDir(_) => ErrorCode::FileFailed,
         }
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        Self::Database { code: error.code(), source: Box::new(error) }
     }
 }
 
 impl From<EnrolmentError> for CommandError {
     fn from(error: EnrolmentError) -> Self {
         match error {
+            EnrolmentError::Store(error) => error.into(),
             EnrolmentError::Unsigned(error) => error.into(),
             EnrolmentError::NotPublished { version, platform } => Self::NotPublished { version, platform },
             error => Self::DataDir(Box::new(error)),
@@ -157,7 +173,7 @@ macro_rules! of_the_data_dir {
     };
 }
 
-of_the_data_dir!(StoreError, TlsError, NoRandomness, InvalidId, serde_json::Error);
+of_the_data_dir!(TlsError, NoRandomness, InvalidId, serde_json::Error);
 
 /// A token for a user of the API.
 pub async fn user_token(
@@ -175,7 +191,7 @@ pub async fn user_token(
 }
 
 async fn open(config: &Config) -> Result<Store, CommandError> {
-    Ok(Store::open(config.database_url.as_deref(), &config.data_dir).await?)
+    Ok(Store::open(&Place::of(config.database_url.as_deref(), &config.data_dir)?).await?)
 }
 
 /// Keeps what the server tells nodes of itself, for the commands.

@@ -29,6 +29,8 @@ mod api;
 mod conformance;
 #[path = "controller/dashboards.rs"]
 mod dashboards;
+#[path = "controller/database.rs"]
+mod database;
 #[path = "controller/delivery.rs"]
 mod delivery;
 #[path = "controller/enrolment.rs"]
@@ -49,6 +51,8 @@ mod program;
 mod reference;
 #[path = "controller/restart.rs"]
 mod restart;
+#[path = "controller/revocation.rs"]
+mod revocation;
 #[path = "controller/rotation.rs"]
 mod rotation;
 #[path = "controller/scenarios.rs"]

@@ -144,6 +144,14 @@ catalogue! {
     BundleInvalid "BUNDLE_INVALID", exit 65, "The file is no bundle of a release, or a part of it is missing.",
         cure "Make the bundle again with aio-worker bundle, and compare the copies' sizes.";
 
+    DatabaseBusy "DATABASE_BUSY", exit 75, "Another process holds the controller's database.",
+        cure "Try again in a few seconds; if it lasts, end what holds the database: a shell of sqlite3, or a backup that locks it.";
+    DatabaseDamaged "DATABASE_DAMAGED", exit 65, "The controller's database is damaged, or its file is no database of this program.",
+        cure "Stop the controller and put the file of the last backup in its place, without the -wal and -shm files beside it.";
+    DatabaseNewer "DATABASE_NEWER", exit 78, "A later version of the controller wrote the database.",
+        cure "Install that version again, or put the database back that was backed up before the upgrade.";
+    DatabaseInUse "DATABASE_IN_USE", exit 78, "Another controller serves the same database.",
+        cure "Stop one of the two, or give it a DATABASE_URL of its own.";
     DiskFull "DISK_FULL", exit 73, "There is not enough room.",
         cure "Free the space that the message names on that file system.";
     TargetReadOnly "TARGET_READ_ONLY", exit 73, "A folder that the installation needs is read-only.",

@@ -15,9 +15,15 @@ use crate::{
     lifecycle::LifecycleError,
     noti::NotKept,
     random::NoRandomness,
-    store::StoreError,
+    store::{Problem, StoreError},
     tokens::{InvalidToken, Unsigned},
 };
+
+/// When to come back to a database that another process holds.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+
+/// When to come back to a database whose disk is full: somebody has to free it.
+const FULL_PAUSE: Duration = Duration::from_secs(30);
 
 /// An error answer.
 #[derive(Debug)]
@@ -34,7 +40,8 @@ pub(crate) struct Rejection {
 /// Why a request was refused or failed, for the log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reason {
-    pub code: Option<ErrorCode>,
+    /// Something here went wrong, and not with the client.
+    pub fault: bool,
     pub text: String,
 }
 
@@ -99,21 +106,37 @@ impl Rejection {
         Self::fault(&error)
     }
 
+    /// A database that takes no change now, or another fault of it.
+    fn unstored(error: &StoreError) -> Self {
+        let pause = match error.problem() {
+            Problem::Busy => BUSY_PAUSE,
+            Problem::Full => FULL_PAUSE,
+            Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
+        };
+        let refusal =
+            Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause);
+        refusal.because(error)
+    }
+
     /// A fault of this controller's own: the log says what, the answer does not.
-    fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
+        let message = "the controller failed at this; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message).because(error)
+    }
+
+    /// What the log says of it.
+    fn because(self, error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
         let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        let message = "the controller failed at this; its log says why";
-        let failure = Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message);
-        Self { cause: Some(cause), ..failure }
+        Self { cause: Some(cause), ..self }
     }
 }
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         metrics::counter!("aio_api_refusals_total", "code" => self.code.as_str()).increment(1);
-        let text = self.cause.unwrap_or_else(|| self.message.clone());
-        let reason = Reason { code: Some(self.code), text };
+        let fault = self.cause.is_some();
+        let reason = Reason { fault, text: self.cause.unwrap_or_else(|| self.message.clone()) };
         let body = ApiError {
             status_code: self.status.as_u16(),
             error: self.status.canonical_reason().unwrap_or("Error").to_owned(),
@@ -133,7 +156,7 @@ impl IntoResponse for Rejection {
 
 impl From<StoreError> for Rejection {
     fn from(error: StoreError) -> Self {
-        Self::fault(&error)
+        Self::unstored(&error)
     }
 }
 
@@ -153,9 +176,11 @@ impl From<LifecycleError> for Rejection {
                 refusal.allowed = transition::allowed(*status).into_iter().map(str::to_owned).collect();
                 refusal
             }
-            LifecycleError::Withdrawn(_) | LifecycleError::Contended(_) | LifecycleError::Store(_) => {
-                Self::fault(&error)
+            LifecycleError::TooMany { pause, .. } => {
+                Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, error.to_string(), *pause)
             }
+            LifecycleError::Store(error) => Self::unstored(error),
+            LifecycleError::Withdrawn(_) | LifecycleError::Contended(_) => Self::fault(&error),
         }
     }
 }
@@ -169,6 +194,7 @@ impl From<EnrolmentError> for Rejection {
             EnrolmentError::Unsigned(Unsigned::VerifyOnly) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::VerifyOnly, error.to_string())
             }
+            EnrolmentError::Store(error) => Self::unstored(error),
             _ => Self::fault(&error),
         }
     }

@@ -13,7 +13,11 @@ use super::{
     nodes::as_seen_now,
     path::NodeIdOfPath,
 };
-use crate::{app::App, clock, lifecycle::Occurrence, node::Node};
+use crate::{
+    app::App,
+    lifecycle::{Occurrence, Turn},
+    node::Node,
+};
 
 /// Take a node out of service
 ///
@@ -58,21 +62,30 @@ pub(super) async fn decommission(
     manager: AsManager,
     id: NodeIdOfPath,
 ) -> Result<Json<Node>, Rejection> {
-    let Json(node) = decide(&app, manager, id, Occurrence::DecommissionRequested).await?;
-    // The status alone already lets no token pass. Should this fail, asking again does it again.
-    app.store.revoke_tokens(&node.id, clock::now(), None).await?;
-    app.registry.close(&node.id, close::TOKEN_ENDED);
-    Ok(Json(node))
+    let (turn, actor) = turn_of(&app, &manager, &id).await?;
+    turn.apply(&Occurrence::DecommissionRequested, &actor).await?;
+    app.registry.close(&id.0, close::TOKEN_ENDED);
+    let node = turn.disconnect().await?;
+    Ok(Json(as_seen_now(&app, node)))
 }
 
 async fn decide(
     app: &App,
-    AsManager(user): AsManager,
-    NodeIdOfPath(id): NodeIdOfPath,
+    manager: AsManager,
+    id: NodeIdOfPath,
     wish: Occurrence,
 ) -> Result<Json<Node>, Rejection> {
-    node_of_user(app, &user, &id).await?;
-    let turn = app.lifecycle.turn(&id).await;
-    let node = turn.apply(&wish, &format!("user:{}", user.sub)).await?;
+    let (turn, actor) = turn_of(app, &manager, &id).await?;
+    let node = turn.apply(&wish, &actor).await?;
     Ok(Json(as_seen_now(app, node)))
+}
+
+/// The right to change a node of the manager's organisation, and the manager's name in the audit trail.
+async fn turn_of<'a>(
+    app: &'a App,
+    AsManager(user): &AsManager,
+    NodeIdOfPath(id): &'a NodeIdOfPath,
+) -> Result<(Turn<'a>, String), Rejection> {
+    node_of_user(app, user, id).await?;
+    Ok((app.lifecycle.turn(id).await, format!("user:{}", user.sub)))
 }

@@ -15,6 +15,7 @@ use super::{
     error::StoreError,
     outbox,
     rows::{Window, corrupt, count, from_json, json, node_id, optional_time, signed, status, time},
+    tokens,
     writer::Write,
 };
 use crate::node::Node;
@@ -119,6 +120,7 @@ impl Store {
 
     /// A page of an organisation's nodes.
     pub(crate) async fn nodes(&self, query: &NodeQuery) -> Result<NodePage, StoreError> {
+        let _share = self.shares.take(&query.org).await;
         let statement = format!(
             "SELECT * FROM nodes WHERE org_id = $1 AND ($2 = '' OR status = $2) ORDER BY {} LIMIT $3 OFFSET $4",
             order(query.sort)
@@ -128,13 +130,13 @@ impl Store {
             .bind(query.status.map_or("", NodeStatus::as_str))
             .bind(signed(query.window.limit))
             .bind(signed(query.window.offset))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.lists)
             .await?;
         let nodes = rows.iter().map(read).collect::<Result<_, _>>()?;
 
         let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
             .bind(query.org.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(&self.lists)
             .await?;
         Ok(NodePage { nodes, by_status: by_status(&counts)? })
     }
@@ -142,7 +144,7 @@ impl Store {
     /// How many nodes have each status; one that no node has is absent.
     pub(crate) async fn census(&self) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
         let counts =
-            sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(&self.pool).await?;
+            sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(&self.lists).await?;
         by_status(&counts)
     }
 
@@ -216,7 +218,8 @@ impl Write for Add {
     }
 }
 
-/// Keeps a changed node with the audit rows and events of its steps; says whether nobody else had saved it first.
+/// Keeps a changed node with the audit rows and events of its steps; says whether nobody else had saved it first. A node that is
+/// decommissioned loses its tokens in the same transaction.
 pub(super) struct Save {
     node: Node,
     system_info: Option<String>,
@@ -237,6 +240,10 @@ impl Save {
 
 impl Write for Save {
     type Answer = bool;
+
+    fn is_urgent(&self) -> bool {
+        self.node.status == NodeStatus::Inactive
+    }
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
         let Self { node, system_info, installation, steps } = self;
@@ -266,6 +273,9 @@ impl Write for Save {
             return Ok(false);
         }
         record(connection, &node.id, node.version, steps).await?;
+        if let Some(last) = steps.last().filter(|last| last.to == NodeStatus::Inactive) {
+            tokens::revoke_all(connection, &node.id, last.at).await?;
+        }
         Ok(true)
     }
 }

@@ -161,6 +161,11 @@ impl Client {
         Self { http, ..self }
     }
 
+    /// Somebody else at the same controller.
+    pub(crate) fn bearer_of(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), http: self.http.clone(), base: self.base.clone() }
+    }
+
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match &self.token {
