@@ -74,12 +74,16 @@ pub(crate) async fn run(store: Store, retention: Retention, pulse: Pulse, stop: 
 }
 
 async fn prune(store: &Store, retention: Retention, passed: Duration) -> Result<(), StoreError> {
-    let kept = store.setting(CLOCK).await?.and_then(|text| text.parse().ok());
-    let now = advanced(kept, passed, clock::now());
+    let wall = clock::now();
+    let kept = match store.setting(CLOCK).await?.and_then(|text| text.parse().ok()) {
+        Some(kept) => Some(kept),
+        None => store.newest_event().await?,
+    };
+    let now = advanced(kept, passed, wall);
     for what in Expirable::ALL {
         let before = now.minus(retention.of(what));
         loop {
-            let dropped = store.expire(what, before, BATCH).await?;
+            let dropped = store.expire(what, before, wall, BATCH).await?;
             counter!("aio_retention_dropped_total", "what" => what.as_str()).increment(dropped);
             if what == Expirable::Events {
                 counter!("aio_noti_pruned_total").increment(dropped);

@@ -53,15 +53,16 @@ const GONE: &str = "status = 'inactive' AND ($2 = '' OR org_id = $2) \
      AND NOT EXISTS (SELECT 1 FROM outbox WHERE node_id = nodes.id)";
 
 impl Store {
-    /// Drops the oldest of these that are from before `before`, at most `limit`, and says how many.
+    /// Drops the oldest of these that are from before `before`, at most `limit`, and says how many. `now` is what the wall clock shows.
     pub(crate) async fn expire(
         &self,
         what: Expirable,
         before: Timestamp,
+        now: Timestamp,
         limit: u64,
     ) -> Result<u64, StoreError> {
         let statement = match what {
-            Expirable::Events => return self.writer.write(Prune { before, limit }).await,
+            Expirable::Events => return self.writer.write(Prune { before, now, limit }).await,
             Expirable::InactiveNodes => return self.purge_nodes(None, before, limit).await,
             Expirable::Transitions => {
                 "DELETE FROM transitions WHERE (node_id, seq) IN \
@@ -221,12 +222,12 @@ mod tests {
         for (number, ends) in [(1, 5_000), (2, 6_000), (3, 50_000)] {
             add(&store, &node(number, "a"), ends).await;
         }
-        assert_eq!(store.expire(Expirable::Tokens, at(5_000), 10).await.unwrap(), 0);
-        assert_eq!(store.expire(Expirable::Tokens, at(10_000), 1).await.unwrap(), 1);
-        assert_eq!(store.expire(Expirable::Tokens, at(10_000), 10).await.unwrap(), 1);
+        assert_eq!(store.expire(Expirable::Tokens, at(5_000), at(90_000), 10).await.unwrap(), 0);
+        assert_eq!(store.expire(Expirable::Tokens, at(10_000), at(90_000), 1).await.unwrap(), 1);
+        assert_eq!(store.expire(Expirable::Tokens, at(10_000), at(90_000), 10).await.unwrap(), 1);
         assert_eq!(rows(&store, "tokens").await, 1);
-        assert_eq!(store.expire(Expirable::Transitions, at(1_000), 10).await.unwrap(), 0);
-        assert_eq!(store.expire(Expirable::Transitions, at(1_001), 10).await.unwrap(), 3);
+        assert_eq!(store.expire(Expirable::Transitions, at(1_000), at(90_000), 10).await.unwrap(), 0);
+        assert_eq!(store.expire(Expirable::Transitions, at(1_001), at(90_000), 10).await.unwrap(), 3);
     }
 
     #[tokio::test]
@@ -236,8 +237,8 @@ mod tests {
         add(&store, &node, 5_000).await;
         let event = store.undelivered(&node.id, 1).await.unwrap().remove(0);
         store.bury(&event.id, at(2_000), "refused").await.unwrap();
-        assert_eq!(store.expire(Expirable::DeadLetters, at(2_000), 10).await.unwrap(), 0);
-        assert_eq!(store.expire(Expirable::DeadLetters, at(2_001), 10).await.unwrap(), 1);
+        assert_eq!(store.expire(Expirable::DeadLetters, at(2_000), at(90_000), 10).await.unwrap(), 0);
+        assert_eq!(store.expire(Expirable::DeadLetters, at(2_001), at(90_000), 10).await.unwrap(), 1);
     }
 
     #[tokio::test]
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(store.purgeable(Some(&org), at(9_000)).await.unwrap(), 1);
         assert_eq!(store.purge_nodes(Some(&org), at(9_000), 10).await.unwrap(), 1);
         assert_eq!((rows(&store, "nodes").await, rows(&store, "tokens").await), (2, 2));
-        assert_eq!(store.expire(Expirable::InactiveNodes, at(9_000), 10).await.unwrap(), 1);
+        assert_eq!(store.expire(Expirable::InactiveNodes, at(9_000), at(90_000), 10).await.unwrap(), 1);
         assert!(store.node(&serving.id).await.unwrap().is_some());
     }
 }
