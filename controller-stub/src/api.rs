@@ -10,6 +10,7 @@ mod cors;
 mod dashboards;
 mod dead_letters;
 mod delivery;
+pub(crate) mod edge;
 pub(crate) mod error;
 mod event_schemas;
 mod events;
@@ -29,6 +30,7 @@ pub(crate) mod roles;
 mod service;
 mod token;
 mod transitions;
+pub(crate) mod upgrade;
 mod view;
 
 use std::sync::Arc;
@@ -36,11 +38,11 @@ use std::sync::Arc;
 use aio_protocol::error_code::ErrorCode;
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request, State},
     http::{Method, StatusCode, Uri},
-    middleware,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
 };
-use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{app::App, gateway};
@@ -82,10 +84,22 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     openapi::serve(router, document, &app.enroller.deployment)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), finish_what_began))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(app.clone(), cors::admit_pages))
-        .layer(TraceLayer::new_for_http())
+        .layer(middleware::from_fn_with_state(app.clone(), edge::pass))
         .with_state(app)
+}
+
+/// Runs what may change something in a task of its own: a client that hangs up cancels nothing that has begun.
+async fn finish_what_began(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    match app.connections.spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => Rejection::fault(&error).into_response(),
+    }
 }
 
 /// The method and path of everything that is served.

@@ -1,7 +1,7 @@
 //! What every request and every connection needs at hand.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,12 +10,13 @@ use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{health::Probe, limit::RequestLimit},
+    api::{auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
     brake::Brake,
     enrolment::Enroller,
     exporter::Exporter,
     gateway::{admission::Admission, clones::Clones, registry::Registry},
     lifecycle::Lifecycle,
+    listener::budget::Budget,
     noti::Noti,
     outbox::Outbox,
     store::Store,
@@ -26,13 +27,19 @@ pub(crate) struct App {
     pub lifecycle: Lifecycle,
     pub enroller: Enroller,
     pub registry: Registry,
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     pub noti: Noti,
     pub clones: Mutex<Clones>,
     /// Holds the fleet back when most of it falls silent at once.
     pub brake: Mutex<Brake>,
     pub outbox: Outbox,
     pub request_limit: Option<RequestLimit>,
+    /// Node tokens that were refused.
+    pub refused: Refused,
+    /// For the answers that are on their way.
+    pub answers: Arc<Budget>,
+    /// Routes that fail at present.
+    pub failures: Failures,
     pub exporter: Exporter,
     pub metrics_token: Option<SecretString>,
     /// Whether the database takes changes.
@@ -46,6 +53,8 @@ pub(crate) struct App {
     pub last_seen_lag: Duration,
     /// Connections live outside the HTTP server's care; here they are tracked.
     pub connections: TaskTracker,
+    /// A stop is near, and nobody should begin here.
+    pub leaving: CancellationToken,
     /// Ends everything.
     pub stop: CancellationToken,
 }

@@ -11,16 +11,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     exporter::Exporter,
     store::{Store, StoreError},
+    tasks::Pulse,
 };
 
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Counts until `stop`.
-pub(crate) async fn run(store: Store, exporter: Exporter, stop: CancellationToken) {
+pub(crate) async fn run(store: Store, exporter: Exporter, pulse: Pulse, stop: CancellationToken) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut counted_until = Instant::now();
     while stop.run_until_cancelled(look.tick()).await.is_some() {
+        let _turn = pulse.turn();
         exporter.tidy_up();
         // Whole seconds; what is left counts the next time.
         let seconds = counted_until.elapsed().as_secs();

@@ -24,7 +24,7 @@ use crate::{
     enrolment::EnrolmentError,
     random::{self, NoRandomness},
     secrets::{Secrets, SecretsError},
-    store::{AuditEntry, Store, StoreError},
+    store::{AuditEntry, Place, Store, StoreError},
     tls::TlsError,
     tokens::{Tokens, Unsigned},
 };
@@ -125,6 +125,14 @@ pub enum CommandError {
     /// The answer cannot be written.
     #[error("cannot write the answer")]
     Output(#[from] std::io::Error),
+    /// The database cannot be used.
+    #[error("cannot use the database")]
+    Database {
+        /// The catalogue's code.
+        code: ErrorCode,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something of the data folder cannot be used.
     #[error("cannot use the data folder")]
     DataDir(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -150,14 +158,22 @@ impl CommandError {
             Self::Inactive(_) => ErrorCode::NodeInactive,
             Self::Unsigned(error) => error.code(),
             Self::Secrets(error) => error.code(),
+            Self::Database { code, .. } => *code,
             Self::Output(_) | Self::DataDir(_) => ErrorCode::FileFailed,
         }
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        Self::Database { code: error.code(), source: Box::new(error) }
     }
 }
 
 impl From<EnrolmentError> for CommandError {
     fn from(error: EnrolmentError) -> Self {
         match error {
+            EnrolmentError::Store(error) => error.into(),
             EnrolmentError::Unsigned(error) => error.into(),
             EnrolmentError::NotPublished { version, platform } => Self::NotPublished { version, platform },
             error => Self::DataDir(Box::new(error)),
@@ -175,7 +191,7 @@ macro_rules! of_the_data_dir {
     };
 }
 
-of_the_data_dir!(StoreError, TlsError, NoRandomness, InvalidId, serde_json::Error);
+of_the_data_dir!(TlsError, NoRandomness, InvalidId, serde_json::Error);
 
 /// A token for a user of the API.
 pub async fn user_token(
@@ -224,7 +240,7 @@ fn on_command_line(
 }
 
 async fn open(config: &Config) -> Result<Store, CommandError> {
-    Ok(Store::open(config.database_url.as_deref(), &config.data_dir).await?)
+    Ok(Store::open(&Place::of(config.database_url.as_deref(), &config.data_dir)?).await?)
 }
 
 /// Keeps what the server tells nodes of itself, for the commands.

@@ -6,8 +6,9 @@ mod settings;
 mod tests;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     num::NonZeroU32,
     path::PathBuf,
     time::Duration,
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::releases::ReleaseFile;
 
-pub use settings::{Settings, VARIABLES};
+pub use settings::{Settings, variables};
 
 /// Release files that are served elsewhere, by version and file name.
 pub type Published = BTreeMap<ReleaseVersion, BTreeMap<ReleaseFile, PublishedFile>>;
@@ -87,6 +88,8 @@ pub struct Config {
     /// How long delivery of events pauses first when NOTI fails again and again; each further pause is twice as long, up to twelve
     /// times this.
     pub noti_breaker_pause: Duration,
+    /// How long a controller that is told to stop goes on, with `/readyz` saying that it will not.
+    pub shutdown_lame_duck: Duration,
     /// How many requests a client of the API may send in a second; as many as it likes when unset.
     pub api_requests_per_second: Option<NonZeroU32>,
     /// The proxies that are believed when they say for whom they ask.
@@ -113,6 +116,9 @@ pub struct Config {
     pub upgrades_per_second: NonZeroU32,
     /// How many may be in the middle of it.
     pub max_handshakes: u32,
+    /// Bytes of memory for answers that peers have not taken yet. An organisation or a node has an eighth of it, an address without an
+    /// accepted token a 32nd.
+    pub answer_bytes: u64,
 }
 
 /// Why a configuration cannot be used.
@@ -134,6 +140,12 @@ pub enum ConfigError {
         /// Where and what.
         source: Box<toml::de::Error>,
     },
+    /// The file holds a secret, and others can read it.
+    #[error("{path} holds a secret, and every user of this machine can read it")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A value is impossible.
     #[error("{name} {problem}")]
     Value {
@@ -149,6 +161,7 @@ impl ConfigError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unreadable { .. } => ErrorCode::FileFailed,
+            Self::Exposed { .. } => ErrorCode::SecretExposed,
             Self::Invalid { .. } | Self::Value { .. } => ErrorCode::ConfigInvalid,
         }
     }
@@ -168,6 +181,9 @@ const UPGRADES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
 
 /// Shorter ones pause nothing; longer ones keep events from a NOTI that is well again.
 const BREAKER_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(300));
+
+/// A load balancer that looks less often than every 5 minutes looks too seldom.
+const SHUTDOWN_LAME_DUCKS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(300));
 
 impl Config {
     /// The built-in values.
@@ -196,6 +212,7 @@ impl Config {
             tls_self_signed: false,
             insecure_http: false,
             noti_breaker_pause: Duration::from_secs(5),
+            shutdown_lame_duck: Duration::ZERO,
             api_requests_per_second: Some(API_REQUESTS_PER_SECOND),
             trusted_proxies: Vec::new(),
             event_retention: Duration::from_secs(30 * 86_400),
@@ -209,6 +226,7 @@ impl Config {
             last_seen_lag: Duration::from_secs(10),
             upgrades_per_second: UPGRADES_PER_SECOND,
             max_handshakes: 512,
+            answer_bytes: 256 * 1024 * 1024,
         }
     }
 
@@ -216,7 +234,7 @@ impl Config {
     pub fn check(data_dir: impl Into<PathBuf>, settings: Settings) -> Result<Self, ConfigError> {
         let mut config = Self::new(data_dir);
         if let Some(listen) = settings.listen {
-            config.listen = parsed("LISTEN", &listen)?;
+            config.listen = listen_address(&listen)?;
         }
         if let Some(url) = settings.docs_base_url {
             config.docs_base_url = web_url("DOCS_BASE_URL", &url)?;
@@ -228,10 +246,13 @@ impl Config {
             config.heartbeat_timeout = heartbeat_timeout(&timeout)?;
         }
         if let Some(rate) = settings.upgrades_per_second {
-            config.upgrades_per_second = parsed("UPGRADES_PER_SECOND", &rate)?;
+            config.upgrades_per_second = parsed("UPGRADES_PER_SECOND", rate.trim())?;
         }
         if let Some(pause) = settings.noti_breaker_pause {
             config.noti_breaker_pause = duration("NOTI_BREAKER_PAUSE", &pause, BREAKER_PAUSES)?;
+        }
+        if let Some(time) = settings.shutdown_lame_duck {
+            config.shutdown_lame_duck = duration("SHUTDOWN_LAME_DUCK", &time, SHUTDOWN_LAME_DUCKS)?;
         }
         // Absolute, because `node add` reads it in another folder.
         config.releases = settings
@@ -271,7 +292,7 @@ impl Config {
             config.event_retention = event_retention(&retention)?;
         }
         if let Some(origins) = settings.dashboard_origins {
-            config.dashboard_origins = origins.split(',').map(origin).collect::<Result<_, _>>()?;
+            config.dashboard_origins = listed(&origins).map(origin).collect::<Result<_, _>>()?;
         }
         config.metrics_token = settings.metrics_token.map(|it| secret("METRICS_TOKEN", it)).transpose()?;
         config.checksums = settings.checksums;
@@ -298,8 +319,7 @@ fn tls_files(
 
 /// Addresses and networks, with commas between them.
 fn networks(name: &'static str, text: Option<&str>) -> Result<Vec<IpNet>, ConfigError> {
-    let entries = text.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    entries
+    listed(text.unwrap_or_default())
         .map(|entry| match entry.parse::<IpAddr>() {
             Ok(address) => Ok(address.into()),
             Err(_) => parsed(name, entry),
@@ -307,12 +327,30 @@ fn networks(name: &'static str, text: Option<&str>) -> Result<Vec<IpNet>, Config
         .collect()
 }
 
+/// The entries of a list with commas between them; one at its end is nothing.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
 fn switch(name: &'static str, text: Option<&str>) -> Result<bool, ConfigError> {
-    match text.map(str::trim) {
-        None | Some("false" | "0") => Ok(false),
-        Some("true" | "1") => Ok(true),
-        Some(text) => Err(value_error(name, format!("must be true or false, not `{text}`"))),
+    let text = text.unwrap_or("false").trim();
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(value_error(name, format!("must be true or false, not `{text}`"))),
     }
+}
+
+/// An address and a port, or a name and a port; of a name's addresses an IPv4 one where there is one, as the built-in address is.
+fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
+    const NAME: &str = "LISTEN";
+    let text = text.trim();
+    let found = text
+        .to_socket_addrs()
+        .map_err(|error| value_error(NAME, format!("cannot be `{text}`: {error}; it takes an address or a name, and a port")))?
+        .collect::<Vec<_>>();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| value_error(NAME, format!("`{text}` has no address")))
 }
 
 fn value_error(name: &'static str, problem: impl Into<String>) -> ConfigError {
@@ -356,10 +394,17 @@ fn duration(
     text: &str,
     (shortest, longest): (Duration, Duration),
 ) -> Result<Duration, ConfigError> {
-    let duration: jiff::SignedDuration = parsed(name, text)?;
+    let duration: jiff::SignedDuration = parsed(name, &with_unit(text))?;
     Duration::try_from(duration).ok().filter(|duration| (shortest..=longest).contains(duration)).ok_or_else(
         || value_error(name, format!("must be between {shortest:?} and {longest:?}, not `{text}`")),
     )
+}
+
+/// A bare number is one of seconds.
+fn with_unit(text: &str) -> Cow<'_, str> {
+    let text = text.trim();
+    let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if bare { format!("{text}s").into() } else { text.into() }
 }
 
 /// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
@@ -368,7 +413,7 @@ const EVENT_RETENTIONS: (Duration, Duration) =
 
 fn event_retention(text: &str) -> Result<Duration, ConfigError> {
     const NAME: &str = "EVENT_RETENTION";
-    let span: jiff::Span = parsed(NAME, text)?;
+    let span: jiff::Span = parsed(NAME, &with_unit(text))?;
     let (shortest, longest) = EVENT_RETENTIONS;
     span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
         .ok()

@@ -1,7 +1,10 @@
 //! What this controller tells nodes of itself: its addresses and its releases. `serve` keeps it in the database, so that
 //! `node add` says the same while the server runs.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use aio_protocol::{release::ReleaseVersion, wire::GATEWAY_PATH};
 use reqwest::Url;
@@ -20,6 +23,9 @@ pub(crate) struct Deployment {
     /// Whether that is an address for other machines, because somebody gave it.
     #[serde(default)]
     pub public: bool,
+    /// Whether somebody else must be ending TLS before this controller, or nobody does: then no request is known to come from this machine.
+    #[serde(default)]
+    pub proxied: bool,
     release_base: String,
     docs_base: String,
     pub default_daemon_version: ReleaseVersion,
@@ -45,6 +51,7 @@ impl Deployment {
             checksums: config.checksums.clone(),
             authority,
             public: config.public_url.is_some(),
+            proxied: !config.serves_tls() && config.public_url.as_ref().is_some_and(|url| !is_loopback(url)),
             api,
         }
     }
@@ -71,6 +78,15 @@ impl Deployment {
     pub(crate) fn documentation_url(&self) -> String {
         format!("{}/aio-worker/installation", self.docs_base)
     }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| host == "localhost" || literal(host).is_some_and(|it| it.is_loopback()))
+}
+
+/// The address that a URL or a request names as its host, if it is one.
+pub(crate) fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn base(url: &Url) -> String {

@@ -1,10 +1,13 @@
-//! How many sockets and files this process may have open. The soft limit of 1,024 that most systems begin with is for programs that
-//! use `select`; this one does not, so it takes all that the hard limit allows.
+//! How many sockets and files this process may have open, and how many of them are for whom. The soft limit of 1,024 that most systems
+//! begin with is for programs that use `select`; this one does not, so it takes all that the hard limit allows.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What the controller has open beside its workers' sockets: the database, the API's clients, files that are downloaded.
-const OWN: u64 = 256;
+/// What the controller has open beside all connections: the database, above all.
+const OWN: u64 = 128;
+
+/// The most connections beside workers' sockets that a controller ever has.
+const MAX_CONNECTIONS: u64 = 4096;
 
 /// Raises the soft limit to the hard one and says what it is then; `None` is no limit.
 pub(crate) fn raise_limit() -> Option<u64> {
@@ -21,9 +24,14 @@ pub(crate) fn raise_limit() -> Option<u64> {
     }
 }
 
+/// How many connections there may be beside workers' sockets: a quarter of `limit`, so that the rest is the workers'.
+pub(crate) fn connections(limit: Option<u64>) -> u64 {
+    limit.map_or(MAX_CONNECTIONS, |limit| (limit / 4).clamp(32, MAX_CONNECTIONS))
+}
+
 /// How many workers more than `limit` allows a fleet of `fleet` has.
 pub(crate) fn missing(limit: Option<u64>, fleet: u64) -> u64 {
-    limit.map_or(0, |limit| fleet.saturating_add(OWN).saturating_sub(limit))
+    limit.map_or(0, |it| fleet.saturating_add(OWN + connections(limit)).saturating_sub(it))
 }
 
 #[cfg(test)]
@@ -40,7 +48,12 @@ mod tests {
     #[test]
     fn a_fleet_needs_a_descriptor_for_each_worker_and_some_more() {
         assert_eq!(missing(None, u64::MAX), 0);
-        assert_eq!(missing(Some(1024), 768), 0);
-        assert_eq!(missing(Some(1024), 10_000), 10_000 + OWN - 1024);
+        assert_eq!(missing(Some(1024), 640), 0);
+        assert_eq!(missing(Some(1024), 10_000), 10_000 - 640);
+    }
+
+    #[test]
+    fn connections_leave_the_workers_theirs() {
+        assert_eq!([Some(300), Some(1024), Some(524_288), None].map(connections), [75, 256, 4096, 4096]);
     }
 }

@@ -1,4 +1,4 @@
-//! `/ws/node`: who may connect is decided before the upgrade, in HTTP: `admission` first, which costs next to nothing, then the token.
+//! `/ws/node`: who may connect is decided before the upgrade, in HTTP: the token's signature, `admission`, and the database.
 //! What a connection then says is `session`'s (pure), what is done about it `connection`'s, when `timetable`'s (pure), how much it
 //! may say `allowance`'s (pure), and which of a node's connections speaks for it `registry`'s.
 
@@ -24,22 +24,23 @@ use aio_protocol::{
     wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
 use axum::{
-    extract::{State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
-    http::StatusCode,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
     response::Response,
 };
 use metrics::counter;
 
 use crate::{
     api::{
-        auth::{AsNode, NodeOfToken},
+        auth::{self, NodeOfToken},
         client::ClientAddress,
         error::Rejection,
+        upgrade::Upgrade,
     },
     app::App,
     clock,
 };
-use admission::Handshake;
+use admission::{Handshake, TurnedAway};
 use connection::{Newcomer, Peer};
 
 /// The default of 128 KiB per connection would be most of what a connection costs. Larger frames take more reads.
@@ -54,29 +55,51 @@ const MAX_WRITE_BUFFER_BYTES: usize = 4 * MAX_FRAME_BYTES;
 #[utoipa::path(get, path = "/ws/node", operation_id = "connectWorker", tag = "workers", security(("node" = [])), responses(
     (status = 101, description = "The WebSocket"),
     (status = 400, description = "VALIDATION_FAILED: no WebSocket upgrade to `aio.node.v1`", body = ApiError),
+    (status = 426, description = "VALIDATION_FAILED: a WebSocket of another version than 13", body = ApiError),
     (status = 429, description = "RATE_LIMITED, or NODE_SUPERSEDED: another machine is connected as this node; with Retry-After", body = ApiError),
     (status = 503, description = "RATE_LIMITED: more workers connect than are taken at once; with Retry-After", body = ApiError)))]
 pub(crate) async fn connect(
     State(app): State<Arc<App>>,
     ClientAddress(address): ClientAddress,
-    handshake: Handshake,
-    node: Result<AsNode, Rejection>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    newcomer: Entrant,
+    upgrade: Result<Upgrade, Rejection>,
 ) -> Result<Response, Rejection> {
-    admit(app, address, handshake, node, upgrade).inspect_err(|refusal| {
-        counter!("aio_gateway_refusals_total", "reason" => refusal.code().as_str()).increment(1);
-    })
+    admit(app, address, newcomer, upgrade).inspect_err(count)
+}
+
+fn count(refusal: &Rejection) {
+    counter!("aio_gateway_refusals_total", "reason" => refusal.code().as_str()).increment(1);
+}
+
+/// A worker whose token was accepted, and who has room for its handshake.
+pub(crate) struct Entrant {
+    node: NodeOfToken,
+    handshake: Handshake,
+}
+
+impl FromRequestParts<Arc<App>> for Entrant {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
+        if app.stop.is_cancelled() {
+            TurnedAway::Stopping.count();
+            return Err(TurnedAway::Stopping.into());
+        }
+        // Who shows no good token takes nothing from those who do.
+        let claims = auth::node_claims(parts, app).inspect_err(count)?;
+        let handshake = app.admission.begin()?;
+        let node = auth::accept(parts, app, claims).await.inspect_err(count)?;
+        Ok(Self { node, handshake })
+    }
 }
 
 fn admit(
     app: Arc<App>,
     address: IpAddr,
-    handshake: Handshake,
-    node: Result<AsNode, Rejection>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    Entrant { node, handshake }: Entrant,
+    upgrade: Result<Upgrade, Rejection>,
 ) -> Result<Response, Rejection> {
-    let AsNode(node) = node?;
-    let upgrade = upgrade.map_err(|rejection| Rejection::field(rejection.body_text()))?;
+    let Upgrade(upgrade) = upgrade?;
     if !upgrade.requested_protocols().any(|protocol| protocol == SUBPROTOCOL) {
         return Err(Rejection::field(format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`")));
     }

@@ -35,6 +35,7 @@ mod revocations;
 mod rotation;
 mod secrets;
 mod store;
+mod tasks;
 mod tls;
 mod tokens;
 mod watch;

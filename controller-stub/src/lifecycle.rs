@@ -2,12 +2,13 @@
 //! writes what happened to it, and saves the change, its audit rows and its events in one transaction. `occurrence` says what
 //! happenings carry and what they write.
 
+mod budget;
 mod occurrence;
 mod outcome;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aio_protocol::{
@@ -27,6 +28,8 @@ use crate::{
     store::{Newcomer, RecordedStep, Store, StoreError},
 };
 
+use budget::Budgets;
+
 pub(crate) use occurrence::Occurrence;
 
 /// Nodes share this many turns; two that share one wait for each other, and no more comes of it.
@@ -39,6 +42,7 @@ pub(crate) struct Lifecycle {
     store: Store,
     doorbell: Doorbell,
     turns: Vec<Mutex<()>>,
+    budgets: Budgets,
     /// Of welcomed workers: renewed by what they say.
     pub workers: Leases,
     /// Of running installations: renewed by their reports.
@@ -65,6 +69,12 @@ pub(crate) enum LifecycleError {
     Refused { status: NodeStatus, trigger: Trigger },
     #[error("the tokens of node {0} were withdrawn while its worker connected")]
     Withdrawn(NodeId),
+    #[error("node {node} reports more changes than any installation makes")]
+    TooMany {
+        node: NodeId,
+        /// When it may come back.
+        pause: Duration,
+    },
     #[error("node {0} was saved by others again and again")]
     Contended(NodeId),
     #[error(transparent)]
@@ -77,6 +87,7 @@ impl Lifecycle {
             store,
             doorbell,
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
+            budgets: Budgets::new(),
             workers,
             installations,
         }
@@ -149,11 +160,6 @@ impl Turn<'_> {
     pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
         let node = self
             .change(|node| {
-                if let Occurrence::Welcomed { not_before: Some(not_before), .. } = occurrence
-                    && node.tokens_not_before != *not_before
-                {
-                    return Err(LifecycleError::Withdrawn(node.id.clone()));
-                }
                 let trigger = occurrence.trigger(node);
                 let steps = match transition::decide(node.status, trigger) {
                     Decision::Refused => {
@@ -164,6 +170,16 @@ impl Turn<'_> {
                     Decision::Moved(_) if occurrence.was_told_of(node) => Vec::new(),
                     Decision::Moved(steps) => steps,
                 };
+                if let Occurrence::Welcomed { not_before: Some(not_before), .. } = occurrence
+                    && node.tokens_not_before != *not_before
+                {
+                    return Err(LifecycleError::Withdrawn(node.id.clone()));
+                }
+                if matches!(occurrence, Occurrence::Reported(_)) {
+                    let cost = if steps.is_empty() { budget::SAVE } else { budget::MOVE };
+                    let spent = self.lifecycle.budgets.spend(self.id, cost);
+                    spent.map_err(|pause| LifecycleError::TooMany { node: node.id.clone(), pause })?;
+                }
                 let now = clock::now();
                 occurrence.write_to(node, now);
                 let mut recorded = Vec::new();
@@ -202,12 +218,12 @@ impl Turn<'_> {
     }
 
     /// Notes that the worker's socket is gone. Its status waits for the lease.
-    pub(crate) async fn disconnect(&self) -> Result<(), LifecycleError> {
+    pub(crate) async fn disconnect(&self) -> Result<Node, LifecycleError> {
         let change = |node: &mut Node| {
             node.websocket_connected = false;
             Ok(Vec::new())
         };
-        self.change(change).await.map(drop)
+        self.change(change).await
     }
 
     /// Reads the node, lets `change` change it, and saves it with the steps that the change owes.

@@ -7,16 +7,17 @@ use aio_protocol::wire::close;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, store::StoreError};
+use crate::{app::App, store::StoreError, tasks::Pulse};
 
 /// How often the database is asked.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks until `stop`.
-pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
+pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(look.tick()).await.is_some() {
+        let _turn = pulse.turn();
         if let Err(error) = end_withdrawn(&app).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

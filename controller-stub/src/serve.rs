@@ -7,16 +7,16 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aio_protocol::error_code::ErrorCode;
 use rustix::fs::Access;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, health::Probe, limit::RequestLimit},
+    api::{self, auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
     app::App,
     brake::Brake,
     census, commands,
@@ -28,7 +28,7 @@ use crate::{
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
-    listener::{self, Limits},
+    listener::{self, Limits, budget::Budget},
     noti::{
         self, Noti,
         signature::{InvalidSecret, WebhookKey},
@@ -37,7 +37,8 @@ use crate::{
     releases::Releases,
     revocations,
     secrets::{Secrets, SecretsError},
-    store::{Store, StoreError},
+    store::{Place, Store, StoreError},
+    tasks::{Pulses, TaskEnded, Tasks},
     tls::{Authority, Tls, TlsError},
     tokens::Tokens,
     watch,
@@ -52,10 +53,12 @@ pub struct Server {
     url: String,
     app: Arc<App>,
     hurry: CancellationToken,
-    tasks: JoinSet<()>,
+    lame_duck: Duration,
+    tasks: Tasks,
+    pulses: Pulses,
     store: Store,
-    // Held until the very end: two servers must not share a data folder.
-    _lock: File,
+    // Held until the very end: two servers must not share a data folder or a database.
+    _locks: (File, Option<File>),
 }
 
 /// Why a server does not start.
@@ -96,7 +99,8 @@ impl StartError {
             Cause::Exposed(_) => ErrorCode::InsecureListen,
             Cause::Tls(error) => error.code(),
             Cause::Secrets(error) => error.code(),
-            Cause::Store(_) | Cause::Client(_) => ErrorCode::ControllerError,
+            Cause::Store(error) => error.code(),
+            Cause::Client(_) => ErrorCode::ControllerError,
             Cause::Command(error) => error.code(),
         }
     }
@@ -109,8 +113,8 @@ impl Server {
     }
 
     /// Says whether `start` would find its configuration, secrets and certificates usable. Listens nowhere and makes nothing.
-    pub fn check(config: &Config) -> Result<(), StartError> {
-        Ok(preflight(config)?)
+    pub async fn check(config: &Config) -> Result<(), StartError> {
+        Ok(preflight(config).await?)
     }
 
     async fn launch(config: Config) -> Result<Self, Cause> {
@@ -123,7 +127,10 @@ impl Server {
         let secrets = Secrets::load(&config)?;
         let tls = Tls::open(&config)?;
         let webhook_key = WebhookKey::new(&secrets.noti_webhook)?;
-        let store = Store::open(config.database_url.as_deref(), &config.data_dir).await?;
+        let pulses = Pulses::default();
+        let place = Place::of(config.database_url.as_deref(), &config.data_dir)?;
+        let serving = place.serve()?;
+        let store = Store::open_as_server(&place, &pulses).await?;
         let refused = |source| Cause::Listen { address: config.listen, source };
         let listener = listener::bind(config.listen).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -148,8 +155,11 @@ impl Server {
             clones: Mutex::default(),
             brake: Mutex::new(Brake::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
+            refused: Refused::default(),
+            answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 32),
+            failures: Failures::default(),
             trusted_proxies: config.trusted_proxies.clone(),
-            admission: Admission::new(config.max_handshakes, config.upgrades_per_second),
+            admission: Arc::new(Admission::new(config.max_handshakes, config.upgrades_per_second)),
             token_grace: config.token_grace,
             last_seen_lag: config.last_seen_lag,
             outbox: outbox.clone(),
@@ -166,13 +176,16 @@ impl Server {
             probe: Probe::default(),
             register_timeout: config.register_timeout,
             connections: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             store: store.clone(),
         });
         // Before the first worker can be heard.
         store.clear_connections().await?;
         app.lifecycle.adopt().await?;
-        warn_of_descriptors(&app);
+        let limit = descriptors::raise_limit();
+        warn_of_descriptors(limit, &app);
+        let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
 
         let built_in = loopback_url(address, tls.is_some());
         let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
@@ -185,26 +198,41 @@ impl Server {
             webhook_key,
         )?;
         let stop = app.stop.clone();
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::new(pulses.clone(), stop.clone());
         let acceptor = tls.as_ref().map(Tls::server_config).transpose()?;
-        tasks.spawn(listener::serve(
-            listener,
-            acceptor,
-            api::router(app.clone()),
-            Limits::default(),
-            stop.clone(),
-        ));
+        let limits = Limits::new(room, config.trusted_proxies);
+        let served = listener::serve(listener, acceptor, api::router(app.clone()), limits, stop.clone());
+        tasks.spawn("listener", served);
         if let Some(tls) = tls {
-            tasks.spawn(tls.keep_fresh(stop.clone()));
+            tasks.spawn("certificates", tls.keep_fresh(stop.clone()));
         }
-        tasks.spawn(watch::run(app.clone(), stop.clone()));
-        tasks.spawn(revocations::run(app.clone(), stop.clone()));
-        tasks.spawn(census::run(store.clone(), exporter, stop.clone()));
-        tasks.spawn(noti::retention::run(store.clone(), config.event_retention, stop.clone()));
-        tasks.spawn(Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
-        tasks.spawn(survey_releases(app.clone()));
+        tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
+        tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
+        tasks.spawn_with_pulse("retention", |pulse| {
+            noti::retention::run(store.clone(), config.event_retention, pulse, stop.clone())
+        });
+        tasks.spawn("relay", Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
+        let (writer, stopped) = (store.clone(), stop.clone());
+        tasks.spawn("writer", async move {
+            tokio::select! {
+                () = writer.writer_ended() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        app.connections.spawn(survey_releases(app.clone()));
         tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");
-        Ok(Self { address, url: built_in, app, hurry: CancellationToken::new(), tasks, store, _lock: lock })
+        Ok(Self {
+            address,
+            url: built_in,
+            app,
+            hurry: CancellationToken::new(),
+            lame_duck: config.shutdown_lame_duck,
+            tasks,
+            pulses,
+            store,
+            _locks: (lock, serving),
+        })
     }
 
     /// The address that it listens on.
@@ -217,24 +245,48 @@ impl Server {
         &self.url
     }
 
-    /// Cancelling this makes a shutdown hurry: workers are then sent away all at once.
+    /// Cancelling this makes a shutdown hurry: nothing goes on, and workers are sent away all at once.
     pub fn haste(&self) -> CancellationToken {
         self.hurry.clone()
     }
 
-    /// Sends every worker away, ends every task, and closes the database.
+    /// Waits until a task ends that should not: without it this server does not do its work.
+    pub async fn failed(&mut self) -> TaskEnded {
+        self.tasks.failed().await
+    }
+
+    /// Tells the service manager that the server gets on, as often as it asks for, and says nothing more once a task is stuck.
+    pub fn keep_watchdog(&self) {
+        let Some(interval) = sd_notify::watchdog_enabled() else { return };
+        let (pulses, stop) = (self.pulses.clone(), self.app.stop.clone());
+        self.app.connections.spawn(async move {
+            let mut tick = tokio::time::interval(interval / 3);
+            while stop.run_until_cancelled(tick.tick()).await.is_some() {
+                match pulses.stuck(Instant::now()) {
+                    None => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+                    Some(task) => {
+                        tracing::error!(task, "a task does not get on; the service manager is told no more")
+                    }
+                }
+            }
+        });
+    }
+
+    /// Goes on for the lame-duck time, sends every worker away, ends every task, and closes the database.
     pub async fn shutdown(mut self) {
+        self.app.leaving.cancel();
+        let _ = timeout(self.lame_duck, self.hurry.cancelled()).await;
         self.app.stop.cancel();
         drain::run(&self.app.registry, &self.hurry).await;
         let connections = &self.app.connections;
         connections.close();
         let ended = timeout(GRACE, async {
             connections.wait().await;
-            while self.tasks.join_next().await.is_some() {}
+            self.tasks.join().await;
         });
         if ended.await.is_err() {
             tracing::warn!("some tasks did not end in time and are left behind");
-            self.tasks.abort_all();
+            self.tasks.abort();
         }
         let _ = timeout(GRACE, self.store.close()).await;
         tracing::info!("the controller has stopped");
@@ -248,7 +300,7 @@ fn refuse_exposure(config: &Config) -> Result<(), Cause> {
     Err(Cause::Exposed(config.listen))
 }
 
-fn preflight(config: &Config) -> Result<(), Cause> {
+async fn preflight(config: &Config) -> Result<(), Cause> {
     refuse_exposure(config)?;
     match config.data_dir.metadata() {
         Ok(_) => rustix::fs::access(&config.data_dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
@@ -262,7 +314,7 @@ fn preflight(config: &Config) -> Result<(), Cause> {
     if config.tls_files.is_some() || Authority::exists(&config.data_dir) {
         Tls::open(config)?;
     }
-    Ok(())
+    Store::check(&Place::of(config.database_url.as_deref(), &config.data_dir)?).await.map_err(Cause::Store)
 }
 
 /// A folder that only its owner can enter; one that is there stays as it is.
@@ -281,8 +333,7 @@ fn lock(data_dir: &Path) -> Result<File, Cause> {
     }
 }
 
-fn warn_of_descriptors(app: &App) {
-    let limit = descriptors::raise_limit();
+fn warn_of_descriptors(limit: Option<u64>, app: &App) {
     let fleet = app.lifecycle.workers.len() as u64;
     let missing = descriptors::missing(limit, fleet);
     if missing == 0 {

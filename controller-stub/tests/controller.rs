@@ -31,6 +31,8 @@ mod audit;
 mod conformance;
 #[path = "controller/dashboards.rs"]
 mod dashboards;
+#[path = "controller/database.rs"]
+mod database;
 #[path = "controller/delivery.rs"]
 mod delivery;
 #[path = "controller/enrolment.rs"]
@@ -53,10 +55,14 @@ mod program;
 mod reference;
 #[path = "controller/restart.rs"]
 mod restart;
+#[path = "controller/revocation.rs"]
+mod revocation;
 #[path = "controller/rotation.rs"]
 mod rotation;
 #[path = "controller/scenarios.rs"]
 mod scenarios;
+#[path = "controller/strangers.rs"]
+mod strangers;
 #[path = "controller/tls.rs"]
 mod tls;
 #[path = "controller/together.rs"]

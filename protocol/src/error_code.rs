@@ -67,6 +67,8 @@ catalogue! {
 
     ConfigInvalid "CONFIG_INVALID", exit 78, "A configuration file or variable holds something impossible.",
         cure "Correct the place that the message names; the sample of config.toml (worker) and .env.example (controller) document every key.";
+    SecretExposed "SECRET_EXPOSED", exit 78, "A file with a secret can be read by every user of this machine.",
+        cure "chmod o-r the file that the message names (0600, or 0640 for a group that may); if others use this machine, replace the secret, too.";
     InsecureUrl "INSECURE_URL", exit 78, "A URL is plain http or ws and its host is not this machine.",
         cure "Serve the controller over TLS; in a lab, say --insecure-http.";
     InsecureListen "INSECURE_LISTEN", exit 78, "The controller would serve plain HTTP to other machines.",
@@ -144,6 +146,14 @@ catalogue! {
     BundleInvalid "BUNDLE_INVALID", exit 65, "The file is no bundle of a release, or a part of it is missing.",
         cure "Make the bundle again with aio-worker bundle, and compare the copies' sizes.";
 
+    DatabaseBusy "DATABASE_BUSY", exit 75, "Another process holds the controller's database.",
+        cure "Try again in a few seconds; if it lasts, end what holds the database: a shell of sqlite3, or a backup that locks it.";
+    DatabaseDamaged "DATABASE_DAMAGED", exit 65, "The controller's database is damaged, or its file is no database of this program.",
+        cure "Stop the controller and put the file of the last backup in its place, without the -wal and -shm files beside it.";
+    DatabaseNewer "DATABASE_NEWER", exit 78, "A later version of the controller wrote the database.",
+        cure "Install that version again, or put the database back that was backed up before the upgrade.";
+    DatabaseInUse "DATABASE_IN_USE", exit 78, "Another controller serves the same database.",
+        cure "Stop one of the two, or give it a DATABASE_URL of its own.";
     DiskFull "DISK_FULL", exit 73, "There is not enough room.",
         cure "Free the space that the message names on that file system.";
     TargetReadOnly "TARGET_READ_ONLY", exit 73, "A folder that the installation needs is read-only.",

@@ -1,12 +1,12 @@
 //! The audit trail: how what people ask for gets into it, and `GET /audit`, which shows it.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
-use aio_protocol::{error_code::ErrorCode, ids::NodeId, time::Timestamp};
+use aio_protocol::{ids::NodeId, time::Timestamp};
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
-    http::{HeaderName, StatusCode, header},
+    http::{HeaderName, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -45,18 +45,13 @@ impl Person {
         format!("user:{}", self.sub)
     }
 
-    /// Does `work`, whose first change through the store that it is given is recorded with it; what changes nothing is recorded by itself. It
-    /// goes on when the client hangs up, so that no change stops half-way.
-    pub(super) async fn audited<T, F>(
+    /// Does `work`, whose first change through the store that it is given is recorded with it; what changes nothing is recorded by itself.
+    pub(super) async fn audited<T>(
         &self,
-        app: &Arc<App>,
+        app: &App,
         asked: Asked,
-        work: impl FnOnce(Arc<App>, Store) -> F,
-    ) -> Result<T, Rejection>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Rejection>> + Send + 'static,
-    {
+        work: impl AsyncFnOnce(Store) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
         let Asked { action, node, target, detail } = asked;
         let store = app.store.on_behalf(AuditEntry {
             at: clock::now(),
@@ -69,19 +64,17 @@ impl Person {
             target,
             detail,
         });
-        let done = work(app.clone(), store.clone());
-        let task = tokio::spawn(async move {
-            let done = done.await;
-            let outcome = done.as_ref().map_or_else(|refusal| refusal.code().as_str(), |_| "unchanged");
-            if let Err(error) = store.record_outcome(outcome).await {
-                tracing::warn!(%error, action, "what somebody asked for could not be recorded");
-            }
-            done
-        });
-        task.await.unwrap_or_else(|_| {
-            let message = "the controller failed at this; its log says why";
-            Err(Rejection::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message))
-        })
+        let done = work(store.clone()).await;
+        let outcome = match &done {
+            Ok(_) => "unchanged",
+            // The database that failed at the change would fail at its record, too.
+            Err(refusal) if refusal.is_fault() => return done,
+            Err(refusal) => refusal.code().as_str(),
+        };
+        if let Err(error) = store.record_outcome(outcome).await {
+            tracing::warn!(%error, action, "what somebody asked for could not be recorded");
+        }
+        done
     }
 }
 

@@ -1,6 +1,11 @@
 //! Who asks: users with a user token, nodes with a node token. A user sees only their organisation's nodes, a node only itself.
 
-use std::{net::IpAddr, ops::Deref, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use aio_protocol::{
     claims::{NodeClaims, UserClaims},
@@ -21,6 +26,7 @@ use super::{
 };
 use crate::{
     app::App,
+    listener::{Visit, holder::Holder},
     node::Node,
     rotation::{Life, offers::InUse},
     store::Admission,
@@ -68,34 +74,129 @@ pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
 }
 
-/// A node token that was verified is accepted unless it was withdrawn or its node is gone.
-async fn accept(app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
-    let known = app.store.admission(&claims.sub, &claims.jti).await?;
-    let Admission { node, revoked, offered } =
-        known.ok_or_else(|| Rejection::no_node(claims.sub.as_str()))?;
-    if node.status == NodeStatus::Inactive {
-        let message = format!("node {} was decommissioned", node.id);
-        return Err(Rejection::forbidden(ErrorCode::NodeInactive, message));
+/// Node tokens that were refused. They stay refused, so a flood of them never reaches the database.
+#[derive(Default)]
+pub(crate) struct Refused(Mutex<HashMap<Shown, Refusal>>);
+
+/// A node's token: whose, which, and since when. Another issuer may use a `jti` twice.
+type Shown = (NodeId, String, i64);
+
+/// How many refused tokens are kept before all are forgotten.
+const MAX_REFUSED: usize = 10_000;
+
+/// Why a node token that was verified is not accepted, now or ever.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    Inactive,
+    Revoked,
+}
+
+impl Refused {
+    fn get(&self, claims: &NodeClaims) -> Option<Refusal> {
+        self.table().get(&shown(claims)).copied()
     }
-    // One that another issuer made with our key is unknown here, and stands unless all of the node's were withdrawn since.
-    if revoked.unwrap_or_else(|| claims.issued_at() <= node.tokens_not_before) {
-        return Err(Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"));
+
+    fn put(&self, claims: &NodeClaims, refusal: Refusal) {
+        let mut table = self.table();
+        if table.len() >= MAX_REFUSED {
+            table.clear();
+        }
+        table.insert(shown(claims), refusal);
     }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Shown, Refusal>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shown(claims: &NodeClaims) -> Shown {
+    (claims.sub.clone(), claims.jti.clone(), claims.issued_at().as_millis())
+}
+
+impl Refusal {
+    fn of(self, claims: &NodeClaims) -> Rejection {
+        match self {
+            Self::Inactive => {
+                let message = format!("node {} was decommissioned", claims.sub);
+                Rejection::forbidden(ErrorCode::NodeInactive, message)
+            }
+            Self::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"),
+        }
+    }
+}
+
+/// Accepts a node token that was verified, unless it was revoked or its node is gone. One that is not accepted counts as a stranger's.
+pub(crate) async fn accept(parts: &Parts, app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
+    let Some(Admission { node, revoked, offered }) = app.store.admission(&claims.sub, &claims.jti).await?
+    else {
+        count_stranger(parts, app)?;
+        return Err(Rejection::no_node(claims.sub.as_str()));
+    };
+    // A token that another issuer made with our key is unknown here, and stands unless all of the node's were revoked since.
+    let refusal = if node.status == NodeStatus::Inactive {
+        Some(Refusal::Inactive)
+    } else {
+        let revoked = revoked.unwrap_or_else(|| claims.issued_at() <= node.tokens_not_before);
+        revoked.then_some(Refusal::Revoked)
+    };
+    if let Some(refusal) = refusal {
+        app.refused.put(&claims, refusal);
+        count_stranger(parts, app)?;
+        return Err(refusal.of(&claims));
+    }
+    assign(parts, app, Holder::Node(claims.sub.clone()))?;
     let life = Life { issued_at: claims.issued_at(), expires_at: claims.expires_at() };
     let token = InUse { jti: claims.jti, life, offered };
     Ok(NodeOfToken { id: claims.sub, token, node })
 }
 
+fn count(app: &App, client: Client) -> Result<(), Rejection> {
+    app.request_limit.as_ref().map_or(Ok(()), |limit| limit.admit(client).map_err(Rejection::too_many))
+}
+
+fn count_stranger(parts: &Parts, app: &App) -> Result<(), Rejection> {
+    count(app, Client::Stranger(client::address(parts, &app.trusted_proxies)))
+}
+
+/// Counts the connection and the answer for `holder`, who must have read enough of the answers before.
+fn assign(parts: &Parts, app: &App, holder: Holder) -> Result<(), Rejection> {
+    if !app.answers.is_open_to(&holder) {
+        return Err(Rejection::unread());
+    }
+    if let Some(visit) = parts.extensions.get::<Arc<Visit>>() {
+        visit.assign(holder);
+    }
+    Ok(())
+}
+
+/// Whose token was shown, by its signature and its times.
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
     let verified = bearer(parts).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
-    if let Some(limit) = &app.request_limit {
-        limit.admit(match &verified {
-            Ok(Bearer::User(user)) => Client::User(user.org_id.clone(), user.sub.clone()),
-            Ok(Bearer::Node(node)) => Client::Node(node.sub.clone()),
-            Err(_) => Client::Stranger(client::address(parts, &app.trusted_proxies)),
-        })?;
+    match &verified {
+        Ok(Bearer::User(user)) => {
+            count(app, Client::User(user.org_id.clone(), user.sub.clone()))?;
+            assign(parts, app, Holder::Organisation(user.org_id.clone()))?;
+        }
+        Ok(Bearer::Node(claims)) => match app.refused.get(claims) {
+            Some(refusal) => {
+                count_stranger(parts, app)?;
+                return Err(refusal.of(claims));
+            }
+            None => count(app, Client::Token(claims.sub.clone(), claims.jti.clone()))?,
+        },
+        Err(_) => count_stranger(parts, app)?,
     }
     verified
+}
+
+/// The claims of a node's token, which is not accepted yet.
+pub(crate) fn node_claims(parts: &Parts, app: &App) -> Result<NodeClaims, Rejection> {
+    match bearer_of(parts, app)? {
+        Bearer::Node(claims) => Ok(claims),
+        Bearer::User(_) => {
+            Err(Rejection::unauthorized(ErrorCode::TokenInvalid, "this takes a node's token, not a user's"))
+        }
+    }
 }
 
 fn permitted(user: UserClaims, permission: Permission) -> Result<UserClaims, Rejection> {
@@ -156,13 +257,8 @@ impl FromRequestParts<Arc<App>> for AsNode {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        match bearer_of(parts, app)? {
-            Bearer::Node(claims) => Ok(Self(accept(app, claims).await?)),
-            Bearer::User(_) => Err(Rejection::unauthorized(
-                ErrorCode::TokenInvalid,
-                "this takes a node's token, not a user's",
-            )),
-        }
+        let claims = node_claims(parts, app)?;
+        accept(parts, app, claims).await.map(Self)
     }
 }
 
@@ -172,7 +268,7 @@ impl FromRequestParts<Arc<App>> for AsAnyone {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
         match bearer_of(parts, app)? {
             Bearer::User(user) => permitted(user, Permission::See).map(Self::User),
-            Bearer::Node(claims) => Ok(Self::Node(Box::new(accept(app, claims).await?))),
+            Bearer::Node(claims) => Ok(Self::Node(Box::new(accept(parts, app, claims).await?))),
         }
     }
 }

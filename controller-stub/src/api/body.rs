@@ -7,7 +7,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{FromRequest, Request},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -77,6 +77,11 @@ async fn read_within<S: Send + Sync>(
     request: Request,
     state: &S,
 ) -> Result<Bytes, Rejection> {
+    if let Some(coding) =
+        request.headers().get_all(header::CONTENT_ENCODING).iter().find(|it| *it != "identity")
+    {
+        return Err(encoded(coding));
+    }
     let Ok(bytes) = timeout(patience, Bytes::from_request(request, state)).await else {
         return Err(Rejection::field(format!("the body did not arrive within {patience:?}")));
     };
@@ -111,6 +116,13 @@ fn not_json() -> Rejection {
         ErrorCode::MediaTypeUnsupported,
         "the body must be JSON, with Content-Type: application/json",
     )
+}
+
+/// What is compressed may be larger than it looks.
+fn encoded(coding: &HeaderValue) -> Rejection {
+    let message = format!("the body must not be encoded, and Content-Encoding is {coding:?}");
+    Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::MediaTypeUnsupported, message)
+        .with(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
 }
 
 #[cfg(test)]

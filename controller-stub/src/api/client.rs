@@ -13,7 +13,7 @@ use axum::{
 };
 use ipnet::IpNet;
 
-use crate::app::App;
+use crate::{app::App, listener::holder::is_proxy};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -40,7 +40,7 @@ fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let mut values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
     while let Some(value) = values.pop() {
         for hop in value.to_str().unwrap_or_default().rsplit(',') {
-            if !proxies.iter().any(|network| network.contains(&client)) {
+            if !is_proxy(client, proxies) {
                 return client;
             }
             match parse(hop.trim()) {

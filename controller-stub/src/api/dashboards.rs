@@ -9,18 +9,18 @@ use aio_protocol::{
     error_code::ErrorCode,
 };
 use axum::{
-    extract::{
-        Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
-    },
+    Extension,
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::Response,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::error::Rejection;
+use super::{error::Rejection, upgrade::Upgrade};
 use crate::{
     app::App,
+    listener::Visit,
     noti::dashboard::{self, Visitor},
 };
 
@@ -45,15 +45,17 @@ pub(super) struct From {
     (status = 101, description = "The WebSocket"),
     (status = 400, description = "VALIDATION_FAILED: no WebSocket upgrade to `aio.events.v1`", body = ApiError),
     (status = 403, description = "FORBIDDEN: the page's origin is not one of DASHBOARD_ORIGINS", body = ApiError),
+    (status = 426, description = "VALIDATION_FAILED: a WebSocket of another version than 13", body = ApiError),
     (status = 503, description = "RATE_LIMITED: as many dashboards watch as the controller takes", body = ApiError)))]
 pub(super) async fn watch(
     State(app): State<Arc<App>>,
+    visit: Option<Extension<Arc<Visit>>>,
     headers: HeaderMap,
     from: Result<Query<From>, QueryRejection>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Result<Upgrade, Rejection>,
 ) -> Result<Response, Rejection> {
     let Query(From { since }) = from?;
-    let upgrade = upgrade.map_err(|rejection| Rejection::field(rejection.body_text()))?;
+    let Upgrade(upgrade) = upgrade?;
     let offered: Vec<_> = upgrade.requested_protocols().filter_map(|it| it.to_str().ok()).collect();
     if !offered.contains(&SUBPROTOCOL) {
         return Err(Rejection::field(format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`")));
@@ -71,7 +73,7 @@ pub(super) async fn watch(
         Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message)
     })?;
     let connections = app.connections.clone();
-    let visitor = Visitor { app, seat, token, since };
+    let visitor = Visitor { app, place: visit.map(|Extension(visit)| visit.seat()), seat, token, since };
     // Only the name of the protocol is answered, never the token beside it.
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])

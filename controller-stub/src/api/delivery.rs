@@ -36,7 +36,7 @@ pub(super) async fn resume(
 ) -> Result<Json<Delivery>, Rejection> {
     let user = person.sub.clone();
     let asked = Asked { action: "delivery.resume", node: None, target: None, detail: None };
-    let work = async move |app: Arc<App>, store: Store| {
+    let work = async |store: Store| {
         if app.outbox.switch.resume() {
             store.record_outcome("done").await?;
             tracing::info!(%user, "delivery of events was resumed");

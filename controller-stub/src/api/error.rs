@@ -6,7 +6,7 @@ use aio_protocol::{api::ApiError, error_code::ErrorCode, transition};
 use axum::{
     Json,
     extract::rejection::{JsonRejection, QueryRejection},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -15,9 +15,15 @@ use crate::{
     lifecycle::LifecycleError,
     noti::NotKept,
     random::NoRandomness,
-    store::StoreError,
+    store::{Problem, StoreError},
     tokens::{InvalidToken, Unsigned},
 };
+
+/// When to come back to a database that another process holds.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+
+/// When to come back to a database whose disk is full: somebody has to free it.
+const FULL_PAUSE: Duration = Duration::from_secs(30);
 
 /// An error answer.
 #[derive(Debug)]
@@ -26,12 +32,21 @@ pub(crate) struct Rejection {
     code: ErrorCode,
     message: String,
     allowed: Vec<String>,
-    retry_after: Option<Duration>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the log says and the answer does not.
+    cause: Option<String>,
+}
+
+/// Why a request was refused or failed, for the log.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reason {
+    pub code: Option<ErrorCode>,
+    pub text: String,
 }
 
 impl Rejection {
     pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), allowed: Vec::new(), retry_after: None }
+        Self { status, code, message: message.into(), allowed: Vec::new(), headers: Vec::new(), cause: None }
     }
 
     /// A refusal that ends by itself after `pause`.
@@ -41,7 +56,32 @@ impl Rejection {
         message: impl Into<String>,
         pause: Duration,
     ) -> Self {
-        Self { retry_after: Some(pause), ..Self::new(status, code, message) }
+        // Rounded up: who comes a moment too early would only be refused again.
+        let seconds = pause.as_secs().saturating_add(1);
+        Self::new(status, code, message).with(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Adds a header to the answer.
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// A client sends more than its share.
+    pub(crate) fn too_many(pause: Duration) -> Self {
+        let message = "more requests came from this client in a second than the controller takes";
+        Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, message, pause)
+    }
+
+    /// A client does not read its answers.
+    pub(crate) fn unread() -> Self {
+        let message = "too many answers to this client are still on their way: read those first";
+        Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, message, Duration::ZERO)
+    }
+
+    /// Whether it is no refusal, but that this controller cannot do it now.
+    pub(crate) fn is_fault(&self) -> bool {
+        self.status.is_server_error()
     }
 
     pub(crate) fn code(&self) -> ErrorCode {
@@ -70,20 +110,32 @@ impl Rejection {
         Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
     }
 
+    /// A database that takes no change now, or another fault of it.
+    fn unstored(error: &StoreError) -> Self {
+        let pause = match error.problem() {
+            Problem::Busy => BUSY_PAUSE,
+            Problem::Full => FULL_PAUSE,
+            Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
+        };
+        tracing::warn!(error = error as &dyn std::error::Error, "a request found no room in the database");
+        Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause)
+    }
+
     /// A fault of this controller's own: the log says what, the answer does not.
-    fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::error!(error, "a request failed");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            ErrorCode::ControllerError,
-            "the controller failed at this; its log says why",
-        )
+    pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        let message = "the controller failed at this; its log says why";
+        let failure = Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message);
+        Self { cause: Some(cause), ..failure }
     }
 }
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         metrics::counter!("aio_api_refusals_total", "code" => self.code.as_str()).increment(1);
+        let text = self.cause.unwrap_or_else(|| self.message.clone());
+        let reason = Reason { code: Some(self.code), text };
         let body = ApiError {
             status_code: self.status.as_u16(),
             error: self.status.canonical_reason().unwrap_or("Error").to_owned(),
@@ -95,18 +147,15 @@ impl IntoResponse for Rejection {
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(pause) = self.retry_after {
-            // Rounded up: who comes a moment too early would only be refused again.
-            let seconds = pause.as_secs().saturating_add(1);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        response.headers_mut().extend(self.headers);
+        response.extensions_mut().insert(reason);
         response
     }
 }
 
 impl From<StoreError> for Rejection {
     fn from(error: StoreError) -> Self {
-        Self::fault(&error)
+        Self::unstored(&error)
     }
 }
 
@@ -126,9 +175,11 @@ impl From<LifecycleError> for Rejection {
                 refusal.allowed = transition::allowed(*status).into_iter().map(str::to_owned).collect();
                 refusal
             }
-            LifecycleError::Withdrawn(_) | LifecycleError::Contended(_) | LifecycleError::Store(_) => {
-                Self::fault(&error)
+            LifecycleError::TooMany { pause, .. } => {
+                Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, error.to_string(), *pause)
             }
+            LifecycleError::Store(error) => Self::unstored(error),
+            LifecycleError::Withdrawn(_) | LifecycleError::Contended(_) => Self::fault(&error),
         }
     }
 }
@@ -142,6 +193,7 @@ impl From<EnrolmentError> for Rejection {
             EnrolmentError::Unsigned(Unsigned::VerifyOnly) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::VerifyOnly, error.to_string())
             }
+            EnrolmentError::Store(error) => Self::unstored(error),
             _ => Self::fault(&error),
         }
     }

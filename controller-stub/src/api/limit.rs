@@ -1,24 +1,21 @@
 //! How many requests a client may send in a second. A client is whom its valid token speaks for, so that a fleet behind one address
-//! is many; who shows no valid token is one of its address.
+//! is many; who shows no valid token is one of its address. A token that was withdrawn has a limit apart from its successor's.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-use aio_protocol::{
-    error_code::ErrorCode,
-    ids::{NodeId, OwnerId},
-};
-use axum::http::StatusCode;
+use aio_protocol::ids::{NodeId, OwnerId};
 use governor::{
     Quota, RateLimiter,
     clock::{Clock, DefaultClock},
     state::keyed::HashMapStateStore,
 };
 
-use super::error::Rejection;
+use crate::listener::holder::site;
 
 /// A whole site may stand behind an address.
 const STRANGERS_FACTOR: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
@@ -29,7 +26,8 @@ const FORGET_EVERY: u32 = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
     User(OwnerId, OwnerId),
-    Node(NodeId),
+    /// By node and `jti`.
+    Token(NodeId, String),
     Stranger(IpAddr),
 }
 
@@ -56,7 +54,7 @@ impl RequestLimit {
     }
 
     /// Counts a request of `client`, or says when to come back.
-    pub(super) fn admit(&self, client: Client) -> Result<(), Rejection> {
+    pub(crate) fn admit(&self, client: Client) -> Result<(), Duration> {
         if self.requests.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             self.known.retain_recent();
             self.strangers.retain_recent();
@@ -65,32 +63,18 @@ impl RequestLimit {
             Client::Stranger(address) => self.strangers.check_key(&Client::Stranger(site(address))),
             known => self.known.check_key(&known),
         };
-        checked.map_err(|until| {
-            let wait = until.wait_time_from(self.clock.now());
-            Rejection::later(
-                StatusCode::TOO_MANY_REQUESTS,
-                ErrorCode::RateLimited,
-                "more requests came from this client in a second than the controller takes",
-                wait,
-            )
-        })
-    }
-}
-
-/// Whoever has one IPv6 address has 2^64 of them.
-fn site(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        checked.map_err(|until| until.wait_time_from(self.clock.now()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn node(number: u8) -> Client {
-        Client::Node(NodeId::from_bytes([number; 12]))
+        Client::Token(NodeId::from_bytes([number; 12]), "a token".to_owned())
     }
 
     #[test]
@@ -122,7 +106,7 @@ mod tests {
         for number in 0..FORGET_EVERY * 4 {
             let mut bytes = [0; 12];
             bytes[..4].copy_from_slice(&number.to_be_bytes());
-            limit.admit(Client::Node(NodeId::from_bytes(bytes))).unwrap();
+            limit.admit(Client::Token(NodeId::from_bytes(bytes), String::new())).unwrap();
         }
         assert!(limit.known.len() <= 2 * FORGET_EVERY as usize, "{}", limit.known.len());
     }

@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, io};
 use aio_protocol::{node::NodeStatus, release::ReleaseVersion};
 use clap::{Args, Subcommand, ValueEnum};
 
+use toml::Table;
+
 use super::{Failure, Output, Place, Whose, config, print};
 use crate::{
     commands::{self, Added, Issue, Listed, NodeChange, Purpose, Which},
-    config::{Config, Settings},
+    config::Config,
 };
 
 /// What one `node add` may register: so many share one commit, and a server that runs waits for it.
@@ -191,7 +193,7 @@ async fn add_tokens(args: AddTokens) -> Result<(), Failure> {
 
 impl Issued {
     fn taken_apart(self) -> Result<(Config, Issue, OutputAdded), Failure> {
-        let config = config(&self.place, Settings::default())?;
+        let config = config(&self.place, &Table::new())?;
         let purpose = match self.output {
             OutputAdded::Text | OutputAdded::Json => Purpose::Reading,
             OutputAdded::Ansible => Purpose::Inventory,
@@ -234,7 +236,7 @@ fn show_added(added: &Added, output: OutputAdded) -> Result<(), Failure> {
 }
 
 async fn list(args: ListNodes) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
+    let config = config(&args.place, &Table::new())?;
     let which = Listed { statuses: args.status, labels: args.label };
     for node in commands::list_nodes(&config, args.whose.into(), which).await? {
         match args.output {
@@ -268,7 +270,7 @@ async fn label(args: LabelNode) -> Result<(), Failure> {
 }
 
 async fn change(named: NamedNode, change: NodeChange) -> Result<(), Failure> {
-    let config = config(&named.place, Settings::default())?;
+    let config = config(&named.place, &Table::new())?;
     let node = commands::change_node(&config, named.whose.into(), &named.node, change).await?;
     let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     print(format!("{}  {}  {}", node.node_id, node.name, labels.join(",")).trim_end())
@@ -276,7 +278,7 @@ async fn change(named: NamedNode, change: NodeChange) -> Result<(), Failure> {
 
 async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
     let NamedNode { node, place, whose } = args.node;
-    let config = config(&place, Settings::default())?;
+    let config = config(&place, &Table::new())?;
     let node = commands::revoke_tokens(&config, whose.into(), &node).await?;
     print(&format!("the tokens of node {node} are revoked"))
 }

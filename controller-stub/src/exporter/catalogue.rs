@@ -113,6 +113,7 @@ pub(super) const FIGURES: &[Figure] = &[
         "Dashboards that the controller closed, by close code.",
     ),
     // The controller itself.
+    counter("aio_connections_refused_total", &[], "Connections that found no place: all were busy."),
     counter("aio_api_refusals_total", &["code"], "Answers that are errors, by the catalogue's code."),
     histogram(
         "aio_store_commit_seconds",

@@ -1,5 +1,5 @@
-//! Who may begin a handshake: the first thing that is asked of an upgrade, before any signature or database. Too many at once, or too
-//! many in a second, and the peer is told when to come back; the answer differs between peers, so that they do not come together.
+//! How many workers may connect at once and in a second, asked once a token's signature holds and before the database is. Those beyond
+//! are told when to come back; the answer differs between peers, so that they do not come together.
 
 use std::{
     num::NonZeroU32,
@@ -11,15 +11,11 @@ use std::{
 };
 
 use aio_protocol::error_code::ErrorCode;
-use axum::{
-    extract::FromRequestParts,
-    http::{StatusCode, header, request::Parts},
-    response::{IntoResponse, Response},
-};
+use axum::http::{HeaderValue, StatusCode, header};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::{counter, gauge};
 
-use crate::{api::error::Rejection, app::App};
+use crate::api::error::Rejection;
 
 /// Who is turned away comes back within this time.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -32,7 +28,7 @@ pub(crate) struct Admission {
 
 /// The right to a handshake: from the request to `register.ack`. Dropping it makes room for another.
 pub(crate) struct Handshake {
-    app: Arc<App>,
+    admission: Arc<Admission>,
     /// When it began.
     pub since: Instant,
 }
@@ -57,6 +53,13 @@ impl Admission {
         }
     }
 
+    /// Lets a peer begin, unless too many do.
+    pub(crate) fn begin(self: &Arc<Self>) -> Result<Handshake, TurnedAway> {
+        self.enter().inspect_err(|why| why.count())?;
+        gauge!("aio_gateway_handshakes").increment(1);
+        Ok(Handshake { admission: self.clone(), since: Instant::now() })
+    }
+
     fn enter(&self) -> Result<(), TurnedAway> {
         let entered = self.handshakes.try_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
             (count < self.most_handshakes).then_some(count + 1)
@@ -76,30 +79,16 @@ impl Admission {
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.app.admission.leave();
+        self.admission.leave();
         gauge!("aio_gateway_handshakes").decrement(1);
     }
 }
 
-impl FromRequestParts<Arc<App>> for Handshake {
-    type Rejection = TurnedAway;
-
-    async fn from_request_parts(_: &mut Parts, app: &Arc<App>) -> Result<Self, TurnedAway> {
-        let entered = if app.stop.is_cancelled() { Err(TurnedAway::Stopping) } else { app.admission.enter() };
-        match entered {
-            Ok(()) => {
-                gauge!("aio_gateway_handshakes").increment(1);
-                Ok(Self { app: app.clone(), since: Instant::now() })
-            }
-            Err(why) => {
-                counter!("aio_gateway_refusals_total", "reason" => why.as_str()).increment(1);
-                Err(why)
-            }
-        }
-    }
-}
-
 impl TurnedAway {
+    pub(crate) fn count(self) {
+        counter!("aio_gateway_refusals_total", "reason" => self.as_str()).increment(1);
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Handshakes => "handshakes",
@@ -109,18 +98,19 @@ impl TurnedAway {
     }
 }
 
-impl IntoResponse for TurnedAway {
-    fn into_response(self) -> Response {
+impl From<TurnedAway> for Rejection {
+    fn from(_: TurnedAway) -> Self {
         let pause = Duration::from_millis(fastrand::u64(0..LONGEST_WAIT.as_secs() * 1000));
         let message = "more workers connect than the controller takes at once";
-        let refusal =
-            Rejection::later(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message, pause);
-        ([(header::CONNECTION, "close")], refusal).into_response()
+        Self::later(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message, pause)
+            .with(header::CONNECTION, HeaderValue::from_static("close"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
+
     use super::*;
 
     #[test]
@@ -144,7 +134,7 @@ mod tests {
     fn who_is_turned_away_learns_when_to_come_back_and_not_all_the_same() {
         let waits: std::collections::BTreeSet<u64> = (0..200)
             .map(|_| {
-                let response = TurnedAway::Rate.into_response();
+                let response = Rejection::from(TurnedAway::Rate).into_response();
                 assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
                 response.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap()
             })

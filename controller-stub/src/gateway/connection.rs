@@ -312,6 +312,7 @@ impl Connection {
                 reason: "NODE_INACTIVE: the node is no longer in service",
             }),
             Err(LifecycleError::Withdrawn(_)) => Err(token::WITHDRAWN),
+            Err(LifecycleError::TooMany { .. }) => Err(TOO_FAST),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 Err(self.unstored(&error))
             }

@@ -101,10 +101,9 @@ impl Occurrence {
                     node.connection_established_at = Some(now);
                 }
             }
-            Self::LeaseExpired | Self::Left { .. } | Self::DecommissionRequested => {
-                node.websocket_connected = false;
-            }
-            Self::MaintenanceRequested | Self::ResumeRequested => {}
+            Self::LeaseExpired | Self::Left { .. } => node.websocket_connected = false,
+            // Whoever is decommissioned is connected until its socket has been closed.
+            Self::DecommissionRequested | Self::MaintenanceRequested | Self::ResumeRequested => {}
         }
     }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{Store, Undelivered};
+use crate::store::{Place, Store, Undelivered};
 
 struct Bench {
     lifecycle: Lifecycle,
@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(120);
 
 async fn bench() -> Bench {
     let data = tempfile::tempdir().unwrap();
-    let store = Store::open(None, data.path()).await.unwrap();
+    let store = Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap();
     let lifecycle =
         Lifecycle::new(store.clone(), Doorbell::default(), Leases::new(LEASE), Leases::new(LEASE));
     Bench { lifecycle, store, _data: data }
@@ -207,8 +207,12 @@ async fn a_decommissioned_node_owes_no_sign_of_life_and_one_event() {
     bench.apply(&id, &welcomed()).await.unwrap();
     for _ in 0..2 {
         let node = bench.apply(&id, &Occurrence::DecommissionRequested).await.unwrap();
-        assert_eq!((node.status, node.websocket_connected), (NodeStatus::Inactive, false));
+        assert_eq!((node.status, node.websocket_connected), (NodeStatus::Inactive, true));
     }
+    let connected = bench.store.connected_without_token().await.unwrap();
+    assert!(connected.contains(&id), "until its socket is closed");
+    let node = bench.lifecycle.turn(&id).await.disconnect().await.unwrap();
+    assert!(!node.websocket_connected);
     assert!(!bench.lifecycle.workers.has_expired(&id, Instant::now() + LEASE * 2));
     let told = bench.events(&id).await;
     assert_eq!(told.iter().filter(|event| event.kind() == EventKind::Decommissioned).count(), 1);

@@ -26,6 +26,7 @@ use crate::{
     api::roles::{self, Permission},
     app::App,
     clock,
+    listener::Seat,
     store::{EventQuery, Received, Since},
     tokens::Bearer,
 };
@@ -43,6 +44,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// What a dashboard brought with its request.
 pub(crate) struct Visitor {
     pub app: Arc<App>,
+    /// Its place among the connections, until its token was accepted.
+    pub place: Option<Arc<Seat>>,
     /// Its place among the dashboards.
     pub seat: OwnedSemaphorePermit,
     /// From the subprotocol; otherwise its first message says it.
@@ -69,7 +72,10 @@ pub(crate) async fn run(visitor: Visitor, mut socket: WebSocket) {
     gauge!("aio_noti_dashboards").increment(1);
     let _seat = visitor.seat;
     let stop = visitor.app.stop.clone();
-    let conversation = converse(&visitor.app, visitor.token, visitor.since, &mut socket);
+    if let Some(place) = &visitor.place {
+        place.rouse();
+    }
+    let conversation = converse(&visitor.app, visitor.place, visitor.token, visitor.since, &mut socket);
     let end = stop.run_until_cancelled(conversation).await;
     let end = end.unwrap_or_else(|| End::close(close::RESTART, "the controller restarts"));
     if let End::Close { code, reason } = end {
@@ -85,7 +91,13 @@ pub(crate) async fn run(visitor: Visitor, mut socket: WebSocket) {
     gauge!("aio_noti_dashboards").decrement(1);
 }
 
-async fn converse(app: &App, token: Option<String>, since: Option<String>, socket: &mut WebSocket) -> End {
+async fn converse(
+    app: &App,
+    place: Option<Arc<Seat>>,
+    token: Option<String>,
+    since: Option<String>,
+    socket: &mut WebSocket,
+) -> End {
     let shown = async {
         let (token, since) = match token {
             Some(token) => (token, since),
@@ -95,6 +107,7 @@ async fn converse(app: &App, token: Option<String>, since: Option<String>, socke
             }
         };
         let user = admit(app, &token)?;
+        drop(place);
         let token_ends = Timestamp::from_millis(user.exp.saturating_mul(1000));
         // Before the place is looked up, so that nothing comes between the two.
         let mut news = app.noti.news.of(&user.org_id);

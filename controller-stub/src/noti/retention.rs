@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     store::{Store, StoreError},
+    tasks::Pulse,
 };
 
 /// How often old events are looked for.
@@ -18,10 +19,11 @@ const LOOK: Duration = Duration::from_secs(60);
 const BATCH: u64 = 500;
 
 /// Looks until `stop`.
-pub(crate) async fn run(store: Store, keep: Duration, stop: CancellationToken) {
+pub(crate) async fn run(store: Store, keep: Duration, pulse: Pulse, stop: CancellationToken) {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(look.tick()).await.is_some() {
+        let _turn = pulse.turn();
         let pruned = stop.run_until_cancelled(prune(&store, keep)).await;
         if let Some(Err(error)) = pruned {
             tracing::warn!(error = &error as &dyn std::error::Error, "old events could not be dropped");

@@ -84,7 +84,7 @@ impl Store {
     /// This store for one request: its first change is recorded with `entry`, both or neither.
     pub(crate) fn on_behalf(&self, entry: AuditEntry) -> Self {
         let pending = Pending { entry: Arc::new(entry), written: Arc::default() };
-        Self { pool: self.pool.clone(), writer: self.writer.recording(pending) }
+        Self { writer: self.writer.recording(pending), ..self.clone() }
     }
 
     /// Records that the request which this store acts for has changed nothing, if so.
@@ -97,6 +97,7 @@ impl Store {
 
     /// A page of an organisation's audit trail, newest first.
     pub(crate) async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditRecord>, StoreError> {
+        let _share = self.shares.take(&query.org).await;
         let rows = sqlx::query(
             "SELECT * FROM audit WHERE org_id = $1 AND seq < $2 AND ($3 = '' OR node_id = $3) AND ($4 = '' OR actor = $4) \
              AND ($5 = '' OR action = $5) AND at >= $6 AND at < $7 ORDER BY seq DESC LIMIT $8",
@@ -109,7 +110,7 @@ impl Store {
         .bind(query.since.map_or(0, Timestamp::as_millis))
         .bind(query.until.map_or(i64::MAX, Timestamp::as_millis))
         .bind(signed(query.limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.lists)
         .await?;
         rows.iter().map(read).collect()
     }

@@ -1,65 +1,248 @@
-//! The database: how it is opened and closed. Reads go over a pool, all changes through one writer. What is read and changed stands
-//! beside each table.
+//! The database: how it is opened, checked and closed. Rows are read over two pools, so that a question about one node never waits for
+//! somebody's lists, and all changes go through one writer. What is read and changed stands beside each table.
 
-use std::path::Path;
+use std::{
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use reqwest::Url;
-use sqlx::{AnyPool, Executor, any::AnyPoolOptions};
+use sqlx::{
+    AnyConnection, AnyPool, Connection, Executor, Row, any::AnyPoolOptions, migrate::Migrator,
+    sqlite::SqliteConnectOptions,
+};
+use tokio::time::sleep;
 
-use super::{error::StoreError, writer::Writer};
+use super::{
+    error::{Problem, StoreError},
+    reserve::Reserve,
+    rows::count,
+    shares::Shares,
+    writer::Writer,
+};
+use crate::tasks::Pulses;
 
-/// Of readers; the writer has one of its own.
-const CONNECTIONS: u32 = 4;
+/// Connections that read single rows: the admission of workers among them.
+const POINT_CONNECTIONS: u32 = 4;
+
+/// Connections that read lists.
+const LIST_CONNECTIONS: u32 = 4;
+
+/// How long another process's lock is waited for, and a free connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a new database is tried again that another process sets up at the same moment.
+const SETUP_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A damaged database up to this size is found by `check`; a larger one would take too long to read.
+const MAX_CHECKED_BYTES: u64 = 1024 * 1024 * 1024;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// The store. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Store {
+    /// For single rows.
     pub(super) pool: AnyPool,
+    /// For lists, behind `shares`.
+    pub(super) lists: AnyPool,
+    /// An organisation's share of `lists`.
+    pub(super) shares: Shares,
     pub(super) writer: Writer,
 }
 
-impl Store {
-    /// Opens the database at `url`, or `controller.db` in `data_dir`, making it when it is not there.
-    pub(crate) async fn open(url: Option<&str>, data_dir: &Path) -> Result<Self, StoreError> {
+/// Where the database is: `controller.db` in the data folder unless a URL is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    url: String,
+    /// `None` in memory.
+    file: Option<PathBuf>,
+}
+
+impl Place {
+    /// The place that `url` names, or `controller.db` in `data_dir`.
+    pub(crate) fn of(url: Option<&str>, data_dir: &Path) -> Result<Self, StoreError> {
         let url = match url {
             Some(url) => url.to_owned(),
             None => file_url(&data_dir.join("controller.db"))?,
         };
-        sqlx::any::install_default_drivers();
-        let options = AnyPoolOptions::new().after_connect(|connection, _| {
-            Box::pin(async move {
-                // A commit is on the disk when it returns, and another process that writes is waited for.
-                connection
-                    .execute(
-                        "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                         PRAGMA foreign_keys = ON;",
-                    )
-                    .await?;
-                Ok(())
-            })
-        });
-        let pool = options.clone().max_connections(CONNECTIONS).connect(&url).await?;
-        // SQLite has no lock to hold over migrations. Of two processes that start on a new database at once, the slower may fail at
-        // each of them once, and on its next try finds that one done.
-        let migrations = sqlx::migrate!("./migrations");
-        let mut tries = migrations.iter().count();
-        while let Err(error) = migrations.run(&pool).await {
-            if tries == 0 {
-                return Err(error.into());
-            }
-            tries -= 1;
+        let options = SqliteConnectOptions::from_str(&url).map_err(|_| StoreError::Place(url.clone()))?;
+        let file = options.get_filename().to_owned();
+        // As sqlx names a database in memory.
+        let in_memory = file.as_os_str().as_encoded_bytes().starts_with(b"file:sqlx-in-memory")
+            || file == Path::new(":memory:");
+        Ok(Self { url, file: (!in_memory).then_some(file) })
+    }
+
+    /// Makes this process the one that serves the database, until the file is dropped. Commands need no such right.
+    pub(crate) fn serve(&self) -> Result<Option<File>, StoreError> {
+        let Some(path) = &self.file else { return Ok(None) };
+        self.keep_private()?;
+        // A lock on the database's own file would end when SQLite closes it.
+        let mut lock = path.canonicalize().map_err(|source| unusable(path, source))?.into_os_string();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
+        let file = file.map_err(|source| unusable(&lock, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Served(path.clone())),
+            Err(TryLockError::Error(source)) => Err(unusable(&lock, source)),
         }
-        let writer = Writer::start(options.max_connections(1).connect(&url).await?);
-        let store = Self { pool, writer };
+    }
+
+    /// Makes the files unreadable to others, whatever the umask and whoever made them. SQLite's own files take after the first.
+    fn keep_private(&self) -> Result<(), StoreError> {
+        let Some(path) = &self.file else { return Ok(()) };
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(unusable(path, source)),
+        }
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = path.as_os_str().to_owned();
+            file.push(suffix);
+            let Ok(metadata) = fs::metadata(&file) else { continue };
+            if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(&file, Permissions::from_mode(0o600))
+                    .map_err(|source| unusable(Path::new(&file), source))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Opens the database, making it when it is not there.
+    pub(crate) async fn open(place: &Place) -> Result<Self, StoreError> {
+        Self::open_with(place, place.file.as_deref().map(Reserve::beside), &Pulses::default()).await
+    }
+
+    /// Opens the database as its server, which keeps room for revocations.
+    pub(crate) async fn open_as_server(place: &Place, pulses: &Pulses) -> Result<Self, StoreError> {
+        let mut reserve = place.file.as_deref().map(Reserve::beside);
+        if let Some(reserve) = &mut reserve {
+            reserve.hold();
+        }
+        Self::open_with(place, reserve, pulses).await
+    }
+
+    async fn open_with(place: &Place, reserve: Option<Reserve>, pulses: &Pulses) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        place.keep_private()?;
+        // A pool would try an unusable database again and again, and then say that it was slow.
+        set_up(place).await?;
+        let options = AnyPoolOptions::new()
+            .acquire_timeout(PATIENCE)
+            .after_connect(|connection, _| Box::pin(prepare(connection)));
+        let pool = |connections| options.clone().max_connections(connections).connect(&place.url);
+        let store = Self {
+            pool: pool(POINT_CONNECTIONS).await?,
+            lists: pool(LIST_CONNECTIONS).await?,
+            shares: Shares::new(LIST_CONNECTIONS / 2),
+            writer: Writer::start(pool(1).await?, reserve, pulses.add("writer")),
+        };
         store.fill_name_keys().await?;
         Ok(store)
+    }
+
+    /// Says why a server could not open the database. Changes nothing.
+    pub(crate) async fn check(place: &Place) -> Result<(), StoreError> {
+        let Some(path) = &place.file else { return Ok(()) };
+        let size = match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => metadata.len(),
+            Ok(_) => return Err(unusable(path, io::ErrorKind::IsADirectory.into())),
+            // The first start makes it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(unusable(path, source)),
+        };
+        sqlx::any::install_default_drivers();
+        let url = file_url(path)?.replace("?mode=rwc", "?mode=ro");
+        let mut connection = AnyConnection::connect(&url).await?;
+        recognise(&mut connection, path).await?;
+        if size <= MAX_CHECKED_BYTES {
+            let verdict = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+            let verdict: String = verdict.try_get(0)?;
+            if verdict != "ok" {
+                return Err(StoreError::Corrupt { what: "the file", source: verdict.into() });
+            }
+        }
+        Ok(connection.close().await?)
+    }
+
+    /// Waits until no more is written, which but for `close` is a fault.
+    pub(crate) async fn writer_ended(&self) {
+        self.writer.ended().await;
     }
 
     /// Writes what waits and closes every connection, so that nothing is left to recover.
     pub(crate) async fn close(&self) {
         self.writer.close().await;
         self.pool.close().await;
+        self.lists.close().await;
     }
+}
+
+/// What every connection keeps to: a commit is on the disk when it returns, another process that writes is waited for, and the log of
+/// writes shrinks again.
+async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                   PRAGMA journal_size_limit = 4194304;";
+    connection.execute(pragmas).await.map(drop)
+}
+
+/// Brings the database up to date. SQLite has no lock to hold over migrations: of two processes that start on a new database at once, the
+/// slower may fail at each of them once, and on its next try finds that one done.
+async fn set_up(place: &Place) -> Result<(), StoreError> {
+    let began = Instant::now();
+    let mut tries = MIGRATIONS.iter().count();
+    loop {
+        let Err(error) = migrate(place).await else { return Ok(()) };
+        let again = match error.problem() {
+            Problem::Busy => began.elapsed() < PATIENCE,
+            Problem::Fault if matches!(error, StoreError::Migration(_)) => tries > 0,
+            _ => false,
+        };
+        if !again {
+            return Err(error);
+        }
+        tries = tries.saturating_sub(1);
+        sleep(SETUP_INTERVAL).await;
+    }
+}
+
+async fn migrate(place: &Place) -> Result<(), StoreError> {
+    let mut connection = AnyConnection::connect(&place.url).await?;
+    if let Some(path) = &place.file {
+        recognise(&mut connection, path).await?;
+    }
+    prepare(&mut connection).await?;
+    MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(StoreError::Migration)?;
+    Ok(connection.close().await?)
+}
+
+/// Refuses a database of another program or of a later version.
+async fn recognise(connection: &mut AnyConnection, path: &Path) -> Result<(), StoreError> {
+    let tables = "SELECT COUNT(*), COUNT(CASE WHEN name = '_sqlx_migrations' THEN 1 END) FROM sqlite_master WHERE type = 'table'";
+    let row = sqlx::query(tables).fetch_one(&mut *connection).await?;
+    match (count(&row, 0)?, count(&row, 1)?) {
+        (0, _) => return Ok(()),
+        (_, 0) => return Err(StoreError::Foreign(path.to_owned())),
+        _ => {}
+    }
+    let newest =
+        sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations").fetch_one(connection).await?;
+    let found = newest.try_get::<i64, _>(0)?;
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    if found > known { Err(StoreError::Newer { found, known }) } else { Ok(()) }
+}
+
+fn unusable(path: &Path, source: io::Error) -> StoreError {
+    StoreError::File { path: path.to_owned(), source }
 }
 
 /// The database of a file, whatever characters its path has.
@@ -71,57 +254,4 @@ fn file_url(path: &Path) -> Result<String, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_database_is_made_wherever_its_folder_is_and_survives_its_process() {
-        let data = tempfile::tempdir().unwrap();
-        let folder = data.path().join("odd name %41 ? # é");
-        std::fs::create_dir(&folder).unwrap();
-        let store = Store::open(None, &folder).await.unwrap();
-        assert_eq!(store.settle("owner", "first").await.unwrap(), "first");
-        assert_eq!(store.settle("owner", "second").await.unwrap(), "first");
-        store.close().await;
-        assert!(folder.join("controller.db").is_file());
-
-        let again = Store::open(None, &folder).await.unwrap();
-        assert_eq!(again.setting("owner").await.unwrap().as_deref(), Some("first"));
-        again.put_setting("owner", "third").await.unwrap();
-        assert_eq!(again.setting("owner").await.unwrap().as_deref(), Some("third"));
-        assert_eq!(again.setting("nothing").await.unwrap(), None);
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn two_processes_may_start_on_a_new_database_at_once() {
-        let data = tempfile::tempdir().unwrap();
-        let open = || {
-            let folder = data.path().to_owned();
-            tokio::spawn(async move { Store::open(None, &folder).await })
-        };
-        let (first, second) = (open(), open());
-        first.await.unwrap().unwrap().put_setting("owner", "one").await.unwrap();
-        assert_eq!(second.await.unwrap().unwrap().setting("owner").await.unwrap().as_deref(), Some("one"));
-    }
-
-    #[tokio::test]
-    async fn every_connection_is_durable_and_patient() {
-        let data = tempfile::tempdir().unwrap();
-        let store = Store::open(None, data.path()).await.unwrap();
-        let mut held = Vec::new();
-        for _ in 0..CONNECTIONS {
-            let mut connection = store.pool.acquire().await.unwrap();
-            let read = async |connection: &mut sqlx::AnyConnection, pragma| {
-                use sqlx::Row;
-                let row = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}")))
-                    .fetch_one(connection)
-                    .await
-                    .unwrap();
-                row.try_get::<i64, _>(0).unwrap()
-            };
-            assert_eq!(read(&mut connection, "synchronous").await, 2);
-            assert_eq!(read(&mut connection, "busy_timeout").await, 10_000);
-            held.push(connection);
-        }
-    }
-}
+mod tests;

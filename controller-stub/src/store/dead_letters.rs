@@ -45,6 +45,7 @@ impl Store {
         org: &OwnerId,
         window: Window,
     ) -> Result<DeadLetterPage, StoreError> {
+        let _share = self.shares.take(org).await;
         let rows = sqlx::query(
             "SELECT id, body, created_at, attempts, died_at, reason FROM dead_letters WHERE org_id = $1 \
              ORDER BY died_at DESC, id DESC LIMIT $2 OFFSET $3",
@@ -52,7 +53,7 @@ impl Store {
         .bind(org.as_str())
         .bind(signed(window.limit))
         .bind(signed(window.offset))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.lists)
         .await?;
         let letters = rows.iter().map(|row| {
             Ok(DeadLetter {
@@ -67,7 +68,7 @@ impl Store {
         let letters = letters.collect::<Result<_, StoreError>>()?;
         let total = sqlx::query("SELECT COUNT(*) FROM dead_letters WHERE org_id = $1")
             .bind(org.as_str())
-            .fetch_one(&self.pool)
+            .fetch_one(&self.lists)
             .await?;
         Ok(DeadLetterPage { letters, total: count(&total, 0)? })
     }

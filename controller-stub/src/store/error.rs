@@ -1,24 +1,33 @@
-//! Why the store has no answer.
+//! Why the store has no answer, and what that means to whoever asked.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use aio_protocol::event::InvalidEvent;
+use aio_protocol::{error_code::ErrorCode, event::InvalidEvent};
+use sqlx::migrate::MigrateError;
 
 /// Why the store has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("the database failed")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
     #[error("an event says what it cannot")]
     Event(#[from] InvalidEvent),
-    #[error("the database takes no changes now")]
-    Unusable(#[source] Arc<sqlx::Error>),
+    #[error("the disk is full, and what is left of it is kept for revocations")]
+    Reserved,
     #[error("the change was rolled back")]
     RolledBack,
     #[error("the database is closed")]
     Closed,
+    #[error("another controller serves the database {0}")]
+    Served(PathBuf),
+    #[error("the database {0} holds tables of another program")]
+    Foreign(PathBuf),
+    #[error(
+        "the database was written by a later version of this program (its schema is {found}, this one knows {known})"
+    )]
+    Newer { found: i64, known: i64 },
     #[error("the database could not be brought up to date")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[source] MigrateError),
     #[error("the database holds something that cannot be read: {what}")]
     Corrupt {
         what: &'static str,
@@ -27,4 +36,74 @@ pub(crate) enum StoreError {
     },
     #[error("the database's place cannot be used: {0}")]
     Place(String),
+    #[error("the database's file {path} cannot be used")]
+    File { path: PathBuf, source: std::io::Error },
+}
+
+/// What a failure of the database comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// Another process holds its lock, or all connections are taken.
+    Busy,
+    /// There is no room on its disk.
+    Full,
+    /// Its file is no database, or is damaged.
+    Damaged,
+    /// Its file cannot be opened or written.
+    Denied,
+    /// Anything else.
+    Fault,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl StoreError {
+    pub(crate) fn problem(&self) -> Problem {
+        match self {
+            Self::Database(error) => problem(error),
+            Self::Migration(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                problem(error)
+            }
+            Self::Reserved => Problem::Full,
+            Self::Corrupt { .. } | Self::Foreign(_) => Problem::Damaged,
+            Self::File { .. } => Problem::Denied,
+            _ => Problem::Fault,
+        }
+    }
+
+    /// The catalogue's code.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match (self, self.problem()) {
+            (Self::Served(_), _) => ErrorCode::DatabaseInUse,
+            (Self::Newer { .. }, _) => ErrorCode::DatabaseNewer,
+            (Self::Place(_), _) => ErrorCode::ConfigInvalid,
+            (_, Problem::Busy) => ErrorCode::DatabaseBusy,
+            (_, Problem::Full) => ErrorCode::DiskFull,
+            (_, Problem::Damaged) => ErrorCode::DatabaseDamaged,
+            (_, Problem::Denied) => ErrorCode::FileFailed,
+            (_, Problem::Fault) => ErrorCode::ControllerError,
+        }
+    }
+}
+
+/// SQLite's primary result codes (<https://sqlite.org/rescode.html>); a code's lowest byte is its primary one.
+pub(super) fn problem(error: &sqlx::Error) -> Problem {
+    let error = match error {
+        sqlx::Error::PoolTimedOut => return Problem::Busy,
+        sqlx::Error::Database(error) => error,
+        _ => return Problem::Fault,
+    };
+    let Some(code) = error.code().and_then(|code| code.parse::<i64>().ok()) else { return Problem::Fault };
+    match (code & 0xff, code) {
+        (5 | 6, _) => Problem::Busy,
+        // A write that fails for want of room or quota.
+        (13, _) | (_, 778) => Problem::Full,
+        (11 | 26, _) => Problem::Damaged,
+        (3 | 8 | 14 | 23, _) => Problem::Denied,
+        _ => Problem::Fault,
+    }
 }

@@ -108,6 +108,7 @@ impl Store {
 
     /// Received events, oldest first.
     pub(crate) async fn events(&self, query: &EventQuery) -> Result<Vec<Received>, StoreError> {
+        let _share = self.shares.take(&query.org).await;
         let rows = sqlx::query(
             "SELECT id, seq, body FROM inbox WHERE org_id = $1 AND ($2 = '' OR node_id = $2) AND seq > $3 \
              ORDER BY seq LIMIT $4",
@@ -116,7 +117,7 @@ impl Store {
         .bind(query.node.as_ref().map_or("", |node| node.as_str()))
         .bind(query.after)
         .bind(signed(query.limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.lists)
         .await?;
         rows.iter()
             .map(|row| {
@@ -209,10 +210,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::Place;
 
     async fn store() -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
-        (Store::open(None, data.path()).await.unwrap(), data)
+        (Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap(), data)
     }
 
     fn event(org: &str, at: i64) -> NodeEvent {

@@ -91,6 +91,7 @@ const COLUMNS: &str = "id, version, org_id, user_id, name, roles, status, create
 impl Store {
     /// A page of an organisation's nodes.
     pub(crate) async fn nodes(&self, query: &NodeQuery) -> Result<NodePage, StoreError> {
+        let _share = self.shares.take(&query.org).await;
         let mut found = Conditions::new(query);
         let counted = found.clone();
         let column = query.sort.column();
@@ -108,17 +109,17 @@ impl Store {
             "SELECT {COLUMNS} FROM nodes WHERE {} ORDER BY {column} {direction}, id {direction} LIMIT {limit_place} OFFSET {offset_place}",
             found.text
         );
-        let rows = bind(&statement, found.values).fetch_all(&self.pool).await?;
+        let rows = bind(&statement, found.values).fetch_all(&self.lists).await?;
         let mut nodes = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let more = nodes.len() as u64 > limit;
         nodes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next = nodes.last().filter(|_| more).map(|last| query.sort.position(last));
 
         let total = format!("SELECT COUNT(*) FROM nodes WHERE {}", counted.text);
-        let total = count(&bind(&total, counted.values).fetch_one(&self.pool).await?, 0)?;
+        let total = count(&bind(&total, counted.values).fetch_one(&self.lists).await?, 0)?;
         let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
             .bind(query.org.as_str())
-            .fetch_all(&self.pool)
+            .fetch_all(&self.lists)
             .await?;
         Ok(NodePage { nodes, next, total, by_status: by_status(&counts)? })
     }

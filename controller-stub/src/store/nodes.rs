@@ -15,6 +15,7 @@ use super::{
     error::StoreError,
     outbox,
     rows::{corrupt, count, from_json, json, node_id, optional_time, status, time},
+    tokens,
     writer::Write,
 };
 use crate::{labels::natural_key, node::Node};
@@ -99,7 +100,7 @@ impl Store {
     /// How many nodes have each status; one that no node has is absent.
     pub(crate) async fn census(&self) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
         let counts =
-            sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(&self.pool).await?;
+            sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(&self.lists).await?;
         by_status(&counts)
     }
 
@@ -251,7 +252,8 @@ impl Write for FillNameKeys {
     }
 }
 
-/// Keeps a changed node with the audit rows and events of its steps; says whether nobody else had saved it first.
+/// Keeps a changed node with the audit rows and events of its steps; says whether nobody else had saved it first. A node that is
+/// decommissioned loses its tokens in the same transaction.
 pub(super) struct Save {
     node: Node,
     system_info: Option<String>,
@@ -272,6 +274,10 @@ impl Save {
 
 impl Write for Save {
     type Answer = bool;
+
+    fn is_urgent(&self) -> bool {
+        self.node.status == NodeStatus::Inactive
+    }
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
         let Self { node, system_info, installation, steps } = self;
@@ -301,6 +307,9 @@ impl Write for Save {
             return Ok(false);
         }
         record(connection, &node.id, node.version, steps).await?;
+        if let Some(last) = steps.last().filter(|last| last.to == NodeStatus::Inactive) {
+            tokens::revoke_all(connection, &node.id, last.at).await?;
+        }
         Ok(true)
     }
 

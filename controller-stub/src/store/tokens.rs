@@ -131,19 +131,12 @@ struct Revoke {
 impl Write for Revoke {
     type Answer = ();
 
+    fn is_urgent(&self) -> bool {
+        true
+    }
+
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
-        for statement in [
-            "UPDATE tokens SET revoked_at = $2 WHERE node_id = $1 AND revoked_at IS NULL",
-            // Moved on even by a clock that was set back: whoever is connected is told apart by it.
-            "UPDATE nodes SET tokens_not_before = CASE WHEN tokens_not_before < $2 THEN $2 ELSE tokens_not_before + 1 END \
-             WHERE id = $1",
-        ] {
-            sqlx::query(statement)
-                .bind(self.node.as_str())
-                .bind(self.at.as_millis())
-                .execute(&mut *connection)
-                .await?;
-        }
+        revoke_all(connection, &self.node, self.at).await?;
         match &self.successor {
             Some(token) => token.run(connection).await,
             None => Ok(()),
@@ -153,6 +146,23 @@ impl Write for Revoke {
     fn subjects(&self) -> Vec<Subject> {
         self.successor.as_ref().map_or_else(Vec::new, Add::subjects)
     }
+}
+
+/// Revokes every token of a node that was issued until `at`, in the transaction of `connection`.
+pub(super) async fn revoke_all(
+    connection: &mut AnyConnection,
+    node: &NodeId,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    for statement in [
+        "UPDATE tokens SET revoked_at = $2 WHERE node_id = $1 AND revoked_at IS NULL",
+        // Moved on even by a clock that was set back: whoever is connected is told apart by it.
+        "UPDATE nodes SET tokens_not_before = CASE WHEN tokens_not_before < $2 THEN $2 ELSE tokens_not_before + 1 END \
+             WHERE id = $1",
+    ] {
+        sqlx::query(statement).bind(node.as_str()).bind(at.as_millis()).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 fn read(row: &AnyRow) -> Result<IssuedToken, StoreError> {

@@ -39,11 +39,11 @@ impl Store {
                 .bind(node.as_str())
                 .bind(signed(window.limit))
                 .bind(signed(window.offset))
-                .fetch_all(&self.pool)
+                .fetch_all(&self.lists)
                 .await?;
         let total = sqlx::query("SELECT COUNT(*) FROM transitions WHERE node_id = $1")
             .bind(node.as_str())
-            .fetch_one(&self.pool)
+            .fetch_one(&self.lists)
             .await?;
         Ok(TransitionPage {
             transitions: rows.iter().map(read).collect::<Result<_, _>>()?,

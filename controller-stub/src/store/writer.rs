@@ -14,14 +14,16 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
 
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::{AnyConnection, AnyPool, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     audit::{Pending, Subject},
-    error::StoreError,
+    error::{Problem, StoreError, problem},
+    reserve::Reserve,
 };
+use crate::tasks::Pulse;
 
 /// Takes SQLite's write lock at once: a transaction that first reads and then writes could otherwise fail half-way.
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -36,6 +38,11 @@ const BATCH: usize = 256;
 pub(super) trait Write: Send + Sync + 'static {
     /// What its caller learns.
     type Answer: Send;
+
+    /// Whether it takes rights away, so that the last room on the disk is for it.
+    fn is_urgent(&self) -> bool {
+        false
+    }
 
     /// Makes the change in the transaction of `connection`.
     fn run(
@@ -66,10 +73,10 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer on a connection of its own.
-    pub(super) fn start(pool: AnyPool) -> Self {
+    pub(super) fn start(pool: AnyPool, reserve: Option<Reserve>, pulse: Pulse) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
-        task.spawn(serve(pool, queue, stop.clone()));
+        task.spawn(Desk { pool, reserve, pulse }.serve(queue, stop.clone()));
         task.close();
         Self { jobs, stop, task, pending: None }
     }
@@ -102,15 +109,22 @@ impl Writer {
         self.stop.cancel();
         self.task.wait().await;
     }
+
+    /// Waits until no more is written, for whatever reason.
+    pub(super) async fn ended(&self) {
+        self.task.wait().await;
+    }
 }
 
 /// A write whose caller waits, whatever its answer is.
 trait Job: Send {
-    /// Runs it, and says whether it can be committed.
+    /// Whether the last room on the disk is for it.
+    fn is_urgent(&self) -> bool;
+    /// Runs it, and says why it cannot be committed.
     fn run<'a>(
         &'a mut self,
         connection: &'a mut AnyConnection,
-    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Result<(), Problem>> + Send + 'a>>;
     /// Tells the caller what came of it.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
@@ -123,10 +137,14 @@ struct Waiting<W: Write> {
 }
 
 impl<W: Write> Job for Waiting<W> {
+    fn is_urgent(&self) -> bool {
+        self.write.is_urgent()
+    }
+
     fn run<'a>(
         &'a mut self,
         connection: &'a mut AnyConnection,
-    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<(), Problem>> + Send + 'a>> {
         Box::pin(async move {
             let mut outcome = self.write.run(connection).await;
             if let (Ok(answer), Some(pending)) = (&outcome, &self.pending)
@@ -135,7 +153,7 @@ impl<W: Write> Job for Waiting<W> {
             {
                 outcome = Err(error);
             }
-            let done = outcome.is_ok();
+            let done = outcome.as_ref().map(drop).map_err(StoreError::problem);
             self.outcome = Some(outcome);
             done
         })
@@ -158,57 +176,122 @@ impl<W: Write> Job for Waiting<W> {
     }
 }
 
-async fn serve(pool: AnyPool, mut queue: mpsc::Receiver<Box<dyn Job>>, stop: CancellationToken) {
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        tokio::select! {
-            taken = queue.recv_many(&mut batch, BATCH) => match taken {
-                0 => break,
-                _ => write_batch(&pool, &mut batch).await,
-            },
-            () = stop.cancelled(), if !queue.is_closed() => queue.close(),
-        }
-    }
-    pool.close().await;
+/// Why jobs were not committed.
+enum Uncommitted {
+    /// There was no transaction, which is nobody's fault.
+    Unbegun(sqlx::Error),
+    /// A job failed.
+    Failed(Problem),
+    /// The commit itself failed.
+    Lost(sqlx::Error),
 }
 
-/// Commits the whole batch at once, or, when one of its writes fails, each of them alone. Empties the batch.
-async fn write_batch(pool: &AnyPool, batch: &mut Vec<Box<dyn Job>>) {
-    let began = Instant::now();
-    metrics::histogram!("aio_store_commit_writes").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
-    if batch.len() > 1 && matches!(commit(pool, batch).await, Ok(Ok(()))) {
-        batch.drain(..).for_each(|job| job.answer(Ok(())));
-    }
-    let mut unusable: Option<Arc<sqlx::Error>> = None;
-    for job in batch.drain(..) {
-        if let Some(error) = &unusable {
-            job.answer(Err(StoreError::Unusable(error.clone())));
-            continue;
+impl Uncommitted {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Unbegun(error) | Self::Lost(error) => problem(error) == Problem::Full,
+            Self::Failed(problem) => *problem == Problem::Full,
         }
-        let mut alone = [job];
-        let committed = commit(pool, &mut alone).await;
-        let [job] = alone;
-        job.answer(match committed {
-            Ok(committed) => committed,
-            // Nobody's fault, and the next would wait as long for the same answer.
-            Err(error) => {
-                let error = unusable.insert(Arc::new(error)).clone();
-                Err(StoreError::Unusable(error))
+    }
+}
+
+/// What writes.
+struct Desk {
+    pool: AnyPool,
+    reserve: Option<Reserve>,
+    pulse: Pulse,
+}
+
+impl Desk {
+    async fn serve(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>, stop: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                taken = queue.recv_many(&mut batch, BATCH) => match taken {
+                    0 => break,
+                    _ => {
+                        let pulse = self.pulse.clone();
+                        let _turn = pulse.turn();
+                        if let Some(error) = self.write(&mut batch).await {
+                            // Who came meanwhile does not wait as long again for the same answer.
+                            while let Ok(job) = queue.try_recv() {
+                                job.answer(Err(StoreError::Database(error.clone())));
+                            }
+                        }
+                    }
+                },
+                () = stop.cancelled(), if !queue.is_closed() => queue.close(),
             }
-        });
+        }
+        self.pool.close().await;
     }
-    metrics::histogram!("aio_store_commit_seconds").record(began.elapsed());
+
+    /// Commits the whole batch at once, or, when one of its writes fails, each of them alone. Empties the batch. Says why there is no
+    /// transaction to be had.
+    async fn write(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Option<Arc<sqlx::Error>> {
+        let began = Instant::now();
+        metrics::histogram!("aio_store_commit_writes").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        if self.reserve.as_mut().is_some_and(Reserve::is_spent) {
+            for job in batch.extract_if(.., |job| !job.is_urgent()) {
+                job.answer(Err(StoreError::Reserved));
+            }
+        }
+        let mut unbegun: Option<Arc<sqlx::Error>> = None;
+        if batch.len() > 1 {
+            match self.commit(batch).await {
+                Ok(()) => batch.drain(..).for_each(|job| job.answer(Ok(()))),
+                Err(Uncommitted::Unbegun(error)) if problem(&error) != Problem::Full => {
+                    unbegun = Some(Arc::new(error))
+                }
+                Err(_) => {}
+            }
+        }
+        for job in batch.drain(..) {
+            if let Some(error) = &unbegun {
+                job.answer(Err(StoreError::Database(error.clone())));
+                continue;
+            }
+            let mut alone = [job];
+            let mut committed = self.commit(&mut alone).await;
+            if alone.iter().all(|job| job.is_urgent())
+                && committed.as_ref().is_err_and(Uncommitted::is_full)
+                && self.reserve.as_mut().is_some_and(Reserve::spend)
+            {
+                committed = self.commit(&mut alone).await;
+            }
+            let [job] = alone;
+            job.answer(match committed {
+                Ok(()) => Ok(()),
+                Err(Uncommitted::Failed(_)) => Err(StoreError::RolledBack),
+                Err(Uncommitted::Lost(error)) => Err(error.into()),
+                // The next would wait as long for the same answer.
+                Err(Uncommitted::Unbegun(error)) => {
+                    Err(StoreError::Database(unbegun.insert(Arc::new(error)).clone()))
+                }
+            });
+        }
+        metrics::histogram!("aio_store_commit_seconds").record(began.elapsed());
+        unbegun
+    }
+
+    /// Runs these writes in one transaction; what fails rolls all of them back.
+    async fn commit(&self, jobs: &mut [Box<dyn Job>]) -> Result<(), Uncommitted> {
+        let mut connection = self.pool.acquire().await.map_err(Uncommitted::Unbegun)?;
+        let committed = transact(&mut connection, jobs).await;
+        if committed.is_err() {
+            // SQLite may have rolled back by itself, and sqlx does not know. A new connection knows of no transaction.
+            let _ = connection.close().await;
+        }
+        committed
+    }
 }
 
-/// Runs these writes in one transaction; what fails rolls all of them back. The outer error is that there was no transaction.
-async fn commit(pool: &AnyPool, jobs: &mut [Box<dyn Job>]) -> Result<Result<(), StoreError>, sqlx::Error> {
-    let mut transaction = pool.begin_with(BEGIN).await?;
+async fn transact(connection: &mut AnyConnection, jobs: &mut [Box<dyn Job>]) -> Result<(), Uncommitted> {
+    let mut transaction = connection.begin_with(BEGIN).await.map_err(Uncommitted::Unbegun)?;
     for job in jobs {
-        if !job.run(&mut transaction).await {
-            return Ok(Err(StoreError::RolledBack));
-        }
+        job.run(&mut transaction).await.map_err(Uncommitted::Failed)?;
     }
-    Ok(transaction.commit().await.map_err(StoreError::Database))
+    transaction.commit().await.map_err(Uncommitted::Lost)
 }
 
 #[cfg(test)]

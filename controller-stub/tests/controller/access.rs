@@ -150,10 +150,14 @@ pub(crate) fn sign(request: RequestBuilder, id: &str, body: &str) -> RequestBuil
 
 /// As whoever wants a WebSocket asks for it.
 pub(crate) fn upgrade(request: RequestBuilder, protocol: &str) -> RequestBuilder {
+    upgrade_as(request.header("sec-websocket-version", "13"), protocol)
+}
+
+/// An upgrade whose version was said.
+pub(crate) fn upgrade_as(request: RequestBuilder, protocol: &str) -> RequestBuilder {
     request
         .header("connection", "Upgrade")
         .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
         .header("sec-websocket-protocol", protocol)
 }

@@ -53,7 +53,7 @@ async fn everything_that_people_do_is_recorded_with_who_and_where_and_what_came_
             ("node.maintenance", "TRANSITION_REFUSED"),
             ("node.register", "NAME_TAKEN"),
             ("node.decommission", "done"),
-            ("node.decommission", "done"),
+            ("node.decommission", "unchanged"),
             ("dead_letter.replay", "unchanged"),
             ("dead_letter.replay", "NOT_FOUND"),
             ("delivery.resume", "unchanged"),

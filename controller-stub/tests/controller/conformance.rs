@@ -9,7 +9,7 @@ use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use crate::{
-    access::{sign, upgrade},
+    access::{sign, upgrade, upgrade_as},
     delivery::event,
     harness::{Client, Controller, SECRET, eventually},
     inspector::Inspector,
@@ -200,6 +200,9 @@ async fn what_every_operation_of_a_shape_refuses(controller: &Controller, it: &m
     }
     it.expect(&controller.bearer(&node_token(UNKNOWN_NODE)), "connectWorker", "", 404, as_worker).await;
     it.expect(&own, "connectWorker", "", 400, plain).await;
+    let of_version_8 = |it: RequestBuilder| it.header("sec-websocket-version", "8");
+    it.expect(&own, "connectWorker", "", 426, |it| upgrade_as(of_version_8(it), "aio.node.v1")).await;
+    it.expect(&own, "watchEvents", "", 426, |it| upgrade_as(of_version_8(it), "aio.events.v1")).await;
     it.expect(&owner, "replayDeadLetter", "", 404, plain).await;
 }
 
@@ -218,7 +221,10 @@ async fn what_a_release_answers(controller: &Controller, it: &mut Inspector) {
 
 async fn what_the_gateway_refuses(it: &mut Inspector) {
     let controller = Controller::start_with(|config| config.max_handshakes = 0).await;
-    it.expect(&controller.nobody(), "connectWorker", "", 503, as_worker).await;
+    let owner = controller.owner_of("acme").await;
+    let node = owner.add_node("gpu").await;
+    let worker = controller.bearer(&owner.token_of(&node).await);
+    it.expect(&worker, "connectWorker", "", 503, as_worker).await;
 }
 
 async fn what_dashboards_and_observers_are_refused(controller: &Controller, it: &mut Inspector) {

@@ -69,8 +69,8 @@ async fn more_handshakes_than_there_is_room_for_are_told_when_to_come_back() {
     let (status, wait, code) = turned_away(dial(&url, Some(token), PROTOCOL).await);
     assert_eq!((status, code.as_str()), (503, "RATE_LIMITED"));
     assert!((1..=10).contains(&wait.unwrap()), "{wait:?}");
-    // Not even the token is looked at.
-    assert_eq!(turned_away(dial(&url, Some("garbage"), PROTOCOL).await).0, 503);
+    // Who shows no good token is refused for that, however many connect.
+    assert_eq!(turned_away(dial(&url, Some("garbage"), PROTOCOL).await).0, 401);
 
     // Who is welcomed is no handshake any more.
     first.register().await;

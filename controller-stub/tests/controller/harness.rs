@@ -75,6 +75,17 @@ impl Controller {
         }
     }
 
+    /// Begins to stop it; what is returned hurries it and waits for its end.
+    pub(crate) fn begin_to_stop(&mut self) -> impl AsyncFnOnce() {
+        let server = self.server.take().expect("the controller runs");
+        let haste = server.haste();
+        let stopping = tokio::spawn(server.shutdown());
+        async move || {
+            haste.cancel();
+            stopping.await.unwrap();
+        }
+    }
+
     /// Starts it again, on the same address.
     pub(crate) async fn start_again(&mut self, address: std::net::SocketAddr) {
         self.config.listen = address;
@@ -148,6 +159,11 @@ impl Client {
     /// The same, by another HTTP client.
     pub(crate) fn through(self, http: reqwest::Client) -> Self {
         Self { http, ..self }
+    }
+
+    /// Somebody else at the same controller.
+    pub(crate) fn bearer_of(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), http: self.http.clone(), base: self.base.clone() }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

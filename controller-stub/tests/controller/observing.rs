@@ -167,6 +167,25 @@ async fn a_controller_whose_database_takes_no_changes_lives_and_is_not_ready() {
 }
 
 #[tokio::test]
+async fn a_controller_that_will_stop_says_so_and_goes_on_until_then() {
+    let long = std::time::Duration::from_secs(300);
+    let mut controller = Controller::start_with(|config| config.shutdown_lame_duck = long).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let (nobody, gateway) = (controller.nobody(), controller.gateway());
+    let hurry = controller.begin_to_stop();
+    eventually("unreadiness", async || {
+        let (status, body) = nobody.get("/readyz").await;
+        if status == 503 { Ok(()) } else { Err(body.to_string()) }
+    })
+    .await;
+    let mut worker = Worker::welcomed(&gateway, &id, &token).await;
+    assert_eq!(owner.get("/nodes").await.0, 200);
+    tokio::join!(hurry(), async { assert_eq!(worker.closed().await, 1012) });
+}
+
+#[tokio::test]
 async fn a_restart_drops_events_that_were_kept_for_long_enough() {
     let mut controller = Controller::start().await;
     for id in ["evt_old", "evt_new"] {

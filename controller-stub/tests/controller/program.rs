@@ -28,7 +28,7 @@ impl Drop for Served {
 fn program(arguments: &[&str], data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_controller-stub"));
     command.args(arguments).arg("--data-dir").arg(data);
-    for variable in controller_stub::config::VARIABLES {
+    for variable in controller_stub::config::variables() {
         command.env_remove(variable);
     }
     command

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::tasks::Pulses;
 
 struct Bench {
     writer: Arc<Writer>,
@@ -21,7 +22,11 @@ async fn bench() -> Bench {
     });
     let reader = options.clone().max_connections(2).connect(&url).await.unwrap();
     reader.execute("CREATE TABLE words (word TEXT NOT NULL PRIMARY KEY)").await.unwrap();
-    let writer = Arc::new(Writer::start(options.max_connections(1).connect(&url).await.unwrap()));
+    let writer = Arc::new(Writer::start(
+        options.max_connections(1).connect(&url).await.unwrap(),
+        None,
+        Pulses::default().add("writer"),
+    ));
     Bench { writer, reader, _folder: folder }
 }
 
@@ -130,4 +135,31 @@ async fn a_caller_that_goes_away_takes_nothing_back_and_a_close_writes_what_wait
     assert_eq!(words(&bench.reader).await, ["a"]);
     let late = bench.writer.write(Add { word: "b", reader: bench.reader.clone() }).await;
     assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+}
+
+/// Fills the database to the last page that it may have.
+struct Fill;
+
+impl Write for Fill {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        connection.execute("PRAGMA max_page_count = 8").await?;
+        sqlx::query("INSERT INTO words (word) VALUES ($1)")
+            .bind("x".repeat(100_000))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_writes_of_its_time_alone() {
+    let bench = bench().await;
+    for word in ["a", "b", "c"] {
+        let full = bench.writer.write(Fill).await.unwrap_err();
+        assert_eq!(full.problem(), Problem::Full, "{full:?}");
+        bench.writer.write(Add { word, reader: bench.reader.clone() }).await.unwrap();
+    }
+    assert_eq!(words(&bench.reader).await, ["a", "b", "c"]);
 }

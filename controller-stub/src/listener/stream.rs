@@ -1,0 +1,99 @@
+//! A TCP stream that breaks when its peer does not read: beneath TLS, HTTP and WebSockets alike.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+use super::{answer::PIECE, connection::Link};
+
+pub(super) struct Stream {
+    tcp: TcpStream,
+    link: Arc<Link>,
+    patience: Duration,
+    /// Runs while the peer takes less than it is given. Most never do, so it is made when needed.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What the peer took since the timer was set.
+    taken: usize,
+}
+
+impl Stream {
+    pub(super) fn new(tcp: TcpStream, link: Arc<Link>, patience: Duration) -> Self {
+        Self { tcp, link, patience, timer: None, taken: 0 }
+    }
+
+    /// Notes how much of `offered` was taken. A peer that takes little by little has the same time for each piece as one that takes none.
+    fn note(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        offered: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(count)) => {
+                self.taken += count;
+                if *count >= offered || self.taken >= PIECE {
+                    (self.timer, self.taken) = (None, 0);
+                }
+                return written;
+            }
+            Poll::Ready(Err(_)) => return written,
+            Poll::Pending => {}
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.patience)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.link.heard(Instant::now());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.note(written, buf.len(), cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.note(written, bufs.iter().map(|buf| buf.len()).sum(), cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
