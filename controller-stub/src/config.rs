@@ -1,6 +1,7 @@
 //! What the controller was told, checked: a `Config` holds no impossible value. Where it was told (file, environment, flags) and
 //! which of them wins stands in `settings`.
 
+mod exposure;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::releases::ReleaseFile;
 
+pub(crate) use exposure::is_this_machine;
 pub use settings::{Settings, variables};
 
 /// Release files that are served elsewhere, by version and file name.
@@ -347,7 +349,12 @@ fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
     let text = text.trim();
     let found = text
         .to_socket_addrs()
-        .map_err(|error| value_error(NAME, format!("cannot be `{text}`: {error}; it takes an address or a name, and a port")))?
+        .map_err(|error| {
+            value_error(
+                NAME,
+                format!("cannot be `{text}`: {error}; it takes an address or a name, and a port"),
+            )
+        })?
         .collect::<Vec<_>>();
     let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
     first.copied().ok_or_else(|| value_error(NAME, format!("`{text}` has no address")))
@@ -370,7 +377,11 @@ fn web_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(value_error(name, format!("must begin with http:// or https://, not `{text}`")));
     }
-    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
         return Err(value_error(name, "must not have a user, a query or a fragment"));
     }
     Ok(url)

@@ -1,17 +1,14 @@
 //! What this controller tells nodes of itself: its addresses and its releases. `serve` keeps it in the database, so that
 //! `node add` says the same while the server runs.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use aio_protocol::{release::ReleaseVersion, wire::GATEWAY_PATH};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Config, Published},
+    config::{Config, Published, is_this_machine},
     releases::ReleaseFile,
     tls,
 };
@@ -51,7 +48,8 @@ impl Deployment {
             checksums: config.checksums.clone(),
             authority,
             public: config.public_url.is_some(),
-            proxied: !config.serves_tls() && config.public_url.as_ref().is_some_and(|url| !is_loopback(url)),
+            proxied: !config.serves_tls()
+                && config.public_url.as_ref().is_some_and(|url| !is_this_machine(url)),
             api,
         }
     }
@@ -78,15 +76,6 @@ impl Deployment {
     pub(crate) fn documentation_url(&self) -> String {
         format!("{}/aio-worker/installation", self.docs_base)
     }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    url.host_str().is_some_and(|host| host == "localhost" || literal(host).is_some_and(|it| it.is_loopback()))
-}
-
-/// The address that a URL or a request names as its host, if it is one.
-pub(crate) fn literal(host: &str) -> Option<IpAddr> {
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn base(url: &Url) -> String {

@@ -99,8 +99,8 @@ impl Lifecycle {
         for (status, leases) in
             [(NodeStatus::Online, &self.workers), (NodeStatus::Installing, &self.installations)]
         {
-            for id in self.store.nodes_with_status(status).await? {
-                leases.grant_amnesty(&id, Instant::now());
+            for (id, organisation) in self.store.nodes_with_status(status).await? {
+                leases.grant_amnesty(&id, organisation, Instant::now());
             }
         }
         Ok(())
@@ -200,7 +200,7 @@ impl Turn<'_> {
         let Lifecycle { workers, installations, .. } = self.lifecycle;
         let (now, seen) = (Instant::now(), clock::now());
         match occurrence {
-            Occurrence::Welcomed { .. } => workers.grant(self.id, now, seen),
+            Occurrence::Welcomed { .. } => workers.grant(self.id, &node.owner.org_id, now, seen),
             Occurrence::LeaseExpired | Occurrence::Left { .. } | Occurrence::DecommissionRequested => {
                 workers.end(self.id);
             }
@@ -210,7 +210,9 @@ impl Turn<'_> {
             | Occurrence::ResumeRequested => {}
         }
         match (node.status, occurrence) {
-            (NodeStatus::Installing, Occurrence::Reported(_)) => installations.grant(self.id, now, seen),
+            (NodeStatus::Installing, Occurrence::Reported(_)) => {
+                installations.grant(self.id, &node.owner.org_id, now, seen);
+            }
             (NodeStatus::Installing, _) => {}
             _ => installations.end(self.id),
         }

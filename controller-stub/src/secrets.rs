@@ -132,11 +132,9 @@ fn kept(path: &Path, prefix: &str) -> Result<SecretString, SecretsError> {
 }
 
 fn read(path: &Path, text: &str) -> Result<SecretString, SecretsError> {
-    if is_exposed(path) {
-        return Err(SecretsError::Exposed { path: path.to_owned() });
-    }
     match text.trim() {
         "" => Err(SecretsError::Empty { path: path.to_owned() }),
+        _ if is_exposed(path) => Err(SecretsError::Exposed { path: path.to_owned() }),
         secret => Ok(SecretString::from(secret)),
     }
 }

@@ -15,7 +15,7 @@ use aio_protocol::{
 };
 use axum::{
     extract::FromRequestParts,
-    http::{header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 
 use super::{
@@ -65,10 +65,10 @@ pub(crate) enum AsAnyone {
 }
 
 /// The token of the Authorization header.
-pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let missing =
         || Rejection::unauthorized(ErrorCode::TokenMissing, "send Authorization: Bearer and a token");
-    let value = parts.headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
     let token = token.trim();
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
@@ -171,7 +171,7 @@ fn assign(parts: &Parts, app: &App, holder: Holder) -> Result<(), Rejection> {
 
 /// Whose token was shown, by its signature and its times.
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
-    let verified = bearer(parts).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
+    let verified = bearer(&parts.headers).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
     match &verified {
         Ok(Bearer::User(user)) => {
             count(app, Client::User(user.org_id.clone(), user.sub.clone()))?;

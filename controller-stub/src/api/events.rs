@@ -37,7 +37,7 @@ impl FromRequestParts<Arc<App>> for AsEmitter {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        if app.noti.admits(bearer(parts)?) {
+        if app.noti.admits(bearer(&parts.headers)?) {
             return Ok(Self);
         }
         Err(Rejection::unauthorized(ErrorCode::TokenInvalid, "this takes NOTI's service token"))

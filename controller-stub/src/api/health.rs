@@ -13,13 +13,14 @@ use axum::{
     http::{StatusCode, header, request::Parts, uri::Authority},
     response::IntoResponse,
 };
+use reqwest::Url;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::timeout};
 use utoipa::ToSchema;
 
 use super::{auth::bearer, error::Rejection};
-use crate::{app::App, clock, deployment::literal, noti::signature, store::Store};
+use crate::{app::App, clock, config::is_this_machine, noti::signature, store::Store};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
@@ -102,7 +103,7 @@ impl FromRequestParts<Arc<App>> for AsObserver {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
         if let Some(token) = &app.metrics_token {
-            return if signature::same(token.expose_secret(), bearer(parts)?) {
+            return if signature::same(token.expose_secret(), bearer(&parts.headers)?) {
                 Ok(Self)
             } else {
                 Err(Rejection::unauthorized(ErrorCode::TokenInvalid, "this takes METRICS_TOKEN"))
@@ -114,7 +115,8 @@ impl FromRequestParts<Arc<App>> for AsObserver {
         if from_here && !forwarded && names_this_machine(parts) && !app.enroller.deployment.proxied {
             return Ok(Self);
         }
-        let message = "figures are shown to this machine alone, and never behind a proxy, unless METRICS_TOKEN is set";
+        let message =
+            "figures are shown to this machine alone, and never behind a proxy, unless METRICS_TOKEN is set";
         Err(Rejection::forbidden(ErrorCode::Forbidden, message))
     }
 }
@@ -122,10 +124,10 @@ impl FromRequestParts<Arc<App>> for AsObserver {
 /// Whether the request is for a loopback address, as one is that a program of this machine sends. A proxy that says nothing of its client often
 /// passes on what that client asked for.
 fn names_this_machine(parts: &Parts) -> bool {
-    let named = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let named =
+        parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let Some(authority) = parts.uri.authority().cloned().or(named) else { return true };
-    let host = authority.host();
-    host.eq_ignore_ascii_case("localhost") || literal(host).is_some_and(|address| address.to_canonical().is_loopback())
+    Url::parse(&format!("http://{authority}")).is_ok_and(|url| is_this_machine(&url))
 }
 
 /// Read the figures

@@ -8,9 +8,7 @@ use clap::{Args, ValueEnum};
 use toml::Table;
 
 use super::{Failure, Place, Whose, config};
-use crate::{
-    commands::{self, AuditFilter, AuditFormat},
-};
+use crate::commands::{self, AuditFilter, AuditFormat};
 
 #[derive(Args)]
 pub(super) struct Audit {

@@ -193,7 +193,10 @@ mod tests {
         for line in ["tls_self_signed = true", "tls_self_signed = \"true\""] {
             assert_eq!(of_file(line).ok().unwrap().tls_self_signed.as_deref(), Some("true"));
         }
-        assert_eq!(of_file("heartbeat_timeout = 120").ok().unwrap().heartbeat_timeout.as_deref(), Some("120"));
+        assert_eq!(
+            of_file("heartbeat_timeout = 120").ok().unwrap().heartbeat_timeout.as_deref(),
+            Some("120")
+        );
         let listed = of_file("dashboard_origins = [\"https://a\", \"https://b\"]").ok().unwrap();
         assert_eq!(listed.dashboard_origins.as_deref(), Some("https://a,https://b"));
         for line in ["listen = [7]", "listen = { port = 7 }", "checksums = 7"] {
@@ -204,7 +207,11 @@ mod tests {
     #[test]
     fn flags_overrule_the_environment_which_overrules_the_file_and_an_empty_variable_is_not_set() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "public_url = \"http://file\"\nlisten = \"[::1]:1\"\ndocs_base_url = \"http://file\"").unwrap();
+        fs::write(
+            file.path(),
+            "public_url = \"http://file\"\nlisten = \"[::1]:1\"\ndocs_base_url = \"http://file\"",
+        )
+        .unwrap();
         let environment = |name: &str| match name {
             "PUBLIC_URL" | "RELEASE_BASE_URL" => Some("http://env".to_owned()),
             "JWT_SECRET" | "DOCS_BASE_URL" => Some(String::new()),
@@ -235,7 +242,10 @@ mod tests {
             match gathered {
                 Ok(_) => assert!(good, "{text} {mode:o}"),
                 Err(error) => {
-                    assert_eq!((error.code(), good), (aio_protocol::error_code::ErrorCode::SecretExposed, false));
+                    assert_eq!(
+                        (error.code(), good),
+                        (aio_protocol::error_code::ErrorCode::SecretExposed, false)
+                    );
                 }
             }
         }

@@ -32,7 +32,9 @@ fn the_package_s_sample_is_a_configuration_as_it_is_and_with_every_key_that_it_s
     for text in [sample, &shown] {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let config = Config::check("data", Settings::gather(Some(file.path()), |_| None, toml::Table::new()).unwrap()).unwrap();
+        let config =
+            Config::check("data", Settings::gather(Some(file.path()), |_| None, toml::Table::new()).unwrap())
+                .unwrap();
         assert_eq!(config.releases.unwrap().to_str(), Some("/var/lib/aio-controller-stub/releases"));
     }
     assert!(shown.contains("\nlisten = \"0.0.0.0:3305\"\n"), "{shown}");
@@ -40,7 +42,14 @@ fn the_package_s_sample_is_a_configuration_as_it_is_and_with_every_key_that_it_s
 
 #[test]
 fn durations_are_written_as_people_write_them() {
-    for (text, millis) in [("120s", 120_000), ("2m", 120_000), ("500ms", 500), ("1h 30m", 5_400_000), ("120", 120_000), (" 1.5 ", 1_500)] {
+    for (text, millis) in [
+        ("120s", 120_000),
+        ("2m", 120_000),
+        ("500ms", 500),
+        ("1h 30m", 5_400_000),
+        ("120", 120_000),
+        (" 1.5 ", 1_500),
+    ] {
         assert_eq!(heartbeat_timeout(text).unwrap(), Duration::from_millis(millis), "{text}");
     }
     for text in ["", ".", "0", "1.2.3", "0s", "-5s", "25h", "soon"] {
@@ -55,6 +64,10 @@ fn an_impossible_value_is_named() {
     assert!(problem(|it| it.public_url = set("aiwm.example")).starts_with("PUBLIC_URL "));
     assert!(problem(|it| it.public_url = set("ftp://aiwm.example")).starts_with("PUBLIC_URL "));
     assert!(problem(|it| it.noti_service_url = set("http://a/?x=1")).starts_with("NOTI_SERVICE_URL "));
+    for user in ["http://localhost@evil.example", "https://user@noti.example", "https://:word@noti.example"] {
+        let problem = problem(|it| it.noti_service_url = set(user));
+        assert!(problem.starts_with("NOTI_SERVICE_URL must not have a user"), "{problem}");
+    }
     assert!(problem(|it| it.default_daemon_version = set("latest")).contains("a version such as v1.0.0"));
     assert!(problem(|it| it.api_requests_per_second = set("-1")).starts_with("API_REQUESTS_PER_SECOND "));
     assert!(problem(|it| it.trusted_proxies = set("10.0.0.0/33")).starts_with("TRUSTED_PROXIES "));
@@ -73,7 +86,16 @@ fn an_impossible_value_is_named() {
 #[test]
 fn switches_lists_and_names_are_written_as_people_write_them() {
     let set = |text: &str| Some(text.to_owned());
-    for (text, on) in [("True", true), ("yes", true), ("1", true), ("ON ", true), ("False", false), ("no", false), ("0", false), ("off", false)] {
+    for (text, on) in [
+        ("True", true),
+        ("yes", true),
+        ("1", true),
+        ("ON ", true),
+        ("False", false),
+        ("no", false),
+        ("0", false),
+        ("off", false),
+    ] {
         let settings = Settings { insecure_http: set(text), ..Settings::default() };
         assert_eq!(Config::check("data", settings).unwrap().insecure_http, on, "{text}");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aio_protocol::{
     event::NodeEvent,
-    ids::NodeId,
+    ids::{NodeId, OwnerId},
     node::{NodeStatus, Owner},
     time::Timestamp,
 };
@@ -14,7 +14,7 @@ use super::{
     database::Store,
     error::StoreError,
     outbox,
-    rows::{corrupt, count, from_json, json, node_id, optional_time, status, time},
+    rows::{corrupt, count, from_json, json, node_id, optional_time, owned_node, status, time},
     tokens,
     writer::Write,
 };
@@ -105,12 +105,15 @@ impl Store {
     }
 
     /// Which nodes have this status.
-    pub(crate) async fn nodes_with_status(&self, status: NodeStatus) -> Result<Vec<NodeId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM nodes WHERE status = $1")
+    pub(crate) async fn nodes_with_status(
+        &self,
+        status: NodeStatus,
+    ) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
+        let rows = sqlx::query("SELECT id, org_id FROM nodes WHERE status = $1")
             .bind(status.as_str())
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(node_id).collect()
+        rows.iter().map(owned_node).collect()
     }
 
     /// Writes when nodes were last heard of. Never moves a node's time back.

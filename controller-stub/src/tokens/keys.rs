@@ -49,7 +49,9 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The secret is shorter than HS256's hash (RFC 7518, 3.2): it could be guessed from one token.
-    #[error("JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -base64 32` makes one that is not")]
+    #[error(
+        "JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -base64 32` makes one that is not"
+    )]
     Short,
     /// The two files hold halves of different keys.
     #[error("JWT_PUBLIC_KEY_FILE is not the public half of JWT_PRIVATE_KEY_FILE")]
@@ -120,14 +122,14 @@ fn read(path: &Path) -> Result<String, KeyError> {
 /// Both halves of the key.
 fn private(path: &Path) -> Result<(EncodingKey, DecodingKey), KeyError> {
     let pem = SecretString::from(read(path)?);
-    if secrets::is_exposed(path) {
-        return Err(KeyError::Exposed { path: path.to_owned() });
-    }
     let invalid = || KeyError::Invalid {
         path: path.to_owned(),
         expected: "Ed25519 private key (PEM, PKCS#8): openssl genpkey -algorithm ed25519",
     };
     let pair = rcgen::KeyPair::from_pem(pem.expose_secret()).map_err(|_| invalid())?;
+    if secrets::is_exposed(path) {
+        return Err(KeyError::Exposed { path: path.to_owned() });
+    }
     if !pair.is_compatible(&rcgen::PKCS_ED25519) {
         return Err(invalid());
     }

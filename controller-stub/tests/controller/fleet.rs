@@ -21,7 +21,11 @@ struct Fleet {
 
 impl Fleet {
     async fn of(controller: &Controller, count: usize) -> Self {
-        let owner = controller.owner_of("acme").await;
+        Self::of_organisation(controller, "acme", count).await
+    }
+
+    async fn of_organisation(controller: &Controller, organisation: &str, count: usize) -> Self {
+        let owner = controller.owner_of(organisation).await;
         let (mut workers, mut tokens) = (Vec::new(), Vec::new());
         for number in 0..count {
             let id = owner.add_node(&format!("gpu-{number}")).await;
@@ -134,6 +138,18 @@ async fn when_most_of_a_fleet_falls_silent_nobody_goes_offline_until_it_has_last
         some => Err(some.to_string()),
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_organisation_s_silent_fleet_keeps_no_other_organisation_s_node_online() {
+    let lease = Duration::from_millis(1500);
+    let controller = Controller::start_with(|config| config.heartbeat_timeout = lease).await;
+    let large = Fleet::of(&controller, 12).await;
+    let small = Fleet::of_organisation(&controller, "other", 1).await;
+    let silent_since = tokio::time::Instant::now();
+    small.owner.await_status(&small.workers[0].node, "offline").await;
+    assert!(silent_since.elapsed() < lease * 2, "{:?}", silent_since.elapsed());
+    assert_eq!(large.count("offline").await, 0, "these are held");
 }
 
 #[tokio::test]

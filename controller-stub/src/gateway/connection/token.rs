@@ -21,8 +21,10 @@ const LONGEST_OFFER_JITTER: Duration = Duration::from_secs(60);
 /// An offer that could not be made is tried again so much later.
 const OFFER_RETRY: Duration = Duration::from_secs(300);
 
-pub(super) const WITHDRAWN: End =
-    End::Close { code: close::TOKEN_ENDED, reason: "TOKEN_REVOKED: the token was withdrawn" };
+pub(super) const WITHDRAWN: End = End::Close {
+    code: close::TOKEN_ENDED,
+    reason: std::borrow::Cow::Borrowed("TOKEN_REVOKED: the token was withdrawn"),
+};
 
 impl Connection {
     /// The worker was welcomed: if it came with the token that it was offered, that is now its only one.
