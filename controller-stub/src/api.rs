@@ -2,9 +2,11 @@
 //! is added by `routes!`, which puts it into the OpenAPI document too.
 
 mod asyncapi;
+pub(crate) mod audit;
 pub(crate) mod auth;
 mod body;
 pub(crate) mod client;
+mod cors;
 mod dashboards;
 mod dead_letters;
 mod delivery;
@@ -29,6 +31,7 @@ mod service;
 mod token;
 mod transitions;
 pub(crate) mod upgrade;
+mod view;
 
 use std::sync::Arc;
 
@@ -55,12 +58,14 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::readiness))
         .routes(routes!(health::metrics))
         .routes(routes!(nodes::list, nodes::register))
-        .routes(routes!(nodes::show, service::decommission))
+        .routes(routes!(nodes::show, nodes::change, service::decommission))
         .routes(routes!(service::begin_maintenance))
         .routes(routes!(service::resume))
         .routes(routes!(transitions::list))
         .routes(routes!(token::issue))
         .routes(routes!(token::regenerate))
+        .routes(routes!(token::list))
+        .routes(routes!(audit::list))
         .routes(routes!(installation::plan, installation::report))
         .routes(routes!(releases::download))
         .routes(routes!(events::list, events::receive))
@@ -76,13 +81,21 @@ fn documented() -> OpenApiRouter<Arc<App>> {
 /// Everything that is served.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let (router, document) = documented().split_for_parts();
-    asyncapi::serve(openapi::serve(router, document))
+    openapi::serve(router, document, &app.enroller.deployment)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), finish_what_began))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(app.clone(), cors::admit_pages))
         .layer(middleware::from_fn_with_state(app.clone(), edge::pass))
         .with_state(app)
+}
+
+/// The method and path of everything that is served.
+pub fn addresses() -> Vec<(String, String)> {
+    let described = openapi::DESCRIPTIONS.map(|path| ("GET".to_owned(), path.to_owned()));
+    let document = documented().into_openapi();
+    openapi::addresses(&document).into_iter().chain(described).collect()
 }
 
 /// Runs what may change something in a task of its own: a client that hangs up cancels nothing that has begun.
@@ -105,4 +118,28 @@ async fn not_found(uri: Uri) -> Rejection {
 async fn method_not_allowed(method: Method, uri: Uri) -> Rejection {
     let message = format!("{} does not take {method}", uri.path());
     Rejection::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_router_has_the_addresses_that_are_told_and_no_others() {
+        let (router, document) = documented().split_for_parts();
+        let deployment = crate::deployment::Deployment::new(
+            &crate::config::Config::new("data"),
+            ([127, 0, 0, 1], 1).into(),
+            None,
+        );
+        // The router shows its paths in no other way.
+        let shown = format!("{:?}", openapi::serve(router, document, &deployment));
+        let (shown, _fallbacks) = shown.split_once("fallback_router").unwrap();
+        let routed: BTreeSet<_> =
+            shown.split('"').filter(|text| text.starts_with('/')).map(str::to_owned).collect();
+        let told: BTreeSet<_> = addresses().into_iter().map(|(_, path)| path).collect();
+        assert_eq!(routed, told);
+    }
 }

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
-    brake::Brake,
+    brake::Brakes,
     enrolment::Enroller,
     exporter::Exporter,
     gateway::{admission::Admission, clones::Clones, registry::Registry},
@@ -31,8 +31,8 @@ pub(crate) struct App {
     pub admission: Arc<Admission>,
     pub noti: Noti,
     pub clones: Mutex<Clones>,
-    /// Holds the fleet back when most of it falls silent at once.
-    pub brake: Mutex<Brake>,
+    /// Hold nodes online when most of an organisation's fall silent at once.
+    pub brakes: Mutex<Brakes>,
     pub outbox: Outbox,
     pub request_limit: Option<RequestLimit>,
     /// Node tokens that were refused.
@@ -67,7 +67,7 @@ impl App {
         self.clones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn brake(&self) -> MutexGuard<'_, Brake> {
-        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn brakes(&self) -> MutexGuard<'_, Brakes> {
+        self.brakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,28 +1,31 @@
-//! Whether silent nodes are let go offline. When more than half of a fleet would go within a minute, this controller's own network
-//! is the likelier cause: then all of them are held back, one alarm is raised, and time is given. Pure; `watch` does what it says.
+//! Whether silent nodes go offline. When more than half of an organisation's nodes would go within a minute, the network between them
+//! and this controller is the likelier cause: its nodes are then held, one alarm is raised, and time is given. One more brake holds
+//! the nodes of all organisations, when most organisations are silent at once. Pure; `watch` carries the effects out.
 //!
 //! ```text
-//!         most of the fleet is silent: RaiseAlarm
-//! Ready ──────────────────────────────────────────▶ Holding ──┐
-//!   ▲ ▲                                              │        │ held long enough: GiveWay
-//!   │ └── most are heard again: Pardon ──────────────┘        ▼
-//!   └───────────────────── a window has passed ─────────── Yielding
+//!         most nodes are silent: RaiseAlarm
+//! Ready ──────────────────────────────────▶ Holding ──┐
+//!   ▲ ▲                                        │        │ held long enough: GiveWay
+//!   │ └── most are heard again: Pardon ────────┘        ▼
+//!   └──────────────── a window has passed ───────── Yielding
 //! ```
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-/// Of fewer nodes, half going at once is an ordinary evening.
+use aio_protocol::ids::OwnerId;
+
+/// Half of fewer nodes than these may go offline at once without an alarm.
 const SMALLEST_FLEET: usize = 10;
 
-/// What goes within this time goes together; half a lease, if that is shorter. No worker that keeps its pace is silent for so long
-/// that its lease comes this near to its end.
+/// Nodes that go offline within this time go together; half a lease, if that is shorter. No worker that keeps its pace is silent for
+/// so long that its lease comes this near to its end.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How the fleet stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the leases of an organisation's nodes stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Fleet {
     /// Nodes with a lease.
     pub leased: usize,
@@ -37,27 +40,41 @@ pub(crate) struct Fleet {
 pub(crate) enum Effect {
     /// Nodes whose lease has ended go offline.
     LetGo,
-    /// Tell the operator; nobody goes offline.
+    /// Tell the operator; no node goes offline.
     RaiseAlarm,
     /// Tell the operator that the wait is over; nodes whose lease has ended go offline.
     GiveWay,
-    /// Tell the operator that most of the fleet is back, and give every silent node a new lease to come back in.
+    /// Tell the operator that most nodes are back, and give every silent node a new lease to come back in.
     Pardon,
 }
 
-#[derive(Debug)]
-pub(crate) struct Brake {
-    window: Duration,
-    patience: Duration,
-    state: State,
+/// Whose nodes an effect is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    All,
+    Organisation(OwnerId),
 }
 
+/// The brakes of all organisations, and the one for all of them.
 #[derive(Debug)]
+pub(crate) struct Brakes {
+    window: Duration,
+    patience: Duration,
+    all: State,
+    organisations: HashMap<OwnerId, Brake>,
+}
+
+#[derive(Debug, Default)]
+struct Brake {
+    state: State,
+    /// How many nodes went offline within the last window, and when.
+    gone: VecDeque<(Instant, usize)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
-    /// Nodes go one by one; who went within the last window is remembered.
-    Ready {
-        gone: VecDeque<(Instant, usize)>,
-    },
+    #[default]
+    Ready,
     Holding {
         until: Instant,
     },
@@ -66,13 +83,14 @@ enum State {
     },
 }
 
-impl Brake {
-    /// For leases of this length. The fleet is held for up to two and a half of them: five minutes of two each.
+impl Brakes {
+    /// For leases of this length. Nodes are held for up to two and a half of them: five minutes of two each.
     pub(crate) fn new(lease: Duration) -> Self {
         Self {
             window: WINDOW.min(lease / 2),
             patience: lease * 5 / 2,
-            state: State::Ready { gone: VecDeque::new() },
+            all: State::Ready,
+            organisations: HashMap::new(),
         }
     }
 
@@ -81,148 +99,115 @@ impl Brake {
         self.window
     }
 
-    /// Whether nodes are held back.
-    pub(crate) fn is_holding(&self) -> bool {
-        matches!(self.state, State::Holding { .. })
+    /// Whether an organisation's nodes are held.
+    pub(crate) fn holds(&self, organisation: &OwnerId) -> bool {
+        let holds = |state| matches!(state, State::Holding { .. });
+        holds(self.all) || self.organisations.get(organisation).is_some_and(|brake| holds(brake.state))
     }
 
-    /// Goes one step.
-    pub(crate) fn step(&mut self, fleet: Fleet, now: Instant) -> Option<Effect> {
-        match &mut self.state {
-            State::Ready { gone } => {
-                while gone.front().is_some_and(|(at, _)| *at + self.window <= now) {
-                    gone.pop_front();
-                }
-                if fleet.expired == 0 {
-                    return None;
-                }
-                let before: usize = gone.iter().map(|(_, count)| count).sum();
-                if too_many(fleet.silent + before, fleet.leased + before) {
-                    self.state = State::Holding { until: now + self.patience };
-                    return Some(Effect::RaiseAlarm);
-                }
-                gone.push_back((now, fleet.expired));
-                Some(Effect::LetGo)
+    /// Goes one step, and says what is to be done about whose nodes.
+    pub(crate) fn step(&mut self, fleets: &HashMap<OwnerId, Fleet>, now: Instant) -> Vec<(Scope, Effect)> {
+        self.organisations.retain(|organisation, _| fleets.contains_key(organisation));
+        for organisation in fleets.keys() {
+            let brake = self.organisations.entry(organisation.clone()).or_default();
+            while brake.gone.pop_front_if(|(at, _)| *at + self.window <= now).is_some() {}
+        }
+        let mut effects = Vec::new();
+        let expired =
+            fleets.iter().any(|(organisation, fleet)| fleet.expired > 0 && !self.holds(organisation));
+        let all = self.all.step(self.most_are_silent(fleets), expired, (self.window, self.patience), now);
+        effects.extend(all.filter(|effect| *effect != Effect::LetGo).map(|effect| (Scope::All, effect)));
+        match self.all {
+            State::Holding { .. } => self.organisations.values_mut().for_each(|brake| brake.gone.clear()),
+            _ if all == Some(Effect::Pardon) => {}
+            State::Yielding { .. } => {
+                let expired = fleets.iter().filter(|(_, fleet)| fleet.expired > 0);
+                effects.extend(expired.map(|(whose, _)| (Scope::Organisation(whose.clone()), Effect::LetGo)));
             }
-            State::Holding { .. } if fleet.silent * 2 <= fleet.leased => {
-                self.state = State::Ready { gone: VecDeque::new() };
-                Some(Effect::Pardon)
-            }
-            State::Holding { until } if *until <= now => {
-                self.state = State::Yielding { until: now + self.window };
-                Some(Effect::GiveWay)
-            }
-            State::Holding { .. } => None,
-            State::Yielding { until } => {
-                if *until <= now {
-                    self.state = State::Ready { gone: VecDeque::new() };
+            State::Ready => {
+                for (organisation, brake) in &mut self.organisations {
+                    let fleet = fleets.get(organisation).copied().unwrap_or_default();
+                    let effect = brake.step(fleet, (self.window, self.patience), now);
+                    effects.extend(effect.map(|effect| (Scope::Organisation(organisation.clone()), effect)));
                 }
-                (fleet.expired > 0).then_some(Effect::LetGo)
             }
         }
+        effects
+    }
+
+    /// Whether most organisations are silent, and most nodes of all but the one with the most silent nodes: no organisation alone
+    /// holds the nodes of another.
+    fn most_are_silent(&self, fleets: &HashMap<OwnerId, Fleet>) -> bool {
+        let counted = |(organisation, fleet): (&OwnerId, &Fleet)| {
+            self.organisations.get(organisation).map_or(*fleet, |brake| brake.with_gone(*fleet))
+        };
+        let (mut sum, mut largest, mut silent_organisations) = (Fleet::default(), Fleet::default(), 0);
+        for fleet in fleets.iter().map(counted) {
+            sum = Fleet { leased: sum.leased + fleet.leased, silent: sum.silent + fleet.silent, ..sum };
+            silent_organisations += usize::from(fleet.silent * 2 > fleet.leased);
+            if fleet.silent > largest.silent {
+                largest = fleet;
+            }
+        }
+        silent_organisations * 2 > fleets.len()
+            && mostly_silent(Fleet {
+                leased: sum.leased - largest.leased,
+                silent: sum.silent - largest.silent,
+                ..sum
+            })
     }
 }
 
-fn too_many(silent: usize, fleet: usize) -> bool {
-    fleet >= SMALLEST_FLEET && silent * 2 > fleet
+impl Brake {
+    fn step(&mut self, fleet: Fleet, times: (Duration, Duration), now: Instant) -> Option<Effect> {
+        let was_ready = self.state == State::Ready;
+        // What is held is measured as it is; who went before it was held does not come back by it.
+        let most =
+            if was_ready { mostly_silent(self.with_gone(fleet)) } else { fleet.silent * 2 > fleet.leased };
+        let effect = self.state.step(most, fleet.expired > 0, times, now);
+        if self.state != State::Ready {
+            self.gone.clear();
+        } else if was_ready && effect == Some(Effect::LetGo) {
+            self.gone.push_back((now, fleet.expired));
+        }
+        effect
+    }
+
+    /// The fleet, with those that went offline within the last window counted as silent.
+    fn with_gone(&self, fleet: Fleet) -> Fleet {
+        let gone: usize = self.gone.iter().map(|(_, count)| count).sum();
+        Fleet { leased: fleet.leased + gone, silent: fleet.silent + gone, ..fleet }
+    }
+}
+
+impl State {
+    fn step(
+        &mut self,
+        most_are_silent: bool,
+        some_expired: bool,
+        (window, patience): (Duration, Duration),
+        now: Instant,
+    ) -> Option<Effect> {
+        let (state, effect) = match *self {
+            Self::Ready if some_expired && most_are_silent => {
+                (Self::Holding { until: now + patience }, Some(Effect::RaiseAlarm))
+            }
+            Self::Holding { .. } if !most_are_silent => (Self::Ready, Some(Effect::Pardon)),
+            Self::Holding { until } if until <= now => {
+                (Self::Yielding { until: now + window }, Some(Effect::GiveWay))
+            }
+            Self::Holding { .. } => (*self, None),
+            Self::Yielding { until } if until <= now => (Self::Ready, some_expired.then_some(Effect::LetGo)),
+            Self::Ready | Self::Yielding { .. } => (*self, some_expired.then_some(Effect::LetGo)),
+        };
+        *self = state;
+        effect
+    }
+}
+
+fn mostly_silent(fleet: Fleet) -> bool {
+    fleet.leased >= SMALLEST_FLEET && fleet.silent * 2 > fleet.leased
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LEASE: Duration = Duration::from_secs(120);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn fleet(leased: usize, silent: usize, expired: usize) -> Fleet {
-        Fleet { leased, silent, expired }
-    }
-
-    #[test]
-    fn a_part_of_the_fleet_goes_at_once_and_most_of_it_is_held() {
-        for (fleet, effect) in [
-            (fleet(100, 0, 0), None),
-            (fleet(100, 99, 0), None),
-            (fleet(100, 1, 1), Some(Effect::LetGo)),
-            (fleet(100, 50, 50), Some(Effect::LetGo)),
-            (fleet(100, 51, 1), Some(Effect::RaiseAlarm)),
-            (fleet(10, 6, 1), Some(Effect::RaiseAlarm)),
-            (fleet(9, 9, 9), Some(Effect::LetGo)),
-            (fleet(1, 1, 1), Some(Effect::LetGo)),
-        ] {
-            assert_eq!(Brake::new(LEASE).step(fleet, Instant::now()), effect, "{fleet:?}");
-        }
-    }
-
-    #[test]
-    fn who_goes_in_small_parts_within_a_minute_is_counted_together() {
-        let (mut brake, start) = (Brake::new(LEASE), Instant::now());
-        assert_eq!(brake.step(fleet(100, 30, 30), start), Some(Effect::LetGo));
-        assert_eq!(brake.step(fleet(70, 21, 21), start + SECOND * 59), Some(Effect::RaiseAlarm));
-
-        let mut brake = Brake::new(LEASE);
-        assert_eq!(brake.step(fleet(100, 30, 30), start), Some(Effect::LetGo));
-        assert_eq!(brake.step(fleet(70, 21, 21), start + SECOND * 60), Some(Effect::LetGo));
-    }
-
-    #[test]
-    fn a_fleet_that_comes_back_is_pardoned_and_the_brake_is_ready_again() {
-        let (mut brake, start) = (Brake::new(LEASE), Instant::now());
-        assert_eq!(brake.step(fleet(100, 100, 1), start), Some(Effect::RaiseAlarm));
-        assert_eq!(brake.step(fleet(100, 100, 60), start + SECOND), None, "one alarm");
-        assert_eq!(brake.step(fleet(100, 51, 51), start + SECOND * 2), None);
-        assert_eq!(brake.step(fleet(100, 50, 50), start + SECOND * 3), Some(Effect::Pardon));
-        assert!(!brake.is_holding());
-        assert_eq!(brake.step(fleet(100, 10, 10), start + LEASE * 2), Some(Effect::LetGo));
-    }
-
-    #[test]
-    fn an_outage_that_lasts_becomes_visible_in_the_end_and_is_not_held_twice() {
-        let (mut brake, start) = (Brake::new(LEASE), Instant::now());
-        assert_eq!(brake.step(fleet(100, 80, 1), start), Some(Effect::RaiseAlarm));
-        assert_eq!(brake.step(fleet(100, 80, 70), start + SECOND * 299), None);
-        assert_eq!(brake.step(fleet(100, 80, 70), start + SECOND * 300), Some(Effect::GiveWay));
-        assert_eq!(brake.step(fleet(30, 10, 10), start + SECOND * 310), Some(Effect::LetGo));
-        assert_eq!(brake.step(fleet(20, 0, 0), start + SECOND * 360), None);
-        assert_eq!(brake.step(fleet(20, 20, 1), start + SECOND * 361), Some(Effect::RaiseAlarm));
-    }
-
-    proptest! {
-        #[test]
-        fn most_of_a_fleet_never_goes_without_having_been_held(
-            looks in prop::collection::vec((1_u64..30, 10_usize..200, 0_usize..200, 0_usize..200), 1..200),
-        ) {
-            let start = Instant::now();
-            let (mut brake, mut now) = (Brake::new(LEASE), start);
-            let (mut held_since, mut yielded_at) = (None, None);
-            for (secs, leased, silent, expired) in looks {
-                now += SECOND * u32::try_from(secs).unwrap();
-                let silent = silent.min(leased);
-                let fleet = fleet(leased, silent, expired.min(silent));
-                let effect = brake.step(fleet, now);
-                match effect {
-                    Some(Effect::RaiseAlarm) => {
-                        prop_assert!(held_since.is_none(), "one alarm for one hold");
-                        held_since = Some(now);
-                    }
-                    Some(Effect::GiveWay) => {
-                        prop_assert!(now - held_since.take().unwrap() >= brake.patience);
-                        yielded_at = Some(now);
-                    }
-                    Some(Effect::Pardon) => {
-                        prop_assert!(held_since.take().is_some() && silent * 2 <= leased);
-                    }
-                    Some(Effect::LetGo) => {
-                        prop_assert!(held_since.is_none());
-                        let yields = yielded_at.is_some_and(|at| now - at <= brake.window + SECOND * 30);
-                        prop_assert!(yields || silent * 2 <= leased, "{fleet:?} went");
-                    }
-                    None => prop_assert!(held_since.is_some() || fleet.expired == 0),
-                }
-                prop_assert_eq!(brake.is_holding(), held_since.is_some());
-            }
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and how answers and errors are printed. Logs go to standard error, so that standard output
 //! holds the answer alone. What is said of nodes and of releases stands in files of its own.
 
+mod audit;
 mod node;
 mod releases;
 
@@ -48,6 +49,8 @@ enum Command {
     /// The releases that nodes are offered.
     #[command(subcommand)]
     Releases(releases::Command),
+    /// Print what people did: every change that was asked for over the API or on the command line, newest first.
+    Audit(audit::Audit),
     /// Write the manual's pages into a folder.
     #[command(hide = true)]
     Man {
@@ -169,6 +172,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::UserToken(args) => user_token(args).await,
         Command::Node(command) => node::run(command).await,
         Command::Releases(command) => releases::run(command).await,
+        Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
     };
     match done {
@@ -320,12 +324,19 @@ mod tests {
             "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
             "controller-stub node token add --all --data-dir d --daemon-version v1.1.0 --output ansible",
             "controller-stub node token add 69396100cd71623c7bbfbfee --data-dir d",
+            "controller-stub node token add gpu-01 gpu-02 --data-dir d",
+            "controller-stub node token revoke gpu-01 --data-dir d",
+            "controller-stub node list --data-dir d --status online,offline --label rack=r7,gpu",
+            "controller-stub node rename gpu-01 gpu-02 --data-dir d",
+            "controller-stub node label gpu-01 rack=r7 zone- --data-dir d",
+            "controller-stub audit --data-dir d --format csv --since 2025-12-11T12:00:00Z",
             "controller-stub node add --count 100 --first 101 gpu --data-dir d --output ansible",
         ] {
             Cli::try_parse_from(line.split(' ')).map(drop).unwrap();
         }
         for line in [
-            "controller-stub node token revoke gpu-01 --data-dir d",
+            "controller-stub node list --data-dir d --status up",
+            "controller-stub node label gpu-01 --data-dir d",
             "controller-stub node add --data-dir d",
             "controller-stub node token add --data-dir d",
             "controller-stub node token add 69396100cd71623c7bbfbfee --all --data-dir d",

@@ -1,11 +1,13 @@
 //! What the commands beside `serve` do, on the database and the secrets of a data folder, whether its server runs or not.
 
+mod audit;
 mod cloud_init;
 mod enrol;
 mod inventory;
 mod names;
 mod nodes;
 mod releases;
+mod upkeep;
 
 use aio_protocol::{
     error_code::ErrorCode,
@@ -14,6 +16,8 @@ use aio_protocol::{
     release::{Platform, ReleaseVersion},
 };
 
+use serde_json::{Value, json};
+
 use crate::{
     clock,
     config::Config,
@@ -21,22 +25,27 @@ use crate::{
     enrolment::EnrolmentError,
     random::{self, NoRandomness},
     secrets::{Secrets, SecretsError},
-    store::{Place, Store, StoreError},
+    store::{AuditEntry, Place, Store, StoreError},
     tls::TlsError,
     tokens::{Tokens, Unsigned},
 };
 
 pub use crate::releases::{ImportError, Imported, Outcome};
+pub use audit::{AuditFilter, AuditFormat, audit};
 pub use cloud_init::user_data;
 pub use enrol::{Added, AddedNode, Issue, Purpose, Which, add_nodes, add_tokens};
 pub use inventory::inventory;
 pub use names::numbered;
-pub use nodes::{ListedNode, list_nodes, revoke_tokens};
+pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
 pub use releases::{ListedRelease, add_releases, list_releases};
+pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
 
 /// The settings that outlive a server.
 const DEPLOYMENT: &str = "deployment";
 const DEFAULT_OWNER: &str = "default_owner";
+
+/// Who does what a command does, as audit trails and transitions name them.
+const COMMAND_LINE: &str = "command line";
 
 /// Who a token or a node is for; what is not said is the default owner that the data folder's first start made.
 #[derive(Debug, Clone, Default)]
@@ -90,7 +99,13 @@ pub enum CommandError {
     NeverServed,
     /// There is no such node.
     #[error("there is no node {0}")]
-    NoNode(NodeId),
+    NoNode(String),
+    /// Another node in service has the name.
+    #[error("another node in service is called `{0}`; nothing was done")]
+    NameTaken(String),
+    /// A label cannot be one.
+    #[error("labels: {0}")]
+    Label(String),
     /// The node is out of service for good.
     #[error("the node {0} was decommissioned; nothing was done")]
     Inactive(NodeId),
@@ -117,6 +132,9 @@ pub enum CommandError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The answer cannot be written.
+    #[error("cannot write the answer")]
+    Output(#[from] std::io::Error),
     /// Something of the data folder cannot be used.
     #[error("cannot use the data folder")]
     DataDir(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -131,7 +149,9 @@ impl CommandError {
             | Self::Taken(_)
             | Self::NoHost(_)
             | Self::SeveralMachines(_)
+            | Self::Label(_)
             | Self::Numbers(_) => ErrorCode::Usage,
+            Self::NameTaken(_) => ErrorCode::NameTaken,
             Self::NoScript(_) | Self::NotPublished { .. } => ErrorCode::ReleaseNotFound,
             Self::NeverServed | Self::NoReleases => ErrorCode::ConfigInvalid,
             Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
@@ -141,7 +161,7 @@ impl CommandError {
             Self::Unsigned(error) => error.code(),
             Self::Secrets(error) => error.code(),
             Self::Database { code, .. } => *code,
-            Self::DataDir(_) => ErrorCode::FileFailed,
+            Self::Output(_) | Self::DataDir(_) => ErrorCode::FileFailed,
         }
     }
 }
@@ -183,11 +203,42 @@ pub async fn user_token(
     lasts_secs: u64,
 ) -> Result<String, CommandError> {
     let tokens = Tokens::new(Secrets::load(config)?.tokens);
+    let store = open(config).await?;
     let owner = match whose {
         For { org: Some(org_id), user: Some(user_id) } => Owner { org_id, user_id },
-        whose => whose.or_default(&open(config).await?).await?,
+        whose => whose.or_default(&store).await?,
     };
-    Ok(tokens.sign_user(owner.user_id, owner.org_id, roles, clock::now(), lasts_secs)?)
+    let detail = json!({ "user": owner.user_id, "roles": roles, "expiresIn": lasts_secs });
+    let recorded = on_command_line(&store, &owner.org_id, "user_token.issue", None, Some(detail));
+    let token = tokens.sign_user(owner.user_id, owner.org_id, roles, clock::now(), lasts_secs)?;
+    recorded.record_outcome("done").await?;
+    store.close().await;
+    Ok(token)
+}
+
+/// The store for a command that changes something: its first change is recorded, with the operating system's user.
+fn on_command_line(
+    store: &Store,
+    org: &OwnerId,
+    action: &'static str,
+    node: Option<&NodeId>,
+    detail: Option<Value>,
+) -> Store {
+    let mut detail = detail.unwrap_or_else(|| json!({}));
+    if let Some(detail) = detail.as_object_mut() {
+        detail.insert("uid".to_owned(), rustix::process::getuid().as_raw().into());
+    }
+    store.on_behalf(AuditEntry {
+        at: clock::now(),
+        org: org.clone(),
+        actor: COMMAND_LINE.to_owned(),
+        roles: Vec::new(),
+        address: None,
+        action,
+        node: node.cloned(),
+        target: None,
+        detail: Some(detail),
+    })
 }
 
 async fn open(config: &Config) -> Result<Store, CommandError> {

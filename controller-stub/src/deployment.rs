@@ -17,6 +17,9 @@ use crate::{
 pub(crate) struct Deployment {
     /// The HTTP base, without a slash at its end.
     pub api: String,
+    /// Whether that is an address for other machines, because somebody gave it.
+    #[serde(default)]
+    pub public: bool,
     release_base: String,
     docs_base: String,
     pub default_daemon_version: ReleaseVersion,
@@ -41,6 +44,7 @@ impl Deployment {
             releases: config.releases.clone(),
             checksums: config.checksums.clone(),
             authority,
+            public: config.public_url.is_some(),
             api,
         }
     }

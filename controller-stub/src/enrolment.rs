@@ -44,15 +44,6 @@ pub(crate) struct Enrolment {
     pub documentation_url: String,
 }
 
-/// What becomes of the tokens that a node has already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Others {
-    /// They stay valid.
-    Stay,
-    /// They open nothing any more.
-    End,
-}
-
 /// Why there is no token or no plan.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnrolmentError {
@@ -77,30 +68,14 @@ pub(crate) struct Enroller {
 }
 
 impl Enroller {
-    /// Makes a token as [`Self::draw_up`] does, and keeps what was issued.
-    pub(crate) async fn enrol(
-        &self,
-        node: &Node,
-        version: Option<ReleaseVersion>,
-        lasts_secs: u64,
-        others: Others,
-        now: Timestamp,
-    ) -> Result<Enrolment, EnrolmentError> {
-        let (enrolment, issued) = self.draw_up(node, version, lasts_secs, now).await?;
-        match others {
-            Others::Stay => self.store.add_token(issued).await?,
-            Others::End => self.store.revoke_tokens(&node.id, now, Some(issued)).await?,
-        }
-        Ok(enrolment)
-    }
-
-    /// Makes a token for `node` that lasts `lasts_secs` and installs `version`. A version that is asked for by name must be
+    /// Makes a token for `node` that lasts `lasts_secs` and installs `version`, for whoever `minter` is. A version that is asked for by name must be
     /// published; without one, a token for a worker that is already installed can be had at any time. It is kept nowhere yet.
     pub(crate) async fn draw_up(
         &self,
         node: &Node,
         version: Option<ReleaseVersion>,
         lasts_secs: u64,
+        minter: &str,
         now: Timestamp,
     ) -> Result<(Enrolment, IssuedToken), EnrolmentError> {
         let asked_for = version.is_some();
@@ -151,6 +126,7 @@ impl Enroller {
             expires_at,
             version: version.clone(),
             checksums,
+            minted_by: Some(minter.to_owned()),
         };
         let enrolment = Enrolment {
             token,
@@ -187,6 +163,7 @@ impl Enroller {
             issued_at: now,
             version,
             checksums,
+            minted_by: Some("controller".to_owned()),
         };
         Ok((token, issued))
     }

@@ -1,9 +1,8 @@
 //! `/ws/node`: who may connect is decided before the upgrade, in HTTP: the token's signature, `admission`, and the database.
 //! What a connection then says is `session`'s (pure), what is done about it `connection`'s, when `timetable`'s (pure), how much it
-//! may say `allowance`'s (pure), and which of a node's connections speaks for it `registry`'s.
+//! may say `rate`'s (pure), and which of a node's connections speaks for it `registry`'s.
 
 pub(crate) mod admission;
-mod allowance;
 pub(crate) mod clones;
 mod connection;
 pub(crate) mod drain;
@@ -39,15 +38,18 @@ use crate::{
     },
     app::App,
     clock,
+    rate::Rate,
+    websocket::Limits,
 };
 use admission::{Handshake, TurnedAway};
 use connection::{Newcomer, Peer};
 
-/// The default of 128 KiB per connection would be most of what a connection costs. Larger frames take more reads.
-const READ_BUFFER_BYTES: usize = 1024;
-
-/// What waits to be written to a worker that does not read.
-const MAX_WRITE_BUFFER_BYTES: usize = 4 * MAX_FRAME_BYTES;
+/// What a worker may do. It sends about one frame in ten seconds.
+const LIMITS: Limits = Limits {
+    max_message_bytes: MAX_FRAME_BYTES,
+    max_write_buffer_bytes: 4 * MAX_FRAME_BYTES,
+    frames: &Rate { interval: Duration::from_millis(100), burst: 120 },
+};
 
 /// Connect as a worker
 ///
@@ -99,8 +101,8 @@ fn admit(
     Entrant { node, handshake }: Entrant,
     upgrade: Result<Upgrade, Rejection>,
 ) -> Result<Response, Rejection> {
-    let Upgrade(upgrade) = upgrade?;
-    if !upgrade.requested_protocols().any(|protocol| protocol == SUBPROTOCOL) {
+    let upgrade = upgrade?;
+    if !upgrade.protocols().any(|protocol| protocol == SUBPROTOCOL) {
         return Err(Rejection::field(format!("Sec-WebSocket-Protocol must offer `{SUBPROTOCOL}`")));
     }
     if let Some(pause) = stay_away(&app, &node, address) {
@@ -111,13 +113,6 @@ fn admit(
             pause,
         ));
     }
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL])
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(MAX_WRITE_BUFFER_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .max_message_size(MAX_FRAME_BYTES);
     // Somewhere in the second half of the grace: tokens that were made together do not end together.
     let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
     let token_ends = Instant::now() + node.token.life.expires_at.since(clock::now()) + grace;
@@ -125,8 +120,8 @@ fn admit(
         Newcomer { handshake, before: node.node.instance_id, not_before: node.node.tokens_not_before };
     let newcomer = Box::new(newcomer);
     let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
-    // axum's own task ends here: it has room for the handshake, which a connection does not need. Tracked, so that a shutdown waits.
-    Ok(upgrade.on_upgrade(async move |socket| {
+    Ok(upgrade.accept(SUBPROTOCOL, LIMITS, move |socket| {
+        // Tracked, so that a shutdown waits.
         let connections = app.connections.clone();
         connections.spawn(connection::run(app, peer, socket));
     }))

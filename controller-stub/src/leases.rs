@@ -7,23 +7,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::{ids::NodeId, time::Timestamp};
+use aio_protocol::{
+    ids::{NodeId, OwnerId},
+    time::Timestamp,
+};
 
-use crate::brake::Fleet;
+use crate::brake::{Fleet, Scope};
 
 pub(crate) struct Leases {
     length: Duration,
     entries: Mutex<HashMap<NodeId, Lease>>,
 }
 
-/// How the leases stand.
+/// How the leases stand, by organisation.
+#[derive(Default)]
 pub(crate) struct Survey {
-    pub fleet: Fleet,
+    pub fleets: HashMap<OwnerId, Fleet>,
     /// Whose leases have run out.
-    pub expired: Vec<NodeId>,
+    pub expired: HashMap<OwnerId, Vec<NodeId>>,
 }
 
 struct Lease {
+    organisation: OwnerId,
     ends: Instant,
     seen: Option<Timestamp>,
     stored: bool,
@@ -46,21 +51,22 @@ impl Leases {
     }
 
     /// Gives `id` a whole lease because something was heard at `seen`.
-    pub(crate) fn grant(&self, id: &NodeId, now: Instant, seen: Timestamp) {
-        let lease = Lease { ends: now + self.length, seen: Some(seen), stored: false };
+    pub(crate) fn grant(&self, id: &NodeId, organisation: &OwnerId, now: Instant, seen: Timestamp) {
+        let organisation = organisation.clone();
+        let lease = Lease { organisation, ends: now + self.length, seen: Some(seen), stored: false };
         self.entries().insert(id.clone(), lease);
     }
 
     /// Gives `id` a whole lease although nothing was heard, unless one runs: after a restart, nobody is late.
-    pub(crate) fn grant_amnesty(&self, id: &NodeId, now: Instant) {
-        let lease = Lease { ends: now + self.length, seen: None, stored: true };
+    pub(crate) fn grant_amnesty(&self, id: &NodeId, organisation: OwnerId, now: Instant) {
+        let lease = Lease { organisation, ends: now + self.length, seen: None, stored: true };
         self.entries().entry(id.clone()).or_insert(lease);
     }
 
     /// Renews a lease that runs. One that has been taken away stays away.
     pub(crate) fn renew(&self, id: &NodeId, now: Instant, seen: Timestamp) {
         if let Some(lease) = self.entries().get_mut(id) {
-            *lease = Lease { ends: now + self.length, seen: Some(seen), stored: false };
+            (lease.ends, lease.seen, lease.stored) = (now + self.length, Some(seen), false);
         }
     }
 
@@ -69,10 +75,14 @@ impl Leases {
         self.entries().remove(id);
     }
 
-    /// Makes every lease that ends within `window`, or has ended, a whole one, although nothing was heard.
-    pub(crate) fn pardon(&self, now: Instant, window: Duration) {
+    /// Makes every lease of `scope` that ends within `window`, or has ended, a whole one, although nothing was heard.
+    pub(crate) fn pardon(&self, scope: &Scope, now: Instant, window: Duration) {
         for lease in self.entries().values_mut().filter(|lease| lease.ends <= now + window) {
-            lease.ends = now + self.length;
+            if matches!(scope, Scope::All)
+                || matches!(scope, Scope::Organisation(it) if *it == lease.organisation)
+            {
+                lease.ends = now + self.length;
+            }
         }
     }
 
@@ -83,19 +93,20 @@ impl Leases {
 
     /// How the leases stand, seen from `now`; those that end within `window` count as silent.
     pub(crate) fn survey(&self, now: Instant, window: Duration) -> Survey {
-        let entries = self.entries();
-        let mut fleet = Fleet { leased: entries.len(), silent: 0, expired: 0 };
-        let mut expired = Vec::new();
-        for (id, lease) in entries.iter() {
-            if lease.ends <= now + window {
-                fleet.silent += 1;
+        let mut survey = Survey::default();
+        for (id, Lease { organisation, ends, .. }) in self.entries().iter() {
+            if !survey.fleets.contains_key(organisation) {
+                survey.fleets.insert(organisation.clone(), Fleet::default());
             }
-            if lease.ends <= now {
+            let Some(fleet) = survey.fleets.get_mut(organisation) else { continue };
+            fleet.leased += 1;
+            fleet.silent += usize::from(*ends <= now + window);
+            if *ends <= now {
                 fleet.expired += 1;
-                expired.push(id.clone());
+                survey.expired.entry(organisation.clone()).or_default().push(id.clone());
             }
         }
-        Survey { fleet, expired }
+        survey
     }
 
     /// Whose leases have run out.
@@ -111,6 +122,16 @@ impl Leases {
     /// When `id` was last heard of, if this process heard of it.
     pub(crate) fn last_seen(&self, id: &NodeId) -> Option<Timestamp> {
         self.entries().get(id)?.seen
+    }
+
+    /// When a node was last heard of that was stored as last seen at `stored`. A stored time in the future is from a clock that was wrong.
+    pub(crate) fn last_seen_or(
+        &self,
+        id: &NodeId,
+        stored: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        self.last_seen(id).or(stored).map(|seen| seen.min(now))
     }
 
     /// Who was heard of since the last call, and when: what the store does not know yet.
@@ -140,6 +161,10 @@ mod tests {
         NodeId::from_bytes([7; 12])
     }
 
+    fn org() -> OwnerId {
+        "acme".parse().unwrap()
+    }
+
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
     }
@@ -147,7 +172,7 @@ mod tests {
     #[test]
     fn a_lease_runs_out_exactly_after_its_length_and_a_message_renews_it() {
         let (leases, start) = (Leases::new(LENGTH), Instant::now());
-        leases.grant(&id(), start, at(1));
+        leases.grant(&id(), &org(), start, at(1));
         assert!(leases.expired(start + LENGTH - Duration::from_millis(1)).is_empty());
         assert_eq!(leases.expired(start + LENGTH), [id()]);
         leases.renew(&id(), start + LENGTH, at(2));
@@ -159,7 +184,7 @@ mod tests {
     #[test]
     fn a_lease_that_was_taken_away_is_not_renewed() {
         let (leases, start) = (Leases::new(LENGTH), Instant::now());
-        leases.grant(&id(), start, at(1));
+        leases.grant(&id(), &org(), start, at(1));
         leases.end(&id());
         leases.renew(&id(), start, at(2));
         assert_eq!(leases.last_seen(&id()), None);
@@ -169,10 +194,10 @@ mod tests {
     #[test]
     fn amnesty_lasts_a_whole_lease_and_claims_no_sighting() {
         let (leases, start) = (Leases::new(LENGTH), Instant::now());
-        leases.grant_amnesty(&id(), start);
+        leases.grant_amnesty(&id(), org(), start);
         assert!(!leases.has_expired(&id(), start + LENGTH - Duration::from_millis(1)));
         assert_eq!((leases.last_seen(&id()), leases.take_unstored()), (None, vec![]));
-        leases.grant_amnesty(&id(), start + LENGTH / 2);
+        leases.grant_amnesty(&id(), org(), start + LENGTH / 2);
         assert!(leases.has_expired(&id(), start + LENGTH), "and is granted once");
     }
 
@@ -180,25 +205,30 @@ mod tests {
     fn a_survey_tells_the_silent_from_those_whose_lease_has_ended() {
         let (leases, start) = (Leases::new(LENGTH), Instant::now());
         for (byte, secs) in [(1, 0), (2, 50), (3, 61)] {
-            leases.grant(&NodeId::from_bytes([byte; 12]), start + Duration::from_secs(secs), at(1));
+            leases.grant(&NodeId::from_bytes([byte; 12]), &org(), start + Duration::from_secs(secs), at(1));
         }
         let minute = Duration::from_secs(60);
-        assert_eq!(leases.survey(start, minute).fleet, Fleet { leased: 3, silent: 0, expired: 0 });
-        let Survey { fleet, expired } = leases.survey(start + LENGTH, minute);
-        assert_eq!(fleet, Fleet { leased: 3, silent: 2, expired: 1 });
-        assert_eq!(expired, [NodeId::from_bytes([1; 12])]);
+        let other: OwnerId = "other".parse().unwrap();
+        leases.grant(&NodeId::from_bytes([4; 12]), &other, start, at(1));
+        assert_eq!(leases.survey(start, minute).fleets[&org()], Fleet { leased: 3, silent: 0, expired: 0 });
+        let Survey { fleets, expired } = leases.survey(start + LENGTH, minute);
+        assert_eq!(fleets[&org()], Fleet { leased: 3, silent: 2, expired: 1 });
+        assert_eq!(fleets[&other], Fleet { leased: 1, silent: 1, expired: 1 });
+        assert_eq!(expired[&org()], [NodeId::from_bytes([1; 12])]);
     }
 
     #[test]
     fn a_pardon_claims_no_sighting_and_shortens_no_lease() {
         let (leases, start) = (Leases::new(LENGTH), Instant::now());
-        leases.grant(&id(), start, at(1));
+        leases.grant(&id(), &org(), start, at(1));
         leases.take_unstored();
-        leases.pardon(start + LENGTH, Duration::ZERO);
+        leases.pardon(&Scope::Organisation("other".parse().unwrap()), start + LENGTH, Duration::ZERO);
+        assert!(leases.has_expired(&id(), start + LENGTH), "it is another's pardon");
+        leases.pardon(&Scope::Organisation(org()), start + LENGTH, Duration::ZERO);
         assert!(!leases.has_expired(&id(), start + LENGTH * 2 - Duration::from_millis(1)));
         assert!(leases.has_expired(&id(), start + LENGTH * 2));
         assert_eq!((leases.last_seen(&id()), leases.take_unstored()), (Some(at(1)), vec![]));
-        leases.pardon(start, LENGTH);
+        leases.pardon(&Scope::All, start, LENGTH);
         assert!(
             !leases.has_expired(&id(), start + LENGTH * 2 - Duration::from_millis(1)),
             "it is not silent"
@@ -208,16 +238,26 @@ mod tests {
     #[test]
     fn every_lease_lasts_longer_by_a_standstill() {
         let (leases, start) = (Leases::new(LENGTH), Instant::now());
-        leases.grant(&id(), start, at(1));
+        leases.grant(&id(), &org(), start, at(1));
         leases.postpone(LENGTH);
         assert!(!leases.has_expired(&id(), start + LENGTH));
         assert!(leases.has_expired(&id(), start + LENGTH * 2));
     }
 
     #[test]
+    fn a_stored_time_in_the_future_is_overwritten() {
+        let (leases, start, now) = (Leases::new(LENGTH), Instant::now(), at(1_000));
+        for (stored, seen) in [(None, None), (Some(at(900)), Some(at(900))), (Some(at(9_000)), Some(now))] {
+            assert_eq!(leases.last_seen_or(&id(), stored, now), seen);
+        }
+        leases.grant(&id(), &org(), start, at(990));
+        assert_eq!(leases.last_seen_or(&id(), Some(at(9_000)), now), Some(at(990)));
+    }
+
+    #[test]
     fn each_sighting_is_handed_to_the_store_once() {
         let (leases, start) = (Leases::new(LENGTH), Instant::now());
-        leases.grant(&id(), start, at(1));
+        leases.grant(&id(), &org(), start, at(1));
         assert_eq!(leases.take_unstored(), [(id(), at(1))]);
         assert_eq!(leases.take_unstored(), []);
         leases.renew(&id(), start, at(5));

@@ -25,7 +25,7 @@ use crate::{
     leases::Leases,
     node::Node,
     outbox::Doorbell,
-    store::{RecordedStep, Store, StoreError},
+    store::{Newcomer, RecordedStep, Store, StoreError},
 };
 
 use budget::Budgets;
@@ -56,6 +56,7 @@ pub(crate) struct Turn<'a> {
     id: &'a NodeId,
     /// When it was asked for, which is when its cause was noticed.
     noticed_at: Timestamp,
+    store: Store,
     _held: Option<MutexGuard<'a, ()>>,
 }
 
@@ -98,8 +99,8 @@ impl Lifecycle {
         for (status, leases) in
             [(NodeStatus::Online, &self.workers), (NodeStatus::Installing, &self.installations)]
         {
-            for id in self.store.nodes_with_status(status).await? {
-                leases.grant_amnesty(&id, Instant::now());
+            for (id, organisation) in self.store.nodes_with_status(status).await? {
+                leases.grant_amnesty(&id, organisation, Instant::now());
             }
         }
         Ok(())
@@ -115,22 +116,19 @@ impl Lifecycle {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        Turn { lifecycle: self, id, noticed_at, _held: held }
+        Turn { lifecycle: self, id, noticed_at, store: self.store.clone(), _held: held }
     }
 
-    /// Keeps a node that was just registered.
-    pub(crate) async fn register(&self, node: &Node, actor: &str) -> Result<(), StoreError> {
-        register(&self.store, node, actor).await?;
+    /// Keeps a node that was just registered, unless another in service has its name; says whether it did. `store` acts for `actor`.
+    pub(crate) async fn register(&self, store: &Store, node: &Node, actor: &str) -> Result<bool, StoreError> {
+        let newcomer = Newcomer { node: node.clone(), step: registration(node, actor), token: None };
+        if !store.enrol_nodes(&[newcomer]).await?.is_empty() {
+            return Ok(false);
+        }
+        tracing::info!(node = %node.id, name = node.name, actor, "a node was registered");
         self.doorbell.ring(&node.id, &node.owner.org_id);
-        Ok(())
+        Ok(true)
     }
-}
-
-/// Keeps a node that was just registered, with its first audit row and event. A running server's relay finds the event by itself.
-async fn register(store: &Store, node: &Node, actor: &str) -> Result<(), StoreError> {
-    store.add_node(node, &registration(node, actor)).await?;
-    tracing::info!(node = %node.id, name = node.name, actor, "a node was registered");
-    Ok(())
 }
 
 /// What a node begins with.
@@ -153,6 +151,11 @@ pub(crate) fn registration(node: &Node, actor: &str) -> RecordedStep {
 }
 
 impl Turn<'_> {
+    /// This turn, whose changes are saved in a store that acts for somebody.
+    pub(crate) fn through(self, store: Store) -> Self {
+        Self { store, ..self }
+    }
+
     /// Lets `occurrence` happen to the node and says what the node is then.
     pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
         let node = self
@@ -197,7 +200,7 @@ impl Turn<'_> {
         let Lifecycle { workers, installations, .. } = self.lifecycle;
         let (now, seen) = (Instant::now(), clock::now());
         match occurrence {
-            Occurrence::Welcomed { .. } => workers.grant(self.id, now, seen),
+            Occurrence::Welcomed { .. } => workers.grant(self.id, &node.owner.org_id, now, seen),
             Occurrence::LeaseExpired | Occurrence::Left { .. } | Occurrence::DecommissionRequested => {
                 workers.end(self.id);
             }
@@ -207,7 +210,9 @@ impl Turn<'_> {
             | Occurrence::ResumeRequested => {}
         }
         match (node.status, occurrence) {
-            (NodeStatus::Installing, Occurrence::Reported(_)) => installations.grant(self.id, now, seen),
+            (NodeStatus::Installing, Occurrence::Reported(_)) => {
+                installations.grant(self.id, &node.owner.org_id, now, seen);
+            }
             (NodeStatus::Installing, _) => {}
             _ => installations.end(self.id),
         }
@@ -228,13 +233,14 @@ impl Turn<'_> {
         &self,
         change: impl Fn(&mut Node) -> Result<Vec<RecordedStep>, LifecycleError>,
     ) -> Result<Node, LifecycleError> {
-        let Lifecycle { store, doorbell, workers, .. } = self.lifecycle;
+        let Self { store, .. } = self;
+        let Lifecycle { doorbell, workers, .. } = self.lifecycle;
         for _ in 0..TRIES {
             let Some(mut node) = store.node(self.id).await? else {
                 return Err(LifecycleError::NotFound(self.id.clone()));
             };
             let before = node.clone();
-            node.last_seen_at = node.last_seen_at.max(workers.last_seen(self.id));
+            node.last_seen_at = workers.last_seen_or(self.id, node.last_seen_at, clock::now());
             let steps = change(&mut node)?;
             if node == before && steps.is_empty() {
                 return Ok(node);

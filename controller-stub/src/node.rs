@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use aio_protocol::{
     event::ErrorReport,
     ids::NodeId,
-    inventory::SystemInfo,
     node::{NodeRole, NodeStatus, Owner},
     release::ReleaseVersion,
     telemetry::HealthSummary,
@@ -15,18 +14,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::gateway::clones::Conflict;
+use crate::{gateway::clones::Conflict, labels::Labels};
 
-/// A node. What is not known is `null` in the API.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+/// A node.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
-    #[serde(rename = "_id")]
     pub id: NodeId,
     pub name: String,
     pub role: Vec<NodeRole>,
     pub status: NodeStatus,
     pub owner: Owner,
+    pub labels: Labels,
     /// Whether a welcomed worker's socket is open.
     pub websocket_connected: bool,
     /// The last application message.
@@ -34,11 +32,9 @@ pub(crate) struct Node {
     pub connection_established_at: Option<Timestamp>,
     pub created_at: Timestamp,
     /// The address that its worker connected from.
-    #[schema(value_type = Option<String>)]
     pub ip_address: Option<IpAddr>,
     pub daemon_version: Option<String>,
     /// As the worker told it, as far as this controller understood.
-    #[schema(value_type = Option<SystemInfo>)]
     pub system_info: Option<serde_json::Value>,
     pub installation: Option<Installation>,
     /// How its worker says that the GPUs are, while it is connected.
@@ -46,17 +42,12 @@ pub(crate) struct Node {
     /// Another machine that claims to be this node and is refused.
     pub identity_conflict: Option<Conflict>,
     /// What was issued until then opens nothing. Written by the store alone.
-    #[serde(skip)]
     pub tokens_not_before: Timestamp,
     /// What it was when the worker that is connected showed its token.
-    #[serde(skip)]
     pub admitted_not_before: Timestamp,
-    #[serde(skip)]
     pub instance_id: Option<Uuid>,
-    #[serde(skip)]
     pub boot_id: Option<String>,
     /// The store's count of saves; see `Store::save`.
-    #[serde(skip)]
     pub version: i64,
 }
 
@@ -117,6 +108,7 @@ impl Node {
             role,
             status: NodeStatus::Pending,
             owner,
+            labels: Labels::default(),
             websocket_connected: false,
             last_seen_at: None,
             connection_established_at: None,

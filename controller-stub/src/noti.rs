@@ -3,27 +3,25 @@
 
 pub(crate) mod dashboard;
 mod news;
-pub(crate) mod retention;
+pub(crate) mod origins;
+pub(crate) mod seats;
 pub(crate) mod signature;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use aio_protocol::{
     event::{InvalidEvent, NodeEvent},
     time::Timestamp,
 };
 use metrics::counter;
-use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
 
 use crate::store::{Store, StoreError};
 use news::News;
+use origins::Origins;
+use seats::Seats;
 use signature::{Unverified, WebhookKey};
-
-/// More dashboards than this are no small deployment's.
-const MAX_DASHBOARDS: usize = 1024;
 
 /// Receives, verifies, keeps and shows events.
 pub(crate) struct Noti {
@@ -32,11 +30,10 @@ pub(crate) struct Noti {
     key: WebhookKey,
     news: News,
     /// Of web pages that may watch.
-    origins: Vec<String>,
+    origins: Origins,
     /// How long a dashboard may take to read what was sent.
     patience: Duration,
-    /// One for each dashboard.
-    pub seats: Arc<Semaphore>,
+    pub seats: Seats,
 }
 
 /// Why an event was not kept.
@@ -63,25 +60,14 @@ impl NotKept {
 }
 
 impl Noti {
-    /// `api` is this controller's own address, whose pages may always watch.
     pub(crate) fn new(
         store: Store,
         bearer: SecretString,
         key: WebhookKey,
-        api: &str,
-        mut origins: Vec<String>,
+        origins: Origins,
         patience: Duration,
     ) -> Self {
-        origins.extend(Url::parse(api).map(|url| url.origin().ascii_serialization()));
-        Self {
-            store,
-            bearer,
-            key,
-            news: News::default(),
-            origins,
-            patience,
-            seats: Arc::new(Semaphore::new(MAX_DASHBOARDS)),
-        }
+        Self { store, bearer, key, news: News::default(), origins, patience, seats: Seats::default() }
     }
 
     /// Whether `token` opens this NOTI.
@@ -91,7 +77,7 @@ impl Noti {
 
     /// Whether pages of this origin may watch.
     pub(crate) fn welcomes_page_of(&self, origin: &str) -> bool {
-        self.origins.iter().any(|it| it == origin)
+        self.origins.contain(origin)
     }
 
     /// Verifies `body` as it came over the wire and keeps the event; says whether it is new.

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::{self, auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
     app::App,
-    brake::Brake,
+    brake::Brakes,
     census, commands,
     config::Config,
     deployment::{Deployment, loopback_url},
@@ -30,11 +30,13 @@ use crate::{
     lifecycle::Lifecycle,
     listener::{self, Limits, budget::Budget},
     noti::{
-        self, Noti,
+        Noti,
+        origins::Origins,
         signature::{InvalidSecret, WebhookKey},
     },
     outbox::{Delivery, Outbox, Relay, Unbuildable},
     releases::{Releases, downloads::Downloads},
+    retention::{self, Retention},
     revocations,
     secrets::{Secrets, SecretsError},
     store::{Place, Store, StoreError},
@@ -76,6 +78,8 @@ enum Cause {
     Listen { address: SocketAddr, source: io::Error },
     #[error("plain HTTP would be served on {0}, which other machines reach")]
     Exposed(SocketAddr),
+    #[error("{name} is plain HTTP, and its host {host} is not this machine")]
+    InTheClear { name: &'static str, host: String },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -97,6 +101,7 @@ impl StartError {
             Cause::DataDir { .. } => ErrorCode::FileFailed,
             Cause::Locked(_) | Cause::Listen { .. } | Cause::WebhookKey(_) => ErrorCode::ConfigInvalid,
             Cause::Exposed(_) => ErrorCode::InsecureListen,
+            Cause::InTheClear { .. } => ErrorCode::InsecureUrl,
             Cause::Tls(error) => error.code(),
             Cause::Secrets(error) => error.code(),
             Cause::Store(error) => error.code(),
@@ -155,7 +160,7 @@ impl Server {
             },
             registry: Registry::default(),
             clones: Mutex::default(),
-            brake: Mutex::new(Brake::new(config.heartbeat_timeout)),
+            brakes: Mutex::new(Brakes::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
             refused: Refused::default(),
             answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 32),
@@ -170,8 +175,7 @@ impl Server {
                 store.clone(),
                 secrets.noti_service_token.clone(),
                 webhook_key.clone(),
-                &public,
-                config.dashboard_origins,
+                Origins::new(&public, address, tls.is_some(), config.dashboard_origins),
                 config.dashboard_patience,
             ),
             exporter: exporter.clone(),
@@ -210,9 +214,13 @@ impl Server {
         tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
-        tasks.spawn_with_pulse("retention", |pulse| {
-            noti::retention::run(store.clone(), config.event_retention, pulse, stop.clone())
-        });
+        let kept = Retention {
+            events: config.event_retention,
+            history: config.history_retention,
+            dead_letters: config.dead_letter_retention,
+            inactive_nodes: config.inactive_node_retention,
+        };
+        tasks.spawn_with_pulse("retention", |pulse| retention::run(store.clone(), kept, pulse, stop.clone()));
         tasks.spawn("relay", Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
         let (writer, stopped) = (store.clone(), stop.clone());
         tasks.spawn("writer", async move {
@@ -295,6 +303,10 @@ impl Server {
 }
 
 fn refuse_exposure(config: &Config) -> Result<(), Cause> {
+    if let Some((name, url)) = config.in_the_clear() {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        return Err(Cause::InTheClear { name, host });
+    }
     if config.serves_tls() || config.insecure_http || config.listen.ip().is_loopback() {
         return Ok(());
     }

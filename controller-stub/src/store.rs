@@ -2,11 +2,14 @@
 //! changed there. The store decides nothing about nodes; it keeps a node's change, its audit rows and its events together or not at
 //! all. All changes go through one writer, which says how a new one is added.
 
+mod audit;
 mod database;
 mod dead_letters;
 mod enrolments;
 mod error;
+mod expiry;
 mod inbox;
+mod node_list;
 mod nodes;
 mod offers;
 mod outbox;
@@ -18,14 +21,17 @@ mod tokens;
 mod transitions;
 mod writer;
 
+pub(crate) use audit::{AuditEntry, AuditQuery, AuditRecord};
 pub(crate) use database::{Place, Store};
 pub(crate) use dead_letters::DeadLetter;
 pub(crate) use enrolments::Newcomer;
 pub(crate) use error::{Problem, StoreError};
+pub(crate) use expiry::Expirable;
 pub(crate) use inbox::{EventQuery, Received, Since};
-pub(crate) use nodes::{Admission, NodeQuery, RecordedStep, Sort, SortKey};
+pub(crate) use node_list::{NodeFilter, NodeQuery, Position, Sort, SortKey};
+pub(crate) use nodes::{Admission, Described, RecordedStep};
 pub(crate) use offers::{History, Replacement};
 pub(crate) use outbox::Undelivered;
 pub(crate) use rows::Window;
-pub(crate) use tokens::IssuedToken;
+pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transitions::Transition;

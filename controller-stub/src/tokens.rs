@@ -10,7 +10,8 @@ use aio_protocol::{
     release::Checksum,
     time::Timestamp,
 };
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -18,7 +19,9 @@ use sha2::{Digest, Sha256};
 use keys::TokenKeys;
 
 /// Clocks of the issuer and ours may differ by this much.
-const LEEWAY_SECS: u64 = 30;
+const LEEWAY_SECS: f64 = 30.0;
+
+const NOT_WHOLE: &str = "it is not a whole JWT";
 
 /// The longest id of a token.
 const MAX_JTI_BYTES: usize = 128;
@@ -27,15 +30,8 @@ const MAX_JTI_BYTES: usize = 128;
 #[derive(Clone)]
 pub(crate) struct Tokens {
     signing: Option<(Algorithm, EncodingKey)>,
-    verifiers: Vec<Verifier>,
-}
-
-/// A key with the one algorithm that it is for.
-#[derive(Clone)]
-struct Verifier {
-    algorithm: Algorithm,
-    key: DecodingKey,
-    validation: Validation,
+    /// Each key with the one algorithm that it is for.
+    verifiers: Vec<(Algorithm, DecodingKey)>,
 }
 
 /// Who bears a valid token.
@@ -86,15 +82,7 @@ impl Unsigned {
 
 impl Tokens {
     pub(crate) fn new(keys: TokenKeys) -> Self {
-        let verifiers = keys.verifying.into_iter().map(|(algorithm, key)| {
-            let mut validation = Validation::new(algorithm);
-            validation.leeway = LEEWAY_SECS;
-            validation.validate_nbf = true;
-            validation.validate_aud = false;
-            validation.set_required_spec_claims(&["exp", "sub"]);
-            Verifier { algorithm, key, validation }
-        });
-        Self { verifiers: verifiers.collect(), signing: keys.signing }
+        Self { signing: keys.signing, verifiers: keys.verifying }
     }
 
     /// Refuses what would end with a token that cannot be signed.
@@ -129,16 +117,23 @@ impl Tokens {
     /// Verifies `token`. Its `type` decides its kind: `node`, or `user`, or none for a user's that another issuer made.
     pub(crate) fn verify(&self, token: &str) -> Result<Bearer, InvalidToken> {
         let invalid = |why: &str| InvalidToken::Invalid(why.to_owned());
-        let header = jsonwebtoken::decode_header(token).map_err(|error| refused(&error))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid(NOT_WHOLE))?;
+        if names_extensions(token) {
+            return Err(invalid("its header has `crit`, and no extension of JWTs is understood here"));
+        }
         // The token only says which of our keys it was signed with; each key knows one algorithm.
-        let Some(Verifier { key, validation, .. }) =
-            self.verifiers.iter().find(|verifier| verifier.algorithm == header.alg)
-        else {
+        let Some((_, key)) = self.verifiers.iter().find(|(algorithm, _)| *algorithm == header.alg) else {
             return Err(invalid("it was signed with an algorithm that is not accepted here"));
         };
-        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, key, validation)
-            .map_err(|error| refused(&error))?
-            .claims;
+        let Some((message, signature)) = token.rsplit_once('.') else { return Err(invalid(NOT_WHOLE)) };
+        let genuine = jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, header.alg);
+        if !genuine.map_err(|_| invalid(NOT_WHOLE))? {
+            return Err(invalid("it was signed with another key"));
+        }
+        let claims = message.split('.').nth(1).unwrap_or_default();
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| invalid(NOT_WHOLE))?;
+        let claims: Map<String, Value> = serde_json::from_slice(&claims).map_err(|_| invalid(NOT_WHOLE))?;
+        check_dates(&claims)?;
         let kind = claims.get("type").cloned();
         let claims = Value::Object(claims);
         let unreadable = |error: serde_json::Error| InvalidToken::Invalid(format!("its claims: {error}"));
@@ -158,20 +153,33 @@ impl Tokens {
     }
 }
 
-fn refused(error: &jsonwebtoken::errors::Error) -> InvalidToken {
-    match error.kind() {
-        ErrorKind::ExpiredSignature => InvalidToken::Expired,
-        kind => InvalidToken::Invalid(reason(kind)),
-    }
+/// Whether the header has `crit`. Whoever does not understand an extension that it names must refuse the token (RFC 7515, 4.1.11).
+fn names_extensions(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
+    serde_json::from_slice::<Map<String, Value>>(&header).is_ok_and(|header| header.contains_key("crit"))
 }
 
-fn reason(kind: &ErrorKind) -> String {
-    match kind {
-        ErrorKind::InvalidSignature => "it was signed with another key".into(),
-        ErrorKind::MissingRequiredClaim(claim) => format!("its claim `{claim}` is missing"),
-        ErrorKind::ImmatureSignature => "it is not valid yet".into(),
-        _ => "it is not a whole JWT".into(),
+/// Refuses a token that is not valid now: before `nbf`, or after `exp`.
+fn check_dates(claims: &Map<String, Value>) -> Result<(), InvalidToken> {
+    let now = crate::clock::now().as_millis() as f64 / 1000.0;
+    let missing = |name: &str| InvalidToken::Invalid(format!("its claim `{name}` is missing"));
+    let expires = date(claims, "exp")?.ok_or_else(|| missing("exp"))?;
+    if !claims.contains_key("sub") {
+        return Err(missing("sub"));
     }
+    if date(claims, "nbf")?.is_some_and(|begins| begins > now + LEEWAY_SECS) {
+        return Err(InvalidToken::Invalid("it is not valid yet".to_owned()));
+    }
+    date(claims, "iat")?;
+    if expires <= now - LEEWAY_SECS { Err(InvalidToken::Expired) } else { Ok(()) }
+}
+
+/// A NumericDate (RFC 7519): seconds since the Unix epoch, with or without a fraction.
+fn date(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, InvalidToken> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let wrong = || InvalidToken::Invalid(format!("its claim `{name}` must be a number of seconds"));
+    value.as_f64().map(Some).ok_or_else(wrong)
 }
 
 /// The claims of a new node token.
@@ -205,7 +213,6 @@ pub(crate) fn fingerprint(token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     use proptest::prelude::*;
     use secrecy::SecretString;
     use serde_json::json;
@@ -257,6 +264,53 @@ mod tests {
         };
         assert!(tokens().verify(&exp_ago(20)).is_ok());
         assert_eq!(tokens().verify(&exp_ago(40)), Err(InvalidToken::Expired));
+    }
+
+    #[test]
+    fn dates_may_have_fractions_and_one_of_another_type_is_called_that() {
+        let (node, _) = node_token(3600);
+        let now = now().as_millis() / 1000;
+        let whole = [
+            json!({"sub": "u", "orgId": "o", "roles": [], "exp": now + 600, "iat": now}),
+            serde_json::to_value(&node).unwrap(),
+        ];
+        for claims in whole {
+            let with = |name: &str, value: Value| {
+                let mut claims = claims.clone();
+                claims[name] = value;
+                tokens().verify(&signed(&Header::default(), &claims))
+            };
+            let seconds = now as f64;
+            for (name, value) in
+                [("exp", seconds + 600.0), ("exp", 1e300), ("iat", seconds - 0.5), ("nbf", seconds - 0.25)]
+            {
+                assert!(with(name, json!(value)).is_ok(), "{name} {value}");
+            }
+            assert_eq!(with("exp", json!(seconds - 40.5)), Err(InvalidToken::Expired));
+            assert!(with("nbf", json!(seconds + 600.5)).unwrap_err().to_string().contains("not valid yet"));
+            for name in ["exp", "nbf", "iat"] {
+                for value in [json!((now + 600).to_string()), Value::Null, json!(true), json!([now])] {
+                    let refusal = with(name, value.clone()).unwrap_err().to_string();
+                    let told = format!("`{name}` must be a number of seconds");
+                    assert!(refusal.contains(&told), "{value}: {refusal}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_that_names_critical_extensions_is_refused() {
+        let (claims, token) = node_token(3600);
+        assert!(tokens().verify(&token).is_ok());
+        let body = URL_SAFE_NO_PAD.encode(json!(claims).to_string());
+        for crit in ["[\"b64\"]", "[\"exp\"]", "[\"urn:x\", \"exp\"]", "[]", "null"] {
+            let header = format!("{{\"alg\":\"HS256\",\"crit\":{crit},\"exp\":1}}");
+            let message = format!("{}.{body}", URL_SAFE_NO_PAD.encode(header));
+            let (algorithm, key) = tokens().signing.unwrap();
+            let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap();
+            let refusal = tokens().verify(&format!("{message}.{signature}")).unwrap_err();
+            assert!(refusal.to_string().contains("crit"), "{crit}: {refusal}");
+        }
     }
 
     #[test]

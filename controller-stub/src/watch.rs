@@ -1,56 +1,47 @@
-//! Looks at the clock: who has been silent for a whole lease goes offline, what installs without a report has stalled, and what was
-//! seen is written down now and then. A heartbeat itself never touches the disk.
+//! What happens because time has passed: leases end (`expiry`), installations without a report stall, and `lastSeenAt` is written
+//! to the database now and then. A heartbeat itself never touches the disk.
+
+mod expiry;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use aio_protocol::{ids::NodeId, telemetry::Health, wire::close};
-use metrics::{counter, gauge};
-use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval},
-};
+use aio_protocol::telemetry::Health;
+use metrics::gauge;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    app::App,
-    brake::{self, Fleet},
-    leases::Survey,
-    lifecycle::Occurrence,
-};
+use crate::{app::App, clock, lifecycle::Occurrence};
 
-/// Leases are looked at so often; no more than a tenth of their length, so that a short one ends in time too.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval between lease checks, at most a tenth of the lease.
+const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Nodes without a lease that should have one are looked for so often.
-const ADOPT: Duration = Duration::from_secs(60);
+/// Interval between searches for nodes that should have a lease and have none.
+const ADOPT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A look that is late by more than this part of a lease finds a process that stood still.
+/// The process stood still when a check is late by more than this part of a lease.
 const STANDSTILL: u32 = 60;
 
 const ACTOR: &str = "controller";
 
-/// So many nodes go offline side by side: their saves then share a commit.
-const AT_ONCE: usize = 256;
-
 /// Watches until `stop`, and writes down what was seen last.
 pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
     let shortest = app.lifecycle.workers.length().min(app.lifecycle.installations.length());
-    let mut look = interval(LOOK.min(shortest / 10).max(Duration::from_millis(5)));
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut check = interval(LEASE_CHECK_INTERVAL.min(shortest / 10).max(Duration::from_millis(5)));
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut flush = interval(app.last_seen_lag);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut adopt = interval(ADOPT);
+    let mut adopt = interval(ADOPT_INTERVAL);
     adopt.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let since = Instant::now();
         tokio::select! {
             () = stop.cancelled() => break,
-            scheduled = look.tick() => {
+            scheduled = check.tick() => {
                 pardon_a_standstill(&app, Instant::now() - since.max(scheduled.into_std()));
-                expire_workers(&app).await;
+                expiry::run(&app).await;
                 expire_installations(&app).await;
             }
             _ = flush.tick() => write_down(&app).await,
@@ -75,73 +66,6 @@ fn pardon_a_standstill(app: &App, late: Duration) {
             seconds = late.as_secs_f64(),
             "the controller stood still; every lease lasts longer by as much"
         );
-    }
-}
-
-async fn expire_workers(app: &Arc<App>) {
-    for some in overdue_workers(app).chunks(AT_ONCE) {
-        let mut going = JoinSet::new();
-        for id in some {
-            going.spawn(expire_worker(app.clone(), id.clone()));
-        }
-        going.join_all().await;
-    }
-}
-
-/// Whose lease has ended, unless the brake holds them.
-fn overdue_workers(app: &App) -> Vec<NodeId> {
-    let leases = &app.lifecycle.workers;
-    let now = Instant::now();
-    let mut brake = app.brake();
-    let Survey { fleet, expired } = leases.survey(now, brake.window());
-    let effect = brake.step(fleet, now);
-    gauge!("aio_leases").set(count(fleet.leased));
-    gauge!("aio_leases_held").set(if brake.is_holding() { count(fleet.expired) } else { 0.0 });
-    let Fleet { leased, silent, .. } = fleet;
-    match effect {
-        Some(brake::Effect::LetGo) => expired,
-        Some(brake::Effect::GiveWay) => {
-            tracing::warn!(silent, fleet = leased, "the fleet stayed silent: its nodes go offline now");
-            expired
-        }
-        Some(brake::Effect::RaiseAlarm) => {
-            counter!("aio_brake_alarms_total").increment(1);
-            tracing::warn!(
-                silent,
-                fleet = leased,
-                "most of the fleet fell silent within a minute: nobody goes offline for now; check this controller's network"
-            );
-            Vec::new()
-        }
-        Some(brake::Effect::Pardon) => {
-            leases.pardon(now, brake.window());
-            tracing::warn!(
-                silent,
-                fleet = leased,
-                "most of the fleet is heard again; the rest has a new lease"
-            );
-            Vec::new()
-        }
-        None => Vec::new(),
-    }
-}
-
-async fn expire_worker(app: Arc<App>, id: NodeId) {
-    let leases = &app.lifecycle.workers;
-    let turn = app.lifecycle.turn(&id).await;
-    // It may have been heard of while its turn was waited for.
-    if !leases.has_expired(&id, Instant::now()) {
-        return;
-    }
-    match turn.apply(&Occurrence::LeaseExpired, ACTOR).await {
-        Ok(_) => {
-            counter!("aio_worker_departures_total", "how" => "timeout").increment(1);
-            app.registry.close(&id, close::SILENT);
-        }
-        // The lease stays, so the next look tries again.
-        Err(error) => {
-            tracing::warn!(node = %id, error = &error as &dyn std::error::Error, "the end of a lease could not be noted");
-        }
     }
 }
 
@@ -182,7 +106,7 @@ async fn write_down(app: &App) {
     if seen.is_empty() {
         return;
     }
-    if let Err(error) = app.store.put_last_seen(seen).await {
+    if let Err(error) = app.store.put_last_seen(seen, clock::now()).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "when nodes were last seen could not be written down"

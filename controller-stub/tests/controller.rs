@@ -25,6 +25,8 @@ mod access;
 mod admin;
 #[path = "controller/api.rs"]
 mod api;
+#[path = "controller/audit.rs"]
+mod audit;
 #[path = "controller/conformance.rs"]
 mod conformance;
 #[path = "controller/dashboards.rs"]
@@ -41,6 +43,8 @@ mod fleet;
 mod gateway;
 #[path = "controller/hostile.rs"]
 mod hostile;
+#[path = "controller/nodes.rs"]
+mod nodes;
 #[path = "controller/observing.rs"]
 mod observing;
 #[path = "controller/outbox.rs"]
@@ -65,3 +69,5 @@ mod tls;
 mod together;
 #[path = "controller/tokens.rs"]
 mod tokens;
+#[path = "controller/upkeep.rs"]
+mod upkeep;

@@ -2,7 +2,7 @@
 //! verifies. Nothing here signs or verifies.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     ids::{NodeId, OwnerId},
@@ -21,8 +21,10 @@ pub struct NodeClaims {
     /// The token's own id, by which it is revoked.
     pub jti: String,
     /// Seconds since the Unix epoch.
+    #[serde(deserialize_with = "numeric_date")]
     pub iat: i64,
     /// Seconds since the Unix epoch.
+    #[serde(deserialize_with = "numeric_date")]
     pub exp: i64,
     /// The controller's WebSocket endpoint, e.g. `wss://aiwm.example/ws/node`.
     pub ctl: String,
@@ -56,10 +58,19 @@ pub struct UserClaims {
     /// What the user may do there, e.g. `organization.owner`.
     pub roles: Vec<String>,
     /// Seconds since the Unix epoch.
+    #[serde(deserialize_with = "numeric_date")]
     pub exp: i64,
     /// Seconds since the Unix epoch.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "numeric_date")]
     pub iat: i64,
+}
+
+/// A NumericDate of RFC 7519: any JSON number. A fraction of a second is dropped, and a date beyond the type is its end.
+fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let whole = number.as_i64().or_else(|| number.as_u64().map(|_| i64::MAX));
+    // A cast of a float ends at the type's bounds.
+    Ok(whole.unwrap_or_else(|| number.as_f64().unwrap_or_default().floor() as i64))
 }
 
 /// Why a text is no usable node token.
@@ -138,6 +149,25 @@ mod tests {
         assert_eq!(claims.sub.as_str(), "69396100cd71623c7bbfbfee");
         assert_eq!(claims.expires_at().to_string(), "2025-12-11T12:00:00.000Z");
         assert!(claims.expired(claims.expires_at()));
+    }
+
+    #[test]
+    fn a_date_is_any_number() {
+        for (written, read) in [
+            ("1765454400.0", 1_765_454_400),
+            ("1765454400.9", 1_765_454_400),
+            ("1.7654544e9", 1_765_454_400),
+            ("-0.5", -1),
+            ("18446744073709551615", i64::MAX),
+            ("1e300", i64::MAX),
+        ] {
+            let claims = CLAIMS.replace("1765454400", written);
+            assert_eq!(NodeClaims::read_unverified(&token(&claims)).unwrap().exp, read, "{written}");
+        }
+        for written in ["\"1765454400\"", "null", "true", "[1]"] {
+            let claims = CLAIMS.replace("1765454400", written);
+            assert!(NodeClaims::read_unverified(&token(&claims)).is_err(), "{written}");
+        }
     }
 
     #[test]

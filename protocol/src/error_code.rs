@@ -177,6 +177,8 @@ catalogue! {
         cure "Check the path against docs/api.md.";
     TransitionRefused "TRANSITION_REFUSED", exit 65, "The node's status does not allow this.",
         cure "The answer lists what is allowed; look at the node's status first.";
+    NameTaken "NAME_TAKEN", exit 65, "Another node in service of the organisation has this name.",
+        cure "Choose another name, or decommission or rename the node that has it.";
     MethodNotAllowed "METHOD_NOT_ALLOWED", exit 65, "The address exists and does not take this method.",
         cure "The Allow header says which it takes.";
     BodyTooLarge "BODY_TOO_LARGE", exit 65, "The request's body is larger than the controller accepts.",

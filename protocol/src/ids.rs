@@ -67,12 +67,13 @@ identifier!(
 );
 
 identifier!(
-    /// An organisation or a user, as the identity provider names it: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    /// An organisation or a user, as the identity provider names it: an id, an e-mail address, an address, `auth0|…`. No longer than OpenID
+    /// Connect lets a subject be, and nothing that a shell, a log line or a page reads as more than text.
     OwnerId,
-    "an organisation or user id (1 to 64 letters, digits, `.`, `_` or `-`)",
-    "^[A-Za-z0-9._-]{1,64}$",
-    |text| matches!(text.len(), 1..=64)
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    "an organisation or user id (1 to 255 letters, digits or any of `._@|+:/=~-`)",
+    "^[A-Za-z0-9._@|+:/=~-]{1,255}$",
+    |text| matches!(text.len(), 1..=255)
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@|+:/=~-".contains(&b))
 );
 
 impl NodeId {
@@ -97,6 +98,24 @@ mod tests {
             "zz396100cd71623c7bbfbfee",
         ] {
             assert!(text.parse::<NodeId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_owner_is_named_as_identity_providers_name_users() {
+        for text in [
+            "someone",
+            "auth0|5f7c8ec7c33c6c004bbafe82",
+            "google-oauth2|1039",
+            "first.last+gpu@example.com",
+            "https://idp.example/users/7",
+            "AItOawmwtWwcT0k51BayewNvutrJUqsvl6qs7A4=",
+        ] {
+            assert_eq!(text.parse::<OwnerId>().map(String::from).as_deref(), Ok(text));
+        }
+        for text in ["", " ", "a b", "a\nb", "<b>", "a\"b", "$(id)", "a;b", "\u{202e}", "é", &"x".repeat(256)]
+        {
+            assert!(text.parse::<OwnerId>().is_err(), "{text}");
         }
     }
 

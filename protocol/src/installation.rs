@@ -11,6 +11,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// The longest name of a step, in bytes; a longer one is cut.
+pub const MAX_STEP_BYTES: usize = 64;
+
 /// What to install on a node, and how to know that it is the right thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

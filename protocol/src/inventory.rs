@@ -1,11 +1,13 @@
 //! What a machine is made of, as `node.register` tells it. Sizes are bytes. An absent field means that the machine did not say.
 //! A part in a form that this end does not know reads as an empty one: no inventory, however new, keeps a worker from being welcomed.
+//! Text is cleaned and cut, and lists are cut, where they are read: no inventory is larger than any machine's.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
     event::{GpuDevice, fitted_gpus},
     service::Service,
+    text::{bounded, list, told, words},
 };
 
 /// Reads a part, or nothing of it.
@@ -25,19 +27,19 @@ pub struct SystemInfo {
     #[serde(deserialize_with = "understood")]
     pub os: OperatingSystem,
     /// The kernel's name for the processor, e.g. `x86_64`.
-    #[serde(deserialize_with = "understood")]
+    #[serde(deserialize_with = "told::<_, _, 32>")]
     pub architecture: String,
     /// What is built in.
     #[serde(deserialize_with = "understood")]
     pub hardware: Hardware,
     /// What the machine runs in, in the words of systemd-detect-virt(1), e.g. `kvm` or `docker`; `none` is bare metal.
-    #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "told::<_, _, 32>", skip_serializing_if = "Option::is_none")]
     pub virtualization: Option<String>,
     /// What runs containers here, if anything does.
     #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
     pub container_runtime: Option<ContainerRuntime>,
     /// The services that matter; empty where nobody could say.
-    #[serde(deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "list::<_, _, 32>", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
 }
 
@@ -47,12 +49,16 @@ pub struct SystemInfo {
 #[serde(rename_all = "camelCase", default)]
 pub struct OperatingSystem {
     /// The distribution, e.g. `Ubuntu`.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub name: String,
     /// Its version, e.g. `22.04`.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub version: String,
     /// The kernel's release.
+    #[serde(deserialize_with = "bounded::<_, _, 128>")]
     pub kernel: String,
     /// The machine's own name.
+    #[serde(deserialize_with = "bounded::<_, _, 255>")]
     pub hostname: String,
 }
 
@@ -68,16 +74,16 @@ pub struct Hardware {
     #[serde(deserialize_with = "understood")]
     pub memory: Memory,
     /// File systems on real devices.
-    #[serde(deserialize_with = "understood")]
+    #[serde(deserialize_with = "list::<_, _, 64>")]
     pub disk: Vec<Disk>,
     /// Network interfaces, the loopback left out.
-    #[serde(deserialize_with = "understood")]
+    #[serde(deserialize_with = "list::<_, _, 64>")]
     pub network: Vec<NetworkInterface>,
     /// GPUs; empty unless the driver answered.
-    #[serde(deserialize_with = "understood")]
+    #[serde(deserialize_with = "list::<_, _, 64>")]
     pub gpu: Vec<Gpu>,
     /// GPUs that were here before and are not any more.
-    #[serde(deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "list::<_, _, 64>", skip_serializing_if = "Vec::is_empty")]
     pub missing_gpu: Vec<Gpu>,
     /// What the GPU driver said of itself.
     #[serde(deserialize_with = "understood")]
@@ -90,6 +96,7 @@ pub struct Hardware {
 #[serde(rename_all = "camelCase", default)]
 pub struct Cpu {
     /// The vendor's name for it.
+    #[serde(deserialize_with = "bounded::<_, _, 128>")]
     pub model: String,
     /// Physical cores; absent when the machine does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,8 +120,10 @@ pub struct Memory {
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
     /// Where it is mounted.
+    #[serde(deserialize_with = "bounded::<_, _, 255>")]
     pub mount_point: String,
     /// Its type, e.g. `ext4`.
+    #[serde(deserialize_with = "bounded::<_, _, 32>")]
     pub file_system: String,
     /// Bytes.
     pub total: u64,
@@ -128,10 +137,13 @@ pub struct Disk {
 #[serde(rename_all = "camelCase")]
 pub struct NetworkInterface {
     /// The kernel's name, e.g. `eth0`.
+    #[serde(deserialize_with = "bounded::<_, _, 32>")]
     pub name: String,
     /// Hardware address.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub mac_address: String,
     /// Addresses with prefix length.
+    #[serde(deserialize_with = "words::<_, 32>")]
     pub addresses: Vec<String>,
 }
 
@@ -141,11 +153,12 @@ pub struct NetworkInterface {
 #[serde(rename_all = "camelCase")]
 pub struct ContainerRuntime {
     /// `docker`, `containerd` or `podman`.
+    #[serde(deserialize_with = "bounded::<_, _, 32>")]
     pub name: String,
     /// Whether its service runs.
     pub active: bool,
     /// Its version, e.g. `24.0.7`; absent where nobody says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 
@@ -155,23 +168,25 @@ pub struct ContainerRuntime {
 #[serde(rename_all = "camelCase", default)]
 pub struct Gpu {
     /// The driver's index, as text: what heartbeats call the GPU by. Steady until the machine reboots or its GPUs change.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub device_id: String,
     /// The vendor's id for the very card, steady for ever.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "bounded::<_, _, 96>", skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
     /// The vendor's product name.
+    #[serde(deserialize_with = "bounded::<_, _, 128>")]
     pub model: String,
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_total: Option<u64>,
     /// Where it sits, e.g. `00000000:3B:00.0`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "bounded::<_, _, 32>", skip_serializing_if = "Option::is_none")]
     pub pci_bus_id: Option<String>,
     /// The board's serial number.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// The version of its firmware.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
     pub vbios: Option<String>,
     /// Whether it is divided, and into what; absent where it cannot be.
     #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
@@ -198,6 +213,7 @@ pub struct Mig {
     /// Whether it is divided now.
     pub enabled: bool,
     /// Into what.
+    #[serde(deserialize_with = "list::<_, _, 16>")]
     pub instances: Vec<MigInstance>,
 }
 
@@ -207,6 +223,7 @@ pub struct Mig {
 #[serde(rename_all = "camelCase", default)]
 pub struct MigInstance {
     /// What programs ask for it by.
+    #[serde(deserialize_with = "bounded::<_, _, 96>")]
     pub uuid: String,
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,13 +249,13 @@ pub struct GpuDriver {
     /// Whether it answered.
     pub state: GpuDriverState,
     /// In words, when it did not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "bounded::<_, _, 255>", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The driver's version.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The newest CUDA that it supports, e.g. `12.4`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
     pub cuda_version: Option<String>,
 }
 

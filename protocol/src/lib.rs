@@ -16,6 +16,7 @@ pub mod schema;
 pub mod service;
 pub mod snapshot;
 pub mod telemetry;
+pub mod text;
 pub mod time;
 pub mod transition;
 pub mod wire;

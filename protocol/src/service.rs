@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::{text::bounded, time::Timestamp};
 
 /// A service at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,12 +11,13 @@ use crate::time::Timestamp;
 #[serde(rename_all = "camelCase")]
 pub struct Service {
     /// The unit's full name, e.g. `docker.service`.
+    #[serde(deserialize_with = "bounded::<_, _, 255>")]
     pub name: String,
     /// How it stands.
     #[serde(default)]
     pub state: ServiceState,
     /// The version of the package that brought it, as its makers count, e.g. `24.0.7`; absent where nobody says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// How often systemd has restarted it by itself since somebody started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ mod gpu;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::inventory::understood;
+use crate::{inventory::understood, text::bounded};
 
 pub use finding::{Finding, RecoveryAction};
 pub use gpu::{EccErrors, GpuDetail, GpuProcess, RemappedRows, RetiredPages};
@@ -33,7 +33,7 @@ pub struct HealthSummary {
     /// The worst of all GPUs.
     pub state: Health,
     /// Which, and why, unless all is well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "bounded::<_, _, 255>", skip_serializing_if = "Option::is_none")]
     pub worst: Option<String>,
     /// What to do about it, if there is something to do.
     #[serde(default, deserialize_with = "understood", skip_serializing_if = "RecoveryAction::is_nothing")]
@@ -46,6 +46,7 @@ pub struct HealthSummary {
 #[serde(rename_all = "camelCase")]
 pub struct GpuStatus {
     /// As in the inventory.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub device_id: String,
     /// Percent of the last sampling period in which a kernel ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +150,7 @@ pub struct NetworkTraffic {
 #[serde(rename_all = "camelCase", default)]
 pub struct Temperature {
     /// The kernel's name for it, e.g. `k10temp Tctl`.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub sensor: String,
     /// °C.
     pub celsius: f32,

@@ -19,6 +19,12 @@ impl Timestamp {
         Self(millis.clamp(0, 253_402_207_200_000))
     }
 
+    /// From a query, whose decoding makes a blank of a `+` that was sent bare: the one before an offset is put back.
+    pub fn from_query(text: &str) -> Option<Self> {
+        let restored = || text.rsplit_once(' ').map(|(time, offset)| format!("{time}+{offset}"));
+        text.parse().ok().or_else(|| restored()?.parse().ok())
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn as_millis(self) -> i64 {
         self.0
@@ -90,6 +96,23 @@ mod tests {
         assert_eq!("2025-12-11T12:00:00Z".parse::<Timestamp>().unwrap(), noon);
         assert_eq!("2025-12-11T13:00:00.000123+01:00".parse::<Timestamp>().unwrap(), noon);
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn a_plus_that_a_query_lost_is_put_back() {
+        let noon = Timestamp::from_millis(1_765_454_400_000);
+        for text in [
+            "2025-12-11T12:00:00Z",
+            "2025-12-11T13:00:00+01:00",
+            "2025-12-11T13:00:00 01:00",
+            "2025-12-11 13:00:00 01:00",
+        ] {
+            assert_eq!(Timestamp::from_query(text), Some(noon), "{text}");
+        }
+        for text in ["", " ", "2025-12-11", "2025-12-11T12:00:00", "2025-12-11 12:00:00", "1765454400", "now"]
+        {
+            assert_eq!(Timestamp::from_query(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -225,6 +225,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_worker_says_is_cleaned_and_cut_where_it_is_read() {
+        let long = "x".repeat(3000);
+        let gpus = vec![
+            serde_json::json!({"model": long, "deviceId": "0", "mig": {"instances": [{"uuid": long}]}});
+            70
+        ];
+        let text = serde_json::json!({"type": "node.register", "data": {"nodeId": "69396100cd71623c7bbfbfee",
+            "instanceId": Uuid::nil(), "bootId": long, "daemonVersion": "1.0.0\nroot\u{202e}",
+            "capabilities": vec![&long; 100],
+            "systemInfo": {"os": {"hostname": "h".repeat(62_000), "name": "Debian\u{200b}"}, "architecture": long,
+                "hardware": {"gpu": gpus, "disk": [{"mountPoint": long, "fileSystem": "ext4", "total": 1, "available": 1}, 7],
+                    "network": vec![serde_json::json!({"name": "e", "macAddress": "m", "addresses": vec![&long; 50]}); 100]}}}})
+        .to_string();
+        let WorkerMessage::Register(register) = WorkerMessage::decode(&text).unwrap().message else {
+            panic!("no register")
+        };
+        assert_eq!((register.boot_id.len(), register.daemon_version.as_str()), (64, "1.0.0 root"));
+        assert_eq!((register.capabilities.len(), register.capabilities[0].len()), (64, 64));
+        let info = register.system_info;
+        assert_eq!(
+            (info.os.hostname.len(), info.os.name.as_str(), info.architecture.len()),
+            (255, "Debian", 32)
+        );
+        let hardware = info.hardware;
+        assert_eq!((hardware.gpu.len(), hardware.network.len(), hardware.disk.len()), (64, 64, 1));
+        assert_eq!(hardware.gpu[0].model.len(), 128);
+        assert_eq!(hardware.gpu[0].mig.as_ref().unwrap().instances[0].uuid.len(), 96);
+        assert_eq!((hardware.disk[0].mount_point.len(), hardware.network[0].addresses.len()), (255, 32));
+        let ill = r#"{"state": "unhealthy", "worst": "GPU 3\u202e\nlost"}"#;
+        let pulse = format!(
+            r#"{{"type":"telemetry.heartbeat","data":{{"nodeId":"69396100cd71623c7bbfbfee","seq":1,"health":{ill}}}}}"#
+        );
+        assert_eq!(Pulse::read(&pulse).unwrap().health.worst.as_deref(), Some("GPU 3 lost"));
+    }
+
+    #[test]
     fn an_acknowledgement_of_either_generation_is_understood() {
         for kind in ["connection_ack", "connection.ack", "CONNECTION_ACK"] {
             let text = format!(

@@ -9,19 +9,15 @@ use aio_protocol::{
     time::Timestamp,
     wire::{self, ControllerMessage, WorkerMessage},
 };
-use axum::{Json, Router, routing::get};
+use reqwest::Url;
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::event_schemas;
-
-/// Adds the document to what is served.
-pub(super) fn serve<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
-    router.route("/asyncapi.json", get(async || Json(document())))
-}
+use crate::deployment::Deployment;
 
 /// The whole document.
-fn document() -> Value {
+pub(super) fn document(deployment: &Deployment) -> Value {
     let mut schemas = Named::from([(Timestamp::name().into_owned(), Timestamp::schema())]);
     let mut node = Channel::new("node");
     for message in ControllerMessage::described() {
@@ -69,6 +65,7 @@ fn document() -> Value {
             "version": build::VERSION,
             "description": "What controller-stub says to workers and dashboards over WebSockets, and takes from them. Each frame is one JSON object.",
         },
+        "servers": servers(deployment),
         "defaultContentType": "application/json",
         "channels": {
             "node": node.written(wire::GATEWAY_PATH, wire::SUBPROTOCOL, "A worker and its controller."),
@@ -77,6 +74,19 @@ fn document() -> Value {
         "operations": operations,
         "components": { "schemas": schemas },
     })
+}
+
+/// Where the WebSockets are, when the controller was told its address.
+fn servers(deployment: &Deployment) -> Value {
+    let url = Url::parse(&deployment.api).ok().filter(|_| deployment.public);
+    url.map_or_else(
+        || json!({}),
+        |url| {
+            let protocol = if url.scheme() == "https" { "wss" } else { "ws" };
+            let path = url.path().trim_end_matches('/');
+            json!({ "controller": { "host": url.authority(), "protocol": protocol, "pathname": path } })
+        },
+    )
 }
 
 /// As this side sees it.

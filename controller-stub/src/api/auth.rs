@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,7 +15,7 @@ use aio_protocol::{
 };
 use axum::{
     extract::FromRequestParts,
-    http::{header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 
 use super::{
@@ -35,10 +37,16 @@ use crate::{
 pub(crate) struct AsUser(pub UserClaims);
 
 /// A user who may change things.
-pub(crate) struct AsManager(pub UserClaims);
+pub(crate) struct AsManager(pub Person);
 
 /// A user who may decide what concerns every organisation.
-pub(crate) struct AsOperator(pub UserClaims);
+pub(crate) struct AsOperator(pub Person);
+
+/// A user, and from where they ask.
+pub(crate) struct Person {
+    pub user: UserClaims,
+    pub address: IpAddr,
+}
 
 /// A worker or an installer, and the node that its token speaks for.
 pub(crate) struct AsNode(pub NodeOfToken);
@@ -57,10 +65,10 @@ pub(crate) enum AsAnyone {
 }
 
 /// The token of the Authorization header.
-pub(super) fn bearer(parts: &Parts) -> Result<&str, Rejection> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let missing =
         || Rejection::unauthorized(ErrorCode::TokenMissing, "send Authorization: Bearer and a token");
-    let value = parts.headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
     let token = token.trim();
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
@@ -163,7 +171,7 @@ fn assign(parts: &Parts, app: &App, holder: Holder) -> Result<(), Rejection> {
 
 /// Whose token was shown, by its signature and its times.
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
-    let verified = bearer(parts).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
+    let verified = bearer(&parts.headers).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
     match &verified {
         Ok(Bearer::User(user)) => {
             count(app, Client::User(user.org_id.clone(), user.sub.clone()))?;
@@ -208,6 +216,19 @@ fn user_who_may(permission: Permission, parts: &Parts, app: &App) -> Result<User
     }
 }
 
+fn person_who_may(permission: Permission, parts: &Parts, app: &App) -> Result<Person, Rejection> {
+    let user = user_who_may(permission, parts, app)?;
+    Ok(Person { user, address: client::address(parts, &app.trusted_proxies) })
+}
+
+impl Deref for Person {
+    type Target = UserClaims;
+
+    fn deref(&self) -> &UserClaims {
+        &self.user
+    }
+}
+
 impl FromRequestParts<Arc<App>> for AsUser {
     type Rejection = Rejection;
 
@@ -220,7 +241,7 @@ impl FromRequestParts<Arc<App>> for AsManager {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        user_who_may(Permission::Manage, parts, app).map(Self)
+        person_who_may(Permission::Manage, parts, app).map(Self)
     }
 }
 
@@ -228,7 +249,7 @@ impl FromRequestParts<Arc<App>> for AsOperator {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        user_who_may(Permission::Operate, parts, app).map(Self)
+        person_who_may(Permission::Operate, parts, app).map(Self)
     }
 }
 

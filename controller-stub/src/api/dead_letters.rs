@@ -12,12 +12,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    audit::Asked,
     auth::{AsManager, AsUser},
     error::Rejection,
     fields::{PageNumber, PageSize, Pagination, Paging},
     path::InPath,
 };
-use crate::{app::App, clock, store};
+use crate::{
+    app::App,
+    clock,
+    store::{self, Store},
+};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -78,12 +83,17 @@ pub(super) async fn list(
     security(("user" = [])), responses((status = 200, description = "They are on their way", body = Replayed)))]
 pub(super) async fn replay_all(
     State(app): State<Arc<App>>,
-    AsManager(user): AsManager,
+    AsManager(person): AsManager,
 ) -> Result<Json<Replayed>, Rejection> {
-    let (replayed, nodes) = app.store.replay(&user.org_id, None, clock::now()).await?;
-    app.outbox.doorbell.hurry(nodes);
-    tracing::info!(replayed, user = %user.sub, "dead letters are delivered again");
-    Ok(Json(Replayed { replayed }))
+    let (org, user) = (person.org_id.clone(), person.sub.clone());
+    let asked = Asked { action: "dead_letter.replay", node: None, target: None, detail: None };
+    let work = async move |app: Arc<App>, store: Store| {
+        let (replayed, nodes) = store.replay(&org, None, clock::now()).await?;
+        app.outbox.doorbell.hurry(nodes);
+        tracing::info!(replayed, %user, "dead letters are delivered again");
+        Ok(Json(Replayed { replayed }))
+    };
+    person.audited(&app, asked, work).await
 }
 
 /// Deliver one dead letter again
@@ -93,17 +103,22 @@ pub(super) async fn replay_all(
         (status = 404, description = "NOT_FOUND: the organisation has no such dead letter", body = aio_protocol::api::ApiError)))]
 pub(super) async fn replay(
     State(app): State<Arc<App>>,
-    AsManager(user): AsManager,
+    AsManager(person): AsManager,
     InPath(id): InPath<String>,
 ) -> Result<Json<Replayed>, Rejection> {
-    let (replayed, nodes) = app.store.replay(&user.org_id, Some(&id), clock::now()).await?;
-    if replayed == 0 {
-        let message = format!("there is no dead letter {id}");
-        return Err(Rejection::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message));
-    }
-    app.outbox.doorbell.hurry(nodes);
-    tracing::info!(event = id, user = %user.sub, "a dead letter is delivered again");
-    Ok(Json(Replayed { replayed }))
+    let (org, user) = (person.org_id.clone(), person.sub.clone());
+    let asked = Asked { action: "dead_letter.replay", node: None, target: Some(id.clone()), detail: None };
+    let work = async move |app: Arc<App>, store: Store| {
+        let (replayed, nodes) = store.replay(&org, Some(&id), clock::now()).await?;
+        if replayed == 0 {
+            let message = format!("there is no dead letter {id}");
+            return Err(Rejection::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message));
+        }
+        app.outbox.doorbell.hurry(nodes);
+        tracing::info!(event = id, %user, "a dead letter is delivered again");
+        Ok(Json(Replayed { replayed }))
+    };
+    person.audited(&app, asked, work).await
 }
 
 impl From<store::DeadLetter> for DeadLetter {

@@ -80,6 +80,11 @@ impl Rejection {
         Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, message, Duration::ZERO)
     }
 
+    /// Whether this controller is at fault, and not whoever asked.
+    pub(super) fn is_fault(&self) -> bool {
+        self.status.is_server_error()
+    }
+
     pub(crate) fn code(&self) -> ErrorCode {
         self.code
     }
@@ -113,9 +118,13 @@ impl Rejection {
             Problem::Full => FULL_PAUSE,
             Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
         };
-        let refusal =
-            Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause);
-        refusal.because(error)
+        let busy = Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause);
+        busy.because(error)
+    }
+
+    pub(crate) fn name_taken(name: &str) -> Self {
+        let message = format!("name: another node in service is called `{name}`");
+        Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
     }
 
     /// A fault of this controller's own: the log says what, the answer does not.

@@ -37,7 +37,7 @@ impl FromRequestParts<Arc<App>> for AsEmitter {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
-        if app.noti.admits(bearer(parts)?) {
+        if app.noti.admits(bearer(&parts.headers)?) {
             return Ok(Self);
         }
         Err(Rejection::unauthorized(ErrorCode::TokenInvalid, "this takes NOTI's service token"))
@@ -109,14 +109,19 @@ pub(super) async fn list(
     let Query(filter) = filter?;
     let limit = filter.limit.map_or(MAX_LIMIT, Bounded::value);
     let since = filter.since.map_or(Since::Beginning, Since::parse);
-    let after = app.store.event_position(&user.org_id, &since).await?.ok_or_else(gone)?;
+    let after = app.store.event_position(&user.org_id, &since).await?.ok_or_else(|| missing(&since))?;
     let query = EventQuery { org: user.org_id, node: filter.node_id, after, limit };
     let events = app.store.events(&query).await?;
     let data = events.into_iter().map(|Received { id, event, .. }| ReceivedEvent { id, event }).collect();
     Ok(Json(EventList { data }))
 }
 
-fn gone() -> Rejection {
+fn missing(since: &Since) -> Rejection {
+    if !since.is_plausible() {
+        return Rejection::field(
+            "since: must be an event's id, or a time as RFC 3339 writes it: 2025-12-11T12:00:00Z",
+        );
+    }
     let message = "since: this event is not kept, so what came after it may be missing too";
     Rejection::new(StatusCode::GONE, ErrorCode::EventGone, message)
 }

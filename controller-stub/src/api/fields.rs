@@ -1,6 +1,10 @@
 //! Fields that hold nothing impossible: they parse or refuse, and the refusal goes to whoever asked, with the field's name.
 
-use serde::Deserialize;
+use aio_protocol::time::Timestamp;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IntoDeserializer},
+};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
@@ -58,13 +62,24 @@ pub(super) struct Paging {
 #[derive(Debug, serde::Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pagination {
-    /// Counted from 1.
-    page: u64,
+    /// Counted from 1; absent behind a cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<u64>,
     /// Entries on a whole page.
     limit: u64,
     /// Entries on all pages.
     total: u64,
     total_pages: u64,
+    /// What `cursor` takes to go on behind this page; absent on the last, and where there are pages alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl Pagination {
+    /// With the cursor of the next page; `of_cursor` tells that this one was found by a cursor, too.
+    pub(super) fn going_on(self, next_cursor: Option<String>, of_cursor: bool) -> Self {
+        Self { next_cursor, page: self.page.filter(|_| !of_cursor), ..self }
+    }
 }
 
 impl Paging {
@@ -78,6 +93,44 @@ impl Paging {
 
     pub(super) fn of(self, total: u64) -> Pagination {
         let Self { page, limit } = self;
-        Pagination { page, limit, total, total_pages: total.div_ceil(limit) }
+        Pagination { page: Some(page), limit, total, total_pages: total.div_ceil(limit), next_cursor: None }
+    }
+}
+
+/// A time in a query, whose `+` may have become a blank.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct TimeOfQuery(pub Timestamp);
+
+impl TryFrom<String> for TimeOfQuery {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let wrong = "must be a time as RFC 3339 writes it: 2025-12-11T12:00:00Z";
+        Timestamp::from_query(&text).map(Self).ok_or(wrong)
+    }
+}
+
+impl PartialSchema for TimeOfQuery {
+    fn schema() -> RefOr<Schema> {
+        Timestamp::schema()
+    }
+}
+
+impl ToSchema for TimeOfQuery {}
+
+/// Values with commas between them, each at most once and one at least.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String", bound = "T: DeserializeOwned")]
+pub(super) struct OneOrMore<T>(pub Vec<T>);
+
+impl<T: DeserializeOwned> TryFrom<String> for OneOrMore<T> {
+    type Error = serde::de::value::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let values =
+            parts.map(|part| T::deserialize(part.into_deserializer())).collect::<Result<Vec<_>, _>>()?;
+        if values.is_empty() { Err(serde::de::Error::custom("must not be empty")) } else { Ok(Self(values)) }
     }
 }

@@ -102,7 +102,7 @@ impl FromRequestParts<Arc<App>> for AsObserver {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Rejection> {
         if let Some(token) = &app.metrics_token {
-            return if signature::same(token.expose_secret(), bearer(parts)?) {
+            return if signature::same(token.expose_secret(), bearer(&parts.headers)?) {
                 Ok(Self)
             } else {
                 Err(Rejection::unauthorized(ErrorCode::TokenInvalid, "this takes METRICS_TOKEN"))

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use aio_protocol::{
     api::ApiError,
     event::ErrorReport,
-    installation::{InstallationPlan, InstallationReport, ReportReceipt},
+    installation::{InstallationPlan, InstallationReport, MAX_STEP_BYTES, ReportReceipt},
     release::{Platform, ReleaseVersion},
+    text,
 };
 use axum::{
     Json,
@@ -108,6 +109,7 @@ impl TryFrom<Report> for InstallationReport {
 
     fn try_from(report: Report) -> Result<Self, String> {
         let Report { phase, version, step, percent, error, seconds } = report;
+        let step = step.map(|step| text::clean(&step, MAX_STEP_BYTES));
         let belong: &[&str] = match phase {
             Phase::Started => &["version"],
             Phase::Progress => &["step", "percent"],

@@ -1,29 +1,39 @@
-//! `/nodes` and `/nodes/{id}`: registering and looking.
+//! `/nodes` and `/nodes/{id}`: registering, looking, renaming and labelling.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use aio_protocol::node::{NodeRole, NodeStatus, Owner};
+use aio_protocol::{
+    api::ApiError,
+    node::{NodeRole, NodeStatus, Owner},
+};
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
     http::StatusCode,
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    audit::Asked,
     auth::{AsManager, AsUser, node_of_user},
     body::Body,
     error::Rejection,
-    fields::{PageNumber, PageSize, Pagination, Paging},
+    fields::{OneOrMore, PageNumber, PageSize, Pagination, Paging},
     path::NodeIdOfPath,
+    token::refuse_inactive,
+    view::{ListedNode, NodeView},
 };
 use crate::{
     app::App,
     clock,
+    labels::{Labels, Selector},
+    lifecycle::LifecycleError,
     node::{Node, NodeName},
     random,
-    store::{NodeQuery, Sort, SortKey},
+    store::{Described, NodeFilter, NodeQuery, Position, Sort, SortKey, Store},
 };
 
 /// What a node is registered with.
@@ -34,6 +44,8 @@ pub(super) struct Registration {
     /// What it does for the fleet; a worker unless something else is said.
     #[serde(default)]
     role: Roles,
+    #[serde(default)]
+    labels: Labels,
 }
 
 /// At least one role, each once.
@@ -67,20 +79,86 @@ impl TryFrom<Vec<NodeRole>> for Roles {
 
 /// Register a node
 ///
-/// It begins as `pending`, and belongs to the user's organisation.
+/// It begins as `pending`, and belongs to the user's organisation, in which no other node in service has its name.
 #[utoipa::path(post, path = "/nodes", operation_id = "registerNode", tag = "nodes", security(("user" = [])),
-    request_body = Registration, responses((status = 201, description = "The node", body = Node)))]
+    request_body = Registration, responses(
+        (status = 201, description = "The node", body = NodeView),
+        (status = 409, description = "NAME_TAKEN: another node in service has this name", body = ApiError)))]
 pub(super) async fn register(
     State(app): State<Arc<App>>,
-    AsManager(user): AsManager,
-    Body(Registration { name, role: Roles(roles) }): Body<Registration>,
-) -> Result<(StatusCode, Json<Node>), Rejection> {
-    let now = clock::now();
-    let actor = format!("user:{}", user.sub);
-    let owner = Owner { org_id: user.org_id, user_id: user.sub };
-    let node = Node::registered(random::object_id(now)?, name.into(), roles, owner, now);
-    app.lifecycle.register(&node, &actor).await?;
-    Ok((StatusCode::CREATED, Json(node)))
+    AsManager(person): AsManager,
+    Body(Registration { name, role: Roles(roles), labels }): Body<Registration>,
+) -> Result<(StatusCode, Json<NodeView>), Rejection> {
+    let (now, actor) = (clock::now(), person.actor());
+    let owner = Owner { org_id: person.org_id.clone(), user_id: person.sub.clone() };
+    let mut node = Node::registered(random::object_id(now)?, name.into(), roles, owner, now);
+    node.labels = labels;
+    let asked = Asked {
+        action: "node.register",
+        node: None,
+        target: Some(node.name.clone()),
+        detail: Some(json!({ "role": node.role, "labels": node.labels })),
+    };
+    let work = async move |app: Arc<App>, store: Store| {
+        if !app.lifecycle.register(&store, &node, &actor).await? {
+            return Err(Rejection::name_taken(&node.name));
+        }
+        Ok((StatusCode::CREATED, Json(NodeView::seen_now(&app, node))))
+    };
+    person.audited(&app, asked, work).await
+}
+
+/// What of a node is changed; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Changes {
+    name: Option<NodeName>,
+    /// A text sets a label, `null` takes it away; all others stay.
+    labels: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// So often a node may be saved by others between its reading and its saving here.
+const TRIES: usize = 16;
+
+/// Rename or label a node
+#[utoipa::path(patch, path = "/nodes/{id}", operation_id = "changeNode", tag = "nodes", security(("user" = [])),
+    params(NodeIdOfPath), request_body = Changes, responses(
+        (status = 200, description = "The node", body = NodeView),
+        (status = 409, description = "NAME_TAKEN: another node in service has this name, or NODE_INACTIVE", body = ApiError)))]
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    AsManager(person): AsManager,
+    NodeIdOfPath(id): NodeIdOfPath,
+    Body(Changes { name, labels }): Body<Changes>,
+) -> Result<Json<NodeView>, Rejection> {
+    refuse_inactive(&id, node_of_user(&app, &person, &id).await?.status)?;
+    let (name, labels) = (name.map(String::from), labels.unwrap_or_default());
+    let asked = Asked {
+        detail: Some(json!({ "name": name, "labels": labels })),
+        ..Asked::of_node("node.update", &id)
+    };
+    let work = async move |app: Arc<App>, store: Store| {
+        for _ in 0..TRIES {
+            let mut node = store.node(&id).await?.ok_or_else(|| Rejection::no_node(id.as_str()))?;
+            let before = node.clone();
+            node.labels = node
+                .labels
+                .changed(labels.clone())
+                .map_err(|problem| Rejection::field(format!("labels: {problem}")))?;
+            node.name = name.clone().unwrap_or(node.name);
+            let described = match node == before {
+                true => Described::Done,
+                false => store.describe_node(&node, node.name != before.name).await?,
+            };
+            match described {
+                Described::Done => return Ok(Json(NodeView::seen_now(&app, node))),
+                Described::NameTaken => return Err(Rejection::name_taken(&node.name)),
+                Described::Outdated => {}
+            }
+        }
+        Err(LifecycleError::Contended(id).into())
+    };
+    person.audited(&app, asked, work).await
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -91,11 +169,42 @@ pub(super) struct Filter {
     page: Option<PageNumber>,
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Only nodes with this status.
-    status: Option<NodeStatus>,
-    /// What to order by; with `-`, the other way round. Newest first unless something else is said.
+    /// Where the page before ended (`pagination.nextCursor`), in the same order and instead of `page`: nothing is missed or shown twice when nodes
+    /// come and go meanwhile.
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+    /// Only nodes with one of these, separated by commas.
+    #[param(value_type = Option<String>)]
+    status: Option<OneOrMore<NodeStatus>>,
+    /// Only nodes with this name. A `*` stands for any characters, and then the case of letters does not count.
+    name: Option<String>,
+    /// Only nodes with all of these labels, separated by commas: `key=value`, or `key` with any value.
+    #[param(value_type = Option<String>)]
+    label: Option<OneOrMore<Selector>>,
+    /// What to order by; with `-`, the other way round. Newest first unless something else is said. Names are ordered as people count: gpu-2 before
+    /// gpu-10.
     #[param(inline)]
     sort: Option<SortBy>,
+}
+
+/// A node's place in an order, as base64 of its JSON.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+struct Cursor(Position);
+
+impl TryFrom<String> for Cursor {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let position = URL_SAFE_NO_PAD.decode(text).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        position.map(Self).ok_or("must be the nextCursor of another page")
+    }
+}
+
+impl Cursor {
+    fn written(position: &Position) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(position).unwrap_or_default())
+    }
 }
 
 /// `sort`, as it is written.
@@ -135,7 +244,7 @@ impl From<SortBy> for Sort {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct NodeList {
-    data: Vec<Node>,
+    data: Vec<ListedNode>,
     pagination: Pagination,
     statistics: Statistics,
 }
@@ -152,7 +261,8 @@ struct Statistics {
 
 /// List the organisation's nodes
 ///
-/// `sort` by `lastSeenAt` is by what the database knows, which may be 10 s behind what the answer shows.
+/// Without `systemInfo`, which each node shows by itself. `sort` by `lastSeenAt` is by what the database knows, which may be 10 s behind what the
+/// answer shows.
 #[utoipa::path(get, path = "/nodes", operation_id = "listNodes", tag = "nodes", security(("user" = [])),
     params(Filter), responses((status = 200, description = "A page of nodes", body = NodeList)))]
 pub(super) async fn list(
@@ -160,39 +270,42 @@ pub(super) async fn list(
     AsUser(user): AsUser,
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<NodeList>, Rejection> {
-    let Query(Filter { page, limit, status, sort }) = filter?;
-    let paging = Paging::new(page, limit);
-    let sort = sort.unwrap_or_default().into();
-    let query = NodeQuery { org: user.org_id, status, sort, window: paging.window() };
+    let Query(Filter { page, limit, cursor, status, name, label, sort }) = filter?;
+    if page.is_some() && cursor.is_some() {
+        return Err(Rejection::field("cursor: and page exclude each other"));
+    }
+    let sort = Sort::from(sort.unwrap_or_default());
+    if cursor.as_ref().is_some_and(|Cursor(position)| !position.belongs_to(sort)) {
+        return Err(Rejection::field("cursor: belongs to a list in another order"));
+    }
+    let (paging, of_cursor) = (Paging::new(page, limit), cursor.is_some());
+    let filter = NodeFilter {
+        statuses: status.map(|OneOrMore(statuses)| statuses).unwrap_or_default(),
+        name,
+        labels: label.map(|OneOrMore(labels)| labels).unwrap_or_default(),
+    };
+    let after = cursor.map(|Cursor(position)| position);
+    let query = NodeQuery { org: user.org_id, filter, sort, after, window: paging.window() };
     let found = app.store.nodes(&query).await?;
 
     let mut by_status: BTreeMap<_, _> = NodeStatus::ALL.into_iter().map(|status| (status, 0)).collect();
     by_status.extend(found.by_status);
-    let all = by_status.values().sum();
-    let total = status.map_or(all, |status| by_status.get(&status).copied().unwrap_or(0));
+    let next = found.next.as_ref().map(Cursor::written);
     Ok(Json(NodeList {
-        data: found.nodes.into_iter().map(|node| as_seen_now(&app, node)).collect(),
-        pagination: paging.of(total),
-        statistics: Statistics { total: all, by_status },
+        data: found.nodes.into_iter().map(|node| ListedNode::seen_now(&app, node)).collect(),
+        pagination: paging.of(found.total).going_on(next, of_cursor),
+        statistics: Statistics { total: by_status.values().sum(), by_status },
     }))
 }
 
 /// Look at a node
 #[utoipa::path(get, path = "/nodes/{id}", operation_id = "showNode", tag = "nodes", security(("user" = [])),
-    params(NodeIdOfPath), responses((status = 200, description = "The node", body = Node)))]
+    params(NodeIdOfPath), responses((status = 200, description = "The node", body = NodeView)))]
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     AsUser(user): AsUser,
     NodeIdOfPath(id): NodeIdOfPath,
-) -> Result<Json<Node>, Rejection> {
+) -> Result<Json<NodeView>, Rejection> {
     let node = node_of_user(&app, &user, &id).await?;
-    Ok(Json(as_seen_now(&app, node)))
-}
-
-/// The database learns of heartbeats in batches, and of clones and of GPUs that fail not at all; this process knows them at once.
-pub(super) fn as_seen_now(app: &App, mut node: Node) -> Node {
-    node.gpu_health = app.registry.health(&node.id);
-    node.identity_conflict = app.clones().conflict(&node.id);
-    node.last_seen_at = node.last_seen_at.max(app.lifecycle.workers.last_seen(&node.id));
-    node
+    Ok(Json(NodeView::seen_now(&app, node)))
 }

@@ -1,5 +1,5 @@
 //! The OpenAPI document: what `routes!` gathered, and what holds for every operation by its shape, so that no handler repeats it.
-//! Served at `/openapi.json`, to be browsed at `/docs`.
+//! Served at `/openapi.json`, to be browsed at `/docs`, with the other documents beside it.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use utoipa::{
     ToSchema,
     openapi::{
         Components, Content, InfoBuilder, OpenApi, OpenApiBuilder, Paths, PathsBuilder, Ref, Response,
-        ResponseBuilder,
+        ResponseBuilder, Server,
         path::{HttpMethod, Operation, OperationBuilder, PathItem},
         request_body::RequestBodyBuilder,
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
 };
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::Config;
 
-use super::{event_schemas, not_found, path::InPath};
-use crate::app::App;
+use super::{asyncapi, event_schemas, not_found, path::InPath};
+use crate::{app::App, deployment::Deployment};
 
 /// Operations that ask nothing that can fail.
 const WITHOUT_DATABASE: [&str; 6] =
@@ -50,11 +50,57 @@ pub(super) fn empty() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).components(Some(components)).build())
 }
 
-/// Adds the document and its page to what is served.
-pub(super) fn serve(router: Router<Arc<App>>, document: OpenApi) -> Router<Arc<App>> {
-    router
-        .route("/schemas/events/{file}", get(event_schema))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", complete(document)))
+/// What describes the API and is not in its document.
+pub(super) const DESCRIPTIONS: [&str; 6] =
+    ["/openapi.json", "/asyncapi.json", "/schemas/events/{file}", "/docs", "/docs/", "/docs/{*file}"];
+
+/// Adds the documents and the page to browse them to what is served. The page names nothing by an absolute path, so that it works below
+/// whatever path a proxy puts before the controller's.
+pub(super) fn serve(
+    router: Router<Arc<App>>,
+    document: OpenApi,
+    deployment: &Deployment,
+) -> Router<Arc<App>> {
+    let mut document = complete(document);
+    // Without a public address: wherever the document was fetched from.
+    let server = if deployment.public { deployment.api.as_str() } else { "." };
+    document.servers = Some(vec![Server::new(server)]);
+    let (openapi, asyncapi) = (Arc::new(document), Arc::new(asyncapi::document(deployment)));
+    let page = Arc::new(Config::from("../openapi.json"));
+    let answers = [
+        get(async || Json(openapi)),
+        get(async || Json(asyncapi)),
+        get(event_schema),
+        get(async || (StatusCode::SEE_OTHER, [(header::LOCATION, "docs/")])),
+        get({
+            let page = page.clone();
+            move |uri: Uri| page_file(page, String::new(), uri)
+        }),
+        get(move |InPath(file): InPath<String>, uri: Uri| page_file(page, file, uri)),
+    ];
+    DESCRIPTIONS.into_iter().zip(answers).fold(router, |router, (path, answer)| router.route(path, answer))
+}
+
+async fn page_file(page: Arc<Config<'static>>, name: String, uri: Uri) -> HttpResponse {
+    match utoipa_swagger_ui::serve(&name, page).ok().flatten() {
+        Some(file) => ([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response(),
+        None => not_found(uri).await.into_response(),
+    }
+}
+
+/// The method and path of every operation.
+pub(super) fn addresses(document: &OpenApi) -> Vec<(String, String)> {
+    let methods = |item: &PathItem| {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        let all = [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)];
+        all.into_iter()
+            .filter_map(|(name, operation)| operation.is_some().then_some(name))
+            .collect::<Vec<_>>()
+    };
+    let of_path = |(path, item): (&String, &PathItem)| {
+        methods(item).into_iter().map(|method| (method.to_owned(), path.clone())).collect::<Vec<_>>()
+    };
+    document.paths.paths.iter().flat_map(of_path).collect()
 }
 
 async fn event_schema(InPath(file): InPath<String>, uri: Uri) -> HttpResponse {

@@ -7,32 +7,29 @@ use aio_protocol::{api::ApiError, wire::close};
 use axum::{Json, extract::State};
 
 use super::{
+    audit::Asked,
     auth::{AsManager, node_of_user},
     body::{NoFields, OptionalBody},
     error::Rejection,
-    nodes::as_seen_now,
     path::NodeIdOfPath,
+    view::NodeView,
 };
-use crate::{
-    app::App,
-    lifecycle::{Occurrence, Turn},
-    node::Node,
-};
+use crate::{app::App, lifecycle::Occurrence, store::Store};
 
 /// Take a node out of service
 ///
 /// Its worker stays connected. Allowed while the node is online; in maintenance already, nothing changes.
 #[utoipa::path(post, path = "/nodes/{id}/maintenance", operation_id = "beginMaintenance", tag = "nodes", security(("user" = [])),
     params(NodeIdOfPath), request_body = Option<NoFields>, responses(
-        (status = 200, description = "The node", body = Node),
+        (status = 200, description = "The node", body = NodeView),
         (status = 409, description = "TRANSITION_REFUSED: the node's status does not take it; `allowed` lists what it takes", body = ApiError)))]
 pub(super) async fn begin_maintenance(
     State(app): State<Arc<App>>,
     manager: AsManager,
     id: NodeIdOfPath,
     _: OptionalBody<NoFields>,
-) -> Result<Json<Node>, Rejection> {
-    decide(&app, manager, id, Occurrence::MaintenanceRequested).await
+) -> Result<Json<NodeView>, Rejection> {
+    decide(&app, manager, id, "node.maintenance", Occurrence::MaintenanceRequested).await
 }
 
 /// Put a node back into service
@@ -40,52 +37,49 @@ pub(super) async fn begin_maintenance(
 /// It is then `online` if its worker is connected and `offline` if not. Allowed in maintenance.
 #[utoipa::path(post, path = "/nodes/{id}/resume", operation_id = "resume", tag = "nodes", security(("user" = [])),
     params(NodeIdOfPath), request_body = Option<NoFields>, responses(
-        (status = 200, description = "The node", body = Node),
+        (status = 200, description = "The node", body = NodeView),
         (status = 409, description = "TRANSITION_REFUSED: the node's status does not take it; `allowed` lists what it takes", body = ApiError)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     manager: AsManager,
     id: NodeIdOfPath,
     _: OptionalBody<NoFields>,
-) -> Result<Json<Node>, Rejection> {
-    decide(&app, manager, id, Occurrence::ResumeRequested).await
+) -> Result<Json<NodeView>, Rejection> {
+    decide(&app, manager, id, "node.resume", Occurrence::ResumeRequested).await
 }
 
 /// Decommission a node, for good
 ///
-/// Its tokens open nothing any more and its worker's socket is closed with 4401. The node stays listed, as `inactive`. A second time
+/// Its tokens are revoked and its worker's socket is closed with 4401. The node stays listed, as `inactive`. A second time
 /// changes nothing and answers the same.
 #[utoipa::path(delete, path = "/nodes/{id}", operation_id = "decommissionNode", tag = "nodes", security(("user" = [])),
-    params(NodeIdOfPath), responses((status = 200, description = "The node", body = Node)))]
+    params(NodeIdOfPath), responses((status = 200, description = "The node", body = NodeView)))]
 pub(super) async fn decommission(
     State(app): State<Arc<App>>,
     manager: AsManager,
     id: NodeIdOfPath,
-) -> Result<Json<Node>, Rejection> {
-    let (turn, actor) = turn_of(&app, &manager, &id).await?;
-    turn.apply(&Occurrence::DecommissionRequested, &actor).await?;
-    app.registry.close(&id.0, close::TOKEN_ENDED);
-    let node = turn.disconnect().await?;
-    Ok(Json(as_seen_now(&app, node)))
+) -> Result<Json<NodeView>, Rejection> {
+    decide(&app, manager, id, "node.decommission", Occurrence::DecommissionRequested).await
 }
 
 async fn decide(
-    app: &App,
-    manager: AsManager,
-    id: NodeIdOfPath,
+    app: &Arc<App>,
+    AsManager(person): AsManager,
+    NodeIdOfPath(id): NodeIdOfPath,
+    action: &'static str,
     wish: Occurrence,
-) -> Result<Json<Node>, Rejection> {
-    let (turn, actor) = turn_of(app, &manager, &id).await?;
-    let node = turn.apply(&wish, &actor).await?;
-    Ok(Json(as_seen_now(app, node)))
-}
-
-/// The right to change a node of the manager's organisation, and the manager's name in the audit trail.
-async fn turn_of<'a>(
-    app: &'a App,
-    AsManager(user): &AsManager,
-    NodeIdOfPath(id): &'a NodeIdOfPath,
-) -> Result<(Turn<'a>, String), Rejection> {
-    node_of_user(app, user, id).await?;
-    Ok((app.lifecycle.turn(id).await, format!("user:{}", user.sub)))
+) -> Result<Json<NodeView>, Rejection> {
+    node_of_user(app, &person, &id).await?;
+    let (asked, actor) = (Asked::of_node(action, &id), person.actor());
+    let work = async move |app: Arc<App>, store: Store| {
+        let turn = app.lifecycle.turn(&id).await.through(store.clone());
+        let node = turn.apply(&wish, &actor).await?;
+        if !matches!(wish, Occurrence::DecommissionRequested) {
+            return Ok(Json(NodeView::seen_now(&app, node)));
+        }
+        app.registry.close(&node.id, close::TOKEN_ENDED);
+        let node = turn.disconnect().await?;
+        Ok(Json(NodeView::seen_now(&app, node)))
+    };
+    person.audited(app, asked, work).await
 }

@@ -28,6 +28,12 @@ pub(super) struct Which {
     limit: Option<PageSize>,
 }
 
+impl Which {
+    pub(super) fn paging(self) -> Paging {
+        Paging::new(self.page, self.limit)
+    }
+}
+
 #[derive(Serialize, ToSchema)]
 pub(super) struct TransitionList {
     data: Vec<Transition>,
@@ -58,8 +64,8 @@ pub(super) async fn list(
     NodeIdOfPath(id): NodeIdOfPath,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<TransitionList>, Rejection> {
-    let Query(Which { page, limit }) = which?;
-    let paging = Paging::new(page, limit);
+    let Query(which) = which?;
+    let paging = which.paging();
     node_of_user(&app, &user, &id).await?;
     let found = app.store.transitions(&id, paging.window()).await?;
     let data = found.transitions.into_iter().map(|store::Transition { from, to, cause, actor, at }| {

@@ -1,32 +1,85 @@
-//! Upgrades to WebSockets: what is none is refused as RFC 6455 says.
-
-use axum::{
-    extract::{FromRequestParts, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
-    http::{HeaderValue, StatusCode, header, request::Parts},
-};
+//! The upgrade of a request to a WebSocket (RFC 6455, section 4.2).
 
 use aio_protocol::error_code::ErrorCode;
+use axum::{
+    body::Body,
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use hyper::upgrade::OnUpgrade;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::error::Rejection;
+use crate::websocket::{Limits, Socket};
 
-/// A request for a WebSocket of version 13.
-pub(crate) struct Upgrade(pub WebSocketUpgrade);
+/// A request that may become a WebSocket.
+pub(crate) struct Upgrade {
+    key: HeaderValue,
+    on_upgrade: OnUpgrade,
+    protocols: Vec<String>,
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+impl<S: Sync> FromRequestParts<S> for Upgrade {
     type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
-        let versioned = parts.headers.contains_key(header::SEC_WEBSOCKET_VERSION);
-        match WebSocketUpgrade::from_request_parts(parts, state).await {
-            Ok(upgrade) => Ok(Self(upgrade)),
-            Err(WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_)) if versioned => {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let headers = &parts.headers;
+        for (name, value) in [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")] {
+            if !tokens(headers, &name).any(|token| token.eq_ignore_ascii_case(value)) {
+                return Err(Rejection::field(format!("{name} must be `{value}`")));
+            }
+        }
+        match headers.get(header::SEC_WEBSOCKET_VERSION) {
+            Some(version) if version == "13" => {}
+            Some(_) => {
                 let message = "Sec-WebSocket-Version must be 13";
                 let refusal =
                     Rejection::new(StatusCode::UPGRADE_REQUIRED, ErrorCode::ValidationFailed, message);
-                let version = HeaderValue::from_static("13");
-                Err(refusal.with(header::SEC_WEBSOCKET_VERSION, version))
+                return Err(refusal.with(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")));
             }
-            Err(rejection) => Err(Rejection::field(rejection.body_text())),
+            None => return Err(Rejection::field("Sec-WebSocket-Version is missing")),
         }
+        let missing = || Rejection::field("Sec-WebSocket-Key is missing");
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned().ok_or_else(missing)?;
+        let protocols = tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
+        let not_upgradable = || Rejection::field("this connection cannot be upgraded");
+        let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or_else(not_upgradable)?;
+        Ok(Self { key, on_upgrade, protocols })
     }
+}
+
+impl Upgrade {
+    /// The subprotocols that the peer offers.
+    pub(crate) fn protocols(&self) -> impl Iterator<Item = &str> {
+        self.protocols.iter().map(String::as_str)
+    }
+
+    /// Answers with `protocol`, and calls `serve` with the socket once it is open.
+    pub(crate) fn accept(
+        self,
+        protocol: &'static str,
+        limits: Limits,
+        serve: impl FnOnce(Socket) + Send + 'static,
+    ) -> Response {
+        let Self { key, on_upgrade, .. } = self;
+        tokio::spawn(async move {
+            if let Ok(upgraded) = on_upgrade.await {
+                serve(Socket::new(upgraded, limits).await);
+            }
+        });
+        let headers = [
+            (header::CONNECTION, HeaderValue::from_static("upgrade")),
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
+            (header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol)),
+        ];
+        let accept = [(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))];
+        (StatusCode::SWITCHING_PROTOCOLS, headers, accept, Body::empty()).into_response()
+    }
+}
+
+/// The values of a header that is a list.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }

@@ -1,13 +1,13 @@
 //! `controller-stub node …`: registering nodes, listing them, and their tokens.
 
-use std::io;
+use std::{collections::BTreeMap, io, time::Duration};
 
-use aio_protocol::{ids::NodeId, release::ReleaseVersion};
+use aio_protocol::{node::NodeStatus, release::ReleaseVersion, time::Timestamp};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Failure, Output, Place, Whose, config, print};
 use crate::{
-    commands::{self, Added, Issue, Purpose, Which},
+    commands::{self, Added, Concerned, Issue, Listed, NodeChange, Purpose, Which},
     config::{Config, Settings},
 };
 
@@ -18,8 +18,14 @@ const MOST_AT_ONCE: i64 = 10_000;
 pub(super) enum Command {
     /// Register nodes and print for each the one command to run on it.
     Add(AddNodes),
-    /// List an organisation's nodes by name.
+    /// List an organisation's nodes by name: gpu-2 before gpu-10.
     List(ListNodes),
+    /// Give a node another name.
+    Rename(RenameNode),
+    /// Set labels of a node (KEY=VALUE) or take them away (KEY-).
+    Label(LabelNode),
+    /// Drop nodes that were decommissioned long ago, with all that is kept of them.
+    Purge(Purge),
     /// A node's tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -29,7 +35,7 @@ pub(super) enum Command {
 pub(super) enum TokenCommand {
     /// Make new tokens for nodes, to install them with another release or again; those that they have stay valid.
     Add(AddTokens),
-    /// Withdraw every token of a node, and close its worker's connection.
+    /// Revoke every token of a node, or all that were issued before a time, and close the workers' connections.
     Revoke(RevokeTokens),
 }
 
@@ -39,18 +45,98 @@ pub(super) struct ListNodes {
     place: Place,
     #[command(flatten)]
     whose: Whose,
+    /// Only nodes with one of these, separated by commas.
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
+    status: Vec<NodeStatus>,
+    /// Only nodes with all of these labels, separated by commas: KEY=VALUE, or KEY with any value.
+    #[arg(long, value_name = "LABEL", value_delimiter = ',')]
+    label: Vec<String>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
 #[derive(Args)]
+pub(super) struct RenameNode {
+    #[command(flatten)]
+    node: NamedNode,
+    /// Its new name, which no other node in service has.
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+#[derive(Args)]
+pub(super) struct LabelNode {
+    #[command(flatten)]
+    node: NamedNode,
+    /// KEY=VALUE sets a label, KEY- takes it away.
+    #[arg(value_name = "LABEL", required = true)]
+    labels: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["node", "issued_before"])))]
+#[command(after_help = "\
+A restored backup accepts tokens that were revoked after it was made. Revoke what was issued before the moment of its restoration then, and make \
+new tokens: node token add --all.")]
 pub(super) struct RevokeTokens {
-    /// The node's id.
+    /// The node's id or name.
     #[arg(value_name = "NODE")]
-    node: NodeId,
+    node: Option<String>,
+    /// Every token that was issued before this time, e.g. 2026-11-28T03:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    issued_before: Option<Timestamp>,
+    /// Those of every organisation.
+    #[arg(long, requires = "issued_before", conflicts_with_all = ["org", "user"])]
+    every_organisation: bool,
+    /// Say how many nodes are concerned, and change nothing.
+    #[arg(long, requires = "issued_before")]
+    dry_run: bool,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+#[derive(Args)]
+pub(super) struct Purge {
+    /// Those that were decommissioned so long ago, e.g. 90d.
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    inactive_for: Duration,
+    /// Those of every organisation.
+    #[arg(long, conflicts_with_all = ["org", "user"])]
+    every_organisation: bool,
+    /// Say how many there are, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    span.to_duration(days).and_then(Duration::try_from).map_err(|error| error.to_string())
+}
+
+#[derive(Args)]
+pub(super) struct NamedNode {
+    /// The node's id or name.
+    #[arg(value_name = "NODE")]
+    node: String,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn status(text: &str) -> Result<NodeStatus, String> {
+    NodeStatus::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+        let all = NodeStatus::ALL.map(NodeStatus::as_str).join(", ");
+        format!("must be one of {all}")
+    })
 }
 
 #[derive(Args)]
@@ -75,9 +161,9 @@ pub(super) struct AddNodes {
 #[command(after_help = "\
 What is printed holds the nodes' tokens: where it is written to a file, nobody else should be able to read it (umask 077).")]
 pub(super) struct AddTokens {
-    /// The nodes' ids.
+    /// The nodes' ids or names.
     #[arg(value_name = "NODE", required_unless_present = "all")]
-    nodes: Vec<NodeId>,
+    nodes: Vec<String>,
     /// Every node of the organisation that is in service.
     #[arg(long, conflicts_with = "nodes")]
     all: bool,
@@ -118,6 +204,9 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Add(args) => add(args).await,
         Command::List(args) => list(args).await,
+        Command::Rename(args) => rename(args).await,
+        Command::Label(args) => label(args).await,
+        Command::Purge(args) => purge(args).await,
         Command::Token(TokenCommand::Add(args)) => add_tokens(args).await,
         Command::Token(TokenCommand::Revoke(args)) => revoke_tokens(args).await,
     }
@@ -190,7 +279,8 @@ fn show_added(added: &Added, output: OutputAdded) -> Result<(), Failure> {
 
 async fn list(args: ListNodes) -> Result<(), Failure> {
     let config = config(&args.place, Settings::default())?;
-    for node in commands::list_nodes(&config, args.whose.into()).await? {
+    let which = Listed { statuses: args.status, labels: args.label };
+    for node in commands::list_nodes(&config, args.whose.into(), which).await? {
         match args.output {
             Output::Text => {
                 let seen = node.last_seen_at.map_or_else(|| "never seen".to_owned(), |at| at.to_string());
@@ -202,8 +292,51 @@ async fn list(args: ListNodes) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn rename(args: RenameNode) -> Result<(), Failure> {
+    change(args.node, NodeChange { name: Some(args.name), ..NodeChange::default() }).await
+}
+
+async fn label(args: LabelNode) -> Result<(), Failure> {
+    let mut labels = BTreeMap::new();
+    for text in args.labels {
+        match (text.split_once('='), text.strip_suffix('-')) {
+            (Some((key, value)), _) => labels.insert(key.to_owned(), Some(value.to_owned())),
+            (None, Some(key)) => labels.insert(key.to_owned(), None),
+            (None, None) => {
+                let problem = format!("`{text}` is neither KEY=VALUE nor KEY-");
+                return Err(commands::CommandError::Label(problem).into());
+            }
+        };
+    }
+    change(args.node, NodeChange { labels, ..NodeChange::default() }).await
+}
+
+async fn change(named: NamedNode, change: NodeChange) -> Result<(), Failure> {
+    let config = config(&named.place, Settings::default())?;
+    let node = commands::change_node(&config, named.whose.into(), &named.node, change).await?;
+    let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    print(format!("{}  {}  {}", node.node_id, node.name, labels.join(",")).trim_end())
+}
+
 async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
     let config = config(&args.place, Settings::default())?;
-    commands::revoke_tokens(&config, &args.node).await?;
-    print(&format!("the tokens of node {} open nothing any more", args.node))
+    if let Some(before) = args.issued_before {
+        let concerned = concerned(args.every_organisation, args.whose);
+        let nodes = commands::revoke_issued_before(&config, concerned, before, args.dry_run).await?;
+        let revoked = if args.dry_run { "would be revoked" } else { "are revoked" };
+        return print(&format!("the tokens of {nodes} nodes that were issued before {before} {revoked}"));
+    }
+    let node = commands::revoke_tokens(&config, args.whose.into(), &args.node.unwrap_or_default()).await?;
+    print(&format!("the tokens of node {node} are revoked"))
+}
+
+async fn purge(args: Purge) -> Result<(), Failure> {
+    let config = config(&args.place, Settings::default())?;
+    let concerned = concerned(args.every_organisation, args.whose);
+    let nodes = commands::purge_nodes(&config, concerned, args.inactive_for, args.dry_run).await?;
+    print(&format!("{nodes} nodes {}", if args.dry_run { "would be dropped" } else { "were dropped" }))
+}
+
+fn concerned(every_organisation: bool, whose: Whose) -> Concerned {
+    if every_organisation { Concerned::All } else { Concerned::One(whose.into()) }
 }

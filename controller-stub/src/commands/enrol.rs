@@ -2,14 +2,17 @@
 //! that may run.
 
 use aio_protocol::{
-    ids::NodeId,
     node::{NodeRole, NodeStatus, Owner},
     release::ReleaseVersion,
     time::Timestamp,
 };
 use serde::Serialize;
 
-use super::{CommandError, DEPLOYMENT, For, list_nodes, names, open};
+use super::{
+    COMMAND_LINE, CommandError, DEPLOYMENT, For, names,
+    nodes::{all_nodes, find},
+    on_command_line, open,
+};
 use crate::{
     clock,
     config::Config,
@@ -20,7 +23,7 @@ use crate::{
     random,
     releases::Releases,
     secrets::Secrets,
-    store::{IssuedToken, Newcomer},
+    store::{IssuedToken, Newcomer, NodeFilter},
     tls::Authority,
     tokens::Tokens,
 };
@@ -55,8 +58,8 @@ pub struct Issue {
 pub enum Which {
     /// Each that is in service.
     All,
-    /// These.
-    These(Vec<NodeId>),
+    /// These, by id or name.
+    These(Vec<String>),
 }
 
 /// A node and its new token.
@@ -113,9 +116,14 @@ pub async fn add_nodes(config: &Config, names: Vec<String>, issue: Issue) -> Res
             Node::registered(random::object_id(now)?, name, vec![NodeRole::Worker], owner.clone(), now);
         let (added, token) = office.draw_up(&node).await?;
         nodes.push(added);
-        newcomers.push(Newcomer { step: lifecycle::registration(&node, "command line"), node, token });
+        newcomers.push(Newcomer {
+            step: lifecycle::registration(&node, COMMAND_LINE),
+            node,
+            token: Some(token),
+        });
     }
-    let taken = office.enroller.store.enrol_nodes(&newcomers).await?;
+    let store = on_command_line(&office.enroller.store, &owner.org_id, "node.register", None, None);
+    let taken = store.enrol_nodes(&newcomers).await?;
     if !taken.is_empty() {
         return Err(CommandError::Taken(taken));
     }
@@ -125,22 +133,25 @@ pub async fn add_nodes(config: &Config, names: Vec<String>, issue: Issue) -> Res
 /// Makes a token for each of the nodes; those that they have stay valid. With these, machines are installed anew: with another release, or after
 /// their token was lost.
 pub async fn add_tokens(config: &Config, which: Which, issue: Issue) -> Result<Added, CommandError> {
-    let ids = match which {
-        Which::These(ids) => ids,
-        Which::All => {
-            let nodes = list_nodes(config, issue.whose.clone()).await?.into_iter();
-            nodes.filter(|node| node.status != NodeStatus::Inactive).map(|node| node.node_id).collect()
-        }
-    };
     let office = Office::open(config, issue).await?;
     let store = &office.enroller.store;
-    let mut nodes = Vec::with_capacity(ids.len());
-    for id in ids {
-        match store.node(&id).await? {
-            None => return Err(CommandError::NoNode(id)),
-            Some(node) if node.status == NodeStatus::Inactive => return Err(CommandError::Inactive(id)),
-            Some(node) => nodes.push(node),
+    let owner = office.issue.whose.clone().or_default(store).await?;
+    let nodes = match which {
+        Which::These(named) => {
+            let mut nodes = Vec::with_capacity(named.len());
+            for name in named {
+                nodes.push(find(store, &owner.org_id, &name).await?);
+            }
+            nodes
         }
+        Which::All => all_nodes(store, &owner.org_id, NodeFilter::default())
+            .await?
+            .into_iter()
+            .filter(|node| node.status != NodeStatus::Inactive)
+            .collect(),
+    };
+    if let Some(inactive) = nodes.iter().find(|node| node.status == NodeStatus::Inactive) {
+        return Err(CommandError::Inactive(inactive.id.clone()));
     }
     let names = names::each_once(nodes.iter().map(|node| node.name.clone()).collect())?;
     office.issue.purpose.check(&names)?;
@@ -151,7 +162,8 @@ pub async fn add_tokens(config: &Config, which: Which, issue: Issue) -> Result<A
         tokens.push(token);
     }
     // Nobody has seen one of them yet, so one that is kept alone is of no use to anybody.
-    for token in tokens {
+    for (token, node) in tokens.into_iter().zip(&nodes) {
+        let store = on_command_line(store, &node.owner.org_id, "token.issue", Some(&node.id), None);
         store.add_token(token).await?;
     }
     Ok(office.gives(added))
@@ -182,7 +194,8 @@ impl Office {
 
     async fn draw_up(&self, node: &Node) -> Result<(AddedNode, IssuedToken), CommandError> {
         let Issue { version, lasts_secs, purpose, .. } = &self.issue;
-        let drawn_up = self.enroller.draw_up(node, version.clone(), *lasts_secs, clock::now()).await?;
+        let drawn_up =
+            self.enroller.draw_up(node, version.clone(), *lasts_secs, COMMAND_LINE, clock::now()).await?;
         let (Enrolment { token, expires_at, install_script, daemon_version, .. }, issued) = drawn_up;
         if *purpose == Purpose::UserData && install_script.is_none() {
             return Err(CommandError::NoScript(daemon_version));

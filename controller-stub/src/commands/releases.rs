@@ -11,12 +11,14 @@ use aio_protocol::release::{
 };
 use minisign_verify::PublicKey;
 use serde::Serialize;
+use serde_json::json;
 
-use super::{CommandError, DEPLOYMENT, open};
+use super::{CommandError, DEPLOYMENT, default_owner, on_command_line, open};
 use crate::{
     config::Config,
     deployment::Deployment,
     releases::{self, ImportError, Imported, SIGNATURE_SUFFIX},
+    store::Store,
 };
 
 /// A release as a list shows it.
@@ -41,20 +43,25 @@ struct Offered {
     folder: PathBuf,
     key: Option<String>,
     default: ReleaseVersion,
+    store: Option<Store>,
 }
 
 impl Offered {
     async fn of(config: &Config) -> Result<Self, CommandError> {
         // Before the first start of a server there is nothing that it has kept, and no folder for a database.
         let served = config.database_url.is_some() || config.data_dir.is_dir();
-        let kept = if served { open(config).await?.setting(DEPLOYMENT).await? } else { None };
+        let store = if served { Some(open(config).await?) } else { None };
+        let kept = match &store {
+            Some(store) => store.setting(DEPLOYMENT).await?,
+            None => None,
+        };
         let kept: Option<Deployment> = kept.map(|text| serde_json::from_str(&text)).transpose()?;
         let (folder, key, default) = match kept {
             Some(kept) => (kept.releases, kept.release_public_key, kept.default_daemon_version),
             None => (None, None, config.default_daemon_version.clone()),
         };
         let folder = config.releases.clone().or(folder).ok_or(CommandError::NoReleases)?;
-        Ok(Self { folder, key: config.release_public_key.clone().or(key), default })
+        Ok(Self { folder, key: config.release_public_key.clone().or(key), default, store })
     }
 }
 
@@ -63,7 +70,14 @@ pub async fn add_releases(config: &Config, from: &Path) -> Result<Vec<Imported>,
     let offered = Offered::of(config).await?;
     let key = offered.key.as_deref().map(PublicKey::from_base64).transpose();
     let key = key.map_err(|_| CommandError::ReleaseKey)?;
-    Ok(releases::import(from, &offered.folder, key.as_ref())?)
+    let imported = releases::import(from, &offered.folder, key.as_ref())?;
+    if let Some(store) = offered.store {
+        let org = default_owner(&store).await?.org_id;
+        let versions: Vec<_> = imported.iter().map(|release| release.version.to_string()).collect();
+        let detail = Some(json!({ "versions": versions }));
+        on_command_line(&store, &org, "release.add", None, detail).record_outcome("done").await?;
+    }
+    Ok(imported)
 }
 
 /// The releases that lie in the folder, oldest first.

@@ -55,6 +55,10 @@ fn an_impossible_value_is_named() {
     assert!(problem(|it| it.public_url = set("aiwm.example")).starts_with("PUBLIC_URL "));
     assert!(problem(|it| it.public_url = set("ftp://aiwm.example")).starts_with("PUBLIC_URL "));
     assert!(problem(|it| it.noti_service_url = set("http://a/?x=1")).starts_with("NOTI_SERVICE_URL "));
+    for user in ["http://localhost@evil.example", "https://user@noti.example", "https://:word@noti.example"] {
+        let problem = problem(|it| it.noti_service_url = set(user));
+        assert!(problem.starts_with("NOTI_SERVICE_URL must not have a user"), "{problem}");
+    }
     assert!(problem(|it| it.default_daemon_version = set("latest")).contains("a version such as v1.0.0"));
     assert!(problem(|it| it.api_requests_per_second = set("-1")).starts_with("API_REQUESTS_PER_SECOND "));
     assert!(problem(|it| it.trusted_proxies = set("10.0.0.0/33")).starts_with("TRUSTED_PROXIES "));
@@ -73,10 +77,10 @@ fn an_impossible_value_is_named() {
 #[test]
 fn events_are_kept_for_days_and_never_for_less_than_their_senders_repeat_them() {
     for (text, hours) in [("30d", 720), ("1d", 24), ("36h", 36), ("1w", 168)] {
-        assert_eq!(event_retention(text).unwrap(), Duration::from_secs(hours * 3600), "{text}");
+        assert_eq!(retention("EVENT_RETENTION", text).unwrap(), Duration::from_secs(hours * 3600), "{text}");
     }
     for text in ["", "23h", "-30d", "1y", "20y", "ever"] {
-        assert!(event_retention(text).is_err(), "{text}");
+        assert!(retention("EVENT_RETENTION", text).is_err(), "{text}");
     }
 }
 

@@ -5,6 +5,7 @@
 mod token;
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     pin::pin,
     sync::Arc,
@@ -18,17 +19,12 @@ use aio_protocol::{
     transition,
     wire::{self, Body, ConnectionAck, ErrorMessage, Register, close},
 };
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use metrics::{counter, gauge, histogram};
-use tokio::{
-    sync::oneshot,
-    time::{sleep_until, timeout},
-};
+use tokio::{sync::oneshot, time::sleep_until};
 use uuid::Uuid;
 
 use super::{
     admission::Handshake,
-    allowance::{self, Allowance},
     clones::{Arrival, Verdict},
     pace,
     registry::Epoch,
@@ -40,16 +36,17 @@ use crate::{
     clock,
     lifecycle::{LifecycleError, Occurrence},
     rotation::offers::InUse,
+    websocket::{End, Message, Socket},
 };
 
 /// Which controller of a group answers; there is one.
 const CONTROLLER_ID: &str = "main";
 
-/// A worker that does not take a frame for this long is gone.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker may stay after its goodbye.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// So long a closed connection may take to say that it has understood.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a message costs beyond its frame that makes the controller write to its database.
+const WRITE: u32 = 9;
 
 /// The number of an error that says that the node's status does not allow what a message reports.
 const REFUSED_ERROR: u32 = 2002;
@@ -79,23 +76,14 @@ struct Connection {
     address: IpAddr,
     token: InUse,
     epoch: Epoch,
-    socket: WebSocket,
+    socket: Socket,
     state: State,
     timetable: Timetable,
-    allowance: Allowance,
     newcomer: Option<Box<Newcomer>>,
 }
 
-/// How a connection ends.
-enum End {
-    /// The worker closed it, or it broke.
-    Gone,
-    /// This end closes it.
-    Close { code: u16, reason: &'static str },
-}
-
 /// Takes a worker's connection in, and serves it until it ends.
-pub(super) fn run(app: Arc<App>, peer: Peer, socket: WebSocket) -> impl Future<Output = ()> + Send + 'static {
+pub(super) fn run(app: Arc<App>, peer: Peer, socket: Socket) -> impl Future<Output = ()> + Send + 'static {
     let Peer { node, address, token, token_ends, newcomer } = peer;
     let (epoch, closed) = app.registry.enter(&node, newcomer.handshake.since);
     tracing::debug!(%node, %address, "a worker connected");
@@ -115,7 +103,6 @@ pub(super) fn run(app: Arc<App>, peer: Peer, socket: WebSocket) -> impl Future<O
         epoch,
         socket,
         state: State::Greeted,
-        allowance: Allowance::new(now),
         newcomer: Some(newcomer),
     };
     // A block, because a function would keep its argument twice.
@@ -136,7 +123,10 @@ fn reason(code: u16) -> &'static str {
     }
 }
 
-const TOO_FAST: End = End::Close { code: close::TOO_FAST, reason: "more messages than any worker sends" };
+const TOO_FAST: End = End::Close {
+    code: close::TOO_FAST,
+    reason: Cow::Borrowed("RATE_LIMITED: more changes than any worker makes"),
+};
 
 impl Connection {
     async fn converse(&mut self, mut closed: oneshot::Receiver<u16>) -> End {
@@ -152,15 +142,14 @@ impl Connection {
             // What a frame asks for is done outside of the select's futures, so that nothing ever stops half-way.
             let result = tokio::select! {
                 biased;
-                Ok(code) = &mut closed => Err(End::Close { code, reason: reason(code) }),
+                Ok(code) = &mut closed => Err(End::close(code, reason(code))),
                 () = &mut timer => match self.timetable.take_due(Instant::now()) {
                     Some(due) => Box::pin(self.attend(due)).await,
                     None => Ok(()),
                 },
-                frame = self.socket.recv() => match frame {
-                    Some(Ok(message)) => self.hear(message).await,
-                    None => Err(End::Gone),
-                    Some(Err(error)) => Err(broken(&error)),
+                message = self.socket.receive() => match message {
+                    Ok(message) => self.hear(message).await,
+                    Err(end) => Err(end),
                 },
             };
             if let Err(end) = result {
@@ -181,10 +170,7 @@ impl Connection {
 
     async fn attend(&mut self, due: Due) -> Result<(), End> {
         match due {
-            Due::TokenEnd => Err(End::Close {
-                code: close::TOKEN_ENDED,
-                reason: "TOKEN_EXPIRED: the token's life is over",
-            }),
+            Due::TokenEnd => Err(End::close(close::TOKEN_ENDED, "TOKEN_EXPIRED: the token's life is over")),
             Due::PatienceEnd => {
                 self.timetable.be_content();
                 self.take(Input::PatienceEnded).await
@@ -195,15 +181,11 @@ impl Connection {
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), End> {
-        if !self.allowance.spend(allowance::FRAME, Instant::now()) {
-            return Err(TOO_FAST);
-        }
         match message {
             Message::Text(text) => self.take(Input::Received(&text)).await,
             Message::Binary(_) => self.take(Input::ReceivedBinary).await,
-            // The library answers pings by itself, at its next read or write: after all that came before.
-            Message::Ping(_) | Message::Pong(_) => Ok(()),
-            Message::Close(_) => Err(End::Gone),
+            // Pings are answered at the next read or write: after all that came before.
+            _ => Ok(()),
         }
     }
 
@@ -238,7 +220,7 @@ impl Connection {
                 self.happen(&Occurrence::Reported(report), Some(message_id)).await
             }
             Effect::Leave(reason) => {
-                self.timetable.expect_by(Instant::now() + CLOSE_TIMEOUT);
+                self.timetable.expect_by(Instant::now() + LEAVE_TIMEOUT);
                 counter!("aio_worker_departures_total", "how" => "goodbye").increment(1);
                 self.happen(&Occurrence::Left { reason: reason.as_str() }, None).await
             }
@@ -249,7 +231,7 @@ impl Connection {
             Effect::Answer(ack) => self.note_answer(&ack).await,
             Effect::AskState(request) => self.say(&request).await,
             Effect::Complain(error) => self.say(&error).await,
-            Effect::Close { code, reason } => Err(End::Close { code, reason }),
+            Effect::Close { code, reason } => Err(End::close(code, reason)),
         }
     }
 
@@ -268,12 +250,12 @@ impl Connection {
     }
 
     fn spend_write(&mut self) -> Result<(), End> {
-        if self.allowance.spend(allowance::WRITE, Instant::now()) { Ok(()) } else { Err(TOO_FAST) }
+        if self.socket.spend(WRITE) { Ok(()) } else { Err(TOO_FAST) }
     }
 
     fn unstored(&self, error: &(dyn std::error::Error + 'static)) -> End {
         tracing::warn!(node = %self.node, error, "a worker's message could not be stored");
-        End::Close { code: close::TRY_LATER, reason: "the controller cannot store this now" }
+        End::close(close::TRY_LATER, "the controller cannot store this now")
     }
 
     /// Lets something happen to the node, if this is a connection that may speak for it.
@@ -307,10 +289,9 @@ impl Connection {
                     .await
             }
             // The node was decommissioned or removed while its worker was connected.
-            Err(LifecycleError::Refused { .. } | LifecycleError::NotFound(_)) => Err(End::Close {
-                code: close::TOKEN_ENDED,
-                reason: "NODE_INACTIVE: the node is no longer in service",
-            }),
+            Err(LifecycleError::Refused { .. } | LifecycleError::NotFound(_)) => {
+                Err(End::close(close::TOKEN_ENDED, "NODE_INACTIVE: the node is no longer in service"))
+            }
             Err(LifecycleError::Withdrawn(_)) => Err(token::WITHDRAWN),
             Err(LifecycleError::TooMany { .. }) => Err(TOO_FAST),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
@@ -332,10 +313,10 @@ impl Connection {
                     tracing::warn!(%node, %address, %instance, times, "two machines have this node's identity: the one that holds it stays, this one is refused");
                 }
                 counter!("aio_gateway_refusals_total", "reason" => "cloned").increment(1);
-                Err(End::Close {
-                    code: close::SUPERSEDED,
-                    reason: "NODE_SUPERSEDED: another machine is connected as this node",
-                })
+                Err(End::close(
+                    close::SUPERSEDED,
+                    "NODE_SUPERSEDED: another machine is connected as this node",
+                ))
             }
         }
     }
@@ -355,25 +336,18 @@ impl Connection {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), End> {
-        match timeout(SEND_TIMEOUT, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
-        }
+        Ok(self.socket.send(message).await?)
     }
 
-    /// Notes that the node is not connected, unless another connection counts by now, and closes what is to be closed.
-    async fn finish(&mut self, end: End) {
+    /// Notes that the node is not connected, unless another connection counts by now, and completes the closing handshake.
+    async fn finish(mut self, end: End) {
         self.newcomer = None;
         self.disconnect().await;
-        let End::Close { code, reason } = end else { return };
-        tracing::debug!(node = %self.node, code, reason, "a worker's connection is closed");
-        counter!("aio_gateway_closes_total", "code" => code.to_string()).increment(1);
-        let frame = CloseFrame { code, reason: reason.into() };
-        if self.send(Message::Close(Some(frame))).await.is_ok() {
-            // Its answer is waited for: a socket that is dropped with something unread loses what was sent last.
-            let answer = async { while let Some(Ok(_)) = self.socket.recv().await {} };
-            let _ = timeout(CLOSE_TIMEOUT, answer).await;
+        if let End::Close { code, reason } = &end {
+            tracing::debug!(node = %self.node, code, %reason, "a worker's connection is closed");
+            counter!("aio_gateway_closes_total", "code" => code.to_string()).increment(1);
         }
+        self.socket.finish(end).await;
     }
 
     async fn disconnect(&mut self) {
@@ -389,15 +363,6 @@ impl Connection {
     }
 }
 
-/// The frame limit is the one fault of a peer that the library itself finds and that deserves a code of its own.
-fn broken(error: &axum::Error) -> End {
-    if error.to_string().contains("too long") {
-        End::Close { code: close::TOO_LARGE, reason: "the frame is larger than 64 KiB" }
-    } else {
-        End::Gone
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,7 +374,7 @@ mod tests {
     /// Ten thousand of these are most of what a fleet costs. What is rare belongs into a box, which lives as long as it runs.
     #[test]
     fn the_task_of_a_connection_is_small() {
-        let (task, socket) = (size_of_future(run), size_of::<WebSocket>());
+        let (task, socket) = (size_of_future(run), size_of::<Socket>());
         println!("a connection's task takes {task} bytes, its WebSocket {socket} of them");
         assert!(task <= 1280, "{task} bytes");
     }

@@ -10,6 +10,7 @@ use aio_protocol::{
     ids::NodeId,
     installation::InstallationReport,
     telemetry::HealthSummary,
+    text,
     wire::{
         CommandAck, DisconnectReason, ErrorMessage, Pulse, Register, StateRequest, UNKNOWN_TYPE_ERROR,
         Unreadable, WorkerMessage, close,
@@ -153,8 +154,7 @@ fn node_of(message: &WorkerMessage) -> &NodeId {
 }
 
 fn unknown_type(kind: &str, message_id: Uuid) -> ErrorMessage {
-    // The name is the worker's own text: no more of it than a name needs.
-    let kind: String = kind.chars().take(64).collect();
+    let kind = text::clean(kind, 64);
     ErrorMessage {
         code: UNKNOWN_TYPE_ERROR,
         message: format!("unknown message type `{kind}`"),

@@ -32,7 +32,7 @@ async fn bench() -> Bench {
 fn node(number: u8) -> Node {
     let owner = Owner { org_id: "o".parse().unwrap(), user_id: "u".parse().unwrap() };
     let id = NodeId::from_bytes([number; 12]);
-    Node::registered(id, "gpu".into(), vec![NodeRole::Worker], owner, Timestamp::from_millis(1))
+    Node::registered(id, format!("gpu-{number}"), vec![NodeRole::Worker], owner, Timestamp::from_millis(1))
 }
 
 fn report(json: &str) -> Occurrence {
@@ -76,7 +76,7 @@ fn every_occurrence() -> Vec<Occurrence> {
 impl Bench {
     async fn add(&self, number: u8) -> NodeId {
         let node = node(number);
-        self.lifecycle.register(&node, "test").await.unwrap();
+        assert!(self.lifecycle.register(&self.store, &node, "test").await.unwrap());
         node.id
     }
 

@@ -2,6 +2,7 @@
 //! events that were stored for that organisation.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,31 +11,32 @@ use aio_protocol::{
     claims::UserClaims,
     dashboard::{Authenticate, DashboardRequest, Notice, NoticeBody, ReceivedEvent, Welcome},
     error_code::ErrorCode,
+    ids::OwnerId,
     time::Timestamp,
     wire::close,
 };
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use metrics::{counter, gauge};
 use serde::Serialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{sleep_until, timeout},
 };
 
-use super::stream::{Effect, Input, Stream};
+use super::{
+    seats::Seat,
+    stream::{Effect, Input, Stream},
+};
 use crate::{
     api::roles::{self, Permission},
     app::App,
     clock,
     store::{EventQuery, Received, Since},
     tokens::Bearer,
+    websocket::{End, Message, SendError, Socket},
 };
 
-/// A dashboard that does not take a frame for this long is gone.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// So long a closed connection may take to say that it has understood.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a dashboard may take to say its token, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// A batch has at most so many events, and ends behind the one with which it has so many bytes.
 const BATCH: u64 = 64;
@@ -43,58 +45,51 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// What a dashboard brought with its request.
 pub(crate) struct Visitor {
     pub app: Arc<App>,
-    /// Its place among the dashboards.
-    pub seat: OwnedSemaphorePermit,
-    /// From the subprotocol; otherwise its first message says it.
-    pub token: Option<String>,
+    pub entry: Entry,
     pub since: Option<String>,
 }
 
-/// How a connection ends.
-enum End {
-    /// The dashboard closed it, or it broke.
-    Gone,
-    /// This end closes it.
-    Close { code: u16, reason: String },
-}
-
-impl End {
-    fn close(code: u16, reason: impl Into<String>) -> Self {
-        Self::Close { code, reason: reason.into() }
-    }
+/// How far a dashboard has come with its request alone.
+pub(crate) enum Entry {
+    /// Its token was accepted.
+    Admitted(UserClaims, Seat<OwnerId>),
+    /// Its token was not.
+    Refused(End, Seat<IpAddr>),
+    /// Its first message will say its token.
+    Waiting(Seat<IpAddr>),
 }
 
 /// Serves a dashboard until it ends.
-pub(crate) async fn run(visitor: Visitor, mut socket: WebSocket) {
+pub(crate) async fn run(visitor: Visitor, mut socket: Socket) {
     gauge!("aio_noti_dashboards").increment(1);
-    let _seat = visitor.seat;
     let stop = visitor.app.stop.clone();
-    let conversation = converse(&visitor.app, visitor.token, visitor.since, &mut socket);
-    let end = stop.run_until_cancelled(conversation).await;
+    let end = stop.run_until_cancelled(converse(visitor, &mut socket)).await;
     let end = end.unwrap_or_else(|| End::close(close::RESTART, "the controller restarts"));
-    if let End::Close { code, reason } = end {
+    if let End::Close { code, .. } = &end {
         counter!("aio_noti_dashboard_closes_total", "code" => code.to_string()).increment(1);
-        let frame = CloseFrame { code, reason: reason.into() };
-        let told = timeout(CLOSE_TIMEOUT, async {
-            let _ = socket.send(Message::Close(Some(frame))).await;
-            // Its answer is waited for: a socket that is dropped with something unread loses what was sent last.
-            while let Some(Ok(_)) = socket.recv().await {}
-        });
-        let _ = told.await;
     }
+    socket.finish(end).await;
     gauge!("aio_noti_dashboards").decrement(1);
 }
 
-async fn converse(app: &App, token: Option<String>, since: Option<String>, socket: &mut WebSocket) -> End {
+async fn converse(Visitor { app, entry, since }: Visitor, socket: &mut Socket) -> End {
+    let app = &*app;
     let shown = async {
-        let (token, since) = match token {
-            Some(token) => (token, since),
-            None => {
+        let (user, since, _seat) = match entry {
+            Entry::Admitted(user, seat) => (user, since, seat),
+            Entry::Refused(end, _seat) => return Err(end),
+            Entry::Waiting(_waiting) => {
                 let Authenticate { token, since: told } = asked_who(socket, app.register_timeout).await?;
-                (token, told.or(since))
+                let user = admit(app, &token)?;
+                let seat = app.noti.seats.watch(&user.org_id).ok_or_else(|| {
+                    End::close(
+                        close::TRY_LATER,
+                        "RATE_LIMITED: as many dashboards watch as the controller takes",
+                    )
+                })?;
+                (user, told.or(since), seat)
             }
         };
-        let user = admit(app, &token)?;
         let token_ends = Timestamp::from_millis(user.exp.saturating_mul(1000));
         // Before the place is looked up, so that nothing comes between the two.
         let mut news = app.noti.news.of(&user.org_id);
@@ -116,16 +111,15 @@ async fn converse(app: &App, token: Option<String>, since: Option<String>, socke
 }
 
 /// The first message.
-async fn asked_who(socket: &mut WebSocket, patience: Duration) -> Result<Authenticate, End> {
-    let first = timeout(patience, async {
+async fn asked_who(socket: &mut Socket, patience: Duration) -> Result<Authenticate, End> {
+    let first = timeout(patience.min(LONGEST_WAIT), async {
         loop {
-            match socket.recv().await {
-                Some(Ok(Message::Text(text))) => return Ok(text),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Binary(_))) => {
+            match socket.receive().await? {
+                Message::Text(text) => return Ok(text),
+                Message::Binary(_) => {
                     return Err(End::close(close::MALFORMED, "a binary frame came; there are none"));
                 }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                _ => {}
             }
         }
     });
@@ -138,7 +132,7 @@ async fn asked_who(socket: &mut WebSocket, patience: Duration) -> Result<Authent
 }
 
 /// The user of a token, if it may look.
-fn admit(app: &App, token: &str) -> Result<UserClaims, End> {
+pub(crate) fn admit(app: &App, token: &str) -> Result<UserClaims, End> {
     match app.enroller.tokens.verify(token) {
         Ok(Bearer::User(user)) if roles::allow(&user.roles, Permission::See) => Ok(user),
         Ok(_) => Err(End::close(
@@ -159,7 +153,7 @@ fn failed(error: crate::store::StoreError) -> End {
 struct Show<'a> {
     app: &'a App,
     user: UserClaims,
-    socket: &'a mut WebSocket,
+    socket: &'a mut Socket,
     stream: Stream,
 }
 
@@ -168,16 +162,15 @@ impl Show<'_> {
         loop {
             let input = tokio::select! {
                 biased;
-                frame = self.socket.recv() => match frame {
-                    Some(Ok(Message::Pong(payload))) => match <[u8; 8]>::try_from(payload.as_ref()) {
+                message = self.socket.receive() => match message? {
+                    Message::Pong(payload) => match <[u8; 8]>::try_from(payload.as_ref()) {
                         Ok(number) => Input::Ponged(u64::from_be_bytes(number)),
                         Err(_) => continue,
                     },
-                    Some(Ok(Message::Ping(_))) => continue,
-                    Some(Ok(Message::Text(_) | Message::Binary(_))) => {
+                    Message::Text(_) | Message::Binary(_) => {
                         return Err(End::close(close::MALFORMED, "a dashboard says nothing but who it is"));
                     }
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                    _ => continue,
                 },
                 Ok(()) = news.changed() => Input::NewsCame,
                 () = sleep_until(self.stream.deadline().into()) => Input::Elapsed,
@@ -230,7 +223,7 @@ fn notice(body: NoticeBody) -> Notice {
 }
 
 /// Sends a message, and says how many bytes it has.
-async fn say(socket: &mut WebSocket, message: &impl Serialize) -> Result<usize, End> {
+async fn say(socket: &mut Socket, message: &impl Serialize) -> Result<usize, End> {
     let text = serde_json::to_string(message).map_err(|error| {
         tracing::error!(%error, "a message for a dashboard could not be written");
         End::Gone
@@ -240,10 +233,11 @@ async fn say(socket: &mut WebSocket, message: &impl Serialize) -> Result<usize, 
     Ok(bytes)
 }
 
-async fn send(socket: &mut WebSocket, message: Message) -> Result<(), End> {
-    match timeout(SEND_TIMEOUT, socket.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Gone),
-        Err(_) => Err(End::close(close::TOO_FAST, "RATE_LIMITED: events come faster than they are read")),
-    }
+async fn send(socket: &mut Socket, message: Message) -> Result<(), End> {
+    socket.send(message).await.map_err(|error| match error {
+        SendError::Broken => End::Gone,
+        SendError::TimedOut => {
+            End::close(close::TOO_FAST, "RATE_LIMITED: events come faster than they are read")
+        }
+    })
 }

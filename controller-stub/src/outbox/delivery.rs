@@ -3,11 +3,12 @@
 use std::{error::Error, time::Duration};
 
 use aio_protocol::time::Timestamp;
-use reqwest::{Client, Response, header, redirect};
+use reqwest::{Client, Response, Url, header, redirect};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::verdict::Answer;
+use crate::config::is_this_machine;
 use crate::noti::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookKey};
 
 /// An attempt that takes longer has failed.
@@ -40,7 +41,7 @@ impl Delivery {
         key: WebhookKey,
     ) -> Result<Self, Unbuildable> {
         let mut client = Client::builder().timeout(ATTEMPT_TIMEOUT).redirect(redirect::Policy::none());
-        if built_in {
+        if built_in || Url::parse(base).is_ok_and(|url| is_this_machine(&url)) {
             client = client.no_proxy();
         }
         if let Some(tls) = own_tls {

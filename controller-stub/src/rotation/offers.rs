@@ -1,6 +1,6 @@
 //! Makes offers of tokens, and notes what becomes of them. `rotation` says when.
 
-use aio_protocol::{event::ErrorReport, ids::NodeId, time::Timestamp, wire::TokenOffer};
+use aio_protocol::{event::ErrorReport, ids::NodeId, text, time::Timestamp, wire::TokenOffer};
 use metrics::counter;
 use uuid::Uuid;
 
@@ -11,8 +11,8 @@ use crate::{
     store::{Replacement, StoreError},
 };
 
-/// Of a worker's words about a refusal, so many characters are kept.
-const REJECTION_CHARS: usize = 200;
+/// The longest reason of a rejected offer that is kept.
+const MAX_REJECTION_BYTES: usize = 200;
 
 /// The token that a connection was opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(crate) async fn next(
     in_use: &InUse,
     now: Timestamp,
 ) -> Result<Next, EnrolmentError> {
-    let due = in_use.life.next_offer(app.store.offers_for(&in_use.jti).await?);
+    let due = in_use.life.next_offer(app.store.offers_for(&in_use.jti).await?, now);
     if due > now {
         return Ok(Next::NotBefore(due));
     }
@@ -78,7 +78,7 @@ pub(crate) async fn give_back(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let reason = error.map_or_else(String::new, |it| format!("{}: {}", it.code, it.message));
-    let reason: String = reason.chars().filter(|c| !c.is_control()).take(REJECTION_CHARS).collect();
+    let reason = text::clean(&reason, MAX_REJECTION_BYTES);
     if app.store.reject_offer(node, &offer.to_string(), &reason, now).await? {
         count("rejected");
         tracing::warn!(%node, %offer, reason, "the worker gave its new token back; it will be offered another");

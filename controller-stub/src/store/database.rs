@@ -140,12 +140,14 @@ impl Store {
             .acquire_timeout(PATIENCE)
             .after_connect(|connection, _| Box::pin(prepare(connection)));
         let pool = |connections| options.clone().max_connections(connections).connect(&place.url);
-        Ok(Self {
+        let store = Self {
             pool: pool(POINT_CONNECTIONS).await?,
             lists: pool(LIST_CONNECTIONS).await?,
             shares: Shares::new(LIST_CONNECTIONS / 2),
             writer: Writer::start(pool(1).await?, reserve, pulses.add("writer")),
-        })
+        };
+        store.fill_name_keys().await?;
+        Ok(store)
     }
 
     /// Says why a server could not open the database. Changes nothing.

@@ -149,4 +149,8 @@ impl Write for Replay {
             .await?;
         Ok((moved.rows_affected(), nodes))
     }
+
+    fn changed((replayed, _): &Self::Answer) -> bool {
+        *replayed > 0
+    }
 }

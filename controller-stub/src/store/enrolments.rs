@@ -1,8 +1,9 @@
 //! Nodes that are registered together, each with its first token: all of them in one transaction, or none.
 
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 
 use super::{
+    audit::Subject,
     database::Store,
     error::StoreError,
     nodes::{self, RecordedStep},
@@ -11,13 +12,13 @@ use super::{
 };
 use crate::node::Node;
 
-/// A node that is registered, with its first token.
+/// A node that is registered, and its first token if it is to have one at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Newcomer {
     pub node: Node,
     /// Its registration.
     pub step: RecordedStep,
-    pub token: IssuedToken,
+    pub token: Option<IssuedToken>,
 }
 
 impl Store {
@@ -30,14 +31,14 @@ impl Store {
 
 /// Keeps the newcomers, unless nodes that are in service have names of theirs: then it answers those names.
 struct Enrol {
-    newcomers: Vec<(nodes::Add, tokens::Add)>,
+    newcomers: Vec<(nodes::Add, Option<tokens::Add>)>,
 }
 
 impl Enrol {
     fn new(newcomers: &[Newcomer]) -> Result<Self, StoreError> {
         let writes = newcomers
             .iter()
-            .map(|it| Ok((nodes::Add::new(&it.node, &it.step)?, tokens::Add(it.token.clone()))));
+            .map(|it| Ok((nodes::Add::new(&it.node, &it.step)?, it.token.clone().map(tokens::Add))));
         Ok(Self { newcomers: writes.collect::<Result<_, StoreError>>()? })
     }
 }
@@ -49,23 +50,30 @@ impl Write for Enrol {
         let mut taken = Vec::new();
         for (add, _) in &self.newcomers {
             let node = add.node();
-            let others = sqlx::query(
-                "SELECT COUNT(*) FROM nodes WHERE org_id = $1 AND name = $2 AND status <> 'inactive'",
-            )
-            .bind(node.owner.org_id.as_str())
-            .bind(&node.name)
-            .fetch_one(&mut *connection)
-            .await?;
-            if others.try_get::<i64, _>(0)? > 0 {
+            if nodes::name_is_taken(connection, node).await? {
                 taken.push(node.name.clone());
             }
         }
         if taken.is_empty() {
             for (node, token) in &self.newcomers {
                 node.run(connection).await?;
-                token.run(connection).await?;
+                if let Some(token) = token {
+                    token.run(connection).await?;
+                }
             }
         }
         Ok(taken)
+    }
+
+    fn changed(taken: &Vec<String>) -> bool {
+        taken.is_empty()
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        let subject = |(add, token): &(nodes::Add, Option<tokens::Add>)| Subject {
+            node: add.node().id.clone(),
+            target: token.as_ref().map_or_else(|| add.node().name.clone(), |token| token.0.jti.clone()),
+        };
+        self.newcomers.iter().map(subject).collect()
     }
 }

@@ -8,17 +8,17 @@ use aio_protocol::{
     node::{NodeStatus, Owner},
     time::Timestamp,
 };
-use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
     database::Store,
     error::StoreError,
     outbox,
-    rows::{Window, corrupt, count, from_json, json, node_id, optional_time, signed, status, time},
+    rows::{corrupt, count, from_json, json, node_id, optional_time, owned_node, status, time},
     tokens,
     writer::Write,
 };
-use crate::node::Node;
+use crate::{labels::natural_key, node::Node};
 
 /// One move of a node, with all that is owed for it. `event` also says what the node's status is after it.
 #[derive(Debug, Clone)]
@@ -34,40 +34,6 @@ pub(crate) struct RecordedStep {
     pub event: NodeEvent,
 }
 
-/// Which nodes to list.
-#[derive(Debug, Clone)]
-pub(crate) struct NodeQuery {
-    pub org: OwnerId,
-    pub status: Option<NodeStatus>,
-    pub sort: Sort,
-    pub window: Window,
-}
-
-/// The order of a list of nodes. Those that are alike in it are ordered by their id, so that no page shows one twice.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sort {
-    pub by: SortKey,
-    pub descending: bool,
-}
-
-/// What a list of nodes is ordered by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SortKey {
-    CreatedAt,
-    Name,
-    Status,
-    /// Who was never seen counts as seen first of all.
-    LastSeenAt,
-}
-
-/// A page of nodes.
-#[derive(Debug, Clone)]
-pub(crate) struct NodePage {
-    pub nodes: Vec<Node>,
-    /// How many of the organisation's nodes have each status; one that no node has is absent.
-    pub by_status: BTreeMap<NodeStatus, u64>,
-}
-
 /// A node, and what is known of a token of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
@@ -79,9 +45,22 @@ pub(crate) struct Admission {
 }
 
 impl Store {
-    /// Keeps a new node, with its first audit row and its first event.
-    pub(crate) async fn add_node(&self, node: &Node, step: &RecordedStep) -> Result<(), StoreError> {
-        self.writer.write(Add::new(node, step)?).await
+    /// Keeps a node that was renamed or labelled otherwise; its status is left alone.
+    pub(crate) async fn describe_node(&self, node: &Node, renamed: bool) -> Result<Described, StoreError> {
+        let labels = json("labels", &node.labels)?;
+        let node = Node { system_info: None, ..node.clone() };
+        self.writer.write(Describe { node, labels, renamed }).await
+    }
+
+    /// Fills in what a migration could not: the order of names that were there before.
+    pub(super) async fn fill_name_keys(&self) -> Result<(), StoreError> {
+        let rows =
+            sqlx::query("SELECT id, name FROM nodes WHERE name_key = ''").fetch_all(&self.pool).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let named = rows.iter().map(|row| Ok((row.try_get(0)?, natural_key(row.try_get(1)?))));
+        self.writer.write(FillNameKeys(named.collect::<Result<_, StoreError>>()?)).await
     }
 
     /// Keeps a changed node with the audit rows and events of its steps, if nobody else has saved it since `node` was read;
@@ -118,29 +97,6 @@ impl Store {
         Ok(Some(Admission { node: read(&row)?, revoked, offered }))
     }
 
-    /// A page of an organisation's nodes.
-    pub(crate) async fn nodes(&self, query: &NodeQuery) -> Result<NodePage, StoreError> {
-        let _share = self.shares.take(&query.org).await;
-        let statement = format!(
-            "SELECT * FROM nodes WHERE org_id = $1 AND ($2 = '' OR status = $2) ORDER BY {} LIMIT $3 OFFSET $4",
-            order(query.sort)
-        );
-        let rows = sqlx::query(AssertSqlSafe(statement))
-            .bind(query.org.as_str())
-            .bind(query.status.map_or("", NodeStatus::as_str))
-            .bind(signed(query.window.limit))
-            .bind(signed(query.window.offset))
-            .fetch_all(&self.lists)
-            .await?;
-        let nodes = rows.iter().map(read).collect::<Result<_, _>>()?;
-
-        let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
-            .bind(query.org.as_str())
-            .fetch_all(&self.lists)
-            .await?;
-        Ok(NodePage { nodes, by_status: by_status(&counts)? })
-    }
-
     /// How many nodes have each status; one that no node has is absent.
     pub(crate) async fn census(&self) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
         let counts =
@@ -148,18 +104,31 @@ impl Store {
         by_status(&counts)
     }
 
+    /// The organisations that have nodes.
+    pub(crate) async fn organisations(&self) -> Result<Vec<OwnerId>, StoreError> {
+        let rows = sqlx::query("SELECT DISTINCT org_id FROM nodes").fetch_all(&self.lists).await?;
+        rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))).collect()
+    }
+
     /// Which nodes have this status.
-    pub(crate) async fn nodes_with_status(&self, status: NodeStatus) -> Result<Vec<NodeId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM nodes WHERE status = $1")
+    pub(crate) async fn nodes_with_status(
+        &self,
+        status: NodeStatus,
+    ) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
+        let rows = sqlx::query("SELECT id, org_id FROM nodes WHERE status = $1")
             .bind(status.as_str())
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(node_id).collect()
+        rows.iter().map(owned_node).collect()
     }
 
-    /// Writes when nodes were last heard of. Never moves a node's time back.
-    pub(crate) async fn put_last_seen(&self, seen: Vec<(NodeId, Timestamp)>) -> Result<(), StoreError> {
-        self.writer.write(PutLastSeen(seen)).await
+    /// Writes when nodes were last heard of. Moves a node's time back only where it is later than `now`.
+    pub(crate) async fn put_last_seen(
+        &self,
+        seen: Vec<(NodeId, Timestamp)>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer.write(PutLastSeen { seen, now }).await
     }
 
     /// Notes that no node is connected: at start, none is.
@@ -183,12 +152,18 @@ impl Store {
 pub(super) struct Add {
     node: Node,
     roles: String,
+    labels: String,
     step: Entry,
 }
 
 impl Add {
     pub(super) fn new(node: &Node, step: &RecordedStep) -> Result<Self, StoreError> {
-        Ok(Self { roles: json("roles", &node.role)?, node: node.clone(), step: Entry::new(step)? })
+        Ok(Self {
+            roles: json("roles", &node.role)?,
+            labels: json("labels", &node.labels)?,
+            node: node.clone(),
+            step: Entry::new(step)?,
+        })
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -200,10 +175,10 @@ impl Write for Add {
     type Answer = ();
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
-        let Self { node, roles, step } = self;
+        let Self { node, roles, labels, step } = self;
         sqlx::query(
-            "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, websocket_connected) \
-             VALUES ($1, 1, $2, $3, $4, $5, $6, $7, 0)",
+            "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, websocket_connected, \
+             labels, name_key) VALUES ($1, 1, $2, $3, $4, $5, $6, $7, 0, $8, $9)",
         )
         .bind(node.id.as_str())
         .bind(node.owner.org_id.as_str())
@@ -212,9 +187,81 @@ impl Write for Add {
         .bind(roles)
         .bind(node.status.as_str())
         .bind(node.created_at.as_millis())
+        .bind(labels)
+        .bind(natural_key(&node.name))
         .execute(&mut *connection)
         .await?;
         record(connection, &node.id, 0, std::slice::from_ref(step)).await
+    }
+}
+
+/// Whether a node in service of the same organisation has a name.
+pub(super) async fn name_is_taken(connection: &mut AnyConnection, node: &Node) -> Result<bool, StoreError> {
+    let others = sqlx::query(
+        "SELECT COUNT(*) FROM nodes WHERE org_id = $1 AND name = $2 AND status <> 'inactive' AND id <> $3",
+    )
+    .bind(node.owner.org_id.as_str())
+    .bind(&node.name)
+    .bind(node.id.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(count(&others, 0)? > 0)
+}
+
+/// What came of describing a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Described {
+    Done,
+    /// Another node in service has the name.
+    NameTaken,
+    /// Somebody else saved the node since it was read.
+    Outdated,
+}
+
+struct Describe {
+    node: Node,
+    labels: String,
+    /// Whether the name has to be looked for among the others.
+    renamed: bool,
+}
+
+impl Write for Describe {
+    type Answer = Described;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<Described, StoreError> {
+        let Self { node, labels, renamed } = self;
+        if *renamed && name_is_taken(connection, node).await? {
+            return Ok(Described::NameTaken);
+        }
+        let saved = sqlx::query(
+            "UPDATE nodes SET name = $3, name_key = $4, labels = $5, version = version + 1 WHERE id = $1 AND version = $2",
+        )
+        .bind(node.id.as_str())
+        .bind(node.version)
+        .bind(&node.name)
+        .bind(natural_key(&node.name))
+        .bind(labels)
+        .execute(connection)
+        .await?;
+        Ok(if saved.rows_affected() == 0 { Described::Outdated } else { Described::Done })
+    }
+
+    fn changed(described: &Described) -> bool {
+        *described == Described::Done
+    }
+}
+
+struct FillNameKeys(Vec<(String, String)>);
+
+impl Write for FillNameKeys {
+    type Answer = ();
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        for (id, key) in &self.0 {
+            let fill = sqlx::query("UPDATE nodes SET name_key = $2 WHERE id = $1").bind(id).bind(key);
+            fill.execute(&mut *connection).await?;
+        }
+        Ok(())
     }
 }
 
@@ -278,6 +325,10 @@ impl Write for Save {
         }
         Ok(true)
     }
+
+    fn changed(saved: &bool) -> bool {
+        *saved
+    }
 }
 
 /// What the audit trail and the outbox hold of a step.
@@ -332,34 +383,24 @@ async fn record(
     Ok(())
 }
 
-/// A constant text, so that nothing which was asked for gets into the statement.
-fn order(sort: Sort) -> &'static str {
-    match (sort.by, sort.descending) {
-        (SortKey::CreatedAt, false) => "created_at, id",
-        (SortKey::CreatedAt, true) => "created_at DESC, id DESC",
-        (SortKey::Name, false) => "name, id",
-        (SortKey::Name, true) => "name DESC, id DESC",
-        (SortKey::Status, false) => "status, id",
-        (SortKey::Status, true) => "status DESC, id DESC",
-        // Databases disagree on where a NULL stands.
-        (SortKey::LastSeenAt, false) => "COALESCE(last_seen_at, 0), id",
-        (SortKey::LastSeenAt, true) => "COALESCE(last_seen_at, 0) DESC, id DESC",
-    }
+/// Writes when nodes were last heard of.
+struct PutLastSeen {
+    seen: Vec<(NodeId, Timestamp)>,
+    now: Timestamp,
 }
-
-/// Writes when nodes were last heard of; never moves a node's time back.
-pub(super) struct PutLastSeen(pub Vec<(NodeId, Timestamp)>);
 
 impl Write for PutLastSeen {
     type Answer = ();
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
-        for (id, at) in &self.0 {
+        for (id, at) in &self.seen {
             sqlx::query(
-                "UPDATE nodes SET last_seen_at = $2 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2",
+                "UPDATE nodes SET last_seen_at = $2 WHERE id = $1 \
+                 AND (COALESCE(last_seen_at, 0) < $2 OR last_seen_at > $3)",
             )
             .bind(id.as_str())
             .bind(at.as_millis())
+            .bind(self.now.as_millis())
             .execute(&mut *connection)
             .await?;
         }
@@ -383,11 +424,11 @@ impl Write for ClearConnections {
     }
 }
 
-fn by_status(counts: &[AnyRow]) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
+pub(super) fn by_status(counts: &[AnyRow]) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
     counts.iter().map(|row| Ok((status(row, "status")?, count(row, 1)?))).collect()
 }
 
-fn read(row: &AnyRow) -> Result<Node, StoreError> {
+pub(super) fn read(row: &AnyRow) -> Result<Node, StoreError> {
     let text = |column| row.try_get::<String, _>(column);
     let optional = |column| row.try_get::<Option<String>, _>(column);
     Ok(Node {
@@ -416,6 +457,7 @@ fn read(row: &AnyRow) -> Result<Node, StoreError> {
             .map_err(corrupt("instance_id"))?,
         boot_id: optional("boot_id")?,
         system_info: optional("system_info")?.map(|text| from_json("system_info", &text)).transpose()?,
+        labels: from_json("labels", &text("labels")?)?,
         installation: optional("installation")?.map(|text| from_json("installation", &text)).transpose()?,
         tokens_not_before: time(row, "tokens_not_before")?,
         admitted_not_before: time(row, "admitted_not_before")?,

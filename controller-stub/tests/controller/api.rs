@@ -128,7 +128,9 @@ async fn nodes_are_listed_in_pages_newest_first_with_statistics_of_all() {
     let mut seen = Vec::new();
     for page in 1..=3 {
         let (_, list) = owner.get(&format!("/nodes?page={page}&limit=2")).await;
-        assert_eq!(list["pagination"], json!({"page": page, "limit": 2, "total": 5, "totalPages": 3}));
+        let mut pagination = list["pagination"].clone();
+        assert_eq!(pagination.as_object_mut().unwrap().remove("nextCursor").is_some(), page < 3);
+        assert_eq!(pagination, json!({"page": page, "limit": 2, "total": 5, "totalPages": 3}));
         assert_eq!(list["statistics"]["total"], 5);
         assert_eq!(
             list["statistics"]["byStatus"],
@@ -147,5 +149,50 @@ async fn nodes_are_listed_in_pages_newest_first_with_statistics_of_all() {
     for query in ["page=0", "limit=0", "limit=101", "page=x", "status=ONLINE", "stauts=online", "limit=-1"] {
         let message = refusal(owner.get(&format!("/nodes?{query}")).await, 400, "VALIDATION_FAILED");
         assert!(message.contains(query.split_once('=').unwrap().0), "{query}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_the_listed_origins_may_call_the_api_and_no_others() {
+    const PAGE: &str = "https://dashboard.example";
+    let controller = Controller::start_with(|config| config.dashboard_origins = vec![PAGE.to_owned()]).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let ask = async |method: Method, path: &str, origin: &str| {
+        let request = owner.request(method, path).header("origin", origin);
+        request.header("access-control-request-method", "PATCH").send().await.unwrap()
+    };
+    let value = |answer: &reqwest::Response, name: &str| {
+        answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+    };
+    for path in ["/nodes", "/events", &format!("/nodes/{id}/token"), "/openapi.json"] {
+        let preflight = ask(Method::OPTIONS, path, PAGE).await;
+        assert_eq!(preflight.status(), 204, "{path}");
+        assert_eq!(value(&preflight, "access-control-allow-origin").as_deref(), Some(PAGE));
+        assert!(value(&preflight, "vary").unwrap().contains("Origin"));
+        assert!(value(&preflight, "access-control-allow-headers").unwrap().contains("authorization"));
+        assert_eq!(value(&preflight, "access-control-allow-credentials"), None);
+    }
+    let methods = value(&ask(Method::OPTIONS, "/nodes", PAGE).await, "access-control-allow-methods").unwrap();
+    assert!(["GET", "POST", "PATCH", "DELETE"].iter().all(|method| methods.contains(method)), "{methods}");
+    assert_eq!(ask(Method::OPTIONS, "/nothing", PAGE).await.status(), 404);
+
+    for path in ["/nodes", "/nodes/69396100cd71623c7bbfbfee"] {
+        let answer = ask(Method::GET, path, PAGE).await;
+        assert_eq!(value(&answer, "access-control-allow-origin").as_deref(), Some(PAGE), "{path}");
+    }
+    for foreign in ["https://evil.example", "null", "https://dashboard.example.evil", "*"] {
+        for method in [Method::OPTIONS, Method::GET] {
+            let answer = ask(method.clone(), "/nodes", foreign).await;
+            assert_eq!(value(&answer, "access-control-allow-origin"), None, "{foreign}");
+            assert!(value(&answer, "vary").unwrap().contains("Origin"));
+            assert_eq!(answer.status(), if method == Method::GET { 200 } else { 405 });
+        }
+    }
+    for path in [&format!("/nodes/{id}/installation"), "/ws/node", "/metrics"] {
+        for method in [Method::OPTIONS, Method::GET] {
+            let answer = ask(method, path, PAGE).await;
+            assert_eq!(value(&answer, "access-control-allow-origin"), None, "{path}");
+        }
     }
 }

@@ -86,6 +86,10 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "beginMaintenance", &id, 200, plain).await;
     it.expect(&owner, "resume", &id, 200, plain).await;
     it.expect(&owner, "listTransitions", &id, 200, plain).await;
+    it.expect(&owner, "changeNode", &id, 200, |it| it.json(&json!({"labels": {"rack": "r7"}}))).await;
+    it.expect(&owner, "registerNode", "", 409, |it| it.json(&json!({"name": "gpu"}))).await;
+    it.expect(&owner, "listTokens", &id, 200, plain).await;
+    it.expect(&owner, "listAudit", "", 200, plain).await;
     drop(worker);
     let new = it.expect(&owner, "regenerateCredentials", &id, 201, |it| it.json(&json!({}))).await;
     let worker = controller.bearer(new["token"].as_str().unwrap());
@@ -126,6 +130,7 @@ async fn what_a_status_refuses(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "decommissionNode", &id, 200, plain).await;
     it.expect(&owner, "issueToken", &id, 409, plain).await;
     it.expect(&owner, "regenerateCredentials", &id, 409, plain).await;
+    it.expect(&owner, "changeNode", &id, 409, |it| it.json(&json!({"name": "other"}))).await;
     it.expect(&installer, "planInstallation", &id, 403, plain).await;
     it.expect(&installer, "connectWorker", "", 403, as_worker).await;
 }
@@ -186,7 +191,10 @@ async fn what_every_operation_of_a_shape_refuses(controller: &Controller, it: &m
             let nobodys = controller.bearer(&node_token(UNKNOWN_NODE));
             let client = if operation.is_opened_by_nobody_but("node") { &nobodys } else { &owner };
             let path = operation.of(UNKNOWN_NODE);
-            let (status, body) = it.ask(client, &operation, &path, plain).await;
+            let shape = |it: RequestBuilder| {
+                if operation.id == "changeNode" { it.json(&json!({})) } else { it }
+            };
+            let (status, body) = it.ask(client, &operation, &path, shape).await;
             assert_eq!(status, 404, "{}: {body}", operation.id);
         }
     }
@@ -321,6 +329,7 @@ async fn broken(it: &mut Inspector) {
         "DROP TABLE inbox",
         "DROP TABLE outbox",
         "DROP TABLE dead_letters",
+        "DROP TABLE audit",
     ] {
         controller.sql(statement).await;
     }
@@ -341,6 +350,7 @@ async fn broken(it: &mut Inspector) {
                 "receiveEvent" => sign(it, "evt_1", &event(&id)),
                 "registerNode" => it.json(&json!({"name": "gpu"})),
                 "reportInstallation" => it.json(&json!({"phase": "started"})),
+                "changeNode" => it.json(&json!({"name": "other"})),
                 "connectWorker" => as_worker(it),
                 _ => it,
             })

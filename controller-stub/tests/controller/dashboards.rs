@@ -6,7 +6,7 @@ use aio_protocol::ids::NodeId;
 use controller_stub::commands::{self, For};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Error, Message, client::IntoClientRequest},
@@ -15,6 +15,7 @@ use tokio_tungstenite::{
 use crate::{
     delivery::{event, now, posted},
     harness::{Controller, answer, refusal},
+    hostile::{close_code, masked},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,11 +36,21 @@ async fn dial(
     protocols: &str,
     origin: Option<&str>,
 ) -> Result<(Dashboard, String), u16> {
+    let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+    dial_with(controller, query, protocols, &headers).await
+}
+
+async fn dial_with(
+    controller: &Controller,
+    query: &str,
+    protocols: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<(Dashboard, String), u16> {
     let url = format!("ws://{}/ws/events{query}", controller.address());
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
-    if let Some(origin) = origin {
-        request.headers_mut().insert("origin", origin.parse().unwrap());
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
     }
     match connect_async(request).await {
         Ok((socket, answer)) => {
@@ -202,8 +213,15 @@ async fn only_pages_of_known_origins_may_watch() {
     for origin in [None, Some("https://dash.example"), Some("https://aiwm.example")] {
         dial(&controller, "", &protocols, origin).await.map(drop).unwrap();
     }
-    for origin in ["https://evil.example", "null", "http://dash.example", "https://dash.example.evil.example"]
-    {
+    let own = format!("http://localhost:{}", controller.address().port());
+    dial(&controller, "", &protocols, Some(&own)).await.map(drop).unwrap();
+    for origin in [
+        "https://evil.example",
+        "null",
+        "http://dash.example",
+        "https://dash.example.evil.example",
+        "http://localhost",
+    ] {
         assert_eq!(dial(&controller, "", &protocols, Some(origin)).await.map(drop), Err(403), "{origin}");
     }
     assert_eq!(dial(&controller, "", "chat", None).await.map(drop), Err(400));
@@ -232,6 +250,75 @@ async fn who_has_no_token_or_another_one_is_told_by_the_close() {
     let (mut node, _) =
         dial(&controller, "", &format!("aio.events.v1, bearer.{node_token}"), None).await.unwrap();
     assert_eq!(node.closed().await.0, 4403);
+}
+
+#[tokio::test]
+async fn a_program_s_token_comes_in_the_authorization_header() {
+    let controller = Controller::start().await;
+    let bearer = format!("Bearer {}", token_of(&controller, "acme", 3600).await);
+    let (mut program, _) =
+        dial_with(&controller, "", "aio.events.v1", &[("authorization", &bearer)]).await.unwrap();
+    assert_eq!(program.expect("events.welcome").await["data"]["orgId"], "acme");
+    let (mut wrong, _) =
+        dial_with(&controller, "", "aio.events.v1", &[("authorization", "Bearer wrong")]).await.unwrap();
+    assert_eq!(wrong.closed().await.0, 4401);
+    let basic = dial_with(&controller, "", "aio.events.v1", &[("authorization", "Basic YTpi")]).await;
+    assert_eq!(basic.map(drop), Err(401));
+}
+
+#[tokio::test]
+async fn who_shows_no_token_keeps_no_dashboard_out() {
+    let controller = Controller::start().await;
+    let mut silent = Vec::new();
+    let refused = loop {
+        match dial(&controller, "", "aio.events.v1", None).await {
+            Ok((dashboard, _)) => silent.push(dashboard),
+            Err(status) => break status,
+        }
+        assert!(silent.len() < 20, "an address has few seats without a token");
+    };
+    assert_eq!(refused, 503);
+    assert_eq!(dial(&controller, "", "aio.events.v1, bearer.wrong", None).await.map(drop), Err(503));
+    watch(&controller, "acme", "").await.expect("events.welcome").await;
+    // Who says a token makes room for the next.
+    let token = token_of(&controller, "acme", 3600).await;
+    let mut late = silent.pop().unwrap();
+    late.say(json!({"type": "authenticate", "data": {"token": token}}).to_string()).await;
+    late.expect("events.welcome").await;
+    dial(&controller, "", "aio.events.v1", None).await.map(drop).unwrap();
+}
+
+#[tokio::test]
+async fn a_dashboard_s_frames_are_counted_and_its_close_is_answered() {
+    let controller = Controller::start().await;
+    let watch = async || {
+        let mut dashboard = watch(&controller, "acme", "").await;
+        dashboard.expect("events.welcome").await;
+        dashboard.expect("events.live").await;
+        match dashboard.0.into_inner() {
+            MaybeTlsStream::Plain(stream) => stream,
+            _ => panic!("it is encrypted"),
+        }
+    };
+    let mut empty = masked(0x0, b"");
+    empty[0] = 0x00;
+    let mut begun = masked(0x1, b"{");
+    begun[0] = 0x01;
+    let pieces = [begun, empty.repeat(20_000)].concat();
+    for (bytes, code) in [
+        (pieces, 4429),
+        (masked(0x9, b"ping").repeat(20_000), 4429),
+        (masked(0xa, b"pong").repeat(20_000), 4429),
+        (masked(0x8, &1000_u16.to_be_bytes()), 1000),
+        (masked(0x3, b"reserved"), 1002),
+        (masked(0x1, &[0xff]), 1007),
+        (masked(0x1, &[b' '; 20_000]), 1009),
+    ] {
+        let mut raw = watch().await;
+        let (mut reader, mut writer) = raw.split();
+        let (_, closed) = tokio::join!(writer.write_all(&bytes), close_code(&mut reader));
+        assert_eq!(closed, Some(code), "{:?}", &bytes[..6]);
+    }
 }
 
 #[tokio::test]

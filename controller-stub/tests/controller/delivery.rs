@@ -199,4 +199,23 @@ async fn events_are_shown_oldest_first_by_node_and_since() {
     for query in ["limit=0", "limit=1001", "nodeId=x", "sice=x"] {
         refusal(owner.get(&format!("/events?{query}")).await, 400, "VALIDATION_FAILED");
     }
+    // A `+` that is not escaped is a blank to whoever decodes the query.
+    assert_eq!(ids("since=2025-12-11T13:00:00.000+01:00").await.len(), 3);
+    assert_eq!(ids("since=2025-12-11T13:00:00.000%2B01:00").await.len(), 3);
+    for since in [
+        "2025-01-01",
+        "2025-01-01T00:00:00",
+        "2025-13-01T00:00:00Z",
+        "1765454400",
+        "yesterday",
+        "",
+        "evt_",
+        "evt%201",
+    ] {
+        let message = refusal(owner.get(&format!("/events?since={since}")).await, 400, "VALIDATION_FAILED");
+        assert!(message.starts_with("since: "), "{since}: {message}");
+    }
+    for since in ["evt_9", "msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", "01890a5d-ac96-774b-bcce-b302099a8057"] {
+        refusal(owner.get(&format!("/events?since={since}")).await, 410, "EVENT_GONE");
+    }
 }

@@ -290,8 +290,8 @@ async fn the_install_script_runs_no_installer_that_was_altered() {
 
 #[tokio::test]
 async fn a_shell_that_the_script_is_pasted_into_lives_on_unchanged() {
-    let controller = Controller::start().await;
     for alter in [false, true] {
+        let controller = Controller::start().await;
         let (success, stdout, stderr) = run_script(&controller, true, alter).await;
         assert!(success && stdout.ends_with("the shell lives, e is .\n"), "{stdout}{stderr}");
     }

@@ -21,7 +21,11 @@ struct Fleet {
 
 impl Fleet {
     async fn of(controller: &Controller, count: usize) -> Self {
-        let owner = controller.owner_of("acme").await;
+        Self::of_organisation(controller, "acme", count).await
+    }
+
+    async fn of_organisation(controller: &Controller, organisation: &str, count: usize) -> Self {
+        let owner = controller.owner_of(organisation).await;
         let (mut workers, mut tokens) = (Vec::new(), Vec::new());
         for number in 0..count {
             let id = owner.add_node(&format!("gpu-{number}")).await;
@@ -134,6 +138,18 @@ async fn when_most_of_a_fleet_falls_silent_nobody_goes_offline_until_it_has_last
         some => Err(some.to_string()),
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_organisation_s_silent_fleet_keeps_no_other_organisation_s_node_online() {
+    let lease = Duration::from_millis(1500);
+    let controller = Controller::start_with(|config| config.heartbeat_timeout = lease).await;
+    let large = Fleet::of(&controller, 12).await;
+    let small = Fleet::of_organisation(&controller, "other", 1).await;
+    let silent_since = tokio::time::Instant::now();
+    small.owner.await_status(&small.workers[0].node, "offline").await;
+    assert!(silent_since.elapsed() < lease * 2, "{:?}", silent_since.elapsed());
+    assert_eq!(large.count("offline").await, 0, "these are held");
 }
 
 #[tokio::test]
@@ -285,6 +301,29 @@ async fn what_was_seen_last_is_written_down_in_batches_and_survives_a_kill() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_time_in_the_future_is_overwritten_by_the_next_sign_of_life() {
+    let controller = Controller::start_with(|config| config.last_seen_lag = Duration::from_millis(100)).await;
+    let mut fleet = Fleet::of(&controller, 1).await;
+    let worker = &mut fleet.workers[0];
+    let ahead =
+        aio_protocol::time::Timestamp::from(std::time::SystemTime::now() + Duration::from_secs(86_400 * 365));
+    controller.sql("UPDATE nodes SET last_seen_at = 2 * last_seen_at").await;
+    assert!(controller.last_seen_in_database(&worker.node).await > ahead.as_millis());
+    let seen: aio_protocol::time::Timestamp =
+        fleet.owner.node(&worker.node).await["lastSeenAt"].as_str().unwrap().parse().unwrap();
+    assert!(seen < ahead, "{seen}");
+    worker.heartbeat(1).await;
+    worker.ping().await;
+    eventually("lastSeenAt in the database", async || {
+        match controller.last_seen_in_database(&worker.node).await {
+            stored if stored < ahead.as_millis() => Ok(()),
+            stored => Err(stored.to_string()),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
@@ -226,6 +226,7 @@ async fn text_that_is_no_utf8_ends_the_connection_and_no_other() {
     let id = worker.node.clone();
     let mut raw = worker.bare();
     raw.write_all(&masked(0x1, &[0xff, 0xfe, 0x80])).await.unwrap();
+    assert_eq!(close_code(&mut raw).await, Some(1007));
     owner.await_connected(&id, false).await;
     assert_eq!(owner.node(&id).await["status"], "online");
 }
@@ -238,19 +239,69 @@ async fn frames_that_no_client_may_send_end_the_connection() {
     let token = owner.token_of(&id).await;
     let mut unmasked = vec![0x81, 2];
     unmasked.extend(b"{}");
-    let mut fragmented_ping = masked(0x9, b"x");
-    fragmented_ping[0] = 0x09;
-    for bytes in
-        [unmasked, masked(0x3, b"reserved opcode"), masked(0x0, b"continues nothing"), fragmented_ping]
-    {
+    let with_first = |first: u8, payload: &[u8]| {
+        let mut frame = masked(0x9, payload);
+        frame[0] = first;
+        frame
+    };
+    let mut interrupted = with_first(0x01, b"begins");
+    interrupted.extend(masked(0x1, b"another"));
+    for (bytes, code) in [
+        (unmasked, 1002),
+        (masked(0x3, b"reserved opcode"), 1002),
+        (masked(0x0, b"continues nothing"), 1002),
+        (with_first(0x09, b"a ping in pieces"), 1002),
+        (with_first(0xc1, b"compressed"), 1002),
+        (masked(0x9, &[0; 126]), 1002),
+        (interrupted, 1002),
+        (masked(0x8, b"x"), 1002),
+        (masked(0x8, &999_u16.to_be_bytes()), 1002),
+        (masked(0x8, &[0x03, 0xe8, 0xff]), 1007),
+        (masked(0x8, &1000_u16.to_be_bytes()), 1000),
+        (masked(0x8, &4321_u16.to_be_bytes()), 4321),
+    ] {
         let worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
         let mut raw = worker.bare();
         raw.write_all(&bytes).await.unwrap();
-        let mut rest = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(10), raw.read_to_end(&mut rest)).await;
-        assert!(ended.is_ok(), "{bytes:?} was borne");
+        assert_eq!(close_code(&mut raw).await, Some(code), "{bytes:?}");
         owner.await_connected(&id, false).await;
     }
+}
+
+#[tokio::test]
+async fn frames_that_the_library_never_shows_count_as_well() {
+    let controller = Controller::start().await;
+    let (owner, worker) = welcomed(&controller).await;
+    let id = worker.node.clone();
+    let mut begun = masked(0x1, b"{");
+    begun[0] = 0x01;
+    let mut empty = masked(0x0, b"");
+    empty[0] = 0x00;
+    let mut raw = worker.bare();
+    raw.write_all(&begun).await.unwrap();
+    let (mut reader, mut writer) = raw.split();
+    let many = empty.repeat(1000);
+    let flood = async {
+        let mut sent = 0_u64;
+        while sent < 50_000_000 && writer.write_all(&many).await.is_ok() {
+            sent += many.len() as u64;
+        }
+        sent
+    };
+    let closed = async { close_code(&mut reader).await };
+    let (sent, code) = tokio::join!(flood, closed);
+    assert_eq!(code, Some(4429));
+    assert!(sent < 50_000_000, "the flood was read to its end");
+    owner.await_connected(&id, false).await;
+}
+
+#[tokio::test]
+async fn a_close_is_answered_with_its_own_code_and_then_the_connection_ends() {
+    let controller = Controller::start().await;
+    let (_, worker) = welcomed(&controller).await;
+    let mut raw = worker.bare();
+    raw.write_all(&masked(0x8, &[0x03, 0xe9, b'b', b'y', b'e'])).await.unwrap();
+    assert_eq!(close_code(&mut raw).await, Some(1001));
 }
 
 #[tokio::test]
@@ -266,10 +317,7 @@ async fn a_message_in_a_thousand_pieces_is_one_message_and_no_larger_than_any_ot
         bytes.extend(piece);
     }
     let _ = raw.write_all(&bytes).await;
-    let mut rest = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(10), raw.read_to_end(&mut rest)).await.unwrap();
-    let close = rest.iter().position(|byte| *byte == 0x88).expect("a close frame");
-    assert_eq!(u16::from_be_bytes([rest[close + 2], rest[close + 3]]), 1009);
+    assert_eq!(close_code(&mut raw).await, Some(1009));
 }
 
 #[tokio::test]
@@ -281,8 +329,56 @@ async fn who_says_goodbye_and_stays_is_closed() {
     assert_eq!(worker.closed().await, 4408);
 }
 
+#[tokio::test]
+async fn words_of_a_worker_are_cleaned_and_cut_before_they_are_stored() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let report = json!({"phase": "failed", "step": "fetch\u{202e}_release\n", "error":
+        {"code": "DISK\u{200b}_FULL", "message": "no room\nroot: ok\u{1b}[31m", "details": {"log": "a\u{202e}b"}}});
+    let reports = format!("/nodes/{id}/installation");
+    for report in [json!({"phase": "started"}), report] {
+        let (status, answer) = controller.bearer(&token).post(&reports, report).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let installation = owner.node(&id).await["installation"].clone();
+    assert_eq!(installation["step"], "fetch_release");
+    let error = json!({"code": "DISK_FULL", "message": "no room root: ok[31m", "details": {"log": "ab"}});
+    assert_eq!(installation["error"], error);
+
+    let mut worker = Worker::connect(&controller.gateway(), &id, &token).await;
+    let info =
+        json!({"os": {"name": "Debian", "version": "12", "kernel": "6", "hostname": "h".repeat(60_000)}});
+    let register = json!({"instanceId": uuid::Uuid::nil(), "bootId": "b", "daemonVersion": "1.0.0\nroot\u{202e}", "systemInfo": info});
+    worker.send("node.register", register).await;
+    worker.receive("register.ack").await;
+    let node = owner.node(&id).await;
+    assert_eq!(node["daemonVersion"], "1.0.0 root");
+    assert_eq!(node["systemInfo"]["os"]["hostname"].as_str().map(str::len), Some(255));
+}
+
+/// Reads to the end, and says the code of the close frame that came last.
+pub(crate) async fn close_code(reader: &mut (impl AsyncRead + Unpin)) -> Option<u16> {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), reader.read_to_end(&mut bytes)).await;
+    read.expect("the connection ends in time").expect("it is no reset");
+    let (mut code, mut rest) = (None, &bytes[..]);
+    while let [first, length, after @ ..] = rest {
+        let (length, after) = match length {
+            126 => (usize::from(u16::from_be_bytes([after[0], after[1]])), &after[2..]),
+            length => (usize::from(*length), after),
+        };
+        if *first == 0x88 {
+            code = Some(u16::from_be_bytes([after[0], after[1]]));
+        }
+        rest = &after[length..];
+    }
+    code
+}
+
 /// A whole frame of a client, masked with zeros. The payload is shorter than 64 KiB.
-fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match u8::try_from(payload.len()) {
         Ok(len @ ..126) => frame.push(0x80 | len),

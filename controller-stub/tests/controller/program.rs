@@ -212,10 +212,17 @@ fn a_check_says_whether_it_would_start_and_leaves_no_trace() {
     let refused = run(&["serve", "--check", "--listen", "0.0.0.0:0"], &data);
     std::fs::create_dir_all(data.join("secrets")).unwrap();
     std::fs::write(data.join("secrets/jwt-secret"), "").unwrap();
+    let plain =
+        |name: &str, url: &str| program(&["serve", "--check"], &data).env(name, url).output().unwrap();
     let emptied = run(&["serve", "--check"], &data);
     for (output, status, code) in [
         (impossible.unwrap(), 78, "CONFIG_INVALID"),
         (refused, 78, "INSECURE_LISTEN"),
+        (plain("NOTI_SERVICE_URL", "http://192.0.2.1"), 78, "INSECURE_URL"),
+        (plain("NOTI_SERVICE_URL", "http://localhost.evil"), 78, "INSECURE_URL"),
+        (plain("NOTI_SERVICE_URL", "http://localhost@evil.example"), 78, "CONFIG_INVALID"),
+        (plain("PUBLIC_URL", "http://aiwm.example"), 78, "INSECURE_URL"),
+        (plain("RELEASE_BASE_URL", "http://192.0.2.1/r"), 78, "INSECURE_URL"),
         (emptied, 74, "FILE_FAILED"),
     ] {
         let text = String::from_utf8(output.stderr).unwrap();

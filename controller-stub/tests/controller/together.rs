@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use aio_protocol::{error_code::ErrorCode, ids::NodeId};
+use aio_protocol::error_code::ErrorCode;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use controller_stub::commands::{self, For, Issue, Purpose, Which};
+use controller_stub::commands::{self, For, Issue, Listed, Purpose, Which};
 use serde_json::Value;
 
 use crate::{
@@ -134,7 +134,7 @@ async fn user_data_carries_the_install_script_of_one_node_and_is_not_made_withou
     let controller = Controller::start_with(|config| config.releases = None).await;
     let refused = commands::add_nodes(&controller.config, names, issue).await.err().unwrap();
     assert_eq!(refused.code(), ErrorCode::ReleaseNotFound);
-    let nodes = commands::list_nodes(&controller.config, For::default()).await.unwrap();
+    let nodes = commands::list_nodes(&controller.config, For::default(), Listed::default()).await.unwrap();
     assert!(nodes.is_empty(), "{nodes:?}");
 }
 
@@ -143,10 +143,10 @@ async fn nodes_that_are_there_get_new_tokens_beside_those_that_they_have() {
     let controller = Controller::start().await;
     let names = commands::numbered("gpu", 1, 3).unwrap();
     let before = commands::add_nodes(&controller.config, names, an_hour()).await.unwrap().nodes;
-    let ids: Vec<NodeId> = before.iter().map(|node| node.node_id.parse().unwrap()).collect();
+    let ids: Vec<_> = before.iter().map(|node| node.node_id.clone()).collect();
     let add = async |which: Which, issue: Issue| commands::add_tokens(&controller.config, which, issue).await;
 
-    let again = add(Which::These(vec![ids[2].clone(), ids[0].clone()]), an_hour()).await.unwrap().nodes;
+    let again = add(Which::These(vec![ids[2].clone(), "gpu-001".to_owned()]), an_hour()).await.unwrap().nodes;
     assert_eq!(again.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["gpu-003", "gpu-001"]);
     for token in [&again[1].token, &before[0].token] {
         let path = format!("/nodes/{}/installation", ids[0]);
@@ -166,6 +166,6 @@ async fn nodes_that_are_there_get_new_tokens_beside_those_that_they_have() {
     assert_eq!(refused.code(), ErrorCode::NodeInactive);
     let all = add(Which::All, Issue { purpose: Purpose::Inventory, ..an_hour() }).await.unwrap();
     assert_eq!(all.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["gpu-001", "gpu-003"]);
-    let nobody = vec!["69396100cd71623c7bbfbfee".parse().unwrap()];
+    let nobody = vec!["69396100cd71623c7bbfbfee".to_owned()];
     assert_eq!(add(Which::These(nobody), an_hour()).await.err().unwrap().code(), ErrorCode::NodeNotFound);
 }

@@ -5,7 +5,10 @@
 use serde_json::{Map, Value};
 
 use super::{ErrorReport, EventBody, EventKind, GpuDevice, NodeEvent};
-use crate::node::NodeStatus;
+use crate::{
+    node::NodeStatus,
+    text::{self, Clean},
+};
 
 /// The longest name of a node, in characters.
 const MAX_NAME_CHARS: usize = 128;
@@ -54,13 +57,18 @@ impl NodeEvent {
 }
 
 impl ErrorReport {
-    /// The report, shortened so that an event can carry it.
+    /// The report, cleaned and shortened so that an event can carry it.
     pub fn fitted(mut self) -> Self {
-        self.code = printable(&self.code, MAX_CODE_CHARS);
+        self.code = text::clean(&self.code, MAX_CODE_CHARS);
         if self.code.is_empty() {
             "UNKNOWN".clone_into(&mut self.code);
         }
-        self.message = self.message.chars().take(MAX_MESSAGE_CHARS).collect();
+        self.message = text::clean(&self.message, MAX_MESSAGE_CHARS);
+        self.details = self
+            .details
+            .into_iter()
+            .map(|(key, value)| (text::clean(&key, MAX_CODE_CHARS), value.cleaned(MAX_DETAILS_BYTES)))
+            .collect();
         if details_bytes(&self.details) > MAX_DETAILS_BYTES {
             self.details = Map::from_iter([("omitted".to_owned(), Value::from("too long"))]);
         }
@@ -70,7 +78,8 @@ impl ErrorReport {
 
 /// The devices, as many and with names as long as an event can carry.
 pub(crate) fn fitted_gpus(devices: impl Iterator<Item = GpuDevice>) -> Vec<GpuDevice> {
-    let fitted = |device: GpuDevice| GpuDevice { model: printable(&device.model, MAX_MODEL_CHARS), ..device };
+    let fitted =
+        |device: GpuDevice| GpuDevice { model: text::clean(&device.model, MAX_MODEL_CHARS), ..device };
     devices.take(MAX_GPUS).map(fitted).collect()
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Health;
-use crate::inventory::understood;
+use crate::{inventory::understood, text::bounded};
 
 /// One thing that is wrong with a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,7 @@ pub struct Finding {
     /// How bad it is; never `ok`.
     pub health: Health,
     /// In words, e.g. `Xid 79: the GPU has fallen off the bus`.
+    #[serde(deserialize_with = "bounded::<_, _, 255>")]
     pub reason: String,
     /// What to do about it.
     #[serde(default, deserialize_with = "understood", skip_serializing_if = "RecoveryAction::is_nothing")]

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Finding, GpuActivity, GpuStatus, Health};
-use crate::inventory::{PcieLink, understood};
+use crate::{
+    inventory::{PcieLink, understood},
+    text::{list, words},
+};
 
 /// A GPU at one moment: what heartbeats say of it, and the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +17,7 @@ pub struct GpuDetail {
     #[serde(flatten)]
     pub status: GpuStatus,
     /// What is wrong with it, the worst first.
-    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "list::<_, _, 64>", skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
     /// °C of its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +35,7 @@ pub struct GpuDetail {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_memory: Option<u32>,
     /// Why its clocks are below the maximum, in NVML's words, e.g. `sw_power_cap`; empty when they are not, or when it is idle.
-    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "words::<_, 32>", skip_serializing_if = "Vec::is_empty")]
     pub throttle: Vec<String>,
     /// Memory errors.
     #[serde(default, deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
@@ -50,7 +53,7 @@ pub struct GpuDetail {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvlinks: Option<u32>,
     /// Who uses it, those with the most memory first.
-    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "list::<_, _, 256>", skip_serializing_if = "Vec::is_empty")]
     pub processes: Vec<GpuProcess>,
 }
 

@@ -4,6 +4,10 @@
 pub const RESTART: u16 = 1012;
 /// The server has too much to do; come back later.
 pub const TRY_LATER: u16 = 1013;
+/// What came was no WebSocket frame, or one that may not come then.
+pub const PROTOCOL_ERROR: u16 = 1002;
+/// A text was not UTF-8.
+pub const NOT_UTF8: u16 = 1007;
 /// A frame was larger than [`super::MAX_FRAME_BYTES`].
 pub const TOO_LARGE: u16 = 1009;
 /// A frame was malformed.

@@ -7,9 +7,11 @@ use super::messages;
 use crate::{
     event::ErrorReport,
     ids::NodeId,
+    installation::MAX_STEP_BYTES,
     inventory::{Disk, SystemInfo, understood},
     release::ReleaseVersion,
     telemetry::{GpuDetail, GpuStatus, HealthSummary, HostUsage, NetworkTraffic, Temperature},
+    text::{bounded, list, words},
 };
 
 messages! {
@@ -46,11 +48,13 @@ pub struct Register {
     /// The very process: another after every start.
     pub instance_id: Uuid,
     /// The kernel's boot id.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub boot_id: String,
     /// The daemon's version, e.g. `1.0.0`.
+    #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub daemon_version: String,
     /// What this worker understands beyond the first version of the protocol.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "words::<_, 64>")]
     pub capabilities: Vec<String>,
     /// The machine.
     #[serde(default)]
@@ -77,7 +81,7 @@ pub struct Heartbeat {
     #[serde(default)]
     pub active_deployments: u32,
     /// One per GPU.
-    #[serde(default, deserialize_with = "understood")]
+    #[serde(default, deserialize_with = "list::<_, _, 64>")]
     pub gpu_status: Vec<GpuStatus>,
     /// The worst of them. Left out when `ok`.
     #[serde(default, skip_serializing_if = "HealthSummary::is_ok")]
@@ -151,7 +155,7 @@ pub struct Metrics {
     #[serde(default)]
     pub memory_used: u64,
     /// File systems on real devices.
-    #[serde(default, deserialize_with = "understood")]
+    #[serde(default, deserialize_with = "list::<_, _, 64>")]
     pub disk: Vec<Disk>,
     /// Traffic since the machine booted.
     #[serde(default, deserialize_with = "understood")]
@@ -160,10 +164,10 @@ pub struct Metrics {
     #[serde(default, deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
     pub load_average: Option<[f32; 3]>,
     /// The machine's own sensors, the GPUs' left out.
-    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "list::<_, _, 256>", skip_serializing_if = "Vec::is_empty")]
     pub temperature: Vec<Temperature>,
     /// One per GPU.
-    #[serde(default, deserialize_with = "understood")]
+    #[serde(default, deserialize_with = "list::<_, _, 64>")]
     pub gpu: Vec<GpuDetail>,
 }
 
@@ -224,6 +228,7 @@ pub struct InstallationProgress {
     /// The node.
     pub node_id: NodeId,
     /// The step's name.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_STEP_BYTES>")]
     pub step: String,
     /// 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -238,7 +243,11 @@ pub struct InstallationFailed {
     /// The node.
     pub node_id: NodeId,
     /// The step that failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::<_, _, MAX_STEP_BYTES>",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub step: Option<String>,
     /// Why.
     pub error: ErrorReport,

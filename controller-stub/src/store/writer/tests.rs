@@ -78,7 +78,11 @@ impl Bench {
         for word in words {
             let (caller, answer) = oneshot::channel();
             let write = Add { word, reader: self.reader.clone() };
-            self.writer.jobs.send(Box::new(Waiting { write, outcome: None, caller })).await.unwrap();
+            self.writer
+                .jobs
+                .send(Box::new(Waiting { write, pending: None, outcome: None, caller }))
+                .await
+                .unwrap();
             answers.push(answer);
         }
         release.notify_one();
@@ -123,7 +127,7 @@ async fn a_caller_that_goes_away_takes_nothing_back_and_a_close_writes_what_wait
     reached.notified().await;
     let (caller, answer) = oneshot::channel();
     let write = Add { word: "a", reader: bench.reader.clone() };
-    bench.writer.jobs.send(Box::new(Waiting { write, outcome: None, caller })).await.unwrap();
+    bench.writer.jobs.send(Box::new(Waiting { write, pending: None, outcome: None, caller })).await.unwrap();
     drop(answer);
     held.abort();
     release.notify_one();

@@ -1,0 +1,91 @@
+//! A node as the API shows it: only what is listed here leaves the controller.
+
+use std::net::IpAddr;
+
+use aio_protocol::{
+    ids::NodeId,
+    inventory::SystemInfo,
+    node::{NodeRole, NodeStatus, Owner},
+    telemetry::HealthSummary,
+    time::Timestamp,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::App,
+    clock,
+    gateway::clones::Conflict,
+    labels::Labels,
+    node::{Installation, Node},
+};
+
+/// A node in a list. What is not known is `null`.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListedNode {
+    #[serde(rename = "_id")]
+    id: NodeId,
+    name: String,
+    role: Vec<NodeRole>,
+    status: NodeStatus,
+    owner: Owner,
+    labels: Labels,
+    /// Whether a welcomed worker's socket is open.
+    websocket_connected: bool,
+    /// The last application message.
+    last_seen_at: Option<Timestamp>,
+    connection_established_at: Option<Timestamp>,
+    created_at: Timestamp,
+    /// The address that its worker connected from.
+    #[schema(value_type = Option<String>)]
+    ip_address: Option<IpAddr>,
+    daemon_version: Option<String>,
+    installation: Option<Installation>,
+    /// How its worker says that the GPUs are, while it is connected.
+    gpu_health: Option<HealthSummary>,
+    /// Another machine that claims to be this node and is refused.
+    identity_conflict: Option<Conflict>,
+}
+
+/// A node, with what its worker told of its machine.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Node)]
+pub(super) struct NodeView {
+    #[serde(flatten)]
+    listed: ListedNode,
+    /// As the worker told it, as far as this controller understood.
+    #[schema(value_type = Option<SystemInfo>)]
+    system_info: Option<serde_json::Value>,
+}
+
+impl ListedNode {
+    /// The database learns of heartbeats in batches, and of clones and of GPUs that fail not at all; this process knows them at once.
+    pub(super) fn seen_now(app: &App, node: Node) -> Self {
+        Self {
+            gpu_health: app.registry.health(&node.id),
+            identity_conflict: app.clones().conflict(&node.id),
+            last_seen_at: app.lifecycle.workers.last_seen_or(&node.id, node.last_seen_at, clock::now()),
+            id: node.id,
+            name: node.name,
+            role: node.role,
+            status: node.status,
+            owner: node.owner,
+            labels: node.labels,
+            websocket_connected: node.websocket_connected,
+            connection_established_at: node.connection_established_at,
+            created_at: node.created_at,
+            ip_address: node.ip_address,
+            daemon_version: node.daemon_version,
+            installation: node.installation,
+        }
+    }
+}
+
+impl NodeView {
+    pub(super) fn seen_now(app: &App, mut node: Node) -> Self {
+        let system_info = node.system_info.take();
+        Self { listed: ListedNode::seen_now(app, node), system_info }
+    }
+}
