@@ -39,6 +39,10 @@ pub struct EdgeScenario {
     pub phase: Duration,
     /// How long the controller has to let go of whoever only holds a connection; none, and that is not looked at.
     pub release: Option<Duration>,
+    /// No good heartbeat may be later than this.
+    pub latest_beat: Duration,
+    /// 99 of 100 good requests are answered within this time.
+    pub p99: Duration,
     /// Only the attacks whose names contain this.
     pub only: String,
 }
@@ -93,7 +97,7 @@ pub async fn attack_and_watch(scenario: &EdgeScenario, controller: PathBuf) -> R
     }
     controller.count_events(&mut tally).await?;
     Ok(EdgeReport {
-        workers: scenario.workers,
+        scenario: scenario.clone(),
         held,
         released,
         disconnected: tally.count("node.disconnected"),

@@ -7,7 +7,7 @@ use aio_tests::artifacts::Artifacts;
 use anyhow::Result;
 use clap::Parser;
 
-/// Attacks on a controller, while good workers and a good user go on
+/// Attacks a controller, while good workers and a good user go on
 #[derive(Debug, Parser)]
 #[command(name = "aio-edge", version)]
 struct Arguments {
@@ -32,7 +32,14 @@ struct Arguments {
 async fn main() -> Result<ExitCode> {
     let Arguments { workers, phase, release, only, controller } = Arguments::parse();
     let release = (release > 0.0).then(|| Duration::from_secs_f64(release));
-    let scenario = EdgeScenario { workers, phase: Duration::from_secs_f64(phase), release, only };
+    let scenario = EdgeScenario {
+        workers,
+        phase: Duration::from_secs_f64(phase),
+        release,
+        latest_beat: Duration::from_secs(1),
+        p99: Duration::from_millis(250),
+        only,
+    };
     let controller = match controller {
         Some(program) => program,
         None => Artifacts::beside_this_program()?.controller()?,

@@ -2,13 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use super::good::Noticed;
-
-/// No good heartbeat is later than this.
-const LATEST_BEAT: Duration = Duration::from_secs(1);
-
-/// 99 of 100 good requests are answered within this time.
-const P99: Duration = Duration::from_millis(250);
+use super::{EdgeScenario, good::Noticed};
 
 /// Above the memory of a controller that nobody attacks: answers may hold 256 MiB.
 const MEMORY: u64 = 320 * 1024 * 1024;
@@ -33,8 +27,8 @@ pub(crate) struct Phase {
 /// What was measured.
 #[derive(Debug, Clone)]
 pub struct EdgeReport {
-    /// Good workers.
-    pub workers: usize,
+    /// What was run, and what is demanded.
+    pub scenario: EdgeScenario,
     /// Connections that attackers still held at the end.
     pub held: usize,
     /// How long the controller was waited for to let go of them, and how many it still has.
@@ -56,9 +50,12 @@ impl EdgeReport {
                 }
             };
             let p99 = good.quantile(0.99);
-            demand(good.worst_beat <= LATEST_BEAT, format!("a heartbeat was late by {:?}", good.worst_beat));
+            demand(
+                good.worst_beat <= self.scenario.latest_beat,
+                format!("a heartbeat was late by {:?}", good.worst_beat),
+            );
             demand(good.lost == 0, format!("{} good workers were disconnected", good.lost));
-            demand(p99 <= P99, format!("99 % of the good requests took up to {p99:?}"));
+            demand(p99 <= self.scenario.p99, format!("99 % of the good requests took up to {p99:?}"));
             demand(good.failed_requests == 0, format!("{} good requests failed", good.failed_requests));
             demand(
                 good.refused_arrivals == 0,
@@ -104,7 +101,7 @@ impl fmt::Display for EdgeReport {
                 did.join(", "),
             )?;
         }
-        writeln!(f, "\ngood workers: {}, false offlines: {}", self.workers, self.disconnected)?;
+        writeln!(f, "\ngood workers: {}, false offlines: {}", self.scenario.workers, self.disconnected)?;
         if let Some((time, left)) = self.released {
             writeln!(f, "{} idle or unread connections: after {time:.1?} {left} are left", self.held)?;
         }
