@@ -87,12 +87,14 @@ impl Store {
         Self { writer: self.writer.recording(pending), ..self.clone() }
     }
 
-    /// Records that the request which this store acts for has changed nothing, if so.
+    /// Records what came of the request which this store acts for, unless its change has recorded it.
     pub(crate) async fn record_outcome(&self, outcome: &'static str) -> Result<(), StoreError> {
         let Some(pending) = self.writer.pending().filter(|it| !it.is_written()).cloned() else {
             return Ok(());
         };
-        self.writer.silent().write(Alone { pending, outcome }).await
+        self.writer.silent().write(Alone { pending: pending.clone(), outcome }).await?;
+        pending.commit();
+        Ok(())
     }
 
     /// A page of an organisation's audit trail, newest first.
