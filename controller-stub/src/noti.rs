@@ -66,8 +66,9 @@ impl Noti {
         key: WebhookKey,
         origins: Origins,
         patience: Duration,
+        seats: Seats,
     ) -> Self {
-        Self { store, bearer, key, news: News::default(), origins, patience, seats: Seats::default() }
+        Self { store, bearer, key, news: News::default(), origins, patience, seats }
     }
 
     /// Whether `token` opens this NOTI.

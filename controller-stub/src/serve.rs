@@ -32,6 +32,7 @@ use crate::{
     noti::{
         Noti,
         origins::Origins,
+        seats::Seats,
         signature::{InvalidSecret, WebhookKey},
     },
     outbox::{Delivery, Outbox, Relay, Unbuildable},
@@ -177,6 +178,7 @@ impl Server {
                 webhook_key.clone(),
                 Origins::new(&public, address, tls.is_some(), config.dashboard_origins),
                 config.dashboard_patience,
+                Seats::new(room),
             ),
             exporter: exporter.clone(),
             metrics_token: config.metrics_token,
