@@ -7,6 +7,7 @@ mod inventory;
 mod names;
 mod nodes;
 mod releases;
+mod upkeep;
 
 use aio_protocol::{
     error_code::ErrorCode,
@@ -37,6 +38,7 @@ pub use inventory::inventory;
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
 pub use releases::{ListedRelease, add_releases, list_releases};
+pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
 
 /// The settings that outlive a server.
 const DEPLOYMENT: &str = "deployment";

@@ -40,7 +40,8 @@ pub(crate) struct Rejection {
 /// Why a request was refused or failed, for the log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reason {
-    pub code: Option<ErrorCode>,
+    /// Something here went wrong, and not with the client.
+    pub fault: bool,
     pub text: String,
 }
 
@@ -105,6 +106,11 @@ impl Rejection {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NodeNotFound, format!("there is no node {id}"))
     }
 
+    /// A release file that cannot be served.
+    pub(crate) fn unreadable(error: impl std::error::Error + 'static) -> Self {
+        Self::fault(&error)
+    }
+
     /// A database that takes no change now, or another fault of it.
     fn unstored(error: &StoreError) -> Self {
         let pause = match error.problem() {
@@ -113,7 +119,7 @@ impl Rejection {
             Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
         };
         let busy = Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause);
-        Self { cause: Some(described(error)), ..busy }
+        busy.because(error)
     }
 
     pub(crate) fn name_taken(name: &str) -> Self {
@@ -124,22 +130,22 @@ impl Rejection {
     /// A fault of this controller's own: the log says what, the answer does not.
     pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
         let message = "the controller failed at this; its log says why";
-        let failure = Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message);
-        Self { cause: Some(described(error)), ..failure }
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message).because(error)
     }
-}
 
-/// An error with all that it came from.
-fn described(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    /// What the log says of it.
+    fn because(self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        Self { cause: Some(cause), ..self }
+    }
 }
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         metrics::counter!("aio_api_refusals_total", "code" => self.code.as_str()).increment(1);
-        let text = self.cause.unwrap_or_else(|| self.message.clone());
-        let reason = Reason { code: Some(self.code), text };
+        let fault = self.cause.is_some();
+        let reason = Reason { fault, text: self.cause.unwrap_or_else(|| self.message.clone()) };
         let body = ApiError {
             status_code: self.status.as_u16(),
             error: self.status.canonical_reason().unwrap_or("Error").to_owned(),

@@ -76,17 +76,6 @@ impl Store {
         self.writer.write(Receive::new(id, event, now)?).await
     }
 
-    /// Drops the oldest events that were received before `before`, at most `limit`, and says how many. What was received later than
-    /// `now` was so by a clock that was wrong, and goes with the next that is old enough.
-    pub(crate) async fn prune_events(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        limit: u64,
-    ) -> Result<u64, StoreError> {
-        self.writer.write(Prune { before, now, limit }).await
-    }
-
     /// When the newest event was received.
     pub(crate) async fn newest_event(&self) -> Result<Option<Timestamp>, StoreError> {
         let newest = sqlx::query("SELECT received_at FROM inbox ORDER BY seq DESC LIMIT 1")
@@ -186,11 +175,12 @@ impl Write for Receive {
     }
 }
 
-/// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
-struct Prune {
-    before: Timestamp,
-    now: Timestamp,
-    limit: u64,
+/// Drops the oldest events that were received before `before`, at most `limit`, and says how many. What was received later than
+/// `now` was so by a clock that was wrong, and goes with the next that is old enough.
+pub(super) struct Prune {
+    pub before: Timestamp,
+    pub now: Timestamp,
+    pub limit: u64,
 }
 
 /// Whether an event's organisation has a newer one.
@@ -229,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::Place;
+    use crate::store::{Expirable, Place};
 
     async fn store() -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
@@ -266,7 +256,7 @@ mod tests {
         store.receive("b", &event("b", 0), at(0)).await.unwrap();
         let mut dropped = Vec::new();
         loop {
-            match store.prune_events(at(1_000), at(9_000), 4).await.unwrap() {
+            match store.expire(Expirable::Events, at(1_000), at(9_000), 4).await.unwrap() {
                 0 => break,
                 some => dropped.push(some),
             }
@@ -295,9 +285,9 @@ mod tests {
         for (id, received) in [("a", 5_000), ("b", 100), ("c", 6_000)] {
             store.receive(id, &event("a", 0), at(received)).await.unwrap();
         }
-        assert_eq!(store.prune_events(at(1_000), at(9_000), 100).await.unwrap(), 0);
+        assert_eq!(store.expire(Expirable::Events, at(1_000), at(9_000), 100).await.unwrap(), 0);
         assert_eq!(ids(&store, "a", Since::Beginning).await.unwrap(), ["a", "b", "c"]);
-        assert_eq!(store.prune_events(at(5_500), at(9_000), 100).await.unwrap(), 2);
+        assert_eq!(store.expire(Expirable::Events, at(5_500), at(9_000), 100).await.unwrap(), 2);
     }
 
     #[tokio::test]
@@ -306,7 +296,7 @@ mod tests {
         for (id, received) in [("ahead", 99_000), ("old", 100), ("ahead too", 99_000), ("new", 6_000)] {
             store.receive(id, &event("a", 0), at(received)).await.unwrap();
         }
-        assert_eq!(store.prune_events(at(1_000), at(9_000), 100).await.unwrap(), 2);
+        assert_eq!(store.expire(Expirable::Events, at(1_000), at(9_000), 100).await.unwrap(), 2);
         assert_eq!(ids(&store, "a", Since::Beginning).await.unwrap(), ["ahead too", "new"]);
     }
 

@@ -104,6 +104,12 @@ impl Store {
         by_status(&counts)
     }
 
+    /// The organisations that have nodes.
+    pub(crate) async fn organisations(&self) -> Result<Vec<OwnerId>, StoreError> {
+        let rows = sqlx::query("SELECT DISTINCT org_id FROM nodes").fetch_all(&self.lists).await?;
+        rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))).collect()
+    }
+
     /// Which nodes have this status.
     pub(crate) async fn nodes_with_status(
         &self,

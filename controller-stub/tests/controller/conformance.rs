@@ -217,6 +217,11 @@ async fn what_a_release_answers(controller: &Controller, it: &mut Inspector) {
         .await;
     let operation = it.operation(id);
     assert_eq!(it.ask(&anyone, &operation, "/releases/v9.9.9/linux-amd64", plain).await.0, 404);
+    let controller = Controller::start_with(|config| config.answer_bytes = 32 * 1024).await;
+    std::fs::write(controller.release("linux-amd64"), vec![0; 16 * 1024 * 1024]).unwrap();
+    let unread = controller.nobody().request(reqwest::Method::GET, "/releases/v1.0.0/linux-amd64");
+    let _unread = unread.send().await.unwrap();
+    it.expect(&controller.nobody(), id, "", 503, plain).await;
 }
 
 async fn what_the_gateway_refuses(it: &mut Inspector) {
