@@ -39,7 +39,9 @@ pub(super) async fn resume(
     let asked = Asked { action: "delivery.resume", node: None, target: None, detail: None };
     let work = async move |app: Arc<App>, store: Store| {
         let resumed = app.outbox.resume();
-        store.record_outcome("done").await?;
+        if resumed {
+            store.record_outcome("done").await?;
+        }
         tracing::info!(%user, resumed, "every event that waits is delivered now");
         Ok(Json(Delivery { state: app.outbox.delivery() }))
     };

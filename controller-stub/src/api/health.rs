@@ -19,7 +19,7 @@ use tokio::{sync::Mutex, time::timeout};
 use utoipa::ToSchema;
 
 use super::{auth::bearer, error::Rejection};
-use crate::{app::App, clock, noti::signature, store::Store};
+use crate::{app::App, clock, gateway, noti::signature, store::Store};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
@@ -126,5 +126,6 @@ impl FromRequestParts<Arc<App>> for AsObserver {
     (status = 401, description = "TOKEN_MISSING or TOKEN_INVALID, when METRICS_TOKEN is set", body = ApiError),
     (status = 403, description = "FORBIDDEN: not from this machine, and METRICS_TOKEN is not set", body = ApiError)))]
 pub(super) async fn metrics(State(app): State<Arc<App>>, _: AsObserver) -> impl IntoResponse {
+    gateway::measure(&app);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.exporter.render())
 }
