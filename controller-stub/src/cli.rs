@@ -9,6 +9,7 @@ use std::{
     error::Error,
     fs,
     io::{self, Write},
+    ops::Not,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,7 +19,9 @@ use std::{
 use aio_protocol::{error_code::ErrorCode, ids::OwnerId, release::build};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
+use toml::Table;
 
 use crate::{
     commands::{self, For},
@@ -83,6 +86,13 @@ struct Serve {
     /// Say whether it would start with this configuration and these secrets, and do nothing else.
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Settings as flags; a field is called what the setting is.
+#[derive(Args, Serialize)]
+struct Flags {
     /// Where to listen; port 0 takes a free one. [default: 127.0.0.1:3305]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -103,9 +113,11 @@ struct Serve {
     tls_key: Option<PathBuf>,
     /// Serve TLS with a certificate of a private authority, made on first start; tokens carry its fingerprint.
     #[arg(long, conflicts_with = "tls_cert")]
+    #[serde(skip_serializing_if = "Not::not")]
     tls_self_signed: bool,
     /// Allow plain HTTP on an address that other machines reach: for labs.
     #[arg(long)]
+    #[serde(skip_serializing_if = "Not::not")]
     insecure_http: bool,
 }
 
@@ -147,6 +159,20 @@ struct Failure {
     error: Box<dyn Error + Send + Sync>,
 }
 
+impl Failure {
+    /// Whether it is that nobody reads standard output any more.
+    fn is_closed_pipe(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&*self.error);
+        while let Some(error) = next {
+            if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::BrokenPipe) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+}
+
 macro_rules! failures {
     ($($error:ty),*) => {
         $(impl From<$error> for Failure {
@@ -177,8 +203,10 @@ pub async fn run(cli: Cli) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the answer has had enough of it.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(Failure { code, error }) => {
-            eprintln!("error[{code}]: {}\n  cure: {}", chain(&*error), code.cure());
+            let _ = writeln!(io::stderr(), "error[{code}]: {}\n  cure: {}", chain(&*error), code.cure());
             ExitCode::from(code.exit_status())
         }
     }
@@ -188,18 +216,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 const STOP_TIME: Duration = Duration::from_secs(20);
 
 async fn serve(args: Serve) -> Result<(), Failure> {
-    let flags = Settings {
-        listen: args.listen,
-        releases: args.releases.map(|path| path.to_string_lossy().into_owned()),
-        heartbeat_timeout: args.heartbeat_timeout,
-        public_url: args.public_url,
-        tls_cert: args.tls_cert.map(|path| path.to_string_lossy().into_owned()),
-        tls_key: args.tls_key.map(|path| path.to_string_lossy().into_owned()),
-        tls_self_signed: args.tls_self_signed.then(|| "true".to_owned()),
-        insecure_http: args.insecure_http.then(|| "true".to_owned()),
-        ..Settings::default()
-    };
-    let config = config(&args.place, flags)?;
+    let config = config(&args.place, &args.flags)?;
     if args.check {
         Server::check(&config).await?;
         return print("the configuration and the secrets can be used");
@@ -210,7 +227,8 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     let _hang_up = signal(SignalKind::hangup())?;
     let lame_duck = config.shutdown_lame_duck;
     let mut server = Server::start(config).await?;
-    print(&format!("listening on {}", server.url()))?;
+    // Whoever does not listen for it misses nothing else.
+    let _ = print(&format!("listening on {}", server.url()));
     // Whoever did not start it as a service hears nothing, and misses nothing.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     server.keep_watchdog();
@@ -244,17 +262,18 @@ async fn serve(args: Serve) -> Result<(), Failure> {
 }
 
 async fn user_token(args: UserToken) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
+    let config = config(&args.place, &Table::new())?;
     let token = commands::user_token(&config, args.whose.into(), args.role, args.expires_in).await?;
     print(&token)
 }
 
 /// Flags over environment over file.
-fn config(place: &Place, flags: Settings) -> Result<Config, Failure> {
-    let (data_dir, config) = place.or_packaged(Path::new(PACKAGED_DATA_DIR))?;
-    let file = config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-    let environment = Settings::from_environment(|name| std::env::var(name).ok());
-    Ok(Config::check(&data_dir, flags.over(environment).over(file))?)
+fn config(place: &Place, flags: &impl Serialize) -> Result<Config, Failure> {
+    let (data_dir, file) = place.or_packaged(Path::new(PACKAGED_DATA_DIR))?;
+    let flags = Table::try_from(flags)
+        .map_err(|error| Failure { code: ErrorCode::Usage, error: error.to_string().into() })?;
+    let settings = Settings::gather(file.as_deref(), |name| std::env::var(name).ok(), flags)?;
+    Ok(Config::check(&data_dir, settings)?)
 }
 
 impl Place {

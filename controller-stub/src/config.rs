@@ -7,8 +7,9 @@ mod settings;
 mod tests;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     num::NonZeroU32,
     path::PathBuf,
     time::Duration,
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::releases::ReleaseFile;
 
 pub(crate) use exposure::is_this_machine;
-pub use settings::{Settings, VARIABLES};
+pub use settings::{Settings, variables};
 
 /// Release files that are served elsewhere, by version and file name.
 pub type Published = BTreeMap<ReleaseVersion, BTreeMap<ReleaseFile, PublishedFile>>;
@@ -151,6 +152,12 @@ pub enum ConfigError {
         /// Where and what.
         source: Box<toml::de::Error>,
     },
+    /// The file holds a secret, and others can read it.
+    #[error("{path} holds a secret, and every user of this machine can read it")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A value is impossible.
     #[error("{name} {problem}")]
     Value {
@@ -166,6 +173,7 @@ impl ConfigError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unreadable { .. } => ErrorCode::FileFailed,
+            Self::Exposed { .. } => ErrorCode::SecretExposed,
             Self::Invalid { .. } | Self::Value { .. } => ErrorCode::ConfigInvalid,
         }
     }
@@ -243,7 +251,7 @@ impl Config {
     pub fn check(data_dir: impl Into<PathBuf>, settings: Settings) -> Result<Self, ConfigError> {
         let mut config = Self::new(data_dir);
         if let Some(listen) = settings.listen {
-            config.listen = parsed("LISTEN", &listen)?;
+            config.listen = listen_address(&listen)?;
         }
         if let Some(url) = settings.docs_base_url {
             config.docs_base_url = web_url("DOCS_BASE_URL", &url)?;
@@ -255,7 +263,7 @@ impl Config {
             config.heartbeat_timeout = heartbeat_timeout(&timeout)?;
         }
         if let Some(rate) = settings.upgrades_per_second {
-            config.upgrades_per_second = parsed("UPGRADES_PER_SECOND", &rate)?;
+            config.upgrades_per_second = parsed("UPGRADES_PER_SECOND", rate.trim())?;
         }
         if let Some(pause) = settings.noti_breaker_pause {
             config.noti_breaker_pause = duration("NOTI_BREAKER_PAUSE", &pause, BREAKER_PAUSES)?;
@@ -316,7 +324,7 @@ impl Config {
             }
         }
         if let Some(origins) = settings.dashboard_origins {
-            config.dashboard_origins = origins.split(',').map(origin).collect::<Result<_, _>>()?;
+            config.dashboard_origins = listed(&origins).map(origin).collect::<Result<_, _>>()?;
         }
         config.metrics_token = settings.metrics_token.map(|it| secret("METRICS_TOKEN", it)).transpose()?;
         config.checksums = settings.checksums;
@@ -344,8 +352,7 @@ fn certificate_and_key(
 
 /// Addresses and networks, with commas between them.
 fn networks(name: &'static str, text: Option<&str>) -> Result<Vec<IpNet>, ConfigError> {
-    let entries = text.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    entries
+    listed(text.unwrap_or_default())
         .map(|entry| match entry.parse::<IpAddr>() {
             Ok(address) => Ok(address.into()),
             Err(_) => parsed(name, entry),
@@ -353,12 +360,35 @@ fn networks(name: &'static str, text: Option<&str>) -> Result<Vec<IpNet>, Config
         .collect()
 }
 
+/// The entries of a list with commas between them; one at its end is nothing.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
 fn switch(name: &'static str, text: Option<&str>) -> Result<bool, ConfigError> {
-    match text.map(str::trim) {
-        None | Some("false" | "0") => Ok(false),
-        Some("true" | "1") => Ok(true),
-        Some(text) => Err(value_error(name, format!("must be true or false, not `{text}`"))),
+    let text = text.unwrap_or("false").trim();
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(value_error(name, format!("must be true or false, not `{text}`"))),
     }
+}
+
+/// An address and a port, or a name and a port; of a name's addresses an IPv4 one where there is one, as the built-in address is.
+fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
+    const NAME: &str = "LISTEN";
+    let text = text.trim();
+    let found = text
+        .to_socket_addrs()
+        .map_err(|error| {
+            value_error(
+                NAME,
+                format!("cannot be `{text}`: {error}; it takes an address or a name, and a port"),
+            )
+        })?
+        .collect::<Vec<_>>();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| value_error(NAME, format!("`{text}` has no address")))
 }
 
 fn value_error(name: &'static str, problem: impl Into<String>) -> ConfigError {
@@ -406,17 +436,24 @@ fn duration(
     text: &str,
     (shortest, longest): (Duration, Duration),
 ) -> Result<Duration, ConfigError> {
-    let duration: jiff::SignedDuration = parsed(name, text)?;
+    let duration: jiff::SignedDuration = parsed(name, &with_unit(text))?;
     Duration::try_from(duration).ok().filter(|duration| (shortest..=longest).contains(duration)).ok_or_else(
         || value_error(name, format!("must be between {shortest:?} and {longest:?}, not `{text}`")),
     )
+}
+
+/// A bare number is one of seconds.
+fn with_unit(text: &str) -> Cow<'_, str> {
+    let text = text.trim();
+    let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if bare { format!("{text}s").into() } else { text.into() }
 }
 
 /// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
 const RETENTIONS: (Duration, Duration) = (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));
 
 fn retention(name: &'static str, text: &str) -> Result<Duration, ConfigError> {
-    let span: jiff::Span = parsed(name, text)?;
+    let span: jiff::Span = parsed(name, &with_unit(text))?;
     let (shortest, longest) = RETENTIONS;
     span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
         .ok()

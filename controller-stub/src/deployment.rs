@@ -8,7 +8,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Config, Published},
+    config::{Config, Published, is_this_machine},
     releases::ReleaseFile,
     tls,
 };
@@ -20,6 +20,9 @@ pub(crate) struct Deployment {
     /// Whether that is an address for other machines, because somebody gave it.
     #[serde(default)]
     pub public: bool,
+    /// Whether somebody else must be ending TLS before this controller, or nobody does: then no request is known to come from this machine.
+    #[serde(default)]
+    pub proxied: bool,
     release_base: String,
     docs_base: String,
     pub default_daemon_version: ReleaseVersion,
@@ -45,6 +48,8 @@ impl Deployment {
             checksums: config.checksums.clone(),
             authority,
             public: config.public_url.is_some(),
+            proxied: !config.serves_tls()
+                && config.public_url.as_ref().is_some_and(|url| !is_this_machine(url)),
             api,
         }
     }

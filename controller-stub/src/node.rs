@@ -8,6 +8,7 @@ use aio_protocol::{
     node::{NodeRole, NodeStatus, Owner},
     release::ReleaseVersion,
     telemetry::HealthSummary,
+    text,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -145,8 +146,10 @@ impl TryFrom<String> for NodeName {
             Err("must not be empty")
         } else if name.chars().count() > MAX_NAME_CHARS {
             Err("must have at most 128 characters")
-        } else if name.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
-            Err("must not have control characters or line breaks")
+        } else if !text::is_clean(&name) {
+            Err(
+                "must be one line, without invisible characters, and with single blanks only between its words",
+            )
         } else {
             Ok(Self(name))
         }
@@ -168,7 +171,21 @@ mod tests {
         for name in ["gpu-worker-01", "Gerät 7 $(reboot) `x` 'y'", &"x".repeat(128)] {
             assert!(NodeName::try_from(name.to_owned()).is_ok(), "{name}");
         }
-        for name in ["", "  ", "a\nb", "a\rb", "a\u{2028}b", "\u{1b}[31m", &"x".repeat(129)] {
+        for name in [
+            "",
+            "  ",
+            "a\nb",
+            "a\rb",
+            "a\u{2028}b",
+            "\u{1b}[31m",
+            "\u{202e}gpu",
+            "gpu\u{200b}",
+            " gpu",
+            "gpu ",
+            "a  b",
+            "a\u{a0}b",
+            &"x".repeat(129),
+        ] {
             assert!(NodeName::try_from(name.to_owned()).is_err(), "{name:?}");
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -41,6 +41,12 @@ pub enum SecretsError {
         /// The file.
         path: PathBuf,
     },
+    /// A secret's file can be read by others.
+    #[error("every user of this machine can read the secret {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
     /// There was no randomness to be had.
     #[error("cannot make a secret")]
     Random(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -57,6 +63,7 @@ impl SecretsError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::File { .. } | Self::Empty { .. } => ErrorCode::FileFailed,
+            Self::Exposed { .. } => ErrorCode::SecretExposed,
             Self::Random(_) => ErrorCode::Internal,
             Self::Key(error) => error.code(),
             Self::Webhook(_) => ErrorCode::ConfigInvalid,
@@ -91,6 +98,11 @@ impl Secrets {
     }
 }
 
+/// Whether every user of this machine may read a file. Its folder may keep them away, but a copy of it would not.
+pub(crate) fn is_exposed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
 /// Reads the secret of a file; what it does when there is none is its own.
 type Keeper = fn(path: &Path, prefix: &str) -> Result<SecretString, SecretsError>;
 
@@ -122,6 +134,7 @@ fn kept(path: &Path, prefix: &str) -> Result<SecretString, SecretsError> {
 fn read(path: &Path, text: &str) -> Result<SecretString, SecretsError> {
     match text.trim() {
         "" => Err(SecretsError::Empty { path: path.to_owned() }),
+        _ if is_exposed(path) => Err(SecretsError::Exposed { path: path.to_owned() }),
         secret => Ok(SecretString::from(secret)),
     }
 }
@@ -143,8 +156,6 @@ pub(crate) fn make(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use secrecy::ExposeSecret;
 
     use super::*;
@@ -171,7 +182,7 @@ mod tests {
     fn a_given_secret_is_taken_and_not_written_down() {
         let data = tempfile::tempdir().unwrap();
         let mut config = Config::new(data.path());
-        config.jwt_secret = Some(SecretString::from("given-by-the-operator"));
+        config.jwt_secret = Some(SecretString::from("given by the operator, and long enough"));
         config.noti_service_token = Some(SecretString::from("given-by-the-operator, too"));
         let secrets = Secrets::load(&config).unwrap();
         assert_eq!(secrets.noti_service_token.expose_secret(), "given-by-the-operator, too");
@@ -189,6 +200,30 @@ mod tests {
         Secrets::load(&config).unwrap();
         fs::write(config.data_dir.join("secrets/noti-service-token"), " ").unwrap();
         assert!(matches!(Secrets::check(&config), Err(SecretsError::Empty { .. })));
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_or_guess_is_refused_by_the_start_and_by_the_check() {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = Config::new(data.path());
+        Secrets::load(&config).unwrap();
+        let file = data.path().join("secrets/noti-service-token");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        for refused in [Secrets::load(&config).err(), Secrets::check(&config).err()] {
+            assert_eq!(refused.map(|error| error.code()), Some(ErrorCode::SecretExposed));
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        Secrets::check(&config).unwrap();
+
+        config.jwt_secret = Some(SecretString::from("x".repeat(31)));
+        let refused = Secrets::check(&config).err().unwrap();
+        assert_eq!(refused.code(), ErrorCode::ConfigInvalid);
+        assert!(refused.to_string().contains("32 bytes"), "{refused}");
+        config.jwt_secret = Some(SecretString::from("x".repeat(32)));
+        Secrets::check(&config).unwrap();
+        config.jwt_secret = None;
+        fs::write(data.path().join("secrets/jwt-secret"), "short").unwrap();
+        assert_eq!(Secrets::load(&config).err().map(|error| error.code()), Some(ErrorCode::ConfigInvalid));
     }
 
     #[test]

@@ -67,6 +67,8 @@ catalogue! {
 
     ConfigInvalid "CONFIG_INVALID", exit 78, "A configuration file or variable holds something impossible.",
         cure "Correct the place that the message names; the sample of config.toml (worker) and .env.example (controller) document every key.";
+    SecretExposed "SECRET_EXPOSED", exit 78, "A file with a secret can be read by every user of this machine.",
+        cure "chmod o-r the file that the message names (0600, or 0640 for a group that may); if others use this machine, replace the secret, too.";
     InsecureUrl "INSECURE_URL", exit 78, "A URL is plain http or ws and its host is not this machine.",
         cure "Serve the controller over TLS; in a lab, say --insecure-http.";
     InsecureListen "INSECURE_LISTEN", exit 78, "The controller would serve plain HTTP to other machines.",

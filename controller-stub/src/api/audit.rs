@@ -1,6 +1,6 @@
 //! The audit trail: how what people ask for gets into it, and `GET /audit`, which shows it.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use aio_protocol::{ids::NodeId, time::Timestamp};
 use axum::{
@@ -46,15 +46,12 @@ impl Person {
     }
 
     /// Does `work`, whose first change through the store that it is given is recorded with it; what changes nothing is recorded by itself.
-    pub(super) async fn audited<T, F>(
+    pub(super) async fn audited<T>(
         &self,
-        app: &Arc<App>,
+        app: &App,
         asked: Asked,
-        work: impl FnOnce(Arc<App>, Store) -> F,
-    ) -> Result<T, Rejection>
-    where
-        F: Future<Output = Result<T, Rejection>>,
-    {
+        work: impl AsyncFnOnce(Store) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
         let Asked { action, node, target, detail } = asked;
         let store = app.store.on_behalf(AuditEntry {
             at: clock::now(),
@@ -67,12 +64,13 @@ impl Person {
             target,
             detail,
         });
-        let done = work(app.clone(), store.clone()).await;
-        // A database that did not take the change takes no record of it either.
-        if done.as_ref().is_err_and(Rejection::is_fault) {
-            return done;
-        }
-        let outcome = done.as_ref().map_or_else(|refusal| refusal.code().as_str(), |_| "unchanged");
+        let done = work(store.clone()).await;
+        let outcome = match &done {
+            Ok(_) => "unchanged",
+            // The database that failed at the change would fail at its record, too.
+            Err(refusal) if refusal.is_fault() => return done,
+            Err(refusal) => refusal.code().as_str(),
+        };
         if let Err(error) = store.record_outcome(outcome).await {
             tracing::warn!(%error, action, "what somebody asked for could not be recorded");
         }

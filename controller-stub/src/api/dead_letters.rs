@@ -87,7 +87,7 @@ pub(super) async fn replay_all(
 ) -> Result<Json<Replayed>, Rejection> {
     let (org, user) = (person.org_id.clone(), person.sub.clone());
     let asked = Asked { action: "dead_letter.replay", node: None, target: None, detail: None };
-    let work = async move |app: Arc<App>, store: Store| {
+    let work = async |store: Store| {
         let (replayed, nodes) = store.replay(&org, None, clock::now()).await?;
         app.outbox.doorbell.hurry(nodes);
         tracing::info!(replayed, %user, "dead letters are delivered again");
@@ -108,7 +108,7 @@ pub(super) async fn replay(
 ) -> Result<Json<Replayed>, Rejection> {
     let (org, user) = (person.org_id.clone(), person.sub.clone());
     let asked = Asked { action: "dead_letter.replay", node: None, target: Some(id.clone()), detail: None };
-    let work = async move |app: Arc<App>, store: Store| {
+    let work = async |store: Store| {
         let (replayed, nodes) = store.replay(&org, Some(&id), clock::now()).await?;
         if replayed == 0 {
             let message = format!("there is no dead letter {id}");

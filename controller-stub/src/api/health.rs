@@ -10,16 +10,17 @@ use aio_protocol::{api::ApiError, error_code::ErrorCode, release::build};
 use axum::{
     Json,
     extract::{ConnectInfo, FromRequestParts, State},
-    http::{StatusCode, header, request::Parts},
+    http::{StatusCode, header, request::Parts, uri::Authority},
     response::IntoResponse,
 };
+use reqwest::Url;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::timeout};
 use utoipa::ToSchema;
 
 use super::{auth::bearer, error::Rejection};
-use crate::{app::App, clock, gateway, noti::signature, store::Store};
+use crate::{app::App, clock, config::is_this_machine, gateway, noti::signature, store::Store};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
@@ -95,7 +96,7 @@ impl Probe {
 pub(super) struct AsObserver;
 
 /// A proxy's request comes from this machine and is not this machine's.
-const FORWARDED: [&str; 2] = ["forwarded", "x-forwarded-for"];
+const FORWARDED: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via"];
 
 impl FromRequestParts<Arc<App>> for AsObserver {
     type Rejection = Rejection;
@@ -110,12 +111,23 @@ impl FromRequestParts<Arc<App>> for AsObserver {
         }
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let from_here = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
-        if from_here && !FORWARDED.iter().any(|name| parts.headers.contains_key(*name)) {
+        let forwarded = FORWARDED.iter().any(|name| parts.headers.contains_key(*name));
+        if from_here && !forwarded && names_this_machine(parts) && !app.enroller.deployment.proxied {
             return Ok(Self);
         }
-        let message = "figures are shown to this machine alone, unless METRICS_TOKEN is set";
+        let message =
+            "figures are shown to this machine alone, and never behind a proxy, unless METRICS_TOKEN is set";
         Err(Rejection::forbidden(ErrorCode::Forbidden, message))
     }
+}
+
+/// Whether the request is for a loopback address, as one is that a program of this machine sends. A proxy that says nothing of its client often
+/// passes on what that client asked for.
+fn names_this_machine(parts: &Parts) -> bool {
+    let named =
+        parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let Some(authority) = parts.uri.authority().cloned().or(named) else { return true };
+    Url::parse(&format!("http://{authority}")).is_ok_and(|url| is_this_machine(&url))
 }
 
 /// Read the figures
@@ -124,7 +136,7 @@ impl FromRequestParts<Arc<App>> for AsObserver {
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "operation", security((), ("observer" = [])), responses(
     (status = 200, description = "The figures", body = String, content_type = "text/plain"),
     (status = 401, description = "TOKEN_MISSING or TOKEN_INVALID, when METRICS_TOKEN is set", body = ApiError),
-    (status = 403, description = "FORBIDDEN: not from this machine, and METRICS_TOKEN is not set", body = ApiError)))]
+    (status = 403, description = "FORBIDDEN: not from this machine, or behind a proxy, and METRICS_TOKEN is not set", body = ApiError)))]
 pub(super) async fn metrics(State(app): State<Arc<App>>, _: AsObserver) -> impl IntoResponse {
     gateway::measure(&app);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.exporter.render())

@@ -99,7 +99,7 @@ pub(super) async fn register(
         target: Some(node.name.clone()),
         detail: Some(json!({ "role": node.role, "labels": node.labels })),
     };
-    let work = async move |app: Arc<App>, store: Store| {
+    let work = async |store: Store| {
         if !app.lifecycle.register(&store, &node, &actor).await? {
             return Err(Rejection::name_taken(&node.name));
         }
@@ -137,7 +137,7 @@ pub(super) async fn change(
         detail: Some(json!({ "name": name, "labels": labels })),
         ..Asked::of_node("node.update", &id)
     };
-    let work = async move |app: Arc<App>, store: Store| {
+    let work = async |store: Store| {
         for _ in 0..TRIES {
             let mut node = store.node(&id).await?.ok_or_else(|| Rejection::no_node(id.as_str()))?;
             let before = node.clone();

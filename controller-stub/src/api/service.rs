@@ -63,23 +63,21 @@ pub(super) async fn decommission(
 }
 
 async fn decide(
-    app: &Arc<App>,
+    app: &App,
     AsManager(person): AsManager,
     NodeIdOfPath(id): NodeIdOfPath,
     action: &'static str,
     wish: Occurrence,
 ) -> Result<Json<NodeView>, Rejection> {
     node_of_user(app, &person, &id).await?;
-    let (asked, actor) = (Asked::of_node(action, &id), person.actor());
-    let work = async move |app: Arc<App>, store: Store| {
-        let turn = app.lifecycle.turn(&id).await.through(store.clone());
-        let node = turn.apply(&wish, &actor).await?;
-        if !matches!(wish, Occurrence::DecommissionRequested) {
-            return Ok(Json(NodeView::seen_now(&app, node)));
+    let work = async |store: Store| {
+        let turn = app.lifecycle.turn(&id).await.through(store);
+        let mut node = turn.apply(&wish, &person.actor()).await?;
+        if matches!(wish, Occurrence::DecommissionRequested) {
+            app.registry.close(&id, close::TOKEN_ENDED);
+            node = turn.disconnect().await?;
         }
-        app.registry.close(&node.id, close::TOKEN_ENDED);
-        let node = turn.disconnect().await?;
-        Ok(Json(NodeView::seen_now(&app, node)))
+        Ok(Json(NodeView::seen_now(app, node)))
     };
-    person.audited(app, asked, work).await
+    person.audited(app, Asked::of_node(action, &id), work).await
 }

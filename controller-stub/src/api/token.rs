@@ -109,7 +109,7 @@ async fn enrol(
     let detail = json!({ "expiresIn": lasts_secs, "daemonVersion": request.daemon_version });
     let asked = Asked { detail: Some(detail), ..Asked::of_node(action, &id) };
     let minter = person.actor();
-    let work = async move |app: Arc<App>, store: Store| {
+    let work = async |store: Store| {
         refuse_inactive(&id, node.status)?;
         let now = clock::now();
         let drawn_up = app.enroller.draw_up(&node, request.daemon_version, lasts_secs, &minter, now).await;

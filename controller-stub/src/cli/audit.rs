@@ -5,11 +5,10 @@ use std::io;
 use aio_protocol::{ids::NodeId, time::Timestamp};
 use clap::{Args, ValueEnum};
 
+use toml::Table;
+
 use super::{Failure, Place, Whose, config};
-use crate::{
-    commands::{self, AuditFilter, AuditFormat},
-    config::Settings,
-};
+use crate::commands::{self, AuditFilter, AuditFormat};
 
 #[derive(Args)]
 pub(super) struct Audit {
@@ -43,7 +42,7 @@ enum Format {
 }
 
 pub(super) async fn run(args: Audit) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
+    let config = config(&args.place, &Table::new())?;
     let Audit { node, actor, since, until, .. } = args;
     let filter = AuditFilter { node, actor, since, until };
     let format = match args.format {

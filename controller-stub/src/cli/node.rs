@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, io, time::Duration};
 use aio_protocol::{node::NodeStatus, release::ReleaseVersion, time::Timestamp};
 use clap::{Args, Subcommand, ValueEnum};
 
+use toml::Table;
+
 use super::{Failure, Output, Place, Whose, config, print};
 use crate::{
     commands::{self, Added, Concerned, Issue, Listed, NodeChange, Purpose, Which},
-    config::{Config, Settings},
+    config::Config,
 };
 
 /// What one `node add` may register: so many share one commit, and a server that runs waits for it.
@@ -235,7 +237,7 @@ async fn add_tokens(args: AddTokens) -> Result<(), Failure> {
 
 impl Issued {
     fn taken_apart(self) -> Result<(Config, Issue, OutputAdded), Failure> {
-        let config = config(&self.place, Settings::default())?;
+        let config = config(&self.place, &Table::new())?;
         let purpose = match self.output {
             OutputAdded::Text | OutputAdded::Json => Purpose::Reading,
             OutputAdded::Ansible => Purpose::Inventory,
@@ -278,7 +280,7 @@ fn show_added(added: &Added, output: OutputAdded) -> Result<(), Failure> {
 }
 
 async fn list(args: ListNodes) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
+    let config = config(&args.place, &Table::new())?;
     let which = Listed { statuses: args.status, labels: args.label };
     for node in commands::list_nodes(&config, args.whose.into(), which).await? {
         match args.output {
@@ -312,14 +314,14 @@ async fn label(args: LabelNode) -> Result<(), Failure> {
 }
 
 async fn change(named: NamedNode, change: NodeChange) -> Result<(), Failure> {
-    let config = config(&named.place, Settings::default())?;
+    let config = config(&named.place, &Table::new())?;
     let node = commands::change_node(&config, named.whose.into(), &named.node, change).await?;
     let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     print(format!("{}  {}  {}", node.node_id, node.name, labels.join(",")).trim_end())
 }
 
 async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
+    let config = config(&args.place, &Table::new())?;
     if let Some(before) = args.issued_before {
         let concerned = concerned(args.every_organisation, args.whose);
         let nodes = commands::revoke_issued_before(&config, concerned, before, args.dry_run).await?;
@@ -331,7 +333,7 @@ async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
 }
 
 async fn purge(args: Purge) -> Result<(), Failure> {
-    let config = config(&args.place, Settings::default())?;
+    let config = config(&args.place, &Table::new())?;
     let concerned = concerned(args.every_organisation, args.whose);
     let nodes = commands::purge_nodes(&config, concerned, args.inactive_for, args.dry_run).await?;
     print(&format!("{nodes} nodes {}", if args.dry_run { "would be dropped" } else { "were dropped" }))

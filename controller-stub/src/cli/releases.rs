@@ -4,11 +4,12 @@ use std::{io, path::PathBuf};
 
 use aio_protocol::release::Platform;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::{Failure, Output, Place, config, print};
 use crate::{
     commands::{self, Outcome},
-    config::{Config, Settings},
+    config::Config,
 };
 
 #[derive(Subcommand)]
@@ -34,15 +35,17 @@ pub(super) struct ListReleases {
     offered: Offered,
 }
 
-#[derive(Args)]
+#[derive(Args, Serialize)]
 pub(super) struct Offered {
     #[command(flatten)]
+    #[serde(skip)]
     place: Place,
     /// The folder of the releases. [default: the one that the server was started with]
     #[arg(long, value_name = "DIR")]
     releases: Option<PathBuf>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[serde(skip)]
     output: Output,
 }
 
@@ -93,7 +96,6 @@ fn joined(platforms: &[Platform]) -> String {
 
 impl Offered {
     fn config(&self) -> Result<Config, Failure> {
-        let releases = self.releases.as_ref().map(|path| path.to_string_lossy().into_owned());
-        config(&self.place, Settings { releases, ..Settings::default() })
+        config(&self.place, self)
     }
 }

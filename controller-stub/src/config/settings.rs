@@ -1,49 +1,26 @@
-//! What was set and where: a file, over it the environment, over it the flags. Every variable is also a key of the file, in lower
-//! case. Decides nothing about values; `Config::check` does.
+//! What was set and where: a file, over it the environment, over it the flags. Every setting is a key of the file, and but for a few also a
+//! variable, in capitals. The struct is the one list of them. Decides nothing about values; `Config::check` does.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{fs, path::Path};
 
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor, value::Error},
+    forward_to_deserialize_any,
+};
+use toml::{Table, Value};
 
 use super::{ConfigError, Published};
+use crate::secrets;
 
-/// The variables that the controller reads from its environment. `.env.example` documents each.
-pub const VARIABLES: &[&str] = &[
-    "PUBLIC_URL",
-    "DATABASE_URL",
-    "HEARTBEAT_TIMEOUT",
-    "UPGRADES_PER_SECOND",
-    "DEFAULT_DAEMON_VERSION",
-    "RELEASE_BASE_URL",
-    "RELEASE_PUBLIC_KEY",
-    "DOCS_BASE_URL",
-    "NOTI_SERVICE_URL",
-    "NOTI_SERVICE_TOKEN",
-    "NOTI_WEBHOOK_SECRET",
-    "NOTI_CA_FILE",
-    "NOTI_CLIENT_CERT_FILE",
-    "NOTI_CLIENT_KEY_FILE",
-    "NOTI_BREAKER_PAUSE",
-    "SHUTDOWN_LAME_DUCK",
-    "EVENT_RETENTION",
-    "HISTORY_RETENTION",
-    "DEAD_LETTER_RETENTION",
-    "INACTIVE_NODE_RETENTION",
-    "DASHBOARD_ORIGINS",
-    "METRICS_TOKEN",
-    "JWT_SECRET",
-    "JWT_PRIVATE_KEY_FILE",
-    "JWT_PUBLIC_KEY_FILE",
-    "API_REQUESTS_PER_SECOND",
-    "TRUSTED_PROXIES",
-    "TLS_CERT",
-    "TLS_KEY",
-    "TLS_SELF_SIGNED",
-    "INSECURE_HTTP",
-];
+/// What no variable sets.
+const FILE_AND_FLAGS: [&str; 3] = ["listen", "releases", "checksums"];
+
+/// What a file must keep from other users.
+const SECRETS: [&str; 4] = ["jwt_secret", "noti_webhook_secret", "noti_service_token", "metrics_token"];
 
 /// What was set. It holds secrets, so it cannot be printed.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = ".env.example and `Config` document each")]
 pub struct Settings {
@@ -78,127 +55,100 @@ pub struct Settings {
     pub trusted_proxies: Option<String>,
     pub tls_cert: Option<String>,
     pub tls_key: Option<String>,
-    #[serde(deserialize_with = "switch")]
     pub tls_self_signed: Option<String>,
-    #[serde(deserialize_with = "switch")]
     pub insecure_http: Option<String>,
     /// By version and file name: `[checksums."v1.0.0"]`, `linux-amd64 = { checksum = "sha256:…", size = 123 }`.
     pub checksums: Published,
 }
 
+/// The variables that the controller reads from its environment. `.env.example` documents each.
+pub fn variables() -> Vec<String> {
+    let names = names().iter().filter(|name| !FILE_AND_FLAGS.contains(name));
+    names.map(|name| name.to_uppercase()).collect()
+}
+
 impl Settings {
-    /// Reads a TOML file.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })
-    }
-
-    /// Reads `VARIABLES` through `variable`; an empty one is not set.
-    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let set: BTreeMap<_, _> = VARIABLES
-            .iter()
-            .filter_map(|name| Some((*name, variable(name).filter(|value| !value.is_empty())?)))
-            .collect();
-        let value = |name| set.get(name).cloned();
-        Self {
-            listen: None,
-            releases: None,
-            public_url: value("PUBLIC_URL"),
-            database_url: value("DATABASE_URL"),
-            heartbeat_timeout: value("HEARTBEAT_TIMEOUT"),
-            upgrades_per_second: value("UPGRADES_PER_SECOND"),
-            default_daemon_version: value("DEFAULT_DAEMON_VERSION"),
-            release_base_url: value("RELEASE_BASE_URL"),
-            release_public_key: value("RELEASE_PUBLIC_KEY"),
-            docs_base_url: value("DOCS_BASE_URL"),
-            noti_service_url: value("NOTI_SERVICE_URL"),
-            noti_service_token: value("NOTI_SERVICE_TOKEN"),
-            noti_webhook_secret: value("NOTI_WEBHOOK_SECRET"),
-            noti_ca_file: value("NOTI_CA_FILE"),
-            noti_client_cert_file: value("NOTI_CLIENT_CERT_FILE"),
-            noti_client_key_file: value("NOTI_CLIENT_KEY_FILE"),
-            noti_breaker_pause: value("NOTI_BREAKER_PAUSE"),
-            shutdown_lame_duck: value("SHUTDOWN_LAME_DUCK"),
-            event_retention: value("EVENT_RETENTION"),
-            history_retention: value("HISTORY_RETENTION"),
-            dead_letter_retention: value("DEAD_LETTER_RETENTION"),
-            inactive_node_retention: value("INACTIVE_NODE_RETENTION"),
-            dashboard_origins: value("DASHBOARD_ORIGINS"),
-            metrics_token: value("METRICS_TOKEN"),
-            jwt_secret: value("JWT_SECRET"),
-            jwt_private_key_file: value("JWT_PRIVATE_KEY_FILE"),
-            jwt_public_key_file: value("JWT_PUBLIC_KEY_FILE"),
-            api_requests_per_second: value("API_REQUESTS_PER_SECOND"),
-            trusted_proxies: value("TRUSTED_PROXIES"),
-            tls_cert: value("TLS_CERT"),
-            tls_key: value("TLS_KEY"),
-            tls_self_signed: value("TLS_SELF_SIGNED"),
-            insecure_http: value("INSECURE_HTTP"),
-            checksums: Published::new(),
+    /// Puts together what `file`, the environment and the flags say; an empty variable is not set.
+    pub fn gather(
+        file: Option<&Path>,
+        environment: impl Fn(&str) -> Option<String>,
+        flags: Table,
+    ) -> Result<Self, ConfigError> {
+        let mut table = file.map_or_else(|| Ok(Table::new()), read)?;
+        for name in variables() {
+            if let Some(value) = environment(&name).filter(|value| !value.is_empty()) {
+                table.insert(name.to_lowercase(), value.into());
+            }
         }
-    }
-
-    /// These settings, and `lower`'s where these have none.
-    pub fn over(self, lower: Self) -> Self {
-        let mut checksums = lower.checksums;
-        checksums.extend(self.checksums);
-        Self {
-            listen: self.listen.or(lower.listen),
-            releases: self.releases.or(lower.releases),
-            public_url: self.public_url.or(lower.public_url),
-            database_url: self.database_url.or(lower.database_url),
-            heartbeat_timeout: self.heartbeat_timeout.or(lower.heartbeat_timeout),
-            upgrades_per_second: self.upgrades_per_second.or(lower.upgrades_per_second),
-            default_daemon_version: self.default_daemon_version.or(lower.default_daemon_version),
-            release_base_url: self.release_base_url.or(lower.release_base_url),
-            release_public_key: self.release_public_key.or(lower.release_public_key),
-            docs_base_url: self.docs_base_url.or(lower.docs_base_url),
-            noti_service_url: self.noti_service_url.or(lower.noti_service_url),
-            noti_service_token: self.noti_service_token.or(lower.noti_service_token),
-            noti_webhook_secret: self.noti_webhook_secret.or(lower.noti_webhook_secret),
-            noti_ca_file: self.noti_ca_file.or(lower.noti_ca_file),
-            noti_client_cert_file: self.noti_client_cert_file.or(lower.noti_client_cert_file),
-            noti_client_key_file: self.noti_client_key_file.or(lower.noti_client_key_file),
-            noti_breaker_pause: self.noti_breaker_pause.or(lower.noti_breaker_pause),
-            shutdown_lame_duck: self.shutdown_lame_duck.or(lower.shutdown_lame_duck),
-            event_retention: self.event_retention.or(lower.event_retention),
-            history_retention: self.history_retention.or(lower.history_retention),
-            dead_letter_retention: self.dead_letter_retention.or(lower.dead_letter_retention),
-            inactive_node_retention: self.inactive_node_retention.or(lower.inactive_node_retention),
-            dashboard_origins: self.dashboard_origins.or(lower.dashboard_origins),
-            metrics_token: self.metrics_token.or(lower.metrics_token),
-            jwt_secret: self.jwt_secret.or(lower.jwt_secret),
-            jwt_private_key_file: self.jwt_private_key_file.or(lower.jwt_private_key_file),
-            jwt_public_key_file: self.jwt_public_key_file.or(lower.jwt_public_key_file),
-            api_requests_per_second: self.api_requests_per_second.or(lower.api_requests_per_second),
-            trusted_proxies: self.trusted_proxies.or(lower.trusted_proxies),
-            tls_cert: self.tls_cert.or(lower.tls_cert),
-            tls_key: self.tls_key.or(lower.tls_key),
-            tls_self_signed: self.tls_self_signed.or(lower.tls_self_signed),
-            insecure_http: self.insecure_http.or(lower.insecure_http),
-            checksums,
-        }
+        table.extend(flags);
+        let texts = table.into_iter().map(|(name, value)| (name, as_text(value))).collect();
+        // Only the file can hold what is not known.
+        Value::Table(texts).try_into().map_err(|source| ConfigError::Invalid {
+            path: file.unwrap_or(Path::new("the command line")).to_owned(),
+            source: Box::new(source),
+        })
     }
 }
 
-/// In a file `true` is written as people write it; in the environment everything is text.
-fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Switch {
-        Bool(bool),
-        Text(String),
+fn read(path: &Path) -> Result<Table, ConfigError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let table: Table = toml::from_str(&text)
+        .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })?;
+    if SECRETS.iter().any(|name| table.contains_key(*name)) && secrets::is_exposed(path) {
+        return Err(ConfigError::Exposed { path: path.to_owned() });
     }
-    Ok(Some(match Switch::deserialize(deserializer)? {
-        Switch::Bool(on) => on.to_string(),
-        Switch::Text(text) => text,
-    }))
+    Ok(table)
+}
+
+/// In a file numbers, switches and lists are written as people write them; in the environment everything is text.
+fn as_text(value: Value) -> Value {
+    match value {
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => value.to_string().into(),
+        Value::Array(values) if values.iter().all(Value::is_str) => {
+            values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",").into()
+        }
+        other => other,
+    }
+}
+
+/// The settings' names: what serde asks for.
+fn names() -> &'static [&'static str] {
+    struct Names<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Names<'_> {
+        type Error = Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            _visitor: V,
+        ) -> Result<V::Value, Error> {
+            *self.0 = fields;
+            Err(de::Error::custom("only the names were asked for"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Error> {
+            Err(de::Error::custom("no struct"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq
+            tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names: &[&str] = &[];
+    // It fails by design.
+    let _ = Settings::deserialize(Names(&mut names));
+    names
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::releases::ReleaseFile;
 
@@ -211,9 +161,19 @@ mod tests {
             .collect()
     }
 
+    fn of_file(text: &str) -> Result<Settings, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        Settings::gather(Some(file.path()), |_| None, Table::new())
+    }
+
+    fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Settings {
+        Settings::gather(None, variable, Table::new()).ok().unwrap()
+    }
+
     #[test]
     fn the_sample_documents_exactly_the_variables_that_are_read() {
-        let mut known = VARIABLES.to_vec();
+        let mut known = variables();
         known.sort_unstable();
         assert_eq!(documented().into_keys().collect::<Vec<_>>(), known);
     }
@@ -221,56 +181,92 @@ mod tests {
     #[test]
     fn the_samples_values_are_valid() {
         let documented = documented();
-        let settings =
-            Settings::from_environment(|name| documented.get(name).map(|value| (*value).to_owned()));
+        let settings = of_environment(|name| documented.get(name).map(|value| (*value).to_owned()));
         super::super::Config::check("data", settings).unwrap();
     }
 
     #[test]
     fn every_variable_is_a_key_of_the_file_and_reaches_the_same_setting() {
-        for name in VARIABLES {
-            let line = format!("{} = \"value\"", name.to_lowercase());
-            let from_file: Settings = toml::from_str(&line).unwrap();
-            let from_environment =
-                Settings::from_environment(|asked| (asked == *name).then(|| "value".to_owned()));
+        for name in variables() {
+            let from_file = of_file(&format!("{} = \"value\"", name.to_lowercase())).ok().unwrap();
+            let from_environment = of_environment(|asked| (asked == name).then(|| "value".to_owned()));
             assert!(from_file == from_environment && from_file != Settings::default(), "{name}");
-            assert!(from_file.clone().over(Settings::default()) == from_file, "{name}");
-            assert!(Settings::default().over(from_file.clone()) == from_file, "{name}");
         }
     }
 
     #[test]
-    fn a_switch_of_the_file_is_true_or_a_text() {
+    fn a_file_has_numbers_switches_and_lists_as_people_write_them() {
         for line in ["tls_self_signed = true", "tls_self_signed = \"true\""] {
-            assert_eq!(toml::from_str::<Settings>(line).unwrap().tls_self_signed.as_deref(), Some("true"));
+            assert_eq!(of_file(line).ok().unwrap().tls_self_signed.as_deref(), Some("true"));
         }
-        assert!(toml::from_str::<Settings>("insecure_http = 1").is_err());
+        assert_eq!(
+            of_file("heartbeat_timeout = 120").ok().unwrap().heartbeat_timeout.as_deref(),
+            Some("120")
+        );
+        let listed = of_file("dashboard_origins = [\"https://a\", \"https://b\"]").ok().unwrap();
+        assert_eq!(listed.dashboard_origins.as_deref(), Some("https://a,https://b"));
+        for line in ["listen = [7]", "listen = { port = 7 }", "checksums = 7"] {
+            assert!(matches!(of_file(line), Err(ConfigError::Invalid { .. })), "{line}");
+        }
     }
 
     #[test]
-    fn the_environment_overrules_the_file_and_an_empty_variable_is_not_set() {
-        let file: Settings = toml::from_str("public_url = \"http://file\"\nlisten = \"[::1]:1\"").unwrap();
-        let env = Settings::from_environment(|name| match name {
-            "PUBLIC_URL" => Some("http://env".to_owned()),
-            "JWT_SECRET" => Some(String::new()),
+    fn flags_overrule_the_environment_which_overrules_the_file_and_an_empty_variable_is_not_set() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(
+            file.path(),
+            "public_url = \"http://file\"\nlisten = \"[::1]:1\"\ndocs_base_url = \"http://file\"",
+        )
+        .unwrap();
+        let environment = |name: &str| match name {
+            "PUBLIC_URL" | "RELEASE_BASE_URL" => Some("http://env".to_owned()),
+            "JWT_SECRET" | "DOCS_BASE_URL" => Some(String::new()),
             _ => None,
-        });
-        let merged = env.over(file);
+        };
+        let flags = [("release_base_url".to_owned(), "http://flag".into())].into_iter().collect();
+        let merged = Settings::gather(Some(file.path()), environment, flags).ok().unwrap();
         assert_eq!(merged.public_url.as_deref(), Some("http://env"));
+        assert_eq!(merged.release_base_url.as_deref(), Some("http://flag"));
         assert_eq!((merged.listen.as_deref(), merged.jwt_secret), (Some("[::1]:1"), None));
+        assert_eq!(merged.docs_base_url.as_deref(), Some("http://file"));
+    }
+
+    #[test]
+    fn a_file_with_a_secret_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, mode, good) in [
+            ("jwt_secret = \"x\"", 0o644, false),
+            ("metrics_token = \"x\"", 0o604, false),
+            ("jwt_secret = \"x\"", 0o640, true),
+            ("jwt_secret = \"x\"", 0o600, true),
+            ("listen = \"[::1]:1\"", 0o644, true),
+        ] {
+            fs::write(file.path(), text).unwrap();
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let gathered = Settings::gather(Some(file.path()), |_| None, Table::new());
+            match gathered {
+                Ok(_) => assert!(good, "{text} {mode:o}"),
+                Err(error) => {
+                    assert_eq!(
+                        (error.code(), good),
+                        (aio_protocol::error_code::ErrorCode::SecretExposed, false)
+                    );
+                }
+            }
+        }
     }
 
     #[test]
     fn an_unknown_key_and_an_unknown_release_file_are_refused() {
-        assert!(toml::from_str::<Settings>("pubic_url = \"http://x\"").is_err());
+        assert!(of_file("pubic_url = \"http://x\"").is_err());
         let file = format!("{{ checksum = \"sha256:{}\", size = 7 }}", "a".repeat(64));
         let good: Settings =
-            toml::from_str(&format!("[checksums.\"v1.0.0\"]\n\"aio-installer-linux-amd64\" = {file}"))
-                .unwrap();
+            of_file(&format!("[checksums.\"v1.0.0\"]\n\"aio-installer-linux-amd64\" = {file}")).ok().unwrap();
         let (version, files) = good.checksums.first_key_value().unwrap();
         assert_eq!(version.to_string(), "v1.0.0");
         assert!(files.contains_key(&"aio-installer-linux-amd64".parse::<ReleaseFile>().unwrap()));
-        assert!(toml::from_str::<Settings>(&format!("[checksums.\"v1.0.0\"]\nlinux = {file}")).is_err());
-        assert!(toml::from_str::<Settings>(&format!("[checksums.latest]\nlinux-amd64 = {file}")).is_err());
+        assert!(of_file(&format!("[checksums.\"v1.0.0\"]\nlinux = {file}")).is_err());
+        assert!(of_file(&format!("[checksums.latest]\nlinux-amd64 = {file}")).is_err());
     }
 }

@@ -32,7 +32,9 @@ fn the_package_s_sample_is_a_configuration_as_it_is_and_with_every_key_that_it_s
     for text in [sample, &shown] {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let config = Config::check("data", Settings::from_file(file.path()).unwrap()).unwrap();
+        let config =
+            Config::check("data", Settings::gather(Some(file.path()), |_| None, toml::Table::new()).unwrap())
+                .unwrap();
         assert_eq!(config.releases.unwrap().to_str(), Some("/var/lib/aio-controller-stub/releases"));
     }
     assert!(shown.contains("\nlisten = \"0.0.0.0:3305\"\n"), "{shown}");
@@ -40,10 +42,17 @@ fn the_package_s_sample_is_a_configuration_as_it_is_and_with_every_key_that_it_s
 
 #[test]
 fn durations_are_written_as_people_write_them() {
-    for (text, millis) in [("120s", 120_000), ("2m", 120_000), ("500ms", 500), ("1h 30m", 5_400_000)] {
+    for (text, millis) in [
+        ("120s", 120_000),
+        ("2m", 120_000),
+        ("500ms", 500),
+        ("1h 30m", 5_400_000),
+        ("120", 120_000),
+        (" 1.5 ", 1_500),
+    ] {
         assert_eq!(heartbeat_timeout(text).unwrap(), Duration::from_millis(millis), "{text}");
     }
-    for text in ["", "120", "0s", "-5s", "25h", "soon"] {
+    for text in ["", ".", "0", "1.2.3", "0s", "-5s", "25h", "soon"] {
         assert!(heartbeat_timeout(text).is_err(), "{text}");
     }
 }
@@ -76,6 +85,32 @@ fn an_impossible_value_is_named() {
 }
 
 #[test]
+fn switches_lists_and_names_are_written_as_people_write_them() {
+    let set = |text: &str| Some(text.to_owned());
+    for (text, on) in [
+        ("True", true),
+        ("yes", true),
+        ("1", true),
+        ("ON ", true),
+        ("False", false),
+        ("no", false),
+        ("0", false),
+        ("off", false),
+    ] {
+        let settings = Settings { insecure_http: set(text), ..Settings::default() };
+        assert_eq!(Config::check("data", settings).unwrap().insecure_http, on, "{text}");
+    }
+    let settings = Settings { trusted_proxies: set("10.0.0.1, ,10.1.0.0/16,"), ..Settings::default() };
+    assert_eq!(Config::check("data", settings).unwrap().trusted_proxies.len(), 2);
+    let settings = Settings { listen: set("localhost:3305"), ..Settings::default() };
+    let listen = Config::check("data", settings).unwrap().listen;
+    assert!(listen.ip().is_loopback() && listen.port() == 3305, "{listen}");
+    for text in ["localhost", "localhost:", "localhost:70000", ":3305", "no such name:1", ""] {
+        assert!(problem(|it| it.listen = set(text)).starts_with("LISTEN "), "{text}");
+    }
+}
+
+#[test]
 fn events_are_kept_for_days_and_never_for_less_than_their_senders_repeat_them() {
     for (text, hours) in [("30d", 720), ("1d", 24), ("36h", 36), ("1w", 168)] {
         assert_eq!(retention("EVENT_RETENTION", text).unwrap(), Duration::from_secs(hours * 3600), "{text}");
@@ -88,12 +123,12 @@ fn events_are_kept_for_days_and_never_for_less_than_their_senders_repeat_them() 
 #[test]
 fn origins_are_written_as_browsers_write_them() {
     let settings = Settings {
-        dashboard_origins: Some("https://Dash.example:443, http://localhost:5173/".into()),
+        dashboard_origins: Some("https://Dash.example:443, http://localhost:5173/,".into()),
         ..Settings::default()
     };
     let config = Config::check("data", settings).unwrap();
     assert_eq!(config.dashboard_origins, ["https://dash.example", "http://localhost:5173"]);
-    for text in ["*", "null", "dash.example", "https://dash.example/path", "https://a,,https://b"] {
+    for text in ["*", "null", "dash.example", "https://dash.example/path"] {
         let refusal = problem(|it| it.dashboard_origins = Some(text.into()));
         assert!(refusal.starts_with("DASHBOARD_ORIGINS "), "{refusal}");
     }

@@ -11,7 +11,9 @@ use aio_protocol::error_code::ErrorCode;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::Config;
+use crate::{config::Config, secrets};
+
+const MIN_SECRET_BYTES: usize = 32;
 
 /// Keys by algorithm.
 #[derive(Clone)]
@@ -40,6 +42,17 @@ pub enum KeyError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// Others can read it.
+    #[error("every user of this machine can read the private key {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The secret is shorter than HS256's hash (RFC 7518, 3.2): it could be guessed from one token.
+    #[error(
+        "JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -base64 32` makes one that is not"
+    )]
+    Short,
     /// The two files hold halves of different keys.
     #[error("JWT_PUBLIC_KEY_FILE is not the public half of JWT_PRIVATE_KEY_FILE")]
     Strangers,
@@ -50,7 +63,8 @@ impl KeyError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Unreadable { .. } => ErrorCode::FileFailed,
-            Self::Invalid { .. } | Self::Strangers => ErrorCode::ConfigInvalid,
+            Self::Exposed { .. } => ErrorCode::SecretExposed,
+            Self::Invalid { .. } | Self::Short | Self::Strangers => ErrorCode::ConfigInvalid,
         }
     }
 }
@@ -69,7 +83,7 @@ impl TokenKeys {
                     Some(secret) => secret.clone(),
                     None => kept()?,
                 };
-                return Ok(Self::of_secret(&secret));
+                return Ok(Self::of_secret(long_enough(&secret)?));
             }
             (Some((_, derived)), Some(given)) if bytes(&derived) != bytes(&given) => {
                 return Err(KeyError::Strangers.into());
@@ -79,7 +93,7 @@ impl TokenKeys {
         };
         let mut verifying = vec![(Algorithm::EdDSA, public)];
         if let Some(secret) = &config.jwt_secret {
-            verifying.extend(Self::of_secret(secret).verifying);
+            verifying.extend(Self::of_secret(long_enough(secret)?).verifying);
         }
         Ok(Self { signing, verifying })
     }
@@ -91,6 +105,10 @@ impl TokenKeys {
             verifying: vec![(Algorithm::HS256, DecodingKey::from_secret(secret))],
         }
     }
+}
+
+fn long_enough(secret: &SecretString) -> Result<&SecretString, KeyError> {
+    if secret.expose_secret().len() < MIN_SECRET_BYTES { Err(KeyError::Short) } else { Ok(secret) }
 }
 
 fn bytes(key: &DecodingKey) -> Option<&[u8]> {
@@ -109,6 +127,9 @@ fn private(path: &Path) -> Result<(EncodingKey, DecodingKey), KeyError> {
         expected: "Ed25519 private key (PEM, PKCS#8): openssl genpkey -algorithm ed25519",
     };
     let pair = rcgen::KeyPair::from_pem(pem.expose_secret()).map_err(|_| invalid())?;
+    if secrets::is_exposed(path) {
+        return Err(KeyError::Exposed { path: path.to_owned() });
+    }
     if !pair.is_compatible(&rcgen::PKCS_ED25519) {
         return Err(invalid());
     }

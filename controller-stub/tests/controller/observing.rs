@@ -204,6 +204,34 @@ async fn a_restart_drops_events_that_were_kept_for_long_enough() {
 }
 
 #[tokio::test]
+async fn figures_are_not_shown_behind_a_proxy_that_says_nothing_of_itself() {
+    let ask = async |controller: &Controller, name: &str, value: &str| {
+        let request = controller.nobody().request(Method::GET, "/metrics").header(name, value);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let here = Controller::start().await;
+    for (name, value, status) in [
+        ("x-nothing", "", 200),
+        ("host", "localhost:9", 200),
+        ("host", "[::1]:9", 200),
+        ("host", "aiwm.example", 403),
+        ("host", "127.0.0.1.evil.example", 403),
+        ("via", "1.1 proxy", 403),
+        ("x-real-ip", "203.0.113.7", 403),
+    ] {
+        assert_eq!(ask(&here, name, value).await, status, "{name}: {value}");
+    }
+    let proxied = Controller::start_with(|config| {
+        config.public_url = Some("https://aiwm.example".parse().unwrap());
+    });
+    assert_eq!(
+        ask(&proxied.await, "x-nothing", "").await,
+        403,
+        "it cannot tell a silent proxy from this machine"
+    );
+}
+
+#[tokio::test]
 async fn the_health_of_gpus_is_true_at_the_moment_of_the_scrape() {
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;

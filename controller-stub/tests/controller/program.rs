@@ -28,7 +28,7 @@ impl Drop for Served {
 fn program(arguments: &[&str], data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_controller-stub"));
     command.args(arguments).arg("--data-dir").arg(data);
-    for variable in controller_stub::config::VARIABLES {
+    for variable in controller_stub::config::variables() {
         command.env_remove(variable);
     }
     command
@@ -270,4 +270,60 @@ async fn a_backup_of_a_running_controller_as_the_page_makes_it_is_one_that_serve
     let answer = harness::http().get(url).bearer_auth(token).send().await.unwrap();
     // The token is good; the release is not published here.
     assert_eq!(answer.json::<Value>().await.unwrap()["code"], "RELEASE_NOT_FOUND");
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    let data = tempfile::tempdir().unwrap();
+    serve(data.path());
+    let names: Vec<_> = (0..50).map(|number| format!("gpu-{number}")).collect();
+    let arguments: Vec<_> = ["node", "add"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    assert!(run(&arguments, data.path()).status.success());
+    for arguments in [
+        &["node", "list"][..],
+        &["node", "list", "--output", "json"],
+        &["audit"],
+        &["audit", "--format", "csv"],
+    ] {
+        // Nobody holds the other end of this pipe.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let child = program(arguments, data.path()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_node_is_named_by_its_name_and_found_by_label_and_status() {
+    let data = tempfile::tempdir().unwrap();
+    serve(data.path());
+    let printed = |arguments: &[&str]| {
+        let output = run(arguments, data.path());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    printed(&["node", "add", "gpu-10", "gpu-2"]);
+    let names = |arguments: &[&str]| {
+        let listed = printed(&[&["node", "list"], arguments].concat());
+        listed.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["gpu-2", "gpu-10"]);
+    assert!(printed(&["node", "label", "gpu-2", "rack=r7", "zone=a"]).ends_with("gpu-2  rack=r7,zone=a\n"));
+    assert!(printed(&["node", "label", "gpu-2", "zone-"]).ends_with("gpu-2  rack=r7\n"));
+    printed(&["node", "rename", "gpu-2", "gpu-3"]);
+    assert_eq!(names(&["--label", "rack=r7", "--status", "pending,online"]), ["gpu-3"]);
+    assert!(printed(&["node", "token", "add", "gpu-3"]).starts_with("sudo aio-worker install --token "));
+    assert!(printed(&["node", "token", "revoke", "gpu-3"]).ends_with(" are revoked\n"));
+    for (arguments, code) in [
+        (&["node", "rename", "gpu-3", "gpu-10"][..], "NAME_TAKEN"),
+        (&["node", "rename", "gpu-2", "gpu-4"], "NODE_NOT_FOUND"),
+        (&["node", "label", "gpu-3", "a b=c"], "USAGE"),
+        (&["node", "label", "gpu-3", "rack"], "USAGE"),
+        (&["node", "add", "gpu-3"], "USAGE"),
+    ] {
+        let output = run(arguments, data.path());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(&format!("error[{code}]")), "{arguments:?}: {told}");
+    }
 }

@@ -22,7 +22,7 @@ impl KeyFiles {
     fn new() -> Self {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("private.pem"), pair.serialize_pem()).unwrap();
+        secret_file(&folder.path().join("private.pem"), &pair.serialize_pem());
         std::fs::write(folder.path().join("public.pem"), pair.public_key_pem()).unwrap();
         Self { pair, folder }
     }
@@ -34,6 +34,12 @@ impl KeyFiles {
     fn public(&self) -> Option<std::path::PathBuf> {
         Some(self.folder.path().join("public.pem"))
     }
+}
+
+/// A file that only its owner can read.
+fn secret_file(path: &std::path::Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 fn user_claims() -> Value {
@@ -123,7 +129,7 @@ async fn a_key_that_cannot_be_used_is_named_before_anything_starts() {
     let (key, other) = (KeyFiles::new(), KeyFiles::new());
     let folder = tempfile::tempdir().unwrap();
     let ec = folder.path().join("ec.pem");
-    std::fs::write(&ec, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    secret_file(&ec, &KeyPair::generate().unwrap().serialize_pem());
     let code = async |change: &dyn Fn(&mut Config)| {
         let mut config = Config::new(folder.path().join("data"));
         config.listen = ([127, 0, 0, 1], 0).into();
@@ -139,6 +145,9 @@ async fn a_key_that_cannot_be_used_is_named_before_anything_starts() {
         invalid
     );
     assert_eq!(code(&|it| it.jwt_public_key_file = Some("/nowhere.pem".into())).await, ErrorCode::FileFailed);
+    let exposed = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(key.private().unwrap(), exposed).unwrap();
+    assert_eq!(code(&|it| it.jwt_private_key_file = key.private()).await, ErrorCode::SecretExposed);
 }
 
 #[tokio::test]
