@@ -68,7 +68,8 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     }
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Rejection> {
+/// The body as it came, within the bounds of size and time.
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Rejection> {
     read_within(PATIENCE, request, state).await
 }
 
