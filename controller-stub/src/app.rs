@@ -19,6 +19,7 @@ use crate::{
     listener::budget::Budget,
     noti::Noti,
     outbox::Outbox,
+    releases::downloads::Downloads,
     store::Store,
 };
 
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub refused: Refused,
     /// For the answers that are on their way.
     pub answers: Arc<Budget>,
+    /// Release files that are on their way.
+    pub downloads: Arc<Downloads>,
     /// Routes that fail at present.
     pub failures: Failures,
     pub exporter: Exporter,

@@ -7,6 +7,7 @@ mod inventory;
 mod names;
 mod nodes;
 mod releases;
+mod upkeep;
 
 use aio_protocol::{
     error_code::ErrorCode,
@@ -37,6 +38,7 @@ pub use inventory::inventory;
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
 pub use releases::{ListedRelease, add_releases, list_releases};
+pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
 
 /// The settings that outlive a server.
 const DEPLOYMENT: &str = "deployment";
@@ -122,9 +124,6 @@ pub enum CommandError {
     /// A secret or a key cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
-    /// The answer cannot be written.
-    #[error("cannot write the answer")]
-    Output(#[from] std::io::Error),
     /// The database cannot be used.
     #[error("cannot use the database")]
     Database {
@@ -133,6 +132,9 @@ pub enum CommandError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The answer cannot be written.
+    #[error("cannot write the answer")]
+    Output(#[from] std::io::Error),
     /// Something of the data folder cannot be used.
     #[error("cannot use the data folder")]
     DataDir(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -98,6 +98,12 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// How long the built-in NOTI keeps events.
     pub event_retention: Duration,
+    /// How long moves of nodes and what people did are kept.
+    pub history_retention: Duration,
+    /// How long events that were given up are kept.
+    pub dead_letter_retention: Duration,
+    /// How long decommissioned nodes are kept.
+    pub inactive_node_retention: Duration,
     /// The origins of web pages that may watch events, as browsers write them: `https://dashboard.example`.
     pub dashboard_origins: Vec<String>,
     /// How long a dashboard may take to read what was sent to it.
@@ -218,6 +224,9 @@ impl Config {
             api_requests_per_second: Some(API_REQUESTS_PER_SECOND),
             trusted_proxies: Vec::new(),
             event_retention: Duration::from_secs(30 * 86_400),
+            history_retention: Duration::from_secs(730 * 86_400),
+            dead_letter_retention: Duration::from_secs(90 * 86_400),
+            inactive_node_retention: Duration::from_secs(365 * 86_400),
             dashboard_origins: Vec::new(),
             dashboard_patience: Duration::from_secs(15),
             metrics_token: None,
@@ -290,8 +299,19 @@ impl Config {
         if config.serves_tls() && config.public_url.as_ref().is_some_and(clear) {
             return Err(value_error("PUBLIC_URL", "must begin with https://, because TLS is served"));
         }
-        if let Some(retention) = settings.event_retention {
-            config.event_retention = event_retention(&retention)?;
+        for (name, text, kept) in [
+            ("EVENT_RETENTION", settings.event_retention, &mut config.event_retention),
+            ("HISTORY_RETENTION", settings.history_retention, &mut config.history_retention),
+            ("DEAD_LETTER_RETENTION", settings.dead_letter_retention, &mut config.dead_letter_retention),
+            (
+                "INACTIVE_NODE_RETENTION",
+                settings.inactive_node_retention,
+                &mut config.inactive_node_retention,
+            ),
+        ] {
+            if let Some(text) = text {
+                *kept = retention(name, &text)?;
+            }
         }
         if let Some(origins) = settings.dashboard_origins {
             config.dashboard_origins = listed(&origins).map(origin).collect::<Result<_, _>>()?;
@@ -419,18 +439,16 @@ fn with_unit(text: &str) -> Cow<'_, str> {
 }
 
 /// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
-const EVENT_RETENTIONS: (Duration, Duration) =
-    (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));
+const RETENTIONS: (Duration, Duration) = (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));
 
-fn event_retention(text: &str) -> Result<Duration, ConfigError> {
-    const NAME: &str = "EVENT_RETENTION";
-    let span: jiff::Span = parsed(NAME, &with_unit(text))?;
-    let (shortest, longest) = EVENT_RETENTIONS;
+fn retention(name: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    let span: jiff::Span = parsed(name, &with_unit(text))?;
+    let (shortest, longest) = RETENTIONS;
     span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
         .ok()
         .and_then(|retention| Duration::try_from(retention).ok())
         .filter(|retention| (shortest..=longest).contains(retention))
-        .ok_or_else(|| value_error(NAME, format!("must be between 1d and 3660d, not `{text}`")))
+        .ok_or_else(|| value_error(name, format!("must be between 1d and 3660d, not `{text}`")))
 }
 
 /// A page's origin as browsers write it.

@@ -124,6 +124,16 @@ impl Leases {
         self.entries().get(id)?.seen
     }
 
+    /// When a node was last heard of that was stored as last seen at `stored`. A stored time in the future is from a clock that was wrong.
+    pub(crate) fn last_seen_or(
+        &self,
+        id: &NodeId,
+        stored: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        self.last_seen(id).or(stored).map(|seen| seen.min(now))
+    }
+
     /// Who was heard of since the last call, and when: what the store does not know yet.
     pub(crate) fn take_unstored(&self) -> Vec<(NodeId, Timestamp)> {
         let mut entries = self.entries();
@@ -232,6 +242,16 @@ mod tests {
         leases.postpone(LENGTH);
         assert!(!leases.has_expired(&id(), start + LENGTH));
         assert!(leases.has_expired(&id(), start + LENGTH * 2));
+    }
+
+    #[test]
+    fn a_stored_time_in_the_future_is_overwritten() {
+        let (leases, start, now) = (Leases::new(LENGTH), Instant::now(), at(1_000));
+        for (stored, seen) in [(None, None), (Some(at(900)), Some(at(900))), (Some(at(9_000)), Some(now))] {
+            assert_eq!(leases.last_seen_or(&id(), stored, now), seen);
+        }
+        leases.grant(&id(), &org(), start, at(990));
+        assert_eq!(leases.last_seen_or(&id(), Some(at(9_000)), now), Some(at(990)));
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod outbox;
 mod random;
 mod rate;
 mod releases;
+mod retention;
 mod revocations;
 mod rotation;
 mod secrets;

@@ -240,7 +240,7 @@ impl Turn<'_> {
                 return Err(LifecycleError::NotFound(self.id.clone()));
             };
             let before = node.clone();
-            node.last_seen_at = node.last_seen_at.max(workers.last_seen(self.id));
+            node.last_seen_at = workers.last_seen_or(self.id, node.last_seen_at, clock::now());
             let steps = change(&mut node)?;
             if node == before && steps.is_empty() {
                 return Ok(node);

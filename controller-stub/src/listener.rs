@@ -25,7 +25,6 @@ use activity::Patience;
 use connection::Server;
 pub(crate) use connection::Visit;
 use holder::Holder;
-pub(crate) use seats::Seat;
 use seats::Seats;
 
 /// How many connections there may be, and how long they may take. Workers' sockets are not among them.

@@ -4,7 +4,6 @@
 pub(crate) mod dashboard;
 mod news;
 pub(crate) mod origins;
-pub(crate) mod retention;
 pub(crate) mod seats;
 pub(crate) mod signature;
 mod stream;

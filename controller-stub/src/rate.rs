@@ -31,6 +31,22 @@ impl Allowance {
         self.whole_at = after;
         true
     }
+
+    /// Takes `units`, had or not; never more than `longest` is owed beyond the rate's burst.
+    pub(crate) fn charge(&mut self, rate: Rate, units: u32, longest: Duration, now: Instant) {
+        let most = now + rate.interval * rate.burst + longest;
+        self.whole_at = (self.whole_at.max(now) + rate.interval.saturating_mul(units)).min(most);
+    }
+
+    /// How long until nothing is owed beyond the rate's burst.
+    pub(crate) fn owed(&self, rate: Rate, now: Instant) -> Duration {
+        self.whole_at.saturating_duration_since(now).saturating_sub(rate.interval * rate.burst)
+    }
+
+    /// Whether the whole burst is there.
+    pub(crate) fn is_whole(&self, now: Instant) -> bool {
+        self.whole_at <= now
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +70,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn nothing_is_owed_for_longer_than_was_agreed_however_much_is_charged(
+            steps in prop::collection::vec((0_u32..10_000, 0_u64..10_000), 1..100),
+        ) {
+            let (mut allowance, mut now) = (Allowance::new(Instant::now()), Instant::now());
+            let longest = Duration::from_secs(5);
+            for (units, millis) in steps {
+                now += Duration::from_millis(millis);
+                allowance.charge(RATE, units, longest, now);
+                prop_assert!(allowance.owed(RATE, now) <= longest);
+            }
+            now += RATE.interval * RATE.burst + longest;
+            prop_assert!(allowance.is_whole(now));
+            allowance.charge(RATE, RATE.burst, longest, now);
+            prop_assert_eq!(allowance.owed(RATE, now), Duration::ZERO, "the whole burst is back");
+        }
+
         #[test]
         fn nobody_gets_more_than_the_burst_and_what_came_back(
             gaps in prop::collection::vec((0_u64..2_000, 1_u32..20), 1..200),

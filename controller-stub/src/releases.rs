@@ -2,8 +2,10 @@
 //! `.minisig` beside), and what the configuration says of releases that are served elsewhere. A file is hashed once, off the
 //! runtime, and again when it changes. It does not decide which release a node gets; how releases get into the folder stands in `import`.
 
+pub(crate) mod downloads;
 mod folder;
 mod import;
+pub(crate) mod serving;
 
 use std::{
     collections::HashMap,
@@ -12,7 +14,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aio_protocol::release::{Checksum, InvalidName, Platform, ReleaseVersion};
@@ -23,6 +25,7 @@ use crate::config::{Published, PublishedFile};
 
 pub(crate) use aio_protocol::release::folder::SIGNATURE_SUFFIX;
 pub(crate) use import::import;
+use serving::Served;
 pub use {
     folder::ImportError,
     import::{Imported, Outcome},
@@ -98,8 +101,15 @@ impl Releases {
         Self { folder, elsewhere, hashed: Mutex::default() }
     }
 
+    /// The file of this name in the folder.
+    pub(crate) async fn served(&self, version: &ReleaseVersion, name: &str) -> io::Result<Option<Served>> {
+        let Some(path) = self.path(version, name) else { return Ok(None) };
+        let hashed = self.hashed(path.clone()).await?;
+        Ok(hashed.map(|(stamp, checksum)| Served { path, stamp, checksum }))
+    }
+
     /// Where a file of this name lies, whether it is there or not; `None` without a releases folder.
-    pub(crate) fn path(&self, version: &ReleaseVersion, name: &str) -> Option<PathBuf> {
+    fn path(&self, version: &ReleaseVersion, name: &str) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.join(version.to_string()).join(name))
     }
 
@@ -137,28 +147,30 @@ impl Releases {
     }
 
     async fn read(&self, path: PathBuf) -> io::Result<Option<PublishedFile>> {
-        let known = self.hashed.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
-        let work = tokio::task::spawn_blocking(move || {
-            let found = hash_unless_known(&path, known)?;
-            let signature = match &found {
-                Some(_) => signature(&path)?,
-                None => None,
-            };
-            Ok::<_, io::Error>((path, found, signature))
-        });
-        let (path, found, signature) = work.await.map_err(io::Error::other)??;
-        let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((stamp, checksum)) = found else {
-            hashed.remove(&path);
+        let Some((stamp, checksum)) = self.hashed(path.clone()).await? else { return Ok(None) };
+        let signature =
+            tokio::task::spawn_blocking(move || signature(&path)).await.map_err(io::Error::other)??;
+        Ok(Some(PublishedFile { checksum, size: stamp.size, signature }))
+    }
+
+    /// What lies at `path`, hashed now or before.
+    async fn hashed(&self, path: PathBuf) -> io::Result<Option<(Stamp, Checksum)>> {
+        let known = self.table().get(&path).cloned();
+        let file = path.clone();
+        let work = tokio::task::spawn_blocking(move || hash_unless_known(&file, known));
+        let Some((stamp, checksum)) = work.await.map_err(io::Error::other)?? else {
+            self.table().remove(&path);
             return Ok(None);
         };
-        let published = PublishedFile { checksum: checksum.clone(), size: stamp.size, signature };
-        if let Some((_, before)) = hashed.insert(path.clone(), (stamp, checksum))
-            && before != published.checksum
-        {
-            tracing::warn!(path = %path.display(), checksum = %published.checksum, "a published release file has changed");
+        let before = self.table().insert(path.clone(), (stamp.clone(), checksum.clone()));
+        if before.is_some_and(|(_, before)| before != checksum) {
+            tracing::warn!(path = %path.display(), %checksum, "a published release file has changed");
         }
-        Ok(Some(published))
+        Ok(Some((stamp, checksum)))
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, Checksum)>> {
+        self.hashed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,15 +193,20 @@ fn hash_unless_known(path: &Path, known: Option<(Stamp, Checksum)>) -> io::Resul
     Err(io::Error::other(format!("{} keeps changing while it is read", path.display())))
 }
 
-fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
-    match fs::metadata(path) {
-        Ok(meta) if meta.is_file() => Ok(Some(Stamp {
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
             inode: meta.ino(),
             size: meta.size(),
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
-        })),
-        Ok(_) => Ok(None),
+        }
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(meta.is_file().then(|| Stamp::of(&meta))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -46,11 +46,12 @@ impl Life {
         self.expires_at.since(self.issued_at)
     }
 
-    /// When the next offer is due.
-    pub(crate) fn next_offer(self, history: History) -> Timestamp {
+    /// When the next offer is due. One that was made later than `now` was made by a clock that was wrong, and holds up nothing.
+    pub(crate) fn next_offer(self, history: History, now: Timestamp) -> Timestamp {
         let last_third = self.length() / 3;
         match history.last {
             None => self.issued_at.plus(self.length() - last_third),
+            Some(last) if last > now => now,
             Some(last) => last.plus(wait(last_third, history)),
         }
     }
@@ -82,15 +83,21 @@ mod tests {
 
     #[test]
     fn the_first_offer_comes_when_a_third_of_the_life_is_left() {
-        assert_eq!(life(HOUR * 3).next_offer(History::default()), start().plus(HOUR * 2));
-        assert_eq!(life(YEAR).next_offer(History::default()), start().plus(YEAR / 3 * 2));
+        assert_eq!(life(HOUR * 3).next_offer(History::default(), start()), start().plus(HOUR * 2));
+        assert_eq!(life(YEAR).next_offer(History::default(), start()), start().plus(YEAR / 3 * 2));
+    }
+
+    #[test]
+    fn an_offer_made_by_a_clock_set_ahead_holds_up_no_other() {
+        let history = History { offers: 1, last: Some(start().plus(YEAR)), rejected: true };
+        assert_eq!(life(YEAR).next_offer(history, start()), start());
     }
 
     #[test]
     fn an_offer_that_is_not_taken_is_made_again_at_growing_intervals_and_later_when_given_back() {
         let wait = |length, offers, rejected| {
             let history = History { offers, last: Some(start()), rejected };
-            life(length).next_offer(history).since(start())
+            life(length).next_offer(history, start()).since(start())
         };
         for (offers, hours) in [(1, 1), (2, 2), (3, 4), (5, 16), (10, 365), (20, 365)] {
             assert_eq!(wait(YEAR, offers, false), HOUR * hours, "{offers}");
@@ -110,7 +117,7 @@ mod tests {
             let life = life(Duration::from_secs(secs));
             let (mut history, mut offers) = (History::default(), 0);
             loop {
-                let at = life.next_offer(history);
+                let at = life.next_offer(history, history.last.unwrap_or(life.issued_at));
                 if at >= life.expires_at {
                     break;
                 }

@@ -30,12 +30,13 @@ use crate::{
     lifecycle::Lifecycle,
     listener::{self, Limits, budget::Budget},
     noti::{
-        self, Noti,
+        Noti,
         origins::Origins,
         signature::{InvalidSecret, WebhookKey},
     },
     outbox::{Delivery, Outbox, Relay, Unbuildable},
-    releases::Releases,
+    releases::{Releases, downloads::Downloads},
+    retention::{self, Retention},
     revocations,
     secrets::{Secrets, SecretsError},
     store::{Place, Store, StoreError},
@@ -143,6 +144,8 @@ impl Server {
         commands::default_owner(&store).await?;
         warn_of_exposure(&config, address);
 
+        let limit = descriptors::raise_limit();
+        let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
         let outbox = Outbox::new(config.noti_breaker_pause);
         let (workers, installations) =
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
@@ -161,6 +164,7 @@ impl Server {
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
             refused: Refused::default(),
             answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 32),
+            downloads: Downloads::new(room / 8, (room / 64).max(4)),
             failures: Failures::default(),
             trusted_proxies: config.trusted_proxies.clone(),
             admission: Arc::new(Admission::new(config.max_handshakes, config.upgrades_per_second)),
@@ -186,9 +190,7 @@ impl Server {
         // Before the first worker can be heard.
         store.clear_connections().await?;
         app.lifecycle.adopt().await?;
-        let limit = descriptors::raise_limit();
         warn_of_descriptors(limit, &app);
-        let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
 
         let built_in = loopback_url(address, tls.is_some());
         let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
@@ -212,9 +214,13 @@ impl Server {
         tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
-        tasks.spawn_with_pulse("retention", |pulse| {
-            noti::retention::run(store.clone(), config.event_retention, pulse, stop.clone())
-        });
+        let kept = Retention {
+            events: config.event_retention,
+            history: config.history_retention,
+            dead_letters: config.dead_letter_retention,
+            inactive_nodes: config.inactive_node_retention,
+        };
+        tasks.spawn_with_pulse("retention", |pulse| retention::run(store.clone(), kept, pulse, stop.clone()));
         tasks.spawn("relay", Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
         let (writer, stopped) = (store.clone(), stop.clone());
         tasks.spawn("writer", async move {

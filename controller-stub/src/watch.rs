@@ -13,7 +13,7 @@ use metrics::gauge;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, lifecycle::Occurrence};
+use crate::{app::App, clock, lifecycle::Occurrence};
 
 /// Interval between lease checks, at most a tenth of the lease.
 const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -106,7 +106,7 @@ async fn write_down(app: &App) {
     if seen.is_empty() {
         return;
     }
-    if let Err(error) = app.store.put_last_seen(seen).await {
+    if let Err(error) = app.store.put_last_seen(seen, clock::now()).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "when nodes were last seen could not be written down"

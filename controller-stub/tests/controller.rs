@@ -71,3 +71,5 @@ mod tls;
 mod together;
 #[path = "controller/tokens.rs"]
 mod tokens;
+#[path = "controller/upkeep.rs"]
+mod upkeep;

@@ -47,7 +47,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
         let declared = is_json(request.headers());
         let bytes = read(request, state).await?;
-        if bytes.is_empty() {
+        if bytes.is_empty() || (declared && bytes.trim_ascii() == b"null") {
             return Ok(Self(T::default()));
         }
         if !declared {

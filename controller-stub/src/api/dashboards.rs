@@ -9,7 +9,6 @@ use aio_protocol::{
     error_code::ErrorCode,
 };
 use axum::{
-    Extension,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::Response,
@@ -20,7 +19,6 @@ use utoipa::IntoParams;
 use super::{auth, client::ClientAddress, error::Rejection, upgrade::Upgrade};
 use crate::{
     app::App,
-    listener::Visit,
     noti::dashboard::{self, Entry, Visitor},
     rate::Rate,
     websocket::Limits,
@@ -57,7 +55,6 @@ pub(super) struct From {
     (status = 503, description = "RATE_LIMITED: as many dashboards are connected as the controller takes; with Retry-After", body = ApiError)))]
 pub(super) async fn watch(
     State(app): State<Arc<App>>,
-    visit: Option<Extension<Arc<Visit>>>,
     ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     from: Result<Query<From>, QueryRejection>,
@@ -90,8 +87,7 @@ pub(super) async fn watch(
         let message = "as many dashboards are connected as the controller takes";
         Rejection::later(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message, PAUSE)
     })?;
-    let place = visit.map(|Extension(visit)| visit.seat());
-    let visitor = Visitor { app: app.clone(), place, entry, since };
+    let visitor = Visitor { app: app.clone(), entry, since };
     // Only the name of the protocol is answered, never the token beside it.
     Ok(upgrade.accept(SUBPROTOCOL, LIMITS, move |socket| {
         app.connections.spawn(dashboard::run(visitor, socket));

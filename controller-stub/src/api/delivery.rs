@@ -1,4 +1,4 @@
-//! `/delivery`: whether events are delivered, and going on after NOTI said that it is gone.
+//! `/delivery`: whether events are delivered, and trying now what waits.
 
 use std::sync::Arc;
 
@@ -22,12 +22,13 @@ pub(super) struct Delivery {
 #[utoipa::path(get, path = "/delivery", operation_id = "getDelivery", tag = "delivery", security(("user" = [])),
     responses((status = 200, description = "The state of delivery", body = Delivery)))]
 pub(super) async fn show(State(app): State<Arc<App>>, _: AsUser) -> Json<Delivery> {
-    Json(Delivery { state: app.outbox.switch.state() })
+    Json(Delivery { state: app.outbox.delivery() })
 }
 
-/// Go on delivering after NOTI answered 410
+/// Deliver now
 ///
-/// Does nothing while delivery is not stopped. What NOTI does not take then stops it again.
+/// Ends a stop (NOTI answered 410) and a pause, and tries every event that waits, whatever it waits for. What NOTI does not take waits
+/// again.
 #[utoipa::path(post, path = "/delivery/resume", operation_id = "resumeDelivery", tag = "delivery", security(("user" = [])),
     responses((status = 200, description = "The state of delivery", body = Delivery)))]
 pub(super) async fn resume(
@@ -37,11 +38,10 @@ pub(super) async fn resume(
     let user = person.sub.clone();
     let asked = Asked { action: "delivery.resume", node: None, target: None, detail: None };
     let work = async |store: Store| {
-        if app.outbox.switch.resume() {
-            store.record_outcome("done").await?;
-            tracing::info!(%user, "delivery of events was resumed");
-        }
-        Ok(Json(Delivery { state: app.outbox.switch.state() }))
+        let resumed = app.outbox.resume();
+        store.record_outcome("done").await?;
+        tracing::info!(%user, resumed, "every event that waits is delivered now");
+        Ok(Json(Delivery { state: app.outbox.delivery() }))
     };
     person.audited(&app, asked, work).await
 }

@@ -6,11 +6,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use aio_protocol::error_code::ErrorCode;
 use axum::{
     body::HttpBody,
     extract::{MatchedPath, Request, State},
-    http::{Method, StatusCode, Version, header, uri::Authority},
+    http::{Method, Version, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -87,13 +86,14 @@ impl Failures {
         let status = response.status();
         let failed = status.is_server_error();
         let Some(count) = self.count(method.clone(), route, failed) else { return };
-        let Reason { code, text } = response.extensions().get::<Reason>().cloned().unwrap_or_default();
+        let Reason { fault, text } = response.extensions().get::<Reason>().cloned().unwrap_or_default();
+        let status = status.as_u16();
         if !failed {
             tracing::debug!(%method, path, count, "requests are answered again");
-        } else if code == Some(ErrorCode::RateLimited) || status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::debug!(%method, path, status = status.as_u16(), reason = text, count, "a request was turned away");
+        } else if fault {
+            tracing::warn!(%method, path, status, reason = text, count, "a request failed");
         } else {
-            tracing::warn!(%method, path, status = status.as_u16(), reason = text, count, "a request failed");
+            tracing::debug!(%method, path, status, reason = text, count, "a request was turned away");
         }
     }
 

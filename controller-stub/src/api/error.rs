@@ -40,7 +40,8 @@ pub(crate) struct Rejection {
 /// Why a request was refused or failed, for the log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reason {
-    pub code: Option<ErrorCode>,
+    /// Something here went wrong, and not with the client.
+    pub fault: bool,
     pub text: String,
 }
 
@@ -79,8 +80,8 @@ impl Rejection {
         Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, message, Duration::ZERO)
     }
 
-    /// Whether it is no refusal, but that this controller cannot do it now.
-    pub(crate) fn is_fault(&self) -> bool {
+    /// Whether this controller is at fault, and not whoever asked.
+    pub(super) fn is_fault(&self) -> bool {
         self.status.is_server_error()
     }
 
@@ -105,9 +106,9 @@ impl Rejection {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NodeNotFound, format!("there is no node {id}"))
     }
 
-    pub(crate) fn name_taken(name: &str) -> Self {
-        let message = format!("name: another node in service is called `{name}`");
-        Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
+    /// A release file that cannot be served.
+    pub(crate) fn unreadable(error: impl std::error::Error + 'static) -> Self {
+        Self::fault(&error)
     }
 
     /// A database that takes no change now, or another fault of it.
@@ -117,25 +118,34 @@ impl Rejection {
             Problem::Full => FULL_PAUSE,
             Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
         };
-        tracing::warn!(error = error as &dyn std::error::Error, "a request found no room in the database");
-        Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause)
+        let busy = Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause);
+        busy.because(error)
+    }
+
+    pub(crate) fn name_taken(name: &str) -> Self {
+        let message = format!("name: another node in service is called `{name}`");
+        Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
     }
 
     /// A fault of this controller's own: the log says what, the answer does not.
     pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
+        let message = "the controller failed at this; its log says why";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message).because(error)
+    }
+
+    /// What the log says of it.
+    fn because(self, error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
         let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        let message = "the controller failed at this; its log says why";
-        let failure = Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message);
-        Self { cause: Some(cause), ..failure }
+        Self { cause: Some(cause), ..self }
     }
 }
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         metrics::counter!("aio_api_refusals_total", "code" => self.code.as_str()).increment(1);
-        let text = self.cause.unwrap_or_else(|| self.message.clone());
-        let reason = Reason { code: Some(self.code), text };
+        let fault = self.cause.is_some();
+        let reason = Reason { fault, text: self.cause.unwrap_or_else(|| self.message.clone()) };
         let body = ApiError {
             status_code: self.status.as_u16(),
             error: self.status.canonical_reason().unwrap_or("Error").to_owned(),

@@ -83,7 +83,9 @@ async fn answer_once(
 ) -> Result<Response, Rejection> {
     let mut keys = request.headers().get_all(KEY).iter();
     let key = match (keys.next(), keys.next()) {
-        (Some(key), None) => key.to_str().ok().filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len())),
+        (Some(key), None) => key.to_str().ok().filter(|key| {
+            (1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+        }),
         _ => None,
     };
     let key = key.ok_or_else(|| {

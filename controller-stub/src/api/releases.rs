@@ -1,21 +1,30 @@
 //! `GET /releases/{version}/{file}`: the files of the releases folder, to whoever asks; what they are worth stands in the plan.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use aio_protocol::{api::ApiError, error_code::ErrorCode, release::ReleaseVersion};
 use axum::{
     body::Body,
-    extract::{Request, State},
-    http::StatusCode,
+    extract::State,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use tower_http::services::ServeFile;
 
-use super::{error::Rejection, path::InPath};
+use super::{client::ClientAddress, error::Rejection, path::InPath};
 use crate::{
     app::App,
-    releases::{ReleaseFile, SIGNATURE_SUFFIX},
+    listener::holder::{Holder, site},
+    releases::{
+        ReleaseFile, SIGNATURE_SUFFIX,
+        serving::{CHUNK, Part},
+    },
 };
+
+/// Downloads are over sooner than most things.
+const BUSY_PAUSE: Duration = Duration::from_secs(4);
 
 /// Download a release file
 ///
@@ -24,15 +33,18 @@ use crate::{
     params(("version" = String, Path, description = "e.g. `v1.0.0`"), ("file" = String, Path, description = "e.g. `linux-amd64`")),
     responses(
         (status = 200, description = "The file", content_type = "application/octet-stream"),
-        (status = 206, description = "The part that `Range` asked for", content_type = "application/octet-stream"),
-        (status = 304, description = "It is as it was at `If-Modified-Since`"),
-        (status = 412, description = "It has changed since `If-Unmodified-Since`"),
+        (status = 206, description = "The part that `Range` asked for; of several ranges, the whole file comes with 200", content_type = "application/octet-stream"),
+        (status = 304, description = "It is what `If-None-Match` names, or as it was at `If-Modified-Since`"),
+        (status = 412, description = "It is not what `If-Match` names, or has changed since `If-Unmodified-Since`"),
         (status = 416, description = "The file has no such range"),
+        (status = 503, description = "RATE_LIMITED: as many downloads run as are served at once; with Retry-After", body = ApiError),
         (status = 404, description = "RELEASE_NOT_FOUND: there is no such file", body = ApiError)))]
 pub(super) async fn download(
     State(app): State<Arc<App>>,
+    ClientAddress(address): ClientAddress,
     InPath((version, name)): InPath<(String, String)>,
-    request: Request,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, Rejection> {
     let absent = || {
         let message = format!("there is no release file {version}/{name}");
@@ -40,17 +52,46 @@ pub(super) async fn download(
     };
     // Only names of this form reach the file system, so no path leads out of the folder.
     let parsed: ReleaseVersion = version.parse().map_err(|_| absent())?;
-    let file: ReleaseFile =
-        name.strip_suffix(SIGNATURE_SUFFIX).unwrap_or(&name).parse().map_err(|_| absent())?;
-    let suffix = if name.ends_with(SIGNATURE_SUFFIX) { SIGNATURE_SUFFIX } else { "" };
-    let path = app.enroller.releases.path(&parsed, &format!("{file}{suffix}")).ok_or_else(absent)?;
-    match ServeFile::new(path).try_call(request).await {
-        Ok(response) if response.status() == StatusCode::NOT_FOUND => Err(absent()),
-        Ok(response) => Ok(response.map(Body::new).into_response()),
-        Err(error) => {
-            tracing::error!(version, name, %error, "a release file cannot be read");
-            let message = format!("the release file {version}/{name} cannot be read");
-            Err(Rejection::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message))
+    let (stem, suffix) =
+        name.strip_suffix(SIGNATURE_SUFFIX).map_or((&*name, ""), |it| (it, SIGNATURE_SUFFIX));
+    let file: ReleaseFile = stem.parse().map_err(|_| absent())?;
+    let releases = &app.enroller.releases;
+    let served = releases.served(&parsed, &format!("{file}{suffix}")).await.map_err(Rejection::unreadable)?;
+    let served = served.ok_or_else(absent)?;
+    let common = [
+        (header::ETAG, served.etag()),
+        (header::LAST_MODIFIED, httpdate::fmt_http_date(served.modified())),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+    ];
+    let size = served.size();
+    let (status, from, to) = match served.asked(&headers, SystemTime::now()) {
+        Part::Whole => (StatusCode::OK, 0, size),
+        Part::Range(from, to) => (StatusCode::PARTIAL_CONTENT, from, to),
+        Part::NotModified => return Ok((StatusCode::NOT_MODIFIED, common).into_response()),
+        Part::Changed => return Ok((StatusCode::PRECONDITION_FAILED, common).into_response()),
+        Part::NoSuchRange => {
+            let range = [(header::CONTENT_RANGE, format!("bytes */{size}"))];
+            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, range).into_response());
         }
+    };
+    let mut response = (status, common).into_response();
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {from}-{}/{size}", to - 1);
+        fields.insert(header::CONTENT_RANGE, HeaderValue::try_from(range).map_err(Rejection::unreadable)?);
     }
+    if method == Method::HEAD {
+        return Ok(response);
+    }
+    let holder = Holder::Site(site(address));
+    let room = app.downloads.begin(holder.clone(), Instant::now()).zip(app.answers.charge(holder, 2 * CHUNK));
+    let (place, charge) = room.ok_or_else(|| {
+        let message = "as many downloads run as the controller serves at once";
+        Rejection::later(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message, BUSY_PAUSE)
+    })?;
+    response.extensions_mut().insert(Arc::new(charge));
+    *response.body_mut() = Body::new(served.body(from, to, place));
+    Ok(response)
 }

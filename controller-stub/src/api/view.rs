@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::App,
+    clock,
     gateway::clones::Conflict,
     labels::Labels,
     node::{Installation, Node},
@@ -65,7 +66,7 @@ impl ListedNode {
         Self {
             gpu_health: app.registry.health(&node.id),
             identity_conflict: app.clones().conflict(&node.id),
-            last_seen_at: node.last_seen_at.max(app.lifecycle.workers.last_seen(&node.id)),
+            last_seen_at: app.lifecycle.workers.last_seen_or(&node.id, node.last_seen_at, clock::now()),
             id: node.id,
             name: node.name,
             role: node.role,

@@ -1,15 +1,15 @@
 //! `controller-stub node …`: registering nodes, listing them, and their tokens.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, time::Duration};
 
-use aio_protocol::{node::NodeStatus, release::ReleaseVersion};
+use aio_protocol::{node::NodeStatus, release::ReleaseVersion, time::Timestamp};
 use clap::{Args, Subcommand, ValueEnum};
 
 use toml::Table;
 
 use super::{Failure, Output, Place, Whose, config, print};
 use crate::{
-    commands::{self, Added, Issue, Listed, NodeChange, Purpose, Which},
+    commands::{self, Added, Concerned, Issue, Listed, NodeChange, Purpose, Which},
     config::Config,
 };
 
@@ -26,6 +26,8 @@ pub(super) enum Command {
     Rename(RenameNode),
     /// Set labels of a node (KEY=VALUE) or take them away (KEY-).
     Label(LabelNode),
+    /// Drop nodes that were decommissioned long ago, with all that is kept of them.
+    Purge(Purge),
     /// A node's tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -35,7 +37,7 @@ pub(super) enum Command {
 pub(super) enum TokenCommand {
     /// Make new tokens for nodes, to install them with another release or again; those that they have stay valid.
     Add(AddTokens),
-    /// Revoke every token of a node, and close its worker's connection.
+    /// Revoke every token of a node, or all that were issued before a time, and close the workers' connections.
     Revoke(RevokeTokens),
 }
 
@@ -75,9 +77,50 @@ pub(super) struct LabelNode {
 }
 
 #[derive(Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["node", "issued_before"])))]
+#[command(after_help = "\
+A restored backup accepts tokens that were revoked after it was made. Revoke what was issued before the moment of its restoration then, and make \
+new tokens: node token add --all.")]
 pub(super) struct RevokeTokens {
+    /// The node's id or name.
+    #[arg(value_name = "NODE")]
+    node: Option<String>,
+    /// Every token that was issued before this time, e.g. 2026-11-28T03:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    issued_before: Option<Timestamp>,
+    /// Those of every organisation.
+    #[arg(long, requires = "issued_before", conflicts_with_all = ["org", "user"])]
+    every_organisation: bool,
+    /// Say how many nodes are concerned, and change nothing.
+    #[arg(long, requires = "issued_before")]
+    dry_run: bool,
     #[command(flatten)]
-    node: NamedNode,
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+#[derive(Args)]
+pub(super) struct Purge {
+    /// Those that were decommissioned so long ago, e.g. 90d.
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    inactive_for: Duration,
+    /// Those of every organisation.
+    #[arg(long, conflicts_with_all = ["org", "user"])]
+    every_organisation: bool,
+    /// Say how many there are, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    span.to_duration(days).and_then(Duration::try_from).map_err(|error| error.to_string())
 }
 
 #[derive(Args)]
@@ -165,6 +208,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
         Command::List(args) => list(args).await,
         Command::Rename(args) => rename(args).await,
         Command::Label(args) => label(args).await,
+        Command::Purge(args) => purge(args).await,
         Command::Token(TokenCommand::Add(args)) => add_tokens(args).await,
         Command::Token(TokenCommand::Revoke(args)) => revoke_tokens(args).await,
     }
@@ -277,8 +321,24 @@ async fn change(named: NamedNode, change: NodeChange) -> Result<(), Failure> {
 }
 
 async fn revoke_tokens(args: RevokeTokens) -> Result<(), Failure> {
-    let NamedNode { node, place, whose } = args.node;
-    let config = config(&place, &Table::new())?;
-    let node = commands::revoke_tokens(&config, whose.into(), &node).await?;
+    let config = config(&args.place, &Table::new())?;
+    if let Some(before) = args.issued_before {
+        let concerned = concerned(args.every_organisation, args.whose);
+        let nodes = commands::revoke_issued_before(&config, concerned, before, args.dry_run).await?;
+        let revoked = if args.dry_run { "would be revoked" } else { "are revoked" };
+        return print(&format!("the tokens of {nodes} nodes that were issued before {before} {revoked}"));
+    }
+    let node = commands::revoke_tokens(&config, args.whose.into(), &args.node.unwrap_or_default()).await?;
     print(&format!("the tokens of node {node} are revoked"))
+}
+
+async fn purge(args: Purge) -> Result<(), Failure> {
+    let config = config(&args.place, &Table::new())?;
+    let concerned = concerned(args.every_organisation, args.whose);
+    let nodes = commands::purge_nodes(&config, concerned, args.inactive_for, args.dry_run).await?;
+    print(&format!("{nodes} nodes {}", if args.dry_run { "would be dropped" } else { "were dropped" }))
+}
+
+fn concerned(every_organisation: bool, whose: Whose) -> Concerned {
+    if every_organisation { Concerned::All } else { Concerned::One(whose.into()) }
 }

@@ -113,6 +113,11 @@ pub(super) const FIGURES: &[Figure] = &[
         "Events that were posted to the built-in NOTI: accepted, duplicate, unverified, invalid or failed.",
     ),
     counter("aio_noti_pruned_total", &[], "Events that the built-in NOTI kept for long enough and dropped."),
+    counter(
+        "aio_retention_dropped_total",
+        &["what"],
+        "Rows of the database that were kept long enough and dropped.",
+    ),
     gauge("aio_noti_dashboards", &[], "Dashboards that watch."),
     counter(
         "aio_noti_dashboard_closes_total",

@@ -123,9 +123,9 @@ fn reason(code: u16) -> &'static str {
     }
 }
 
-const TOO_MANY_CHANGES: End = End::Close {
+const TOO_FAST: End = End::Close {
     code: close::TOO_FAST,
-    reason: Cow::Borrowed("RATE_LIMITED: more reports than any installation makes"),
+    reason: Cow::Borrowed("RATE_LIMITED: more changes than any worker makes"),
 };
 
 impl Connection {
@@ -250,11 +250,7 @@ impl Connection {
     }
 
     fn spend_write(&mut self) -> Result<(), End> {
-        if self.socket.spend(WRITE) {
-            Ok(())
-        } else {
-            Err(End::close(close::TOO_FAST, "RATE_LIMITED: more messages than any worker sends"))
-        }
+        if self.socket.spend(WRITE) { Ok(()) } else { Err(TOO_FAST) }
     }
 
     fn unstored(&self, error: &(dyn std::error::Error + 'static)) -> End {
@@ -297,7 +293,7 @@ impl Connection {
                 Err(End::close(close::TOKEN_ENDED, "NODE_INACTIVE: the node is no longer in service"))
             }
             Err(LifecycleError::Withdrawn(_)) => Err(token::WITHDRAWN),
-            Err(LifecycleError::TooMany { .. }) => Err(TOO_MANY_CHANGES),
+            Err(LifecycleError::TooMany { .. }) => Err(TOO_FAST),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 Err(self.unstored(&error))
             }

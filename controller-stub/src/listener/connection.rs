@@ -90,11 +90,6 @@ impl Visit {
         self.payer.get().cloned()
     }
 
-    /// An upgraded connection keeps this as long as it counts as one of HTTP's.
-    pub(crate) fn seat(&self) -> Arc<Seat> {
-        self.seat.clone()
-    }
-
     pub(super) fn answering(&self, is_new: bool) {
         self.link.activity().answering(is_new, Instant::now());
         self.answered.fetch_or(is_new, Ordering::Relaxed);

@@ -137,7 +137,7 @@ impl Table {
 
 impl Seat {
     /// It is busy, and is not closed for another.
-    pub(crate) fn rouse(&self) {
+    pub(super) fn rouse(&self) {
         self.seats.table().rouse(self.id);
     }
 

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     api::roles::{self, Permission},
     app::App,
-    clock, listener,
+    clock,
     store::{EventQuery, Received, Since},
     tokens::Bearer,
     websocket::{End, Message, SendError, Socket},
@@ -45,8 +45,6 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// What a dashboard brought with its request.
 pub(crate) struct Visitor {
     pub app: Arc<App>,
-    /// Its place among the connections, until its token was accepted.
-    pub place: Option<Arc<listener::Seat>>,
     pub entry: Entry,
     pub since: Option<String>,
 }
@@ -65,9 +63,6 @@ pub(crate) enum Entry {
 pub(crate) async fn run(visitor: Visitor, mut socket: Socket) {
     gauge!("aio_noti_dashboards").increment(1);
     let stop = visitor.app.stop.clone();
-    if let Some(place) = &visitor.place {
-        place.rouse();
-    }
     let end = stop.run_until_cancelled(converse(visitor, &mut socket)).await;
     let end = end.unwrap_or_else(|| End::close(close::RESTART, "the controller restarts"));
     if let End::Close { code, .. } = &end {
@@ -77,7 +72,7 @@ pub(crate) async fn run(visitor: Visitor, mut socket: Socket) {
     gauge!("aio_noti_dashboards").decrement(1);
 }
 
-async fn converse(Visitor { app, place, entry, since }: Visitor, socket: &mut Socket) -> End {
+async fn converse(Visitor { app, entry, since }: Visitor, socket: &mut Socket) -> End {
     let app = &*app;
     let shown = async {
         let (user, since, _seat) = match entry {
@@ -95,7 +90,6 @@ async fn converse(Visitor { app, place, entry, since }: Visitor, socket: &mut So
                 (user, told.or(since), seat)
             }
         };
-        drop(place);
         let token_ends = Timestamp::from_millis(user.exp.saturating_mul(1000));
         // Before the place is looked up, so that nothing comes between the two.
         let mut news = app.noti.news.of(&user.org_id);

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::verdict::Health;
 
-/// So many of the latest attempts are looked at.
+/// Number of latest attempts that are judged.
 const WINDOW: u32 = 20;
-/// So many bad ones of them open the breaker.
+/// Number of bad ones among them that opens the breaker.
 const BAD: u32 = 10;
-/// So many good probes in a row close it.
+/// Number of good probes in a row that closes it.
 const PROBES: u32 = 3;
-/// A pause grows to so many times the first.
+/// The longest pause, as a multiple of the first.
 const GROWTH: u32 = 12;
 
 #[derive(Debug)]
@@ -78,6 +78,13 @@ impl Breaker {
             State::Probing { under_way, .. } => *under_way = true,
         }
         Ok(Permit { epoch: self.epoch })
+    }
+
+    /// Lets a pause end now.
+    pub(super) fn end_pause(&mut self, now: Instant) {
+        if let State::Open { until, .. } = &mut self.state {
+            *until = now;
+        }
     }
 
     /// Takes note of what came of an attempt.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aio_protocol::ids::{NodeId, OwnerId};
@@ -15,8 +15,16 @@ pub(crate) struct Doorbell(Arc<Bell>);
 
 #[derive(Default)]
 struct Bell {
-    rung: Mutex<HashMap<NodeId, Ring>>,
+    rung: Mutex<Rings>,
     heard: Notify,
+}
+
+/// What rang since it was last asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Rings {
+    pub nodes: HashMap<NodeId, Ring>,
+    /// Whether every event that waits is to be tried now.
+    pub hurry_all: bool,
 }
 
 /// Whose bell rang, and why.
@@ -50,15 +58,24 @@ impl Doorbell {
         self.0.heard.notify_one();
     }
 
+    /// Every event that waits is to be tried now.
+    pub(super) fn hurry_all(&self) {
+        self.rings().hurry_all = true;
+        self.0.heard.notify_one();
+    }
+
     fn remember(&self, node: NodeId, organisation: OwnerId, hurry: bool) {
-        let mut rung = self.0.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        rung.entry(node).or_insert(Ring { organisation, hurry }).hurry |= hurry;
+        self.rings().nodes.entry(node).or_insert(Ring { organisation, hurry }).hurry |= hurry;
     }
 
     /// Waits for a ring, and takes all there are.
-    pub(super) async fn heard(&self) -> HashMap<NodeId, Ring> {
+    pub(super) async fn heard(&self) -> Rings {
         self.0.heard.notified().await;
-        std::mem::take(&mut *self.0.rung.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.rings())
+    }
+
+    fn rings(&self) -> MutexGuard<'_, Rings> {
+        self.0.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,6 +92,6 @@ mod tests {
         }
         bell.hurry(vec![(node.clone(), organisation.clone())]);
         let heard = bell.heard().await;
-        assert_eq!(heard, HashMap::from([(node, Ring { organisation, hurry: true })]));
+        assert_eq!(heard.nodes, HashMap::from([(node, Ring { organisation, hurry: true })]));
     }
 }

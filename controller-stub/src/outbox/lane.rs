@@ -9,11 +9,10 @@ use std::{
 use aio_protocol::ids::NodeId;
 
 use super::{
-    alarms::Alarms,
     delivery::Delivery,
     lanes::Ended,
     retry,
-    switch::{Attempt, Switch},
+    valve::{Attempt, Valve},
     verdict::{self, Alarm, Answer, Retry, Verdict},
 };
 use crate::{
@@ -21,18 +20,20 @@ use crate::{
     store::{Store, StoreError, Undelivered},
 };
 
-/// So many events are read at once; then it is another lane's turn.
+/// Number of events that are read at once. Then it is another lane's turn.
 const PAGE: u64 = 16;
 
 /// When the store fails, the lane comes back after this.
-pub(super) const TROUBLE: Duration = Duration::from_secs(1);
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest time that the histogram of deliveries is told: what seems longer is a clock that was set, or an outage.
+const LONGEST_DELIVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What every lane needs.
 pub(super) struct Lane {
     pub store: Store,
     pub delivery: Delivery,
-    pub switch: Arc<Switch>,
-    pub alarms: Alarms,
+    pub valve: Arc<Valve>,
 }
 
 /// What a run came to.
@@ -52,14 +53,14 @@ enum After {
 }
 
 impl Lane {
-    /// Runs once; `attempt` is the right to post the first event.
-    pub(super) async fn run(self: Arc<Self>, node: NodeId, attempt: Attempt) -> Run {
+    /// Runs once; `due` says that the first event is, and `attempt` is the right to post it.
+    pub(super) async fn run(self: Arc<Self>, node: NodeId, due: bool, attempt: Attempt) -> Run {
         let mut delivered = 0;
-        let ended = match self.deliver(&node, attempt, &mut delivered).await {
+        let ended = match self.deliver(&node, due, attempt, &mut delivered).await {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::warn!(%node, error = &error as &dyn std::error::Error, "cannot read or note a delivery");
-                Ended::Due(Instant::now() + TROUBLE)
+                Ended::Later(Instant::now() + STORE_PAUSE)
             }
         };
         Run { node, delivered, ended }
@@ -68,6 +69,7 @@ impl Lane {
     async fn deliver(
         &self,
         node: &NodeId,
+        mut due: bool,
         attempt: Attempt,
         delivered: &mut u32,
     ) -> Result<Ended, StoreError> {
@@ -75,14 +77,13 @@ impl Lane {
         let more = u64::try_from(page.len()).is_ok_and(|read| read == PAGE);
         let mut attempt = Some(attempt);
         for event in page {
-            let wait = event.due.since(clock::now());
-            if !wait.is_zero() {
-                // Never longer than a pause can be, though the clock was set back.
-                return Ok(Ended::Due(Instant::now() + wait.min(verdict::LONGEST_HOLD)));
+            let wait = retry::wait(&event, clock::now());
+            if !std::mem::take(&mut due) && !wait.is_zero() {
+                return Ok(Ended::Due(Instant::now() + wait));
             }
             let attempt = match attempt.take() {
                 Some(attempt) => attempt,
-                None => match self.switch.admit() {
+                None => match self.valve.admit() {
                     Ok(attempt) => attempt,
                     Err(_shut) => return Ok(Ended::More),
                 },
@@ -104,8 +105,8 @@ impl Lane {
         attempt: Attempt,
     ) -> Result<After, StoreError> {
         let began = Instant::now();
-        let body = event.body;
-        let answer = self.delivery.post(&event.id, body, clock::now()).await;
+        let tried_for = retry::tried_for(&event, clock::now());
+        let answer = self.delivery.post(&event.id, event.body, clock::now()).await;
         let now = clock::now();
         let verdict = verdict::judge(&answer, now);
         attempt.done(verdict::health(verdict, began.elapsed()));
@@ -115,10 +116,11 @@ impl Lane {
         let failures = event.attempts.saturating_add(1);
         match verdict {
             Verdict::Delivered => {
-                metrics::histogram!("aio_event_delivery_seconds").record(now.since(event.noticed_at));
+                metrics::histogram!("aio_event_delivery_seconds")
+                    .record(now.since(event.noticed_at).min(LONGEST_DELIVERY));
                 metrics::counter!("aio_events_delivered_total").increment(1);
                 self.store.delivered(&event.id).await?;
-                self.alarms.clear();
+                self.valve.clear_alarms();
                 if event.attempts > 0 {
                     tracing::info!(%node, event = event.id, failures = event.attempts, "an event was delivered at last");
                 }
@@ -126,18 +128,17 @@ impl Lane {
             }
             Verdict::Dead => self.bury(node, &event.id, "rejected", &answer).await,
             Verdict::Gone => {
-                self.switch.stop();
-                self.alarms.raise(Alarm::Gone, &answer);
-                self.store.postpone(&event.id, now, now, &answer.to_string()).await?;
+                self.valve.stop();
+                self.valve.raise(Alarm::Gone, &answer);
+                self.store.postpone(&event.id, tried_for, now, now, &answer.to_string()).await?;
                 Ok(After::Stays(Ended::More))
             }
             Verdict::Retry(retry) => {
-                let tried_for = now.since(event.first_attempt_at.unwrap_or(now));
                 self.warn(node, &event.id, failures, &answer, retry);
                 match retry::pause(retry, failures, tried_for, fastrand::f64()) {
                     Some(pause) => {
                         let due = now.plus(pause);
-                        self.store.postpone(&event.id, now, due, &answer.to_string()).await?;
+                        self.store.postpone(&event.id, tried_for, now, due, &answer.to_string()).await?;
                         Ok(After::Stays(Ended::Due(Instant::now() + pause)))
                     }
                     None => self.bury(node, &event.id, "expired", &answer).await,
@@ -148,10 +149,10 @@ impl Lane {
 
     fn warn(&self, node: &NodeId, event: &str, failures: u32, answer: &Answer, retry: Retry) {
         if let Some(hold) = retry.hold {
-            self.switch.hold(hold);
+            self.valve.hold(hold);
         }
         if let Some(alarm) = retry.alarm {
-            self.alarms.raise(alarm, answer);
+            self.valve.raise(alarm, answer);
         }
         // The first and then every doubling: what goes on for hours is not told a thousand times.
         if failures.is_power_of_two() {

@@ -1,5 +1,5 @@
 //! Runs lanes: gives each whose turn it is a task, as many beside each other as may post at once, and sleeps while nothing is due.
-//! Whose turn it is, `lanes` says; whether anything may be posted, `switch`.
+//! Whose turn it is, `lanes` says; whether anything may be posted, `valve`.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -11,18 +11,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Outbox,
-    alarms::Alarms,
+    Outbox, backlog,
     delivery::Delivery,
     doorbell::Doorbell,
-    gate::Shut,
-    lane::{Lane, Run},
+    lane::{Lane, Run, STORE_PAUSE},
     lanes::{Ended, Lanes},
-    lookout,
+    valve::Shut,
 };
 use crate::store::Store;
 
-/// So many posts are under way at once.
+/// Maximum number of posts under way at once.
 const PARALLEL_POSTS: usize = 64;
 
 pub(crate) struct Relay {
@@ -35,9 +33,9 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(store: Store, delivery: Delivery, Outbox { doorbell, switch }: Outbox) -> Self {
+    pub(crate) fn new(store: Store, delivery: Delivery, Outbox { doorbell, valve }: Outbox) -> Self {
         Self {
-            lane: Arc::new(Lane { store, delivery, switch, alarms: Alarms::default() }),
+            lane: Arc::new(Lane { store, delivery, valve }),
             doorbell,
             lanes: Lanes::new(),
             runs: JoinSet::new(),
@@ -48,16 +46,18 @@ impl Relay {
     /// Delivers until `stop`. What an attempt that is under way then does is not known; its event is posted again after the next
     /// start, under the same id.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        Alarms::register();
-        let mut lookout = JoinSet::new();
-        lookout.spawn(lookout::run(self.lane.store.clone(), self.doorbell.clone()));
+        let mut backlog = JoinSet::new();
+        backlog.spawn(backlog::run(self.lane.store.clone(), self.doorbell.clone()));
         loop {
             let wake = self.launch();
             tokio::select! {
                 () = stop.cancelled() => break,
                 rung = self.doorbell.heard() => {
                     let now = Instant::now();
-                    for (node, ring) in rung {
+                    if rung.hurry_all {
+                        self.lanes.hurry_all();
+                    }
+                    for (node, ring) in rung.nodes {
                         if ring.hurry {
                             self.lanes.hurry(node, ring.organisation, now);
                         } else {
@@ -73,11 +73,11 @@ impl Relay {
                     let now = Instant::now();
                     match (self.nodes.remove(&task), run) {
                         (_, Some(Run { node, delivered, ended })) => self.lanes.ended(node, ended, delivered, now),
-                        (Some(node), None) => self.lanes.ended(node, Ended::Due(now + super::lane::TROUBLE), 0, now),
+                        (Some(node), None) => self.lanes.ended(node, Ended::Later(now + STORE_PAUSE), 0, now),
                         (None, None) => {}
                     }
                 }
-                () = self.lane.switch.changed() => {}
+                () = self.lane.valve.changed() => {}
                 () = sleep_until(wake.unwrap_or(Instant::now()).into()), if wake.is_some() => {}
             }
         }
@@ -95,13 +95,13 @@ impl Relay {
             if !self.lanes.is_ready() {
                 return self.lanes.due();
             }
-            let attempt = match self.lane.switch.admit() {
+            let attempt = match self.lane.valve.admit() {
                 Ok(attempt) => attempt,
                 Err(Shut::Until(until)) => return Some(until),
                 Err(Shut::Probing | Shut::Stopped) => return None,
             };
-            if let Some(node) = self.lanes.next() {
-                let task = self.runs.spawn(self.lane.clone().run(node.clone(), attempt));
+            if let Some((node, due)) = self.lanes.next() {
+                let task = self.runs.spawn(self.lane.clone().run(node.clone(), due, attempt));
                 self.nodes.insert(task.id(), node);
             }
         }

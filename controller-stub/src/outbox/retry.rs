@@ -3,18 +3,37 @@
 
 use std::time::Duration;
 
-use super::verdict::Retry;
+use aio_protocol::time::Timestamp;
+
+use super::verdict::{LONGEST_HOLD, Retry};
+use crate::store::Undelivered;
 
 const FIRST: Duration = Duration::from_millis(200);
 const CEILING: Duration = Duration::from_secs(30);
-/// So long after its first attempt, an event is tried seldom.
+/// An event that has been tried for this long is tried seldom.
 const EAGER: Duration = Duration::from_secs(10 * 60);
-/// About so often.
+/// The interval of seldom, give or take a fifth.
 const SELDOM: Duration = Duration::from_secs(5 * 60);
-/// So long after its first attempt, an event is given up.
+/// An event that has been tried for this long is given up.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// The pause before the next attempt at an event that has now failed `failures` times and was first tried `tried_for` ago;
+/// How long an event still waits for its next attempt. None does that was never attempted, or that is due further away than any pause
+/// lasts: there the clock was set.
+pub(super) fn wait(event: &Undelivered, now: Timestamp) -> Duration {
+    let wait = event.due.since(now);
+    if event.attempts == 0 || wait > LONGEST_HOLD { Duration::ZERO } else { wait }
+}
+
+/// How long an event has been tried when it is attempted at `now`. The time since the attempt before is at least its pause and counts a
+/// minute at most, later an hour: a clock that was set is no elapsed time, and neither is a controller that was off.
+pub(super) fn tried_for(event: &Undelivered, now: Timestamp) -> Duration {
+    let Some(last) = event.last_attempt_at else { return event.tried_for };
+    let longest = if event.tried_for < EAGER { CEILING * 2 } else { LONGEST_HOLD };
+    let pause = event.due.since(last).min(longest);
+    event.tried_for.saturating_add(now.since(last).clamp(pause, longest))
+}
+
+/// The pause before the next attempt at an event that has now failed `failures` times and was tried for `tried_for`;
 /// `None` when there is none. `chance` is drawn from 0 to 1.
 ///
 /// Its life begins with its first attempt, not with its making: what waited while delivery was paused or the controller was off
@@ -66,7 +85,62 @@ mod tests {
         assert_eq!(at(SLOW, LIFE, 0.5), None);
     }
 
+    fn event(attempts: u32, tried_for: Duration, last: Option<Timestamp>, due: Timestamp) -> Undelivered {
+        let (id, body) = (String::new(), String::new());
+        Undelivered { id, body, noticed_at: due, attempts, tried_for, last_attempt_at: last, due }
+    }
+
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+    #[test]
+    fn a_due_time_further_away_than_any_pause_is_due_now() {
+        let now = Timestamp::from_millis(1_765_454_400_000);
+        let second = Duration::from_secs(1);
+        for (attempts, due, waits) in [
+            (0, now.plus(second * 5), Duration::ZERO),
+            (0, now.plus(YEAR), Duration::ZERO),
+            (1, now.minus(YEAR), Duration::ZERO),
+            (1, now.plus(second * 5), second * 5),
+            (1, now.plus(LONGEST_HOLD), LONGEST_HOLD),
+            (1, now.plus(LONGEST_HOLD + second), Duration::ZERO),
+            (1, now.plus(YEAR), Duration::ZERO),
+            (1, Timestamp::from_millis(i64::MAX), Duration::ZERO),
+        ] {
+            assert_eq!(
+                wait(&event(attempts, Duration::ZERO, Some(now), due), now),
+                waits,
+                "{attempts} {due}"
+            );
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_event_is_given_up_before_a_day_of_attempts_however_the_clock_is_set(
+            jumps in proptest::collection::vec(proptest::option::weighted(0.1, -2_i64 * 365 * 86_400..2 * 365 * 86_400), 1..600),
+        ) {
+            let mut real = Duration::ZERO;
+            let mut now = Timestamp::from_millis(1_765_454_400_000);
+            let mut it = event(0, Duration::ZERO, None, now);
+            let mut jumped = 0;
+            for jump in jumps {
+                let tried = tried_for(&it, now);
+                // A jump may cost an hour, and nothing else may cost anything.
+                prop_assert!(tried <= real + LONGEST_HOLD * jumped, "{tried:?} of {real:?}");
+                prop_assert!(tried >= it.tried_for);
+                it.attempts += 1;
+                let Some(pause) = pause(QUICK, it.attempts, tried, 0.5) else { break };
+                (it.tried_for, it.last_attempt_at, it.due) = (tried, Some(now), now.plus(pause));
+                prop_assert!(wait(&it, now) <= LONGEST_HOLD);
+                real += pause;
+                now = now.plus(pause);
+                if let Some(secs) = jump {
+                    jumped += 1;
+                    now = Timestamp::from_millis(now.as_millis() + secs * 1000);
+                }
+            }
+        }
+
         #[test]
         fn every_pause_is_spread_over_its_range_and_never_shorter_than_noti_asked(
             failures in 0_u32.., tried_secs in 0_u64..200_000, chance in 0.0..=1.0, hold_secs in proptest::option::of(0_u64..3600), slow: bool,

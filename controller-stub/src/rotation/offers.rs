@@ -40,7 +40,7 @@ pub(crate) async fn next(
     in_use: &InUse,
     now: Timestamp,
 ) -> Result<Next, EnrolmentError> {
-    let due = in_use.life.next_offer(app.store.offers_for(&in_use.jti).await?);
+    let due = in_use.life.next_offer(app.store.offers_for(&in_use.jti).await?, now);
     if due > now {
         return Ok(Next::NotBefore(due));
     }

@@ -92,7 +92,9 @@ impl Store {
         let Some(pending) = self.writer.pending().filter(|it| !it.is_written()).cloned() else {
             return Ok(());
         };
-        self.writer.silent().write(Alone { pending, outcome }).await
+        self.writer.silent().write(Alone { pending: pending.clone(), outcome }).await?;
+        pending.commit();
+        Ok(())
     }
 
     /// A page of an organisation's audit trail, newest first.

@@ -76,9 +76,12 @@ impl Store {
         self.writer.write(Receive::new(id, event, now)?).await
     }
 
-    /// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
-    pub(crate) async fn prune_events(&self, before: Timestamp, limit: u64) -> Result<u64, StoreError> {
-        self.writer.write(Prune { before, limit }).await
+    /// When the newest event was received.
+    pub(crate) async fn newest_event(&self) -> Result<Option<Timestamp>, StoreError> {
+        let newest = sqlx::query("SELECT received_at FROM inbox ORDER BY seq DESC LIMIT 1")
+            .fetch_optional(&self.pool)
+            .await?;
+        newest.map(|row| time(&row, "received_at")).transpose()
     }
 
     /// Behind which number a list of an organisation's events begins; none when the event to begin behind is not there.
@@ -172,10 +175,12 @@ impl Write for Receive {
     }
 }
 
-/// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
-struct Prune {
-    before: Timestamp,
-    limit: u64,
+/// Drops the oldest events that were received before `before`, at most `limit`, and says how many. What was received later than
+/// `now` was so by a clock that was wrong, and goes with the next that is old enough.
+pub(super) struct Prune {
+    pub before: Timestamp,
+    pub now: Timestamp,
+    pub limit: u64,
 }
 
 /// Whether an event's organisation has a newer one.
@@ -194,7 +199,11 @@ impl Write for Prune {
         // Only a whole beginning goes, even when the clock was set back once: a list never has a gap in its middle.
         let mut last = None;
         for row in &oldest {
-            if time(row, "received_at")? >= self.before {
+            let received_at = time(row, "received_at")?;
+            if received_at > self.now {
+                continue;
+            }
+            if received_at >= self.before {
                 break;
             }
             last = Some(row.try_get::<i64, _>("seq")?);
@@ -210,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::Place;
+    use crate::store::{Expirable, Place};
 
     async fn store() -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
@@ -247,7 +256,7 @@ mod tests {
         store.receive("b", &event("b", 0), at(0)).await.unwrap();
         let mut dropped = Vec::new();
         loop {
-            match store.prune_events(at(1_000), 4).await.unwrap() {
+            match store.expire(Expirable::Events, at(1_000), at(9_000), 4).await.unwrap() {
                 0 => break,
                 some => dropped.push(some),
             }
@@ -276,9 +285,19 @@ mod tests {
         for (id, received) in [("a", 5_000), ("b", 100), ("c", 6_000)] {
             store.receive(id, &event("a", 0), at(received)).await.unwrap();
         }
-        assert_eq!(store.prune_events(at(1_000), 100).await.unwrap(), 0);
+        assert_eq!(store.expire(Expirable::Events, at(1_000), at(9_000), 100).await.unwrap(), 0);
         assert_eq!(ids(&store, "a", Since::Beginning).await.unwrap(), ["a", "b", "c"]);
-        assert_eq!(store.prune_events(at(5_500), 100).await.unwrap(), 2);
+        assert_eq!(store.expire(Expirable::Events, at(5_500), at(9_000), 100).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_received_by_a_clock_set_ahead_keeps_nothing_else_from_going() {
+        let (store, _data) = store().await;
+        for (id, received) in [("ahead", 99_000), ("old", 100), ("ahead too", 99_000), ("new", 6_000)] {
+            store.receive(id, &event("a", 0), at(received)).await.unwrap();
+        }
+        assert_eq!(store.expire(Expirable::Events, at(1_000), at(9_000), 100).await.unwrap(), 2);
+        assert_eq!(ids(&store, "a", Since::Beginning).await.unwrap(), ["ahead too", "new"]);
     }
 
     #[tokio::test]

@@ -104,6 +104,12 @@ impl Store {
         by_status(&counts)
     }
 
+    /// The organisations that have nodes.
+    pub(crate) async fn organisations(&self) -> Result<Vec<OwnerId>, StoreError> {
+        let rows = sqlx::query("SELECT DISTINCT org_id FROM nodes").fetch_all(&self.lists).await?;
+        rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))).collect()
+    }
+
     /// Which nodes have this status.
     pub(crate) async fn nodes_with_status(
         &self,
@@ -116,9 +122,13 @@ impl Store {
         rows.iter().map(owned_node).collect()
     }
 
-    /// Writes when nodes were last heard of. Never moves a node's time back.
-    pub(crate) async fn put_last_seen(&self, seen: Vec<(NodeId, Timestamp)>) -> Result<(), StoreError> {
-        self.writer.write(PutLastSeen(seen)).await
+    /// Writes when nodes were last heard of. Moves a node's time back only where it is later than `now`.
+    pub(crate) async fn put_last_seen(
+        &self,
+        seen: Vec<(NodeId, Timestamp)>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.writer.write(PutLastSeen { seen, now }).await
     }
 
     /// Notes that no node is connected: at start, none is.
@@ -373,19 +383,24 @@ async fn record(
     Ok(())
 }
 
-/// Writes when nodes were last heard of; never moves a node's time back.
-pub(super) struct PutLastSeen(pub Vec<(NodeId, Timestamp)>);
+/// Writes when nodes were last heard of.
+struct PutLastSeen {
+    seen: Vec<(NodeId, Timestamp)>,
+    now: Timestamp,
+}
 
 impl Write for PutLastSeen {
     type Answer = ();
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
-        for (id, at) in &self.0 {
+        for (id, at) in &self.seen {
             sqlx::query(
-                "UPDATE nodes SET last_seen_at = $2 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2",
+                "UPDATE nodes SET last_seen_at = $2 WHERE id = $1 \
+                 AND (COALESCE(last_seen_at, 0) < $2 OR last_seen_at > $3)",
             )
             .bind(id.as_str())
             .bind(at.as_millis())
+            .bind(self.now.as_millis())
             .execute(&mut *connection)
             .await?;
         }

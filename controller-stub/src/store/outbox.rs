@@ -1,5 +1,7 @@
 //! Events that NOTI has not acknowledged. Rows are written by `nodes`, in the transaction of the change that owes them.
 
+use std::time::Duration;
+
 use aio_protocol::{
     ids::{NodeId, OwnerId},
     time::Timestamp,
@@ -22,16 +24,18 @@ pub(crate) struct Undelivered {
     pub noticed_at: Timestamp,
     /// Failed attempts so far.
     pub attempts: u32,
-    pub first_attempt_at: Option<Timestamp>,
+    /// How long it had been tried at its last attempt.
+    pub tried_for: Duration,
+    pub last_attempt_at: Option<Timestamp>,
     pub due: Timestamp,
 }
 
 /// How much is owed to NOTI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Backlog {
     pub events: u64,
-    /// When the oldest of them was noticed.
-    pub oldest: Option<Timestamp>,
+    /// The oldest of them, and when it was noticed.
+    pub oldest: Option<(String, Timestamp)>,
     /// Those that were given up.
     pub dead: u64,
 }
@@ -53,7 +57,7 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<Undelivered>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, body, created_at, attempts, first_attempt_at, next_attempt_at FROM outbox \
+            "SELECT id, body, created_at, attempts, tried_millis, last_attempt_at, next_attempt_at FROM outbox \
              WHERE node_id = $1 ORDER BY seq LIMIT $2",
         )
         .bind(node.as_str())
@@ -67,7 +71,10 @@ impl Store {
                     body: row.try_get("body")?,
                     noticed_at: time(row, "created_at")?,
                     attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
-                    first_attempt_at: optional_time(row, "first_attempt_at")?,
+                    tried_for: Duration::from_millis(
+                        u64::try_from(row.try_get::<i64, _>("tried_millis")?).unwrap_or(0),
+                    ),
+                    last_attempt_at: optional_time(row, "last_attempt_at")?,
                     due: time(row, "next_attempt_at")?,
                 })
             })
@@ -76,17 +83,14 @@ impl Store {
 
     /// How much is owed to NOTI. Ids begin with their time, so the oldest is the first by its key.
     pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let row = sqlx::query(
-            "SELECT (SELECT COUNT(*) FROM outbox), (SELECT created_at FROM outbox ORDER BY id LIMIT 1), \
-             (SELECT COUNT(*) FROM dead_letters)",
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(Backlog {
-            events: count(&row, 0)?,
-            oldest: row.try_get::<Option<i64>, _>(1)?.map(Timestamp::from_millis),
-            dead: count(&row, 2)?,
-        })
+        let counts = sqlx::query("SELECT (SELECT COUNT(*) FROM outbox), (SELECT COUNT(*) FROM dead_letters)")
+            .fetch_one(&self.pool)
+            .await?;
+        let oldest = sqlx::query("SELECT id, created_at FROM outbox ORDER BY id LIMIT 1")
+            .fetch_optional(&self.pool)
+            .await?;
+        let oldest = oldest.map(|row| Ok::<_, StoreError>((row.try_get("id")?, time(&row, "created_at")?)));
+        Ok(Backlog { events: count(&counts, 0)?, oldest: oldest.transpose()?, dead: count(&counts, 1)? })
     }
 
     /// Forgets an event that NOTI acknowledged.
@@ -94,15 +98,17 @@ impl Store {
         self.writer.write(Remove { id: id.to_owned() }).await
     }
 
-    /// Notes a failed attempt and when the next one is due.
+    /// Notes a failed attempt at an event that has been tried for `tried_for`, and when the next one is due.
     pub(crate) async fn postpone(
         &self,
         id: &str,
+        tried_for: Duration,
         now: Timestamp,
         due: Timestamp,
         error: &str,
     ) -> Result<(), StoreError> {
-        let postpone = Postpone { id: id.to_owned(), attempted_at: now, due, error: error.to_owned() };
+        let postpone =
+            Postpone { id: id.to_owned(), tried_for, attempted_at: now, due, error: error.to_owned() };
         self.writer.write(postpone).await
     }
 }
@@ -146,6 +152,7 @@ impl Write for Remove {
 /// Notes a failed attempt and when the next one is due.
 struct Postpone {
     id: String,
+    tried_for: Duration,
     attempted_at: Timestamp,
     due: Timestamp,
     error: String,
@@ -157,12 +164,13 @@ impl Write for Postpone {
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE outbox SET attempts = attempts + 1, first_attempt_at = COALESCE(first_attempt_at, $2), \
-             next_attempt_at = $3, last_error = $4 WHERE id = $1",
+             last_attempt_at = $2, next_attempt_at = $3, last_error = $4, tried_millis = $5 WHERE id = $1",
         )
         .bind(&self.id)
         .bind(self.attempted_at.as_millis())
         .bind(self.due.as_millis())
         .bind(&self.error)
+        .bind(signed(u64::try_from(self.tried_for.as_millis()).unwrap_or(u64::MAX)))
         .execute(connection)
         .await?;
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aio_protocol::{
-    ids::NodeId,
+    ids::{NodeId, OwnerId},
     release::{Checksum, Platform, ReleaseVersion},
     time::Timestamp,
 };
@@ -80,6 +80,32 @@ impl Store {
         Ok((rows.iter().map(known).collect::<Result<_, StoreError>>()?, total))
     }
 
+    /// How many nodes of an organisation are in service and accept tokens that were issued before `before`.
+    pub(crate) async fn nodes_with_tokens_before(
+        &self,
+        org: &OwnerId,
+        before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let row =
+            sqlx::query(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM nodes WHERE {OLDER_TOKENS}")))
+                .bind(org.as_str())
+                .bind(before.as_millis())
+                .fetch_one(&self.lists)
+                .await?;
+        count(&row, 0)
+    }
+
+    /// Revokes every token of an organisation's nodes that was issued before `before`, by whomever, and says how many nodes that
+    /// concerns. Workers that are connected are closed, whichever token they came with.
+    pub(crate) async fn revoke_issued_before(
+        &self,
+        org: &OwnerId,
+        before: Timestamp,
+        at: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.writer.write(RevokeBefore { org: org.clone(), before, at }).await
+    }
+
     /// Revokes every token of a node that was issued until `at`, by whomever, and keeps the one that takes their place.
     pub(crate) async fn revoke_tokens(
         &self,
@@ -118,6 +144,47 @@ impl Write for Add {
 
     fn subjects(&self) -> Vec<Subject> {
         vec![Subject { node: self.0.node.clone(), target: self.0.jti.clone() }]
+    }
+}
+
+/// Nodes of an organisation in service that accept tokens from before a time.
+const OLDER_TOKENS: &str = "org_id = $1 AND tokens_not_before < $2 - 1 AND status <> 'inactive'";
+
+struct RevokeBefore {
+    org: OwnerId,
+    before: Timestamp,
+    at: Timestamp,
+}
+
+impl Write for RevokeBefore {
+    type Answer = u64;
+
+    fn is_urgent(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<u64, StoreError> {
+        sqlx::query(
+            "UPDATE tokens SET revoked_at = $3 WHERE revoked_at IS NULL AND issued_at < $2 \
+             AND node_id IN (SELECT id FROM nodes WHERE org_id = $1)",
+        )
+        .bind(self.org.as_str())
+        .bind(self.before.as_millis())
+        .bind(self.at.as_millis())
+        .execute(&mut *connection)
+        .await?;
+        // What was issued until the mark is refused, so it is the last moment before.
+        let statement = format!("UPDATE nodes SET tokens_not_before = $2 - 1 WHERE {OLDER_TOKENS}");
+        let marked = sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(self.org.as_str())
+            .bind(self.before.as_millis())
+            .execute(connection)
+            .await?;
+        Ok(marked.rows_affected())
+    }
+
+    fn changed(nodes: &u64) -> bool {
+        *nodes > 0
     }
 }
 

@@ -56,7 +56,7 @@ async fn everything_that_people_do_is_recorded_with_who_and_where_and_what_came_
             ("node.decommission", "unchanged"),
             ("dead_letter.replay", "unchanged"),
             ("dead_letter.replay", "NOT_FOUND"),
-            ("delivery.resume", "unchanged"),
+            ("delivery.resume", "done"),
         ]
     );
     records.reverse();

@@ -212,14 +212,14 @@ async fn what_every_operation_of_a_shape_refuses(controller: &Controller, it: &m
 async fn keys_in_other_use(controller: &Controller, it: &mut Inspector, owner: &Client, id: &str) {
     for operation in it.operations().into_iter().filter(|operation| operation.documents(422)) {
         let path = operation.of(id);
-        for (key, fingerprint) in [("reused", "another"), ("in use", &idempotency::fingerprint("{}"))] {
+        for (key, fingerprint) in [("reused", "another"), ("in-use", &idempotency::fingerprint("{}"))] {
             let id = idempotency::id("acme", &path, key);
             let taken = format!(
                 "INSERT INTO idempotency (id, fingerprint, at) VALUES ('{id}', '{fingerprint}', 4000000000000)"
             );
             controller.sql(taken.leak()).await;
         }
-        for (key, expected) in [("reused", 422), ("in use", 409), ("", 400)] {
+        for (key, expected) in [("reused", 422), ("in-use", 409), ("", 400)] {
             let shape = |it: RequestBuilder| it.header("idempotency-key", key).json(&json!({}));
             let (status, body) = it.ask(owner, &operation, &path, shape).await;
             assert_eq!(status, expected, "{}: {body}", operation.id);
@@ -238,6 +238,11 @@ async fn what_a_release_answers(controller: &Controller, it: &mut Inspector) {
         .await;
     let operation = it.operation(id);
     assert_eq!(it.ask(&anyone, &operation, "/releases/v9.9.9/linux-amd64", plain).await.0, 404);
+    let controller = Controller::start_with(|config| config.answer_bytes = 32 * 1024).await;
+    std::fs::write(controller.release("linux-amd64"), vec![0; 16 * 1024 * 1024]).unwrap();
+    let unread = controller.nobody().request(reqwest::Method::GET, "/releases/v1.0.0/linux-amd64");
+    let _unread = unread.send().await.unwrap();
+    it.expect(&controller.nobody(), id, "", 503, plain).await;
 }
 
 async fn what_the_gateway_refuses(it: &mut Inspector) {

@@ -175,6 +175,39 @@ async fn release_files_are_served_whole_or_in_part_and_nothing_else_is() {
 }
 
 #[tokio::test]
+async fn a_release_file_is_never_another_and_a_part_never_of_another() {
+    let controller = Controller::start().await;
+    let anyone = controller.nobody();
+    let ask = async |name: &str, headers: &[(&'static str, &str)]| {
+        let mut request = anyone.request(Method::GET, &format!("/releases/v1.0.0/{name}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        let etag = answer.headers().get("etag").map(|tag| tag.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), etag, answer.text().await.unwrap())
+    };
+    for coding in ["identity", "gzip, br", "*;q=0", "identity;q=0"] {
+        let (status, _, body) = ask("linux-amd64.minisig", &[("accept-encoding", coding)]).await;
+        assert_eq!(status, 404, "{coding}: {body}");
+        assert_eq!(ask("linux-amd64", &[("accept-encoding", coding)]).await.2, "the daemon");
+    }
+    let (_, etag, _) = ask("linux-amd64", &[]).await;
+    let etag = etag.unwrap();
+    assert_eq!(ask("linux-amd64", &[("if-none-match", &etag)]).await.0, 304);
+    let resumed = [("range", "bytes=4-"), ("if-range", &*etag)];
+    assert_eq!(ask("linux-amd64", &resumed).await.2, "daemon");
+    assert_eq!(ask("linux-amd64", &[("range", "bytes=0-1,4-5")]).await.2, "the daemon");
+    let head = anyone.request(Method::HEAD, "/releases/v1.0.0/linux-amd64").send().await.unwrap();
+    assert_eq!((head.status().as_u16(), &head.headers()["content-length"]), (200, &"10".parse().unwrap()));
+
+    std::fs::write(controller.release("linux-amd64"), "the other!").unwrap();
+    assert_eq!(ask("linux-amd64", &resumed).await.2, "the other!", "the rest would be another file's");
+    std::fs::write(controller.release("linux-amd64.minisig"), "signed").unwrap();
+    assert_eq!(ask("linux-amd64.minisig", &[("accept-encoding", "identity")]).await.2, "signed");
+}
+
+#[tokio::test]
 async fn nodes_added_on_the_command_line_appear_while_the_server_runs() {
     let controller = Controller::start().await;
     let add = async |names: [&str; 2]| {

@@ -304,6 +304,29 @@ async fn what_was_seen_last_is_written_down_in_batches_and_survives_a_kill() {
 }
 
 #[tokio::test]
+async fn a_time_in_the_future_is_overwritten_by_the_next_sign_of_life() {
+    let controller = Controller::start_with(|config| config.last_seen_lag = Duration::from_millis(100)).await;
+    let mut fleet = Fleet::of(&controller, 1).await;
+    let worker = &mut fleet.workers[0];
+    let ahead =
+        aio_protocol::time::Timestamp::from(std::time::SystemTime::now() + Duration::from_secs(86_400 * 365));
+    controller.sql("UPDATE nodes SET last_seen_at = 2 * last_seen_at").await;
+    assert!(controller.last_seen_in_database(&worker.node).await > ahead.as_millis());
+    let seen: aio_protocol::time::Timestamp =
+        fleet.owner.node(&worker.node).await["lastSeenAt"].as_str().unwrap().parse().unwrap();
+    assert!(seen < ahead, "{seen}");
+    worker.heartbeat(1).await;
+    worker.ping().await;
+    eventually("lastSeenAt in the database", async || {
+        match controller.last_seen_in_database(&worker.node).await {
+            stored if stored < ahead.as_millis() => Ok(()),
+            stored => Err(stored.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_fleet_is_sent_away_in_slices_and_nobody_goes_offline() {
     let mut controller = Controller::start().await;
     let fleet = Fleet::of(&controller, 40).await;

@@ -77,7 +77,7 @@ async fn a_key_with_another_body_or_in_use_or_in_other_hands_is_refused() {
         client.request(Method::POST, "/nodes").header("idempotency-key", key).json(&body)
     };
     refusal(answer(keyed(&owner, "k1", json!({"name": "other"}))).await, 422, "IDEMPOTENCY_KEY_REUSED");
-    for key in ["", &"x".repeat(256)] {
+    for key in ["", "a b", "a\tb", &"x".repeat(256)] {
         let message =
             refusal(answer(keyed(&owner, key, json!({"name": "x"}))).await, 400, "VALIDATION_FAILED");
         assert!(message.starts_with("Idempotency-Key: "), "{message}");

@@ -103,9 +103,7 @@ async fn an_event_that_noti_has_not_taken_for_a_day_is_given_up() {
     owner.add_node("gpu").await;
     await_posts(&noti, 1).await;
     controller.stop().await;
-    controller
-        .sql("UPDATE outbox SET first_attempt_at = first_attempt_at - 86400000, next_attempt_at = 0")
-        .await;
+    controller.sql("UPDATE outbox SET tried_millis = 86400000, next_attempt_at = 0").await;
     controller.start_again(address).await;
     let letters = await_dead(&controller.owner_of("acme").await, 1).await;
     assert_eq!(letters[0]["reason"], "expired: NOTI answered 500");
@@ -168,4 +166,44 @@ async fn refusals_that_a_person_must_cure_are_tried_seldom() {
     })
     .await;
     assert!((240_000..=361_000).contains(&due), "{due} ms");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_keeps_no_event_waiting_and_one_that_was_set_ahead_gives_none_up() {
+    let noti = FakeNoti::start(&[401, 500]).await;
+    let mut controller = with_noti(&noti).await;
+    let address = controller.address();
+    let owner = controller.owner_of("acme").await;
+    owner.add_node("gpu").await;
+    await_posts(&noti, 1).await;
+    controller.stop().await;
+    // What an hour ago was a year ahead: the due time is, and the attempt was two years ago by another clock.
+    controller
+        .sql("UPDATE outbox SET next_attempt_at = next_attempt_at + 31536000000, first_attempt_at = 0, last_attempt_at = 0")
+        .await;
+    controller.start_again(address).await;
+    await_posts(&noti, 3).await;
+    await_dead(&controller.owner_of("acme").await, 0).await;
+}
+
+#[tokio::test]
+async fn a_resume_tries_now_what_waits_for_a_person_to_cure_it() {
+    let noti = FakeNoti::start(&[401, 401, 429]).await;
+    let controller = with_noti(&noti).await;
+    let owner = controller.owner_of("acme").await;
+    owner.add_node("first").await;
+    owner.add_node("second").await;
+    await_posts(&noti, 2).await;
+    let operator = controller.user("acme", "universe.owner").await;
+    for count in [4, 5] {
+        eventually("the attempts are noted", async || {
+            match controller.number("SELECT COUNT(*) FROM outbox WHERE attempts = 0").await {
+                0 => Ok(()),
+                some => Err(some.to_string()),
+            }
+        })
+        .await;
+        assert_eq!(operator.post("/delivery/resume", json!({})).await.0, 200);
+        await_posts(&noti, count).await;
+    }
 }

@@ -18,6 +18,9 @@ use crate::{
 /// Offers that are due at once, after a restart say, are spread over this time.
 const LONGEST_OFFER_JITTER: Duration = Duration::from_secs(60);
 
+/// Longest time between two looks at when an offer is due.
+const LONGEST_OFFER_WAIT: Duration = Duration::from_secs(6 * 3600);
+
 /// An offer that could not be made is tried again so much later.
 const OFFER_RETRY: Duration = Duration::from_secs(300);
 
@@ -36,13 +39,14 @@ impl Connection {
                 Err(error) => return Err(self.unstored(&error)),
             }
         }
-        self.plan_offer(self.token.life.next_offer(History::default()));
+        self.plan_offer(self.token.life.next_offer(History::default(), clock::now()));
         Ok(())
     }
 
+    /// Asks again after [`LONGEST_OFFER_WAIT`] at the latest what is due: a clock that is set makes no wait longer.
     fn plan_offer(&mut self, due: Timestamp) {
         let jitter = LONGEST_OFFER_JITTER.min(self.token.life.length() / 60).mul_f64(fastrand::f64());
-        self.timetable.offer_at(Instant::now() + due.since(clock::now()) + jitter);
+        self.timetable.offer_at(Instant::now() + due.since(clock::now()).min(LONGEST_OFFER_WAIT) + jitter);
     }
 
     pub(super) async fn offer_token(&mut self) -> Result<(), End> {

@@ -16,7 +16,29 @@ fn org(name: &str) -> OwnerId {
 
 fn next(lanes: &mut Lanes, now: Instant) -> Option<NodeId> {
     lanes.arrive(now);
-    lanes.next()
+    lanes.next().map(|(node, _)| node)
+}
+
+#[test]
+fn an_event_whose_wait_is_over_is_due_whatever_the_time_of_day_says() {
+    let (mut lanes, now) = (Lanes::new(), Instant::now());
+    let later = now + Duration::from_secs(30);
+    for (ended, due) in [(Ended::Due(later), true), (Ended::Later(later), false), (Ended::More, false)] {
+        lanes.ring(node(1), org("a"), now);
+        lanes.next();
+        lanes.ended(node(1), ended, 0, now);
+        lanes.arrive(later);
+        assert_eq!(lanes.next(), Some((node(1), due)), "{ended:?}");
+        lanes.ended(node(1), Ended::Drained, 0, now);
+    }
+    for number in 1..=2 {
+        lanes.ring(node(number), org("a"), now);
+        lanes.next();
+        lanes.ended(node(number), Ended::Due(later), 0, now);
+    }
+    lanes.hurry_all();
+    let next: HashSet<_> = [lanes.next(), lanes.next()].into_iter().flatten().collect();
+    assert_eq!(next, HashSet::from([(node(1), true), (node(2), true)]));
 }
 
 #[test]
@@ -73,6 +95,14 @@ fn a_node_that_flaps_has_its_events_gathered_and_no_other_waits_for_it() {
     let rest = lanes.due().unwrap() - now;
     assert!(rest > Duration::ZERO && rest <= OF_A_NODE.longest_rest, "{rest:?}");
     assert_eq!(next(&mut lanes, now + rest), Some(node(1)));
+}
+
+#[test]
+fn whoever_has_calmed_down_is_forgotten() {
+    let (mut rests, now) = (Rests::new(OF_A_NODE), Instant::now());
+    (0..SMALLEST_SWEEP - 1).for_each(|key| rests.count(key, 1, now));
+    rests.count(usize::MAX, 1, now + OF_A_NODE.rate.interval * 2);
+    assert_eq!(rests.delivered.len(), 1);
 }
 
 proptest! {
