@@ -216,7 +216,7 @@ impl Server {
         if let Some(tls) = tls {
             tasks.spawn("certificates", tls.keep_fresh(stop.clone()));
         }
-        tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
+        tasks.spawn_with_pulse("watch", |pulse| watch::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         let kept = Retention {

@@ -52,6 +52,8 @@ impl Relay {
             let wake = self.launch();
             tokio::select! {
                 () = stop.cancelled() => break,
+                // It never ends by itself. Without it this task is of no use, and its end is noticed.
+                Some(_) = backlog.join_next() => break,
                 rung = self.doorbell.heard() => {
                     let now = Instant::now();
                     if rung.hurry_all {
