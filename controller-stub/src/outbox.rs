@@ -22,6 +22,12 @@ pub(crate) use relay::Relay;
 pub(crate) use valve::DeliveryState;
 use valve::Valve;
 
+/// The setting in which the server says how delivery stands.
+pub(crate) const STATE_SETTING: &str = "delivery-state";
+
+/// The setting by which a command has the server try now what waits. Any other value than before does.
+pub(crate) const RESUME_SETTING: &str = "delivery-resume";
+
 /// How the others reach the outbox.
 #[derive(Clone)]
 pub(crate) struct Outbox {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use controller_stub::commands;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -207,4 +208,25 @@ async fn a_resume_tries_now_what_waits_for_a_person_to_cure_it() {
         assert_eq!(operator.post("/delivery/resume", json!({})).await.0, 200);
         await_posts(&noti, count).await;
     }
+}
+
+#[tokio::test]
+async fn the_command_line_says_how_delivery_stands_and_has_it_tried_now() {
+    let noti = FakeNoti::start(&[410]).await;
+    let controller = with_noti(&noti).await;
+    controller.owner_of("acme").await.add_node("gpu").await;
+    eventually("a stop", async || {
+        let shown = commands::show_delivery(&controller.config).await.unwrap();
+        let stopped =
+            shown.state.as_deref() == Some("stopped") && shown.waiting == 1 && shown.oldest.is_some();
+        if stopped { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
+    commands::resume_delivery(&controller.config).await.unwrap();
+    await_posts(&noti, 2).await;
+    eventually("nothing waits", async || {
+        let shown = commands::show_delivery(&controller.config).await.unwrap();
+        if shown.waiting == 0 { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
 }
