@@ -1,50 +1,28 @@
 //! What the controller was told, checked: a `Config` holds no impossible value. Where it was told (file, environment, flags) and
 //! which of them wins stands in `settings`.
 
-mod exposure;
+pub(crate) mod exposure;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     num::NonZeroU32,
     path::PathBuf,
     time::Duration,
 };
 
-use aio_protocol::{
-    error_code::ErrorCode,
-    release::{Checksum, ReleaseVersion},
-};
+use aio_protocol::{error_code::ErrorCode, release::ReleaseVersion};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 
-use crate::releases::ReleaseFile;
-
+pub use crate::releases::{Published, PublishedFile};
 pub(crate) use exposure::is_this_machine;
 pub use settings::{Settings, variables};
-
-/// Release files that are served elsewhere, by version and file name.
-pub type Published = BTreeMap<ReleaseVersion, BTreeMap<ReleaseFile, PublishedFile>>;
-
-/// A release file that is served elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PublishedFile {
-    /// Its SHA-256.
-    pub checksum: Checksum,
-    /// Its size in bytes.
-    pub size: u64,
-    /// The text of its `.minisig` file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-}
 
 /// The checked configuration. `Config::new` has the built-in values; every field may be changed before `Server::start`.
 #[derive(Debug, Clone)]

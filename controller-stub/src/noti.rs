@@ -66,8 +66,9 @@ impl Noti {
         keys: WebhookKeys,
         origins: Origins,
         patience: Duration,
+        seats: Seats,
     ) -> Self {
-        Self { store, bearer, keys, news: News::default(), origins, patience, seats: Seats::default() }
+        Self { store, bearer, keys, news: News::default(), origins, patience, seats }
     }
 
     /// Whether `token` opens this NOTI.

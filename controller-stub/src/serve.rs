@@ -32,6 +32,7 @@ use crate::{
     noti::{
         Noti,
         origins::Origins,
+        seats::Seats,
         signature::{InvalidSecret, WebhookKeys},
     },
     outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
@@ -178,6 +179,7 @@ impl Server {
                 webhook_keys.clone(),
                 Origins::new(&public, address, tls.is_some(), config.dashboard_origins),
                 config.dashboard_patience,
+                Seats::new(room),
             ),
             exporter: exporter.clone(),
             metrics_token: config.metrics_token,

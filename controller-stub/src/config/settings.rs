@@ -10,8 +10,7 @@ use serde::{
 };
 use toml::{Table, Value};
 
-use super::{ConfigError, Published};
-use crate::secrets;
+use super::{ConfigError, Published, exposure::is_exposed};
 
 /// What no variable sets.
 const FILE_AND_FLAGS: [&str; 3] = ["listen", "releases", "checksums"];
@@ -95,7 +94,7 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let table: Table = toml::from_str(&text)
         .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })?;
-    if SECRETS.iter().any(|name| table.contains_key(*name)) && secrets::is_exposed(path) {
+    if SECRETS.iter().any(|name| table.contains_key(*name)) && is_exposed(path) {
         return Err(ConfigError::Exposed { path: path.to_owned() });
     }
     Ok(table)
