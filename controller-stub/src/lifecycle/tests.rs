@@ -25,7 +25,7 @@ async fn bench() -> Bench {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap();
     let lifecycle =
-        Lifecycle::new(store.clone(), Doorbell::default(), Leases::new(LEASE), Leases::new(LEASE));
+        Lifecycle::new(store.clone(), Notifier::default(), Leases::new(LEASE), Leases::new(LEASE));
     Bench { lifecycle, store, _data: data }
 }
 

@@ -1,4 +1,4 @@
-//! Looks for what nobody said: events of an earlier process or of a command, and a command to try now what waits. Also measures the
+//! Looks for what the relay is not told of: events of an earlier process or of a command, and a command to try now what waits. Also measures the
 //! backlog, and says in the database how delivery stands.
 
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl Looker {
     async fn look(&mut self) -> Result<(), StoreError> {
         let nodes = self.store.nodes_with_undelivered().await?;
         if !nodes.is_empty() {
-            self.outbox.doorbell.ring_all(nodes);
+            self.outbox.notifier.notify_all(nodes);
         }
         let asked = self.store.setting(RESUME_SETTING).await?;
         if self.asked.replace(asked.clone()).is_some_and(|before| before != asked) {

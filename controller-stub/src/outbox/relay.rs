@@ -51,16 +51,16 @@ impl Relay {
             let wake = self.launch();
             tokio::select! {
                 () = stop.cancelled() => break,
-                rung = self.outbox.doorbell.heard() => {
+                notices = self.outbox.notifier.notices_added() => {
                     let now = Instant::now();
-                    if rung.hurry_all {
-                        self.lanes.hurry_all();
+                    if notices.retry_all {
+                        self.lanes.retry_all();
                     }
-                    for (node, ring) in rung.nodes {
-                        if ring.hurry {
-                            self.lanes.hurry(node, ring.organisation, now);
+                    for (node, notice) in notices.nodes {
+                        if notice.retry {
+                            self.lanes.retry(node, notice.organisation, now);
                         } else {
-                            self.lanes.ring(node, ring.organisation, now);
+                            self.lanes.notify(node, notice.organisation, now);
                         }
                     }
                 }
