@@ -18,10 +18,12 @@ mod fields;
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod health;
+mod idempotency;
 #[cfg(test)]
 pub(crate) mod inputs;
 mod installation;
 pub(crate) mod limit;
+mod measure;
 mod nodes;
 mod openapi;
 mod path;
@@ -84,10 +86,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     openapi::serve(router, document, &app.enroller.deployment)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(app.clone(), finish_what_began))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(app.clone(), cors::admit_pages))
         .layer(middleware::from_fn_with_state(app.clone(), edge::pass))
+        .layer(middleware::from_fn(measure::measure))
         .with_state(app)
 }
 

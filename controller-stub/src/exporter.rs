@@ -1,8 +1,9 @@
 //! What `/metrics` shows: the one recorder of the process, and how it writes. What is counted is counted where it happens, with the
-//! macros of `metrics`; `catalogue` lists all of it. The figures are the process's, so that a process with several servers (a test)
+//! macros of `metrics`; `catalogue` lists all of it but the figures of every process (`process_*`). The figures are the process's, so that a process with several servers (a test)
 //! shows their sum.
 
 mod catalogue;
+mod process;
 
 use std::sync::OnceLock;
 
@@ -26,6 +27,9 @@ impl Exporter {
 
     /// All figures as Prometheus reads them; none where somebody else records the process's figures.
     pub(crate) fn render(&self) -> String {
+        if self.0.is_some() {
+            process::collect();
+        }
         self.0.as_ref().map(PrometheusHandle::render).unwrap_or_default()
     }
 
@@ -49,6 +53,7 @@ fn install() -> Option<PrometheusHandle> {
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).ok()?;
     FIGURES.iter().for_each(describe);
+    process::describe();
     gauge!("aio_build_info", "version" => build::VERSION).set(1.0);
     Some(handle)
 }

@@ -3,7 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ObjectBuilder, RefOr, Schema,
+        schema::{SchemaType, Type},
+    },
+};
 
 /// Labels of one node.
 const MAX_LABELS: usize = 64;
@@ -16,9 +22,8 @@ const MAX_NAME_BYTES: usize = 63;
 
 /// A node's labels: at most 64. A key is a name of 1 to 63 letters, digits, `-`, `_` and `.`, which begins and ends with a letter or digit, or a
 /// DNS name, `/` and such a name; a value is such a name or empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
-#[schema(value_type = BTreeMap<String, String>, example = json!({"rack": "r7", "example.com/gpu": "h100"}))]
 pub(crate) struct Labels(BTreeMap<String, String>);
 
 /// One condition on labels: `key=value`, or `key` alone, whatever its value.
@@ -28,6 +33,47 @@ pub(crate) struct Selector {
     key: String,
     value: Option<String>,
 }
+
+/// Changes of labels: a text sets one, `null` takes it away; all others stay.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct LabelChanges(pub BTreeMap<String, Option<String>>);
+
+const KEY_PATTERN: &str = concat!(
+    "^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*/)?",
+    "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+);
+
+const VALUE_PATTERN: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
+
+/// A map of labels, whose values have these types.
+fn schema_of_labels(types: SchemaType) -> RefOr<Schema> {
+    let key = ObjectBuilder::new().schema_type(Type::String).pattern(Some(KEY_PATTERN));
+    let value = ObjectBuilder::new().schema_type(types).pattern(Some(VALUE_PATTERN));
+    ObjectBuilder::new()
+        .property_names(Some(Schema::from(key)))
+        .additional_properties(Some(Schema::from(value)))
+        .max_properties(Some(MAX_LABELS))
+        .description(Some("As Kubernetes writes labels"))
+        .examples([serde_json::json!({"rack": "r7", "example.com/gpu": "h100"})])
+        .into()
+}
+
+impl PartialSchema for Labels {
+    fn schema() -> RefOr<Schema> {
+        schema_of_labels(Type::String.into())
+    }
+}
+
+impl ToSchema for Labels {}
+
+impl PartialSchema for LabelChanges {
+    fn schema() -> RefOr<Schema> {
+        schema_of_labels(SchemaType::from_iter([Type::String, Type::Null]))
+    }
+}
+
+impl ToSchema for LabelChanges {}
 
 impl TryFrom<BTreeMap<String, String>> for Labels {
     type Error = String;

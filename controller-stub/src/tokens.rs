@@ -90,9 +90,23 @@ impl Tokens {
         self.signing.as_ref().map(drop).ok_or(Unsigned::VerifyOnly)
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_secret_for_tests() -> Self {
+        Self::new(TokenKeys::of_secret(&secrecy::SecretString::from(
+            "a secret of more than 32 bytes, at least",
+        )))
+    }
+
     fn sign(&self, claims: &impl Serialize) -> Result<String, Unsigned> {
         let (algorithm, key) = self.signing.as_ref().ok_or(Unsigned::VerifyOnly)?;
         jsonwebtoken::encode(&Header::new(*algorithm), claims, key)
+            .map_err(|error| Unsigned::Failed(Box::new(error)))
+    }
+
+    /// The signature of a token's first two parts: the same whenever they are signed with the same key.
+    pub(crate) fn signature(&self, signed: &str) -> Result<String, Unsigned> {
+        let (algorithm, key) = self.signing.as_ref().ok_or(Unsigned::VerifyOnly)?;
+        jsonwebtoken::crypto::sign(signed.as_bytes(), key, *algorithm)
             .map_err(|error| Unsigned::Failed(Box::new(error)))
     }
 

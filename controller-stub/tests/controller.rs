@@ -43,6 +43,8 @@ mod fleet;
 mod gateway;
 #[path = "controller/hostile.rs"]
 mod hostile;
+#[path = "controller/idempotency.rs"]
+mod idempotency;
 #[path = "controller/nodes.rs"]
 mod nodes;
 #[path = "controller/observing.rs"]

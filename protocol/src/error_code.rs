@@ -181,6 +181,10 @@ catalogue! {
         cure "The answer lists what is allowed; look at the node's status first.";
     NameTaken "NAME_TAKEN", exit 65, "Another node in service of the organisation has this name.",
         cure "Choose another name, or decommission or rename the node that has it.";
+    IdempotencyKeyReused "IDEMPOTENCY_KEY_REUSED", exit 65, "The Idempotency-Key stands for a request with another body.",
+        cure "Give every request a key of its own, and send it again unchanged or not at all.";
+    IdempotencyKeyInUse "IDEMPOTENCY_KEY_IN_USE", exit 1, "The request with this Idempotency-Key is being answered, or was when the controller ended.",
+        cure "Wait and send it again; if it stays so, look whether the request has done its work, and send it with a new key if not.";
     MethodNotAllowed "METHOD_NOT_ALLOWED", exit 65, "The address exists and does not take this method.",
         cure "The Allow header says which it takes.";
     BodyTooLarge "BODY_TOO_LARGE", exit 65, "The request's body is larger than the controller accepts.",

@@ -1,6 +1,11 @@
 //! `cargo xtask load <what>`: full sizes, whose small ones run among the tests. What is measured is what is shipped.
 
-use anyhow::Result;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result};
 
 use crate::step;
 
@@ -19,6 +24,8 @@ enum What {
     Edge(Options),
     /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25 times; `-- --calm` for latencies
     Events(Options),
+    /// The API, asked by schemathesis (`pip install schemathesis`) for whatever its OpenAPI document allows and forbids
+    Schemathesis(Options),
     /// Everything that reads what others wrote, with ten million hostile inputs
     Fuzz(Fuzz),
 }
@@ -45,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Fleet(Options { options }) => simulate("aio-fleet", "aio-fleet", options),
         What::Edge(Options { options }) => simulate("aio-fleet", "aio-edge", options),
         What::Events(Options { options }) => simulate("aio-tests", "aio-storm", options),
+        What::Schemathesis(Options { options }) => schemathesis(options),
         What::Fuzz(Fuzz { inputs, seed }) => {
             // Unoptimised: there, an overflow is a panic.
             let mut test = step::cargo(&["test", "--locked", "--package", "controller-stub", "--lib"]);
@@ -60,4 +68,38 @@ fn simulate(package: &str, program: &str, options: &[String]) -> Result<()> {
     step::run(&mut step::cargo(&build))?;
     let program = step::target_dir()?.join("release").join(program);
     step::become_it(step::program(&program.display().to_string(), &[]).args(options))
+}
+
+/// Starts a controller on a folder of its own, and lets schemathesis ask it.
+fn schemathesis(options: &[String]) -> Result<()> {
+    step::run(&mut step::cargo(&["build", "--locked", "--package", "controller-stub"]))?;
+    let program = step::target_dir()?.join("debug/controller-stub");
+    let folder = step::target_dir()?.join("schemathesis");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    let controller = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).arg("--data-dir").arg(&folder).stdout(Stdio::piped());
+        command
+    };
+    // It asks as fast as it can, and is not to be told to wait.
+    let mut serve = controller(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut server = serve.env("API_REQUESTS_PER_SECOND", "0").env("RUST_LOG", "warn").spawn()?;
+    let asked = ask(&mut server, &mut controller(&["user-token", "--role", "universe.owner"]), options);
+    server.kill()?;
+    server.wait()?;
+    asked
+}
+
+fn ask(server: &mut Child, token: &mut Command, options: &[String]) -> Result<()> {
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().context("the controller has no output")?).read_line(&mut line)?;
+    let url = line.trim().strip_prefix("listening on ").context("the controller does not listen")?;
+    let token = String::from_utf8(token.output()?.stdout)?;
+    let (document, bearer) =
+        (format!("{url}/openapi.json"), format!("Authorization: Bearer {}", token.trim()));
+    let config = "controller-stub/tests/schemathesis.toml";
+    let asking = ["--config-file", config, "run", &document, "--header", &bearer, "--continue-on-failure"];
+    step::run(step::program("schemathesis", &asking).args(options))
 }

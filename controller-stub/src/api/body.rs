@@ -47,7 +47,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalB
     async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
         let declared = is_json(request.headers());
         let bytes = read(request, state).await?;
-        if bytes.is_empty() {
+        if bytes.is_empty() || (declared && bytes.trim_ascii() == b"null") {
             return Ok(Self(T::default()));
         }
         if !declared {
@@ -68,7 +68,8 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
     }
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Rejection> {
+/// The body as it came, within the bounds of size and time.
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Rejection> {
     read_within(PATIENCE, request, state).await
 }
 

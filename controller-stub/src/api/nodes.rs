@@ -29,7 +29,7 @@ use super::{
 use crate::{
     app::App,
     clock,
-    labels::{Labels, Selector},
+    labels::{LabelChanges, Labels, Selector},
     lifecycle::LifecycleError,
     node::{Node, NodeName},
     random,
@@ -113,8 +113,7 @@ pub(super) async fn register(
 #[serde(deny_unknown_fields)]
 pub(super) struct Changes {
     name: Option<NodeName>,
-    /// A text sets a label, `null` takes it away; all others stay.
-    labels: Option<BTreeMap<String, Option<String>>>,
+    labels: Option<LabelChanges>,
 }
 
 /// So often a node may be saved by others between its reading and its saving here.
@@ -132,7 +131,7 @@ pub(super) async fn change(
     Body(Changes { name, labels }): Body<Changes>,
 ) -> Result<Json<NodeView>, Rejection> {
     refuse_inactive(&id, node_of_user(&app, &person, &id).await?.status)?;
-    let (name, labels) = (name.map(String::from), labels.unwrap_or_default());
+    let (name, labels) = (name.map(String::from), labels.unwrap_or_default().0);
     let asked = Asked {
         detail: Some(json!({ "name": name, "labels": labels })),
         ..Asked::of_node("node.update", &id)

@@ -13,17 +13,18 @@ use axum::{
 use utoipa::{
     ToSchema,
     openapi::{
-        Components, Content, InfoBuilder, OpenApi, OpenApiBuilder, Paths, PathsBuilder, Ref, Response,
-        ResponseBuilder, Server,
-        path::{HttpMethod, Operation, OperationBuilder, PathItem},
+        Components, Content, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Paths, PathsBuilder, Ref,
+        RefOr, Response, ResponseBuilder, Server,
+        path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathItem},
         request_body::RequestBodyBuilder,
+        schema::Type,
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
 };
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::Config;
 
-use super::{asyncapi, event_schemas, not_found, path::InPath};
+use super::{asyncapi, event_schemas, idempotency, not_found, path::InPath};
 use crate::{app::App, deployment::Deployment};
 
 /// Operations that ask nothing that can fail.
@@ -127,6 +128,9 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         for operation in operations(item) {
             add_implied(path, operation);
         }
+        if let Some(post) = item.post.as_mut().filter(|_| idempotency::MAKING.contains(&path.as_str())) {
+            add_idempotency(post);
+        }
     }
     document
 }
@@ -184,6 +188,37 @@ fn add_implied(path: &str, operation: &mut Operation) {
     }
 }
 
+/// What an operation of which a request may be sent again takes and answers.
+fn add_idempotency(operation: &mut Operation) {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("Sent again with the same key and body within a day, the request is done once and answered as before"))
+        .schema(Some(text.pattern(Some("^[!-~]+$"))))
+        .build();
+    operation.parameters.get_or_insert_default().push(key.into());
+    let reused = "IDEMPOTENCY_KEY_REUSED: the key stands for a request with another body";
+    let in_use = "IDEMPOTENCY_KEY_IN_USE: the key's request is being answered";
+    let invalid = "VALIDATION_FAILED: the message names the field";
+    let answers = &mut operation.responses.responses;
+    for (status, description) in [
+        (StatusCode::UNPROCESSABLE_ENTITY, reused),
+        (StatusCode::CONFLICT, in_use),
+        (StatusCode::BAD_REQUEST, invalid),
+    ] {
+        match answers.get_mut(status.as_str()) {
+            Some(RefOr::T(known)) if status == StatusCode::CONFLICT => {
+                known.description = format!("{}; {description}", known.description);
+            }
+            Some(_) => {}
+            None => {
+                answers.insert(status.as_str().to_owned(), error(description).into());
+            }
+        }
+    }
+}
+
 fn error(description: &str) -> Response {
     ResponseBuilder::new()
         .description(description)
@@ -192,7 +227,7 @@ fn error(description: &str) -> Response {
 }
 
 /// The events, as NOTI gets them.
-fn webhooks(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::Schema>)>) -> Paths {
+fn webhooks(schemas: &mut Vec<(String, RefOr<utoipa::openapi::Schema>)>) -> Paths {
     let webhooks = EventKind::ALL.into_iter().fold(PathsBuilder::new(), |paths, kind| {
         let body = RequestBodyBuilder::new()
             .content("application/json", Content::new(Some(event_schemas::of(kind, schemas))))

@@ -45,6 +45,13 @@ const fn histogram(name: &'static str, buckets: &'static [f64], help: &'static s
     Figure { name, kind: Kind::Histogram(buckets), labels: &[], help }
 }
 
+const REQUESTS: Figure = Figure {
+    name: "http_request_duration_seconds",
+    kind: Kind::Histogram(QUICK),
+    labels: &["route", "method"],
+    help: "From a request to the beginning of its answer.",
+};
+
 pub(super) const FIGURES: &[Figure] = &[
     // The product's own five.
     counter(
@@ -125,6 +132,12 @@ pub(super) const FIGURES: &[Figure] = &[
     // The controller itself.
     counter("aio_connections_refused_total", &[], "Connections that found no place: all were busy."),
     counter("aio_api_refusals_total", &["code"], "Answers that are errors, by the catalogue's code."),
+    counter(
+        "http_requests_total",
+        &["route", "method", "status"],
+        "Requests, by the address's template and the kind of answer: 2xx, 4xx and so on.",
+    ),
+    REQUESTS,
     histogram(
         "aio_store_commit_seconds",
         QUICK,
@@ -154,7 +167,8 @@ mod tests {
     #[test]
     fn the_operators_page_lists_exactly_these() {
         let page = include_str!("../../../docs/operations.md");
-        let listed: Vec<_> = page.lines().filter(|line| line.starts_with("| `aio_")).collect();
+        let listed: Vec<_> =
+            page.lines().filter(|line| line.starts_with("| `aio_") || line.starts_with("| `http_")).collect();
         let rows: Vec<_> = FIGURES.iter().map(row).collect();
         assert_eq!(listed, rows, "the rows should be:\n{}", rows.join("\n"));
     }
@@ -164,7 +178,10 @@ mod tests {
         for macro_name in ["counter!(", "gauge!(", "histogram!("] {
             for call in text.split(macro_name).skip(1) {
                 let name = call.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
-                names.extend(name.filter(|name| name.starts_with("aio_")).map(str::to_owned));
+                names.extend(
+                    name.filter(|name| name.starts_with("aio_") || name.starts_with("http_"))
+                        .map(str::to_owned),
+                );
             }
         }
     }

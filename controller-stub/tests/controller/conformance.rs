@@ -12,6 +12,7 @@ use crate::{
     access::{sign, upgrade, upgrade_as},
     delivery::event,
     harness::{Client, Controller, SECRET, eventually},
+    idempotency,
     inspector::Inspector,
     peers::{FakeNoti, Worker},
     schema::Schemas,
@@ -198,12 +199,32 @@ async fn what_every_operation_of_a_shape_refuses(controller: &Controller, it: &m
             assert_eq!(status, 404, "{}: {body}", operation.id);
         }
     }
+    keys_in_other_use(controller, it, &owner, &id).await;
     it.expect(&controller.bearer(&node_token(UNKNOWN_NODE)), "connectWorker", "", 404, as_worker).await;
     it.expect(&own, "connectWorker", "", 400, plain).await;
     let of_version_8 = |it: RequestBuilder| it.header("sec-websocket-version", "8");
     it.expect(&own, "connectWorker", "", 426, |it| upgrade_as(of_version_8(it), "aio.node.v1")).await;
     it.expect(&own, "watchEvents", "", 426, |it| upgrade_as(of_version_8(it), "aio.events.v1")).await;
     it.expect(&owner, "replayDeadLetter", "", 404, plain).await;
+}
+
+/// A key that stands for another request, one that is being answered, and one that cannot be one.
+async fn keys_in_other_use(controller: &Controller, it: &mut Inspector, owner: &Client, id: &str) {
+    for operation in it.operations().into_iter().filter(|operation| operation.documents(422)) {
+        let path = operation.of(id);
+        for (key, fingerprint) in [("reused", "another"), ("in-use", &idempotency::fingerprint("{}"))] {
+            let id = idempotency::id("acme", &path, key);
+            let taken = format!(
+                "INSERT INTO idempotency (id, fingerprint, at) VALUES ('{id}', '{fingerprint}', 4000000000000)"
+            );
+            controller.sql(taken.leak()).await;
+        }
+        for (key, expected) in [("reused", 422), ("in-use", 409), ("", 400)] {
+            let shape = |it: RequestBuilder| it.header("idempotency-key", key).json(&json!({}));
+            let (status, body) = it.ask(owner, &operation, &path, shape).await;
+            assert_eq!(status, expected, "{}: {body}", operation.id);
+        }
+    }
 }
 
 async fn what_a_release_answers(controller: &Controller, it: &mut Inspector) {

@@ -15,7 +15,9 @@ use crate::{
 /// Name, kind and labels of every figure in the operators' table.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let page = include_str!("../../../docs/operations.md");
-    let rows = page.lines().filter(|line| line.starts_with("| `aio_"));
+    let is_row =
+        |line: &&str| ["| `aio_", "| `http_", "| `process_"].iter().any(|start| line.starts_with(start));
+    let rows = page.lines().filter(is_row);
     rows.map(|row| {
         let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
         let labels = cells[2].split(", ").filter(|label| !label.is_empty()).map(str::to_owned).collect();
@@ -243,4 +245,30 @@ async fn the_health_of_gpus_is_true_at_the_moment_of_the_scrape() {
         worker.ping().await;
         assert_eq!(value(&scrape(&controller).await, ill).to_bits(), f64::to_bits(nodes), "{seq}");
     }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_the_process_tells_of_itself() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    owner.node(&id).await;
+    owner.get("/nodes/69396100cd71623c7bbfbfee").await;
+    owner.get("/nothing/of/the/kind").await;
+    let figures =
+        controller.nobody().request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    for figure in [
+        r#"http_requests_total{route="/nodes/{id}",method="GET",status="2xx"}"#,
+        r#"http_requests_total{route="/nodes/{id}",method="GET",status="4xx"}"#,
+        r#"http_requests_total{route="/nodes",method="POST",status="2xx"}"#,
+        r#"http_requests_total{route="none",method="GET",status="4xx"}"#,
+        r#"http_request_duration_seconds_count{route="/nodes/{id}",method="GET"}"#,
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "process_cpu_seconds_total",
+    ] {
+        let value = figures.lines().find_map(|line| line.strip_prefix(figure)?.trim().parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value > 0.0), "{figure}: {value:?}");
+    }
+    assert!(!figures.contains(&id) && !figures.contains("/nothing"), "nobody makes figures by asking");
 }

@@ -6,8 +6,18 @@ use serde_json::{Map, Value};
 /// A document that schemas refer into.
 pub(crate) struct Schemas<'a>(pub &'a Value);
 
-const ANNOTATIONS: [&str; 9] =
-    ["description", "title", "example", "format", "default", "$schema", "$defs", "pattern", "propertyNames"];
+const ANNOTATIONS: [&str; 10] = [
+    "description",
+    "title",
+    "example",
+    "examples",
+    "format",
+    "default",
+    "$schema",
+    "$defs",
+    "pattern",
+    "propertyNames",
+];
 
 impl Schemas<'_> {
     /// What is wrong with `value`, if anything is.
@@ -89,6 +99,7 @@ impl Schemas<'_> {
             }
             ("minimum", Value::Number(number)) => number.as_f64() >= wanted.as_f64(),
             ("maximum", Value::Number(number)) => number.as_f64() <= wanted.as_f64(),
+            ("maxProperties", Value::Object(fields)) => fields.len() as u64 <= wanted.as_u64().unwrap(),
             ("minItems", Value::Array(items)) => items.len() as u64 >= wanted.as_u64().unwrap(),
             ("minLength", Value::String(text)) => text.chars().count() as u64 >= wanted.as_u64().unwrap(),
             ("maxLength", Value::String(text)) => text.chars().count() as u64 <= wanted.as_u64().unwrap(),
@@ -97,6 +108,7 @@ impl Schemas<'_> {
                 "required"
                 | "properties"
                 | "additionalProperties"
+                | "maxProperties"
                 | "items"
                 | "minimum"
                 | "maximum"
