@@ -67,8 +67,8 @@ pub(crate) enum LifecycleError {
     NotFound(NodeId),
     #[error("a node that is {status} does not take `{}`", trigger.as_str())]
     Refused { status: NodeStatus, trigger: Trigger },
-    #[error("the tokens of node {0} were withdrawn while its worker connected")]
-    Withdrawn(NodeId),
+    #[error("the tokens of node {0} were revoked while its worker connected")]
+    Revoked(NodeId),
     #[error("node {node} reports more changes than any installation makes")]
     TooMany {
         node: NodeId,
@@ -173,7 +173,7 @@ impl Turn<'_> {
                 if let Occurrence::Welcomed { not_before: Some(not_before), .. } = occurrence
                     && node.tokens_not_before != *not_before
                 {
-                    return Err(LifecycleError::Withdrawn(node.id.clone()));
+                    return Err(LifecycleError::Revoked(node.id.clone()));
                 }
                 if matches!(occurrence, Occurrence::Reported(_)) {
                     let cost = if steps.is_empty() { budget::SAVE } else { budget::MOVE };

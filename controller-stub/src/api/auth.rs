@@ -126,7 +126,7 @@ impl Refusal {
                 let message = format!("node {} was decommissioned", claims.sub);
                 Rejection::forbidden(ErrorCode::NodeInactive, message)
             }
-            Self::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"),
+            Self::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was revoked"),
             Self::Replaced => {
                 counter!("aio_token_reuse_total").increment(1);
                 Rejection::unauthorized(ErrorCode::TokenRevoked, "a newer token has taken this one's place")

@@ -118,7 +118,7 @@ fn reason(code: u16) -> &'static str {
         close::RESTART => "the controller restarts",
         close::SUPERSEDED => "another connection of this node took its place",
         close::SILENT => "nothing was heard for a whole lease",
-        close::TOKEN_ENDED => "TOKEN_REVOKED: the token was withdrawn",
+        close::TOKEN_ENDED => "TOKEN_REVOKED: the token was revoked",
         _ => "closed by the controller",
     }
 }
@@ -292,7 +292,7 @@ impl Connection {
             Err(LifecycleError::Refused { .. } | LifecycleError::NotFound(_)) => {
                 Err(End::close(close::TOKEN_ENDED, "NODE_INACTIVE: the node is no longer in service"))
             }
-            Err(LifecycleError::Withdrawn(_)) => Err(token::WITHDRAWN),
+            Err(LifecycleError::Revoked(_)) => Err(token::REVOKED),
             Err(LifecycleError::TooMany { .. }) => Err(TOO_FAST),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 Err(self.unstored(&error))

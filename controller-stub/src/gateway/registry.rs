@@ -1,6 +1,6 @@
 //! Which connection speaks for a node. A connection is the node's newcomer until its worker is welcomed, and speaks for the node from
 //! then on; whoever spoke before is closed. Each has an epoch; what an older one does or how it ends changes nothing.
-//! A withdrawal of tokens also closes who was let in with one before it and enters only now.
+//! A revocation of tokens also closes who was let in with one before it and enters only now.
 
 use std::{
     collections::HashMap,
@@ -25,8 +25,8 @@ const LONGEST_UPGRADE: Duration = Duration::from_secs(60);
 pub(crate) struct Registry {
     epochs: AtomicU64,
     places: Mutex<HashMap<NodeId, Place>>,
-    /// Whose tokens were withdrawn lately, and when.
-    withdrawn: Mutex<HashMap<NodeId, Instant>>,
+    /// Whose tokens were revoked lately, and when.
+    revoked: Mutex<HashMap<NodeId, Instant>>,
 }
 
 /// Tells a node's connections apart, in the order in which they came.
@@ -55,7 +55,7 @@ impl Registry {
         let (close, closed) = oneshot::channel();
         let mut places = self.places();
         let epoch = Epoch(self.epochs.fetch_add(1, Ordering::Relaxed));
-        if self.withdrawn().get(id).is_some_and(|at| since <= *at) {
+        if self.revoked().get(id).is_some_and(|at| since <= *at) {
             let _ = close.send(close::TOKEN_ENDED);
             return (epoch, closed);
         }
@@ -134,9 +134,9 @@ impl Registry {
         let mut places = self.places();
         if code == close::TOKEN_ENDED {
             let now = Instant::now();
-            let mut withdrawn = self.withdrawn();
-            withdrawn.retain(|_, at| now.saturating_duration_since(*at) < LONGEST_UPGRADE);
-            withdrawn.insert(id.clone(), now);
+            let mut revoked = self.revoked();
+            revoked.retain(|_, at| now.saturating_duration_since(*at) < LONGEST_UPGRADE);
+            revoked.insert(id.clone(), now);
         }
         if let Some(mut place) = places.remove(id) {
             dismiss(place.speaker.as_mut(), code);
@@ -159,8 +159,8 @@ impl Registry {
         self.places().len()
     }
 
-    fn withdrawn(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
-        self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn revoked(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<NodeId, Place>> {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawal_overtakes_an_upgrade_that_began_before_it() {
+    fn a_revocation_overtakes_an_upgrade_that_began_before_it() {
         let registry = Registry::default();
         let before = Instant::now();
         registry.close(&id(), close::TOKEN_ENDED);
