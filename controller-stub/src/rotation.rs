@@ -27,7 +27,7 @@ const LONGEST_WAIT: u32 = 8;
 /// The first wait is no longer than this, however long the token lives.
 const FIRST_WAIT_AT_MOST: Duration = Duration::from_secs(3600);
 
-/// Tokens that live for minutes only are not for workers; their offers must not wear the database.
+/// Tokens that live for minutes only are for tests; their offers must not wear the database.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A worker that rejected an offer is asked this many times later than one that was silent.

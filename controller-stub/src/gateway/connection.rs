@@ -51,7 +51,7 @@ const WRITE: u32 = 9;
 /// The number of an error that says that the node's status does not allow what a message reports.
 const REFUSED_ERROR: u32 = 2002;
 
-/// Who connects, and until when they may stay.
+/// The worker that connects, and until when it may stay.
 pub(super) struct Peer {
     pub node: NodeId,
     pub address: IpAddr,
@@ -61,12 +61,12 @@ pub(super) struct Peer {
     pub newcomer: Box<Newcomer>,
 }
 
-/// What a connection keeps until its worker is welcomed.
+/// What a connection needs only until its worker is welcomed.
 pub(super) struct Newcomer {
     pub handshake: Handshake,
     /// The instance that was welcomed last.
     pub before: Option<Uuid>,
-    /// What the node's was when their token was accepted.
+    /// The node's `tokens_not_before` when the token was accepted.
     pub not_before: Timestamp,
 }
 

@@ -1,5 +1,5 @@
 //! Which connection speaks for a node. A connection is the node's newcomer until its worker is welcomed, and speaks for the node from
-//! then on; whoever spoke before is closed. Each has an epoch; what an older one does or how it ends changes nothing.
+//! then on; the one that spoke before is closed. Each has an epoch, so that an older connection changes nothing any more.
 //! A revocation of tokens also closes who was let in with one before it and enters only now.
 
 use std::{
@@ -18,14 +18,14 @@ use aio_protocol::{
 };
 use tokio::sync::oneshot;
 
-/// No upgrade takes longer from its first look at a token to its entry.
+/// Longest time between an upgrade's look at the token and its entry here.
 const LONGEST_UPGRADE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(crate) struct Registry {
     epochs: AtomicU64,
     places: Mutex<HashMap<NodeId, Place>>,
-    /// Whose tokens were revoked lately, and when.
+    /// Nodes whose tokens were revoked lately, and when.
     revoked: Mutex<HashMap<NodeId, Instant>>,
 }
 
@@ -49,7 +49,7 @@ struct Line {
 }
 
 impl Registry {
-    /// Takes a new connection in as the node's newcomer; its upgrade began at `since`. An older newcomer that has not been welcomed
+    /// Adds a new connection as the node's newcomer; its upgrade began at `since`. An older newcomer that has not been welcomed
     /// yet is closed. The receiver yields the code to close with.
     pub(crate) fn enter(&self, id: &NodeId, since: Instant) -> (Epoch, oneshot::Receiver<u16>) {
         let (close, closed) = oneshot::channel();
@@ -117,7 +117,7 @@ impl Registry {
         counts
     }
 
-    /// Takes a connection that has ended out; says whether it spoke for the node.
+    /// Removes a connection that has ended; says whether it spoke for the node.
     pub(crate) fn leave(&self, id: &NodeId, epoch: Epoch) -> bool {
         let mut places = self.places();
         let Some(place) = places.get_mut(id) else { return false };
@@ -144,7 +144,7 @@ impl Registry {
         }
     }
 
-    /// Asks the connections of so many nodes to close that were not asked before. They are heard until they have.
+    /// Asks the connections of `nodes` more nodes to close. They are heard until they have.
     pub(crate) fn send_away(&self, nodes: usize, code: u16) {
         let mut places = self.places();
         let stay = places.values_mut().filter_map(|place| {

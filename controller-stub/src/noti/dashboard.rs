@@ -38,7 +38,7 @@ use crate::{
 /// How long a dashboard may take to say its token, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// A batch has at most so many events, and ends behind the one with which it has so many bytes.
+/// A batch has at most `BATCH` events, and ends behind the one with which it reaches `BATCH_BYTES`.
 const BATCH: u64 = 64;
 const BATCH_BYTES: usize = 64 * 1024;
 
