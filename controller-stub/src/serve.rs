@@ -155,7 +155,7 @@ impl Server {
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
         let public = deployment.api.clone();
         let app = Arc::new(App {
-            lifecycle: Lifecycle::new(store.clone(), outbox.doorbell.clone(), workers, installations),
+            lifecycle: Lifecycle::new(store.clone(), outbox.notifier.clone(), workers, installations),
             enroller: Enroller {
                 store: store.clone(),
                 tokens: Tokens::new(secrets.tokens),

@@ -79,7 +79,7 @@ fn rejection(refusal: Refusal, claims: &NodeClaims) -> Rejection {
             let message = format!("node {} was decommissioned", claims.sub);
             Rejection::forbidden(ErrorCode::NodeInactive, message)
         }
-        Refusal::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"),
+        Refusal::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was revoked"),
         Refusal::Replaced => {
             counter!("aio_token_reuse_total").increment(1);
             Rejection::unauthorized(ErrorCode::TokenRevoked, "a newer token has taken this one's place")
