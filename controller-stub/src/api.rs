@@ -95,13 +95,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// The method and path of everything that is served.
-pub fn addresses() -> Vec<(String, String)> {
-    let described = openapi::DESCRIPTIONS.map(|path| ("GET".to_owned(), path.to_owned()));
-    let document = documented().into_openapi();
-    openapi::addresses(&document).into_iter().chain(described).collect()
-}
-
 /// Runs what may change something in a task of its own: a client that hangs up cancels nothing that has begun.
 async fn finish_what_began(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
@@ -111,6 +104,13 @@ async fn finish_what_began(State(app): State<Arc<App>>, request: Request, next: 
         Ok(response) => response,
         Err(error) => Rejection::fault(&error).into_response(),
     }
+}
+
+/// The method and path of everything that is served.
+pub fn addresses() -> Vec<(String, String)> {
+    let described = openapi::DESCRIPTIONS.map(|path| ("GET".to_owned(), path.to_owned()));
+    let document = documented().into_openapi();
+    openapi::addresses(&document).into_iter().chain(described).collect()
 }
 
 async fn not_found(uri: Uri) -> Rejection {

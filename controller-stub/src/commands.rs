@@ -124,6 +124,9 @@ pub enum CommandError {
     /// A secret or a key cannot be used.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// The answer cannot be written.
+    #[error("cannot write the answer")]
+    Output(#[from] std::io::Error),
     /// The database cannot be used.
     #[error("cannot use the database")]
     Database {
@@ -132,9 +135,6 @@ pub enum CommandError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The answer cannot be written.
-    #[error("cannot write the answer")]
-    Output(#[from] std::io::Error),
     /// Something of the data folder cannot be used.
     #[error("cannot use the data folder")]
     DataDir(#[source] Box<dyn std::error::Error + Send + Sync>),

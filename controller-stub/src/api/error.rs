@@ -80,8 +80,8 @@ impl Rejection {
         Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, message, Duration::ZERO)
     }
 
-    /// Whether this controller is at fault, and not whoever asked.
-    pub(super) fn is_fault(&self) -> bool {
+    /// Whether it is no refusal, but that this controller cannot do it now.
+    pub(crate) fn is_fault(&self) -> bool {
         self.status.is_server_error()
     }
 
@@ -111,6 +111,11 @@ impl Rejection {
         Self::fault(&error)
     }
 
+    pub(crate) fn name_taken(name: &str) -> Self {
+        let message = format!("name: another node in service is called `{name}`");
+        Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
+    }
+
     /// A database that takes no change now, or another fault of it.
     fn unstored(error: &StoreError) -> Self {
         let pause = match error.problem() {
@@ -120,11 +125,6 @@ impl Rejection {
         };
         let busy = Self::later(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.code().meaning(), pause);
         busy.because(error)
-    }
-
-    pub(crate) fn name_taken(name: &str) -> Self {
-        let message = format!("name: another node in service is called `{name}`");
-        Self::new(StatusCode::CONFLICT, ErrorCode::NameTaken, message)
     }
 
     /// A fault of this controller's own: the log says what, the answer does not.

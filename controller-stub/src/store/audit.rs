@@ -87,7 +87,7 @@ impl Store {
         Self { writer: self.writer.recording(pending), ..self.clone() }
     }
 
-    /// Records that the request which this store acts for has changed nothing, if so.
+    /// Records what came of the request which this store acts for, unless its change has recorded it.
     pub(crate) async fn record_outcome(&self, outcome: &'static str) -> Result<(), StoreError> {
         let Some(pending) = self.writer.pending().filter(|it| !it.is_written()).cloned() else {
             return Ok(());
