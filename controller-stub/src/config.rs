@@ -1,50 +1,28 @@
 //! What the controller was told, checked: a `Config` holds no impossible value. Where it was told (file, environment, flags) and
 //! which of them wins stands in `settings`.
 
-mod exposure;
+pub(crate) mod exposure;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     num::NonZeroU32,
     path::PathBuf,
     time::Duration,
 };
 
-use aio_protocol::{
-    error_code::ErrorCode,
-    release::{Checksum, ReleaseVersion},
-};
+use aio_protocol::{error_code::ErrorCode, release::ReleaseVersion};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 
-use crate::releases::ReleaseFile;
-
+pub use crate::releases::{Published, PublishedFile};
 pub(crate) use exposure::is_this_machine;
 pub use settings::{Settings, variables};
-
-/// Release files that are served elsewhere, by version and file name.
-pub type Published = BTreeMap<ReleaseVersion, BTreeMap<ReleaseFile, PublishedFile>>;
-
-/// A release file that is served elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PublishedFile {
-    /// Its SHA-256.
-    pub checksum: Checksum,
-    /// Its size in bytes.
-    pub size: u64,
-    /// The text of its `.minisig` file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-}
 
 /// The checked configuration. `Config::new` has the built-in values; every field may be changed before `Server::start`.
 #[derive(Debug, Clone)]
@@ -77,8 +55,12 @@ pub struct Config {
     pub jwt_private_key_file: Option<PathBuf>,
     /// The PEM file of its public half. Alone, tokens are verified here and not made.
     pub jwt_public_key_file: Option<PathBuf>,
-    /// Signs events; made on first start when unset.
+    /// Signs events; made on first start when unset. Two, with a blank between them, while one takes the other's place.
     pub noti_webhook_secret: Option<SecretString>,
+    /// The PEM file of the certificates that NOTI is trusted by, and by no others; the operating system's when unset.
+    pub noti_ca_file: Option<PathBuf>,
+    /// The PEM files of the certificate's chain that this controller shows NOTI, and of its key.
+    pub noti_client_files: Option<(PathBuf, PathBuf)>,
     /// Opens NOTI; made on first start when unset.
     pub noti_service_token: Option<SecretString>,
     /// The PEM files of the TLS certificate's chain and of its key.
@@ -215,6 +197,8 @@ impl Config {
             jwt_private_key_file: None,
             jwt_public_key_file: None,
             noti_webhook_secret: None,
+            noti_ca_file: None,
+            noti_client_files: None,
             noti_service_token: None,
             tls_files: None,
             tls_self_signed: false,
@@ -291,7 +275,11 @@ impl Config {
             settings.noti_service_token.map(|it| secret("NOTI_SERVICE_TOKEN", it)).transpose()?;
         config.tls_self_signed = switch("TLS_SELF_SIGNED", settings.tls_self_signed.as_deref())?;
         config.insecure_http = switch("INSECURE_HTTP", settings.insecure_http.as_deref())?;
-        config.tls_files = tls_files(settings.tls_cert, settings.tls_key)?;
+        config.noti_ca_file = settings.noti_ca_file.map(PathBuf::from);
+        let names = ("NOTI_CLIENT_CERT_FILE", "NOTI_CLIENT_KEY_FILE");
+        config.noti_client_files =
+            certificate_and_key(names, settings.noti_client_cert_file, settings.noti_client_key_file)?;
+        config.tls_files = certificate_and_key(("TLS_CERT", "TLS_KEY"), settings.tls_cert, settings.tls_key)?;
         if config.tls_files.is_some() && config.tls_self_signed {
             return Err(value_error("TLS_SELF_SIGNED", "and TLS_CERT exclude each other"));
         }
@@ -327,15 +315,16 @@ impl Config {
     }
 }
 
-fn tls_files(
+fn certificate_and_key(
+    names: (&'static str, &'static str),
     certificate: Option<String>,
     key: Option<String>,
 ) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
     match (certificate, key) {
         (None, None) => Ok(None),
         (Some(certificate), Some(key)) => Ok(Some((certificate.into(), key.into()))),
-        (Some(_), None) => Err(value_error("TLS_KEY", "is missing: TLS_CERT is set")),
-        (None, Some(_)) => Err(value_error("TLS_CERT", "is missing: TLS_KEY is set")),
+        (Some(_), None) => Err(value_error(names.1, format!("is missing: {} is set", names.0))),
+        (None, Some(_)) => Err(value_error(names.0, format!("is missing: {} is set", names.1))),
     }
 }
 

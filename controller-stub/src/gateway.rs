@@ -20,6 +20,7 @@ use std::{
 use aio_protocol::{
     api::ApiError,
     error_code::ErrorCode,
+    telemetry::Health,
     wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
 use axum::{
@@ -27,7 +28,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::Response,
 };
-use metrics::counter;
+use metrics::{counter, gauge};
 
 use crate::{
     api::{
@@ -133,4 +134,15 @@ fn stay_away(app: &App, node: &NodeOfToken, address: IpAddr) -> Option<Duration>
     // Behind one address the two cannot be told apart before they register, and a node that nobody holds is free.
     let elsewhere = node.node.ip_address.is_some_and(|holder| holder != address.to_canonical());
     (elsewhere && app.registry.has_speaker(&node.id)).then_some(pause)
+}
+
+/// Sets the figures that follow from who is connected now.
+#[expect(clippy::cast_precision_loss, reason = "gauges; no fleet has 2^52 nodes")]
+pub(crate) fn measure(app: &App) {
+    let healths = app.registry.healths();
+    for health in Health::ALL {
+        let nodes = healths.get(&health).copied().unwrap_or_default();
+        gauge!("aio_nodes_gpu_health", "health" => health.as_str()).set(nodes as f64);
+    }
+    gauge!("aio_identity_conflicts").set(app.clones().conflicts(Instant::now()) as f64);
 }

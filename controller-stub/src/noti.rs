@@ -21,13 +21,13 @@ use crate::store::{Store, StoreError};
 use news::News;
 use origins::Origins;
 use seats::Seats;
-use signature::{Unverified, WebhookKey};
+use signature::{Unverified, WebhookKeys};
 
 /// Receives, verifies, keeps and shows events.
 pub(crate) struct Noti {
     store: Store,
     bearer: SecretString,
-    key: WebhookKey,
+    keys: WebhookKeys,
     news: News,
     /// Of web pages that may watch.
     origins: Origins,
@@ -63,11 +63,12 @@ impl Noti {
     pub(crate) fn new(
         store: Store,
         bearer: SecretString,
-        key: WebhookKey,
+        keys: WebhookKeys,
         origins: Origins,
         patience: Duration,
+        seats: Seats,
     ) -> Self {
-        Self { store, bearer, key, news: News::default(), origins, patience, seats: Seats::default() }
+        Self { store, bearer, keys, news: News::default(), origins, patience, seats }
     }
 
     /// Whether `token` opens this NOTI.
@@ -103,7 +104,7 @@ impl Noti {
         body: &[u8],
         now: Timestamp,
     ) -> Result<bool, NotKept> {
-        let id = self.key.verify(signed, body, now)?;
+        let id = self.keys.verify(signed, body, now)?;
         let event: NodeEvent = serde_json::from_slice(body).map_err(NotKept::NoEvent)?;
         event.check()?;
         let new = self.store.receive(id, &event, now).await?;

@@ -16,7 +16,7 @@ mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use delivery::{Delivery, Unbuildable};
+pub(crate) use delivery::{Delivery, Destination, Unbuildable};
 pub(crate) use doorbell::Doorbell;
 pub(crate) use relay::Relay;
 pub(crate) use valve::DeliveryState;

@@ -5,77 +5,30 @@
 pub(crate) mod downloads;
 mod folder;
 mod import;
+mod published;
 pub(crate) mod serving;
 
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fs,
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aio_protocol::release::{Checksum, InvalidName, Platform, ReleaseVersion};
-use serde::{Deserialize, Serialize};
+use aio_protocol::release::{Checksum, Platform, ReleaseVersion};
 use sha2::{Digest, Sha256};
-
-use crate::config::{Published, PublishedFile};
 
 pub(crate) use aio_protocol::release::folder::SIGNATURE_SUFFIX;
 pub(crate) use import::import;
+pub(crate) use published::ReleaseFile;
 use serving::Served;
 pub use {
     folder::ImportError,
     import::{Imported, Outcome},
+    published::{Published, PublishedFile},
 };
-
-/// A file of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum ReleaseFile {
-    /// `linux-amd64`: the daemon and the CLI of a node.
-    Daemon(Platform),
-    /// `aio-installer-linux-amd64`: the installer alone.
-    Installer(Platform),
-}
-
-const INSTALLER_PREFIX: &str = "aio-installer-";
-
-impl FromStr for ReleaseFile {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        match text.strip_prefix(INSTALLER_PREFIX) {
-            Some(platform) => platform.parse().map(Self::Installer),
-            None => text.parse().map(Self::Daemon),
-        }
-    }
-}
-
-impl TryFrom<String> for ReleaseFile {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
-
-impl From<ReleaseFile> for String {
-    fn from(file: ReleaseFile) -> Self {
-        file.to_string()
-    }
-}
-
-impl fmt::Display for ReleaseFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Daemon(platform) => write!(f, "{platform}"),
-            Self::Installer(platform) => write!(f, "{INSTALLER_PREFIX}{platform}"),
-        }
-    }
-}
 
 /// A minisign signature is four short lines.
 const MAX_SIGNATURE_BYTES: u64 = 4096;

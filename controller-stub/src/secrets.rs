@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use aio_protocol::error_code::ErrorCode;
 use secrecy::SecretString;
 
 use crate::{
-    config::Config,
+    config::{Config, exposure::is_exposed},
     noti::signature::{InvalidSecret, SECRET_PREFIX},
     random,
     tokens::keys::{KeyError, TokenKeys},
@@ -98,11 +98,6 @@ impl Secrets {
     }
 }
 
-/// Whether every user of this machine may read a file. Its folder may keep them away, but a copy of it would not.
-pub(crate) fn is_exposed(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
 /// Reads the secret of a file; what it does when there is none is its own.
 type Keeper = fn(path: &Path, prefix: &str) -> Result<SecretString, SecretsError>;
 
@@ -156,6 +151,8 @@ pub(crate) fn make(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use secrecy::ExposeSecret;
 
     use super::*;

@@ -32,9 +32,10 @@ use crate::{
     noti::{
         Noti,
         origins::Origins,
-        signature::{InvalidSecret, WebhookKey},
+        seats::Seats,
+        signature::{InvalidSecret, WebhookKeys},
     },
-    outbox::{Delivery, Outbox, Relay, Unbuildable},
+    outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
     releases::{Releases, downloads::Downloads},
     retention::{self, Retention},
     revocations,
@@ -105,7 +106,7 @@ impl StartError {
             Cause::Tls(error) => error.code(),
             Cause::Secrets(error) => error.code(),
             Cause::Store(error) => error.code(),
-            Cause::Client(_) => ErrorCode::ControllerError,
+            Cause::Client(error) => error.code(),
             Cause::Command(error) => error.code(),
         }
     }
@@ -131,7 +132,7 @@ impl Server {
         let lock = lock(&config.data_dir)?;
         let secrets = Secrets::load(&config)?;
         let tls = Tls::open(&config)?;
-        let webhook_key = WebhookKey::new(&secrets.noti_webhook)?;
+        let webhook_keys = WebhookKeys::new(&secrets.noti_webhook)?;
         let pulses = Pulses::default();
         let place = Place::of(config.database_url.as_deref(), &config.data_dir)?;
         let serving = place.serve()?;
@@ -144,6 +145,7 @@ impl Server {
         commands::default_owner(&store).await?;
         warn_of_exposure(&config, address);
 
+        let destination = Destination::of(&config);
         let limit = descriptors::raise_limit();
         let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
         let outbox = Outbox::new(config.noti_breaker_pause);
@@ -174,9 +176,10 @@ impl Server {
             noti: Noti::new(
                 store.clone(),
                 secrets.noti_service_token.clone(),
-                webhook_key.clone(),
+                webhook_keys.clone(),
                 Origins::new(&public, address, tls.is_some(), config.dashboard_origins),
                 config.dashboard_patience,
+                Seats::new(room),
             ),
             exporter: exporter.clone(),
             metrics_token: config.metrics_token,
@@ -193,15 +196,15 @@ impl Server {
         warn_of_descriptors(limit, &app);
 
         let built_in = loopback_url(address, tls.is_some());
-        let noti_url = config.noti_service_url.as_ref().map_or(built_in.as_str(), |url| url.as_str());
         let own_tls = tls.as_ref().filter(|_| config.noti_service_url.is_none());
         let delivery = Delivery::new(
-            noti_url,
-            config.noti_service_url.is_none(),
+            &destination,
+            &built_in,
             own_tls.map(Tls::own_client).transpose()?,
             secrets.noti_service_token,
-            webhook_key,
+            webhook_keys,
         )?;
+        let noti = delivery.url().to_owned();
         let stop = app.stop.clone();
         let mut tasks = Tasks::new(pulses.clone(), stop.clone());
         let acceptor = tls.as_ref().map(Tls::server_config).transpose()?;
@@ -230,7 +233,7 @@ impl Server {
             }
         });
         app.connections.spawn(survey_releases(app.clone()));
-        tracing::info!(%address, api = app.enroller.deployment.api, noti = noti_url, "the controller runs");
+        tracing::info!(%address, api = app.enroller.deployment.api, noti, "the controller runs");
         Ok(Self {
             address,
             url: built_in,
@@ -322,7 +325,8 @@ async fn preflight(config: &Config) -> Result<(), Cause> {
         Err(source) => return Err(Cause::DataDir { path: config.data_dir.clone(), source }),
     }
     let secrets = Secrets::check(config)?;
-    WebhookKey::new(&secrets.noti_webhook)?;
+    WebhookKeys::new(&secrets.noti_webhook)?;
+    Destination::of(config).check()?;
     // An authority that is not there yet would be made by the first start.
     if config.tls_files.is_some() || Authority::exists(&config.data_dir) {
         Tls::open(config)?;

@@ -6,7 +6,7 @@ mod authority;
 mod pair;
 mod served;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 use rustls::{ClientConfig, ServerConfig, server::NoServerSessionStorage};
@@ -65,6 +65,16 @@ impl TlsError {
             Self::Making(_) | Self::Setup(_) => ErrorCode::Internal,
         }
     }
+}
+
+/// Reads a file of certificates or of a key.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::File { tried: "read", path: path.to_owned(), source })
+}
+
+/// Whether a certificate's chain and a key can be read and belong together.
+pub(crate) fn check_pair(certificate: &Path, key: &Path) -> Result<(), TlsError> {
+    PairFiles { certificate: certificate.to_owned(), key: key.to_owned() }.load().map(drop)
 }
 
 /// Where certificates come from.

@@ -8,8 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::telemetry::Health;
-use metrics::gauge;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -89,16 +87,9 @@ async fn expire_installations(app: &App) {
 }
 
 fn forget_clones(app: &App) {
-    let mut clones = app.clones();
-    for node in clones.forget(Instant::now()) {
+    for node in app.clones().forget(Instant::now()) {
         tracing::info!(%node, "one machine alone has this node's identity again");
     }
-    let healths = app.registry.healths();
-    for health in Health::ALL {
-        let nodes = healths.get(&health).copied().unwrap_or_default();
-        gauge!("aio_nodes_gpu_health", "health" => health.as_str()).set(count(nodes));
-    }
-    gauge!("aio_identity_conflicts").set(count(clones.conflicts()));
 }
 
 async fn write_down(app: &App) {

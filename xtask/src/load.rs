@@ -20,6 +20,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL
     Fleet(Options),
+    /// The edge: every attack that is known on a controller, while 500 good workers and a good user go on
+    Edge(Options),
     /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25 times; `-- --calm` for latencies
     Events(Options),
     /// The API, asked by schemathesis (`pip install schemathesis`) for whatever its OpenAPI document allows and forbids
@@ -48,6 +50,7 @@ struct Fuzz {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Fleet(Options { options }) => simulate("aio-fleet", "aio-fleet", options),
+        What::Edge(Options { options }) => simulate("aio-fleet", "aio-edge", options),
         What::Events(Options { options }) => simulate("aio-tests", "aio-storm", options),
         What::Schemathesis(Options { options }) => schemathesis(options),
         What::Fuzz(Fuzz { inputs, seed }) => {

@@ -17,6 +17,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
+use metrics::counter;
 
 use super::{
     client,
@@ -28,7 +29,10 @@ use crate::{
     app::App,
     listener::{Visit, holder::Holder},
     node::Node,
-    rotation::{Life, offers::InUse},
+    rotation::{
+        Life,
+        offers::{self, InUse},
+    },
     store::Admission,
     tokens::Bearer,
 };
@@ -89,6 +93,8 @@ const MAX_REFUSED: usize = 10_000;
 enum Refusal {
     Inactive,
     Revoked,
+    /// A newer token took its place, so whoever shows it has a copy.
+    Replaced,
 }
 
 impl Refused {
@@ -121,6 +127,10 @@ impl Refusal {
                 Rejection::forbidden(ErrorCode::NodeInactive, message)
             }
             Self::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"),
+            Self::Replaced => {
+                counter!("aio_token_reuse_total").increment(1);
+                Rejection::unauthorized(ErrorCode::TokenRevoked, "a newer token has taken this one's place")
+            }
         }
     }
 }
@@ -137,7 +147,12 @@ pub(crate) async fn accept(parts: &Parts, app: &App, claims: NodeClaims) -> Resu
         Some(Refusal::Inactive)
     } else {
         let revoked = revoked.unwrap_or_else(|| claims.issued_at() <= node.tokens_not_before);
-        revoked.then_some(Refusal::Revoked)
+        let address = client::address(parts, &app.trusted_proxies);
+        match revoked {
+            false => None,
+            true if offers::note_reuse(app, &node, &claims.jti, address).await? => Some(Refusal::Replaced),
+            true => Some(Refusal::Revoked),
+        }
     };
     if let Some(refusal) = refusal {
         app.refused.put(&claims, refusal);

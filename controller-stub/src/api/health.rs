@@ -20,7 +20,7 @@ use tokio::{sync::Mutex, time::timeout};
 use utoipa::ToSchema;
 
 use super::{auth::bearer, error::Rejection};
-use crate::{app::App, clock, config::is_this_machine, noti::signature, store::Store};
+use crate::{app::App, clock, config::is_this_machine, gateway, noti::signature, store::Store};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
@@ -138,5 +138,6 @@ fn names_this_machine(parts: &Parts) -> bool {
     (status = 401, description = "TOKEN_MISSING or TOKEN_INVALID, when METRICS_TOKEN is set", body = ApiError),
     (status = 403, description = "FORBIDDEN: not from this machine, or behind a proxy, and METRICS_TOKEN is not set", body = ApiError)))]
 pub(super) async fn metrics(State(app): State<Arc<App>>, _: AsObserver) -> impl IntoResponse {
+    gateway::measure(&app);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.exporter.render())
 }

@@ -1,6 +1,6 @@
-//! Which settings would send secrets to other machines in the clear.
+//! Which settings would show secrets to others: by sending them to other machines in the clear, or in files that every user may read.
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr, os::unix::fs::PermissionsExt, path::Path};
 
 use reqwest::Url;
 
@@ -11,6 +11,11 @@ pub(crate) fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether every user of this machine may read a file. Its folder may keep them away, but a copy of it would not.
+pub(crate) fn is_exposed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 impl Config {

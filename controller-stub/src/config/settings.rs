@@ -10,8 +10,7 @@ use serde::{
 };
 use toml::{Table, Value};
 
-use super::{ConfigError, Published};
-use crate::secrets;
+use super::{ConfigError, Published, exposure::is_exposed};
 
 /// What no variable sets.
 const FILE_AND_FLAGS: [&str; 3] = ["listen", "releases", "checksums"];
@@ -37,6 +36,9 @@ pub struct Settings {
     pub noti_service_url: Option<String>,
     pub noti_service_token: Option<String>,
     pub noti_webhook_secret: Option<String>,
+    pub noti_ca_file: Option<String>,
+    pub noti_client_cert_file: Option<String>,
+    pub noti_client_key_file: Option<String>,
     pub noti_breaker_pause: Option<String>,
     pub shutdown_lame_duck: Option<String>,
     pub event_retention: Option<String>,
@@ -92,7 +94,7 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let table: Table = toml::from_str(&text)
         .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })?;
-    if SECRETS.iter().any(|name| table.contains_key(*name)) && secrets::is_exposed(path) {
+    if SECRETS.iter().any(|name| table.contains_key(*name)) && is_exposed(path) {
         return Err(ConfigError::Exposed { path: path.to_owned() });
     }
     Ok(table)

@@ -73,6 +73,7 @@ fn an_impossible_value_is_named() {
     assert!(problem(|it| it.trusted_proxies = set("10.0.0.0/33")).starts_with("TRUSTED_PROXIES "));
     assert!(problem(|it| it.trusted_proxies = set("10.0.0.1, proxy")).contains("`proxy`"));
     assert!(problem(|it| it.tls_cert = set("chain.pem")).starts_with("TLS_KEY "));
+    assert!(problem(|it| it.noti_client_key_file = set("k.pem")).starts_with("NOTI_CLIENT_CERT_FILE "));
     assert!(problem(|it| it.insecure_http = set("maybe")).starts_with("INSECURE_HTTP "));
     let both = |it: &mut Settings| {
         (it.tls_cert, it.tls_key, it.tls_self_signed) = (set("c"), set("k"), set("true"));

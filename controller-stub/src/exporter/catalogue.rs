@@ -91,6 +91,11 @@ pub(super) const FIGURES: &[Figure] = &[
         &["outcome"],
         "New tokens that were offered to workers: made, taken or rejected.",
     ),
+    counter(
+        "aio_token_reuse_total",
+        &[],
+        "Times that a token was shown whose place a newer one had taken: somebody has a copy of it.",
+    ),
     gauge("aio_nodes_gpu_health", &["health"], "Connected nodes by the health of the worst of their GPUs."),
     gauge("aio_identity_conflicts", &[], "Nodes whose place two workers take from each other."),
     counter(

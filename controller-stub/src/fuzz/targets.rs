@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     api,
     config::Config,
-    noti::signature::{Headers, WebhookKey},
+    noti::signature::{Headers, WebhookKeys},
     tokens::{
         self, Tokens,
         keys::{KeyError, TokenKeys},
@@ -131,7 +131,7 @@ fn read_again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
 /// Three headers and a body, with line feeds between them.
 fn webhook() -> Target {
     const SENT: i64 = 1_765_454_400;
-    let key = WebhookKey::new(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
+    let key = WebhookKeys::new(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
     let seeds = fixtures("events").into_iter().enumerate().map(|(number, body)| {
         let id = format!("evt_{number}");
         let signature = key.sign(&id, SENT, &body);

@@ -126,8 +126,9 @@ impl Clones {
     }
 
     /// How many nodes have one.
-    pub(crate) fn conflicts(&self) -> usize {
-        self.contests.values().filter(|contest| contest.conflict.is_some()).count()
+    pub(crate) fn conflicts(&self, now: Instant) -> usize {
+        let lasts = |contest: &&Contest| contest.conflict.is_some() && now - contest.at < MEMORY;
+        self.contests.values().filter(lasts).count()
     }
 
     /// Forgets what is over. Says whose conflicts are.
@@ -194,7 +195,10 @@ mod tests {
         }
         assert_eq!(node.arrive(B, true, 100), Verdict::Refuse { times: 1 });
         let conflict = Conflict { since: Timestamp::from_millis(100_000), address: address(2) };
-        assert_eq!((node.clones.conflict(&id()), node.clones.conflicts()), (Some(conflict), 1));
+        assert_eq!(
+            (node.clones.conflict(&id()), node.clones.conflicts(node.start + SECOND * 100)),
+            (Some(conflict), 1)
+        );
         assert_eq!(node.arrive(A, true, 101), Verdict::Welcome, "whoever holds the node may reconnect");
         assert_eq!(node.arrive(B, true, 160), Verdict::Refuse { times: 2 });
         assert_eq!(node.clones.conflict(&id()).map(|it| it.since), Some(conflict.since));
@@ -242,8 +246,10 @@ mod tests {
             node.arrive(instance, true, secs);
         }
         assert_eq!(node.clones.forget(node.start + SECOND * 3 + MEMORY - SECOND), []);
-        assert_eq!(node.clones.forget(node.start + SECOND * 3 + MEMORY), [id()]);
-        assert_eq!((node.clones.conflict(&id()), node.clones.conflicts()), (None, 0));
+        let over = node.start + SECOND * 3 + MEMORY;
+        assert_eq!((node.clones.conflicts(over - SECOND), node.clones.conflicts(over)), (1, 0));
+        assert_eq!(node.clones.forget(over), [id()]);
+        assert_eq!(node.clones.conflict(&id()), None);
     }
 
     proptest! {
@@ -256,7 +262,7 @@ mod tests {
                 now += secs;
                 instance += u128::from(restarts);
                 prop_assert_eq!(node.arrive(Uuid::from_u128(instance), connected, now), Verdict::Welcome);
-                prop_assert_eq!(node.clones.conflicts(), 0);
+                prop_assert_eq!(node.clones.conflicts(node.start), 0);
             }
         }
 

@@ -41,6 +41,7 @@ pub(super) struct Activity {
     multiplexed: bool,
     /// A head is under way, or the first is waited for.
     head: bool,
+    has_spoken: bool,
     stopping: bool,
     /// The last event that counts for the deadline.
     since: Instant,
@@ -48,14 +49,28 @@ pub(super) struct Activity {
 
 impl Activity {
     pub(super) fn new(now: Instant) -> Self {
-        Self { requests: 0, answers: 0, multiplexed: false, head: true, stopping: false, since: now }
+        Self {
+            requests: 0,
+            answers: 0,
+            multiplexed: false,
+            head: true,
+            has_spoken: false,
+            stopping: false,
+            since: now,
+        }
     }
 
-    /// Bytes came.
-    pub(super) fn heard(&mut self, now: Instant) {
+    /// The handshake is over, and the first request may begin.
+    pub(super) fn shaken(&mut self, now: Instant) {
+        self.since = now;
+    }
+
+    /// Bytes came. Whether they are the first.
+    pub(super) fn heard(&mut self, now: Instant) -> bool {
         if self.requests == 0 && !self.head && !self.multiplexed {
             (self.head, self.since) = (true, now);
         }
+        !std::mem::replace(&mut self.has_spoken, true)
     }
 
     /// A head is complete. Whether it is the only request.

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -48,7 +48,11 @@ pub(super) struct Server {
 }
 
 /// What a connection is doing, for whoever reads and writes it.
-pub(super) struct Link(Mutex<Activity>);
+pub(super) struct Link {
+    activity: Mutex<Activity>,
+    /// Gone after an upgrade.
+    seat: Weak<Seat>,
+}
 
 /// A request, from its head to the last byte of its answer.
 pub(crate) struct Visit {
@@ -61,11 +65,15 @@ pub(crate) struct Visit {
 
 impl Link {
     fn activity(&self) -> MutexGuard<'_, Activity> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn heard(&self, now: Instant) {
-        self.activity().heard(now);
+        if self.activity().heard(now)
+            && let Some(seat) = self.seat.upgrade()
+        {
+            seat.speak();
+        }
     }
 }
 
@@ -131,7 +139,8 @@ impl Server {
     /// Serves a connection until it ends or is upgraded.
     pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, seat: Seat) {
         let seat = Arc::new(seat);
-        let link = Arc::new(Link(Mutex::new(Activity::new(Instant::now()))));
+        let activity = Mutex::new(Activity::new(Instant::now()));
+        let link = Arc::new(Link { activity, seat: Arc::downgrade(&seat) });
         let stream = Stream::new(tcp, link.clone(), self.patience.stall);
         let Some(acceptor) = &self.tls else { return self.serve_http(stream, peer, link, seat).await };
         let shaken = tokio::select! {
@@ -141,7 +150,7 @@ impl Server {
         };
         match shaken {
             Ok(Ok(stream)) => {
-                *link.activity() = Activity::new(Instant::now());
+                link.activity().shaken(Instant::now());
                 self.serve_http(stream, peer, link, seat).await;
             }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),

@@ -1,5 +1,6 @@
-//! How many connections there may be, in all and per holder. When there is no room, the connection that has been quiet the longest is
-//! closed: of the same holder at its own limit, of the largest holder at the common one. A worker's socket leaves the table when it is
+//! How many connections there may be, in all and per holder. When there is no room, a quiet connection is closed: the oldest that has not
+//! said a byte, or else the one that has been without a request the longest. At a holder's own limit it is one of that holder's, at the
+//! common limit one of the largest holder's. A worker's socket leaves the table when it is
 //! upgraded; registered nodes limit those.
 
 use std::{
@@ -29,16 +30,20 @@ struct Table {
 struct Seated {
     holder: Holder,
     /// Its key in `Crowd::quiet`.
-    quiet_since: Option<u64>,
+    quiet: Option<Quiet>,
+    has_spoken: bool,
     evicted: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Crowd {
     size: usize,
-    /// Those without a request, the longest quiet first.
-    quiet: BTreeMap<u64, u64>,
+    /// Those without a request, in the order in which they make room.
+    quiet: BTreeMap<Quiet, u64>,
 }
+
+/// Whether a connection has spoken, and since when it has no request.
+type Quiet = (bool, u64);
 
 /// A connection's place. Dropping it makes room for another.
 pub(crate) struct Seat {
@@ -66,9 +71,10 @@ impl Seats {
         }
         let (id, evicted) = (table.number(), Arc::new(Notify::new()));
         let shared = holder == Holder::Proxy;
-        table
-            .seated
-            .insert(id, Seated { holder: holder.clone(), quiet_since: None, evicted: evicted.clone() });
+        table.seated.insert(
+            id,
+            Seated { holder: holder.clone(), quiet: None, has_spoken: false, evicted: evicted.clone() },
+        );
         table.holders.entry(holder).or_default().size += 1;
         table.quieten(id);
         Some(Seat { seats: self.clone(), id, shared, evicted })
@@ -95,17 +101,18 @@ impl Table {
         if let Some(seated) = self.seated.get_mut(&id)
             && let Some(crowd) = self.holders.get_mut(&seated.holder)
         {
-            seated.quiet_since = Some(since);
-            crowd.quiet.insert(since, id);
+            let quiet = (seated.has_spoken, since);
+            seated.quiet = Some(quiet);
+            crowd.quiet.insert(quiet, id);
         }
     }
 
     fn rouse(&mut self, id: u64) {
         if let Some(seated) = self.seated.get_mut(&id)
-            && let Some(since) = seated.quiet_since.take()
+            && let Some(quiet) = seated.quiet.take()
             && let Some(crowd) = self.holders.get_mut(&seated.holder)
         {
-            crowd.quiet.remove(&since);
+            crowd.quiet.remove(&quiet);
         }
     }
 
@@ -136,6 +143,21 @@ impl Table {
 }
 
 impl Seat {
+    /// It said its first byte.
+    pub(super) fn speak(&self) {
+        let mut table = self.seats.table();
+        if let Some(seated) = table.seated.get_mut(&self.id)
+            && let Some((_, since)) = seated.quiet
+        {
+            (seated.has_spoken, seated.quiet) = (true, Some((true, since)));
+            let holder = seated.holder.clone();
+            if let Some(crowd) = table.holders.get_mut(&holder) {
+                crowd.quiet.remove(&(false, since));
+                crowd.quiet.insert((true, since), self.id);
+            }
+        }
+    }
+
     /// It is busy, and is not closed for another.
     pub(super) fn rouse(&self) {
         self.seats.table().rouse(self.id);
@@ -202,6 +224,18 @@ mod tests {
         first.quieten();
         assert!(seats.take(site(1)).is_some());
         assert!(is_evicted(&first));
+    }
+
+    #[test]
+    fn who_has_not_said_a_byte_goes_before_who_is_in_the_middle_of_it() {
+        let seats = Seats::new(100, 2);
+        let (speaker, silent) = (seats.take(site(1)).unwrap(), seats.take(site(1)).unwrap());
+        speaker.speak();
+        let third = seats.take(site(1)).unwrap();
+        assert!(is_evicted(&silent) && !is_evicted(&speaker));
+        third.speak();
+        let _fourth = seats.take(site(1)).unwrap();
+        assert!(is_evicted(&speaker) && !is_evicted(&third));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::{
 
 use aio_protocol::ids::OwnerId;
 
-/// Maximum number of dashboards with an accepted token.
+use crate::listener::holder::site;
+
+/// Maximum number of dashboards with an accepted token, where the limit of open files is no lower.
 const MAX_WATCHING: usize = 1024;
 
 /// An organisation may take another seat while it has fewer than this many times the free ones: none of them takes all, and an
@@ -23,8 +25,9 @@ const MAX_WAITING: usize = 64;
 /// Maximum number of those from one address.
 const MAX_WAITING_OF_ADDRESS: usize = 8;
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Seats {
+    most: usize,
     watching: Arc<Taken<OwnerId>>,
     waiting: Arc<Taken<IpAddr>>,
 }
@@ -39,15 +42,19 @@ pub(crate) struct Seat<K: Eq + Hash> {
 }
 
 impl Seats {
+    /// Seats for at most `most` dashboards, so that descriptors are left for workers.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most: most.min(MAX_WATCHING), watching: Arc::default(), waiting: Arc::default() }
+    }
+
     /// A seat for a dashboard of this organisation, unless it has its share.
     pub(crate) fn watch(&self, organisation: &OwnerId) -> Option<Seat<OwnerId>> {
-        self.watching.take(organisation, |own, all| own < MAX_WATCHING.saturating_sub(all) * SHARE)
+        self.watching.take(organisation, |own, all| own < self.most.saturating_sub(all) * SHARE)
     }
 
     /// A seat for a dashboard at this address that has no accepted token yet.
     pub(crate) fn wait(&self, address: IpAddr) -> Option<Seat<IpAddr>> {
-        self.waiting
-            .take(&address.to_canonical(), |own, all| own < MAX_WAITING_OF_ADDRESS && all < MAX_WAITING)
+        self.waiting.take(&site(address), |own, all| own < MAX_WAITING_OF_ADDRESS && all < MAX_WAITING)
     }
 }
 
@@ -96,7 +103,7 @@ mod tests {
 
     #[test]
     fn no_organisation_takes_the_seats_of_another() {
-        let seats = Seats::default();
+        let seats = Seats::new(MAX_WATCHING);
         let fill = |name| std::iter::from_fn(|| seats.watch(&organisation(name))).collect::<Vec<_>>();
         let greedy = fill("greedy");
         assert_eq!(greedy.len(), 820);
@@ -111,7 +118,7 @@ mod tests {
 
     #[test]
     fn who_shows_no_token_takes_no_seat_of_those_who_do() {
-        let seats = Seats::default();
+        let seats = Seats::new(MAX_WATCHING);
         let address = |number: u8| IpAddr::from([192, 0, 2, number]);
         let of_one: Vec<_> = std::iter::from_fn(|| seats.wait(address(1))).collect();
         assert_eq!(of_one.len(), 8);

@@ -20,13 +20,18 @@ const TOLERANCE_SECS: i64 = 300;
 /// The longest id that is kept.
 const MAX_ID_BYTES: usize = 128;
 
-/// The key of a webhook's signatures.
+/// The keys of a webhook's signatures: one, or two while one takes the other's place.
 #[derive(Clone)]
-pub(crate) struct WebhookKey(Hmac<Sha256>);
+pub(crate) struct WebhookKeys(Vec<Hmac<Sha256>>);
+
+/// The most keys that are in use at a time.
+const MAX_KEYS: usize = 2;
 
 /// A text that is no webhook secret.
 #[derive(Debug, thiserror::Error)]
-#[error("a webhook secret is `whsec_` and the base64 of at least 16 bytes")]
+#[error(
+    "a webhook secret is `whsec_` and the base64 of at least 16 bytes; two may be given, with a blank between them"
+)]
 pub struct InvalidSecret;
 
 /// What the sender says of itself, as the headers have it.
@@ -51,20 +56,23 @@ pub(crate) enum Unverified {
     Wrong,
 }
 
-impl WebhookKey {
-    pub(crate) fn new(secret: &SecretString) -> Result<Self, InvalidSecret> {
-        let text = secret.expose_secret();
-        let key = STANDARD.decode(text.strip_prefix(SECRET_PREFIX).unwrap_or(text));
-        let key = key.ok().filter(|key| key.len() >= 16).ok_or(InvalidSecret)?;
-        Ok(Self(Hmac::new_from_slice(&key).map_err(|_| InvalidSecret)?))
+impl WebhookKeys {
+    /// Reads one secret, or two with white space or a comma between them.
+    pub(crate) fn new(secrets: &SecretString) -> Result<Self, InvalidSecret> {
+        let secrets = secrets.expose_secret().split([' ', '\t', '\n', '\r', ',']).filter(|it| !it.is_empty());
+        let keys = secrets.map(key).collect::<Result<Vec<_>, _>>()?;
+        if (1..=MAX_KEYS).contains(&keys.len()) { Ok(Self(keys)) } else { Err(InvalidSecret) }
     }
 
-    /// The signature header of a message.
+    /// The signature header of a message: a signature by each key.
     pub(crate) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        format!("v1,{}", STANDARD.encode(self.mac(id, timestamp, body).finalize().into_bytes()))
+        let signature = |key: &Hmac<Sha256>| {
+            format!("v1,{}", STANDARD.encode(mac(key, id, timestamp, body).finalize().into_bytes()))
+        };
+        self.0.iter().map(signature).collect::<Vec<_>>().join(" ")
     }
 
-    /// The id of a message that was signed with this key lately.
+    /// The id of a message that was signed with one of these keys lately.
     pub(crate) fn verify<'a>(
         &self,
         headers: Headers<'a>,
@@ -81,20 +89,26 @@ impl WebhookKey {
         if (now.as_millis() / 1000).saturating_sub(timestamp).saturating_abs() > TOLERANCE_SECS {
             return Err(Unverified::Stale);
         }
-        let mac = self.mac(id, timestamp, body);
+        let codes: Vec<_> = self.0.iter().map(|key| mac(key, id, timestamp, body)).collect();
         let genuine = signatures
             .split(' ')
             .filter_map(|signature| STANDARD.decode(signature.strip_prefix("v1,")?).ok())
-            .any(|signature| mac.clone().verify_slice(&signature).is_ok());
+            .any(|signature| codes.iter().any(|code| code.clone().verify_slice(&signature).is_ok()));
         if genuine { Ok(id) } else { Err(Unverified::Wrong) }
     }
+}
 
-    fn mac(&self, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.0.clone();
-        mac.update(format!("{id}.{timestamp}.").as_bytes());
-        mac.update(body);
-        mac
-    }
+fn key(secret: &str) -> Result<Hmac<Sha256>, InvalidSecret> {
+    let key = STANDARD.decode(secret.strip_prefix(SECRET_PREFIX).unwrap_or(secret));
+    let key = key.ok().filter(|key| key.len() >= 16).ok_or(InvalidSecret)?;
+    Hmac::new_from_slice(&key).map_err(|_| InvalidSecret)
+}
+
+fn mac(key: &Hmac<Sha256>, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256> {
+    let mut mac = key.clone();
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(body);
+    mac
 }
 
 /// Whether two secrets are the same, in a time that does not tell how much of them is: what is compared is a code of each.
@@ -118,8 +132,8 @@ mod tests {
     const SENT: i64 = 1_614_265_330;
 
     /// The example of the specification's own libraries.
-    fn key() -> WebhookKey {
-        WebhookKey::new(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap()
+    fn key() -> WebhookKeys {
+        WebhookKeys::new(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap()
     }
 
     fn headers(signature: &str) -> Headers<'_> {
@@ -142,6 +156,23 @@ mod tests {
         assert_eq!(key().verify(headers(SIGNATURE), BODY, at(SENT)), Ok("msg_p5jXN8AQM9LWM0D4loKWxJek"));
         let several = format!("v1a,xyz v1,AAAA {SIGNATURE}");
         assert!(key().verify(headers(&several), BODY, at(SENT)).is_ok());
+    }
+
+    #[test]
+    fn while_one_secret_takes_another_s_place_either_verifies_and_both_sign() {
+        let secrets = |text: &str| WebhookKeys::new(&SecretString::from(text)).unwrap();
+        let (old, new) =
+            ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_YW5vdGhlciBzZWNyZXQgb2YgMjQgYnl0ZXM=");
+        let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+        for both in [format!("{new} {old}"), format!("{new},{old}"), format!("{new}\n{old}\n")] {
+            let both = secrets(&both);
+            let signed = both.sign(id, SENT, BODY);
+            assert!(signed.split(' ').count() == 2 && signed.ends_with(SIGNATURE), "{signed}");
+            for known in [&secrets(old), &secrets(new), &both] {
+                assert_eq!(known.verify(headers(&signed), BODY, at(SENT)), Ok(id));
+                assert_eq!(both.verify(headers(&known.sign(id, SENT, BODY)), BODY, at(SENT)), Ok(id));
+            }
+        }
     }
 
     #[test]
@@ -175,8 +206,10 @@ mod tests {
 
     #[test]
     fn a_secret_is_base64_of_enough_bytes() {
-        for text in ["", "whsec_", "whsec_c2hvcnQ=", "not base64 at all, sorry"] {
-            assert!(WebhookKey::new(&SecretString::from(text)).is_err(), "{text}");
+        let good = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let (two, three) = (format!("{good} whsec_c2hvcnQ="), format!("{good} {good} {good}"));
+        for text in ["", " ", "whsec_", "whsec_c2hvcnQ=", "not base64 at all, sorry", &two, &three] {
+            assert!(WebhookKeys::new(&SecretString::from(text)).is_err(), "{text}");
         }
     }
 

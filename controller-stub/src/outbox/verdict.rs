@@ -96,17 +96,15 @@ pub(super) fn health(verdict: Verdict, elapsed: Duration) -> Health {
     }
 }
 
-/// `Retry-After`: seconds, or an HTTP date.
+/// `Retry-After` (RFC 9110): seconds, or an HTTP date in any of its three forms.
 fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    let hold = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(text).ok()?;
-            Timestamp::from_millis(date.timestamp().as_millisecond()).since(now)
-        }
-    };
-    Some(hold.min(LONGEST_HOLD))
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than there are seconds are an hour, too.
+        return Some(text.parse().map_or(LONGEST_HOLD, Duration::from_secs).min(LONGEST_HOLD));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(Timestamp::from(date).since(now).min(LONGEST_HOLD))
 }
 
 impl Answer {
@@ -212,9 +210,19 @@ mod tests {
             assert_eq!(hold(code, "7"), Some(7));
             assert_eq!(hold(code, "0"), Some(0));
             assert_eq!(hold(code, "Thu, 11 Dec 2025 12:00:30 GMT"), Some(30));
+            assert_eq!(hold(code, "Thursday, 11-Dec-25 12:00:30 GMT"), Some(30), "RFC 850");
+            assert_eq!(hold(code, "Thu Dec 11 12:00:30 2025"), Some(30), "asctime");
+            assert_eq!(
+                hold(code, "Mon Jan  5 12:00:30 2026"),
+                Some(3600),
+                "asctime, with a blank for a digit"
+            );
             assert_eq!(hold(code, "Thu, 11 Dec 2025 11:00:00 GMT"), Some(0), "one that has passed");
+            assert_eq!(hold(code, "99999999999999999999999999"), Some(3600));
             assert_eq!(hold(code, "999999999"), Some(3600));
-            assert_eq!(hold(code, "soon"), None);
+            for unreadable in ["soon", "", "-1", "+7", "1.5", "7 s"] {
+                assert_eq!(hold(code, unreadable), None, "{unreadable}");
+            }
         }
         assert_eq!(hold(500, "7"), None, "only 429 and 503 mean all of delivery by it");
     }

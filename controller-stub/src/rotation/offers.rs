@@ -1,14 +1,20 @@
 //! Makes offers of tokens, and notes what becomes of them. `rotation` says when.
 
-use aio_protocol::{event::ErrorReport, ids::NodeId, text, time::Timestamp, wire::TokenOffer};
+use std::net::IpAddr;
+
+use aio_protocol::{
+    error_code::ErrorCode, event::ErrorReport, ids::NodeId, text, time::Timestamp, wire::TokenOffer,
+};
 use metrics::counter;
 use uuid::Uuid;
 
 use super::Life;
 use crate::{
     app::App,
+    clock,
     enrolment::EnrolmentError,
-    store::{Replacement, StoreError},
+    node::Node,
+    store::{AuditEntry, Replacement, StoreError},
 };
 
 /// The longest reason of a rejected offer that is kept.
@@ -84,6 +90,38 @@ pub(crate) async fn give_back(
         tracing::warn!(%node, %offer, reason, "the worker gave its new token back; it will be offered another");
     }
     Ok(())
+}
+
+/// Raises the alarm when a token comes back whose place a newer one has taken: somebody has a copy of it (RFC 9700, section 4.14). Says
+/// whether it does.
+pub(crate) async fn note_reuse(
+    app: &App,
+    node: &Node,
+    jti: &str,
+    address: IpAddr,
+) -> Result<bool, StoreError> {
+    if !app.store.was_replaced(&node.id, jti).await? {
+        return Ok(false);
+    }
+    tracing::warn!(node = %node.id, name = node.name, token = jti, %address, "a token that was replaced was shown again: somebody has a copy of it; revoke the node's tokens if it is not the node itself");
+    let entry = AuditEntry {
+        at: clock::now(),
+        org: node.owner.org_id.clone(),
+        actor: format!("node:{}", node.id),
+        roles: Vec::new(),
+        address: Some(address),
+        action: "token.reuse",
+        node: Some(node.id.clone()),
+        target: Some(jti.to_owned()),
+        detail: None,
+    };
+    if let Err(error) = app.store.on_behalf(entry).record_outcome(ErrorCode::TokenRevoked.as_str()).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the reuse of a token could not be recorded"
+        );
+    }
+    Ok(true)
 }
 
 fn count(outcome: &'static str) {

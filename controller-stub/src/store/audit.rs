@@ -1,13 +1,7 @@
 //! The audit trail of what people did. A store that acts on somebody's behalf writes the record in the transaction of the change, by itself:
 //! whoever adds a change cannot forget it.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
@@ -18,30 +12,10 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 use super::{
     database::Store,
     error::StoreError,
-    rows::{corrupt, from_json, json, signed, time},
+    record::{AuditEntry, Pending, insert},
+    rows::{corrupt, from_json, signed, time},
     writer::Write,
 };
-
-/// The outcome of what changed something.
-const DONE: &str = "done";
-
-/// Who asks for a change, and for which.
-#[derive(Debug, Clone)]
-pub(crate) struct AuditEntry {
-    pub at: Timestamp,
-    pub org: OwnerId,
-    /// `user:<id>` or `command line`.
-    pub actor: String,
-    pub roles: Vec<String>,
-    pub address: Option<IpAddr>,
-    /// What, e.g. `token.issue`.
-    pub action: &'static str,
-    pub node: Option<NodeId>,
-    /// What else it concerns: a token's `jti`, an event, a name.
-    pub target: Option<String>,
-    /// What was asked for; never a secret.
-    pub detail: Option<serde_json::Value>,
-}
 
 /// A record of the trail.
 #[derive(Debug, Clone)]
@@ -71,13 +45,6 @@ pub(crate) struct AuditQuery {
     /// Those with a smaller number.
     pub before: Option<i64>,
     pub limit: u64,
-}
-
-/// An entry that waits for its change.
-#[derive(Clone)]
-pub(super) struct Pending {
-    entry: Arc<AuditEntry>,
-    written: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -118,38 +85,6 @@ impl Store {
     }
 }
 
-impl Pending {
-    pub(super) fn is_written(&self) -> bool {
-        self.written.load(Ordering::Acquire)
-    }
-
-    /// Notes that the record is committed.
-    pub(super) fn commit(&self) {
-        self.written.store(true, Ordering::Release);
-    }
-
-    /// Writes the record, or one for each subject that the change names.
-    pub(super) async fn write(
-        &self,
-        connection: &mut AnyConnection,
-        subjects: Vec<Subject>,
-    ) -> Result<(), StoreError> {
-        if subjects.is_empty() {
-            return insert(connection, &self.entry, None, DONE).await;
-        }
-        for subject in subjects {
-            insert(connection, &self.entry, Some(subject), DONE).await?;
-        }
-        Ok(())
-    }
-}
-
-/// What a change concerns, where the change knows it better than whoever asked for it.
-pub(super) struct Subject {
-    pub node: NodeId,
-    pub target: String,
-}
-
 struct Alone {
     pending: Pending,
     outcome: &'static str,
@@ -161,35 +96,6 @@ impl Write for Alone {
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         insert(connection, &self.pending.entry, None, self.outcome).await
     }
-}
-
-async fn insert(
-    connection: &mut AnyConnection,
-    entry: &AuditEntry,
-    subject: Option<Subject>,
-    outcome: &str,
-) -> Result<(), StoreError> {
-    let (node, target) = match subject {
-        Some(Subject { node, target }) => (Some(node), Some(target)),
-        None => (entry.node.clone(), entry.target.clone()),
-    };
-    sqlx::query(
-        "INSERT INTO audit (seq, at, org_id, actor, roles, address, action, node_id, target, outcome, detail) \
-         SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM audit",
-    )
-    .bind(entry.at.as_millis())
-    .bind(entry.org.as_str())
-    .bind(&entry.actor)
-    .bind(json("roles", &entry.roles)?)
-    .bind(entry.address.map(|address| address.to_string()))
-    .bind(entry.action)
-    .bind(node.map(String::from))
-    .bind(target)
-    .bind(outcome)
-    .bind(entry.detail.as_ref().map(ToString::to_string))
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 fn read(row: &AnyRow) -> Result<AuditRecord, StoreError> {

@@ -3,10 +3,10 @@
 use sqlx::AnyConnection;
 
 use super::{
-    audit::Subject,
     database::Store,
     error::StoreError,
     nodes::{self, RecordedStep},
+    record::Subject,
     tokens::{self, IssuedToken},
     writer::Write,
 };

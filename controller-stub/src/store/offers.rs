@@ -30,6 +30,18 @@ pub(crate) struct History {
 }
 
 impl Store {
+    /// Whether a token of a node was replaced by another that its worker then used.
+    pub(crate) async fn was_replaced(&self, node: &NodeId, jti: &str) -> Result<bool, StoreError> {
+        let replaced = sqlx::query(
+            "SELECT 1 FROM tokens WHERE replaces = $2 AND node_id = $1 AND taken_at IS NOT NULL LIMIT 1",
+        )
+        .bind(node.as_str())
+        .bind(jti)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(replaced.is_some())
+    }
+
     /// What was offered in place of a token so far.
     pub(crate) async fn offers_for(&self, jti: &str) -> Result<History, StoreError> {
         let offers = sqlx::query(

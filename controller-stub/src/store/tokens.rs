@@ -10,9 +10,9 @@ use aio_protocol::{
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
-    audit::Subject,
     database::Store,
     error::StoreError,
+    record::Subject,
     rows::{Window, corrupt, count, from_json, json, optional_time, signed, time},
     writer::Write,
 };

@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    audit::{Pending, Subject},
     error::{Problem, StoreError, problem},
+    record::{Pending, Subject},
     reserve::Reserve,
 };
 use crate::tasks::Pulse;

@@ -46,11 +46,8 @@ impl PairFiles {
     }
 
     pub(super) fn load(&self) -> Result<Pair, TlsError> {
-        let read = |path: &PathBuf| {
-            fs::read(path).map_err(|source| TlsError::File { tried: "read", path: path.clone(), source })
-        };
         let says = |path: &PathBuf, problem: String| TlsError::Content { path: path.clone(), problem };
-        let (chain, key) = (read(&self.certificate)?, read(&self.key)?);
+        let (chain, key) = (super::read(&self.certificate)?, super::read(&self.key)?);
         let chain = CertificateDer::pem_slice_iter(&chain)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| says(&self.certificate, format!("is not PEM: {error}")))?;

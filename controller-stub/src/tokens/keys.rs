@@ -11,7 +11,7 @@ use aio_protocol::error_code::ErrorCode;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{config::Config, secrets};
+use crate::config::{Config, exposure::is_exposed};
 
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -127,7 +127,7 @@ fn private(path: &Path) -> Result<(EncodingKey, DecodingKey), KeyError> {
         expected: "Ed25519 private key (PEM, PKCS#8): openssl genpkey -algorithm ed25519",
     };
     let pair = rcgen::KeyPair::from_pem(pem.expose_secret()).map_err(|_| invalid())?;
-    if secrets::is_exposed(path) {
+    if is_exposed(path) {
         return Err(KeyError::Exposed { path: path.to_owned() });
     }
     if !pair.is_compatible(&rcgen::PKCS_ED25519) {

@@ -194,6 +194,7 @@ async fn a_resume_tries_now_what_waits_for_a_person_to_cure_it() {
     owner.add_node("first").await;
     owner.add_node("second").await;
     await_posts(&noti, 2).await;
+    assert!(noti.posts()[0].header("user-agent").starts_with("aio-controller-stub/"));
     let operator = controller.user("acme", "universe.owner").await;
     for count in [4, 5] {
         eventually("the attempts are noted", async || {

@@ -70,6 +70,11 @@ async fn a_token_that_ends_soon_is_replaced_and_opens_nothing_once_the_new_one_i
     assert_eq!(node.refusal(&node.token).await, revoked());
     assert_eq!(node.refusal(&new).await, None);
 
+    // Whoever shows the old one has a copy of it: that is recorded once, however often it is shown.
+    let (_, trail) = node.owner.get("/audit?action=token.reuse").await;
+    let records = trail["data"].as_array().unwrap();
+    assert_eq!((records.len(), &records[0]["nodeId"]), (1, &json!(node.id)), "{trail}");
+
     // The new one is replaced in its turn.
     let (newer, _) = offered(&mut worker).await;
     let _worker = node.welcomed(&newer).await;

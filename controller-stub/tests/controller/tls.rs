@@ -236,3 +236,33 @@ async fn plain_http_leaves_this_machine_only_when_somebody_says_so() {
     config.tls_self_signed = true;
     Server::start(config).await.unwrap().shutdown().await;
 }
+
+#[tokio::test]
+async fn a_noti_behind_a_private_authority_is_trusted_by_the_file_that_is_named() {
+    let noti = Controller::start_with(|config| config.tls_self_signed = true).await;
+    let url = format!("https://localhost:{}", noti.address().port());
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = write_pair(folder.path(), "client.example", |_| {});
+    let controller = Controller::start_with(|config| {
+        config.noti_service_url = Some(url.parse().unwrap());
+        config.noti_ca_file = Some(authority(&noti));
+        config.noti_client_files = Some((certificate.clone(), key.clone()));
+    })
+    .await;
+    let node = controller.owner_of("acme").await.add_node("gpu").await;
+    let reader = noti.owner_of("acme").await.through(client(&authority(&noti)));
+    reader.await_events(&node, &["node.registered"]).await;
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (_, other) = write_pair(elsewhere.path(), "other.example", |_| {});
+    let mut config = controller.config.clone();
+    let refused = async |config: &Config| Server::check(config).await.unwrap_err().code();
+    config.noti_client_files = Some((certificate.clone(), other));
+    assert_eq!(refused(&config).await, ErrorCode::CertificateInvalid);
+    config.noti_client_files = Some((certificate, key.clone()));
+    Server::check(&config).await.unwrap();
+    config.noti_ca_file = Some(key);
+    assert_eq!(refused(&config).await, ErrorCode::CertificateInvalid);
+    config.noti_ca_file = Some(folder.path().join("none.pem"));
+    assert_eq!(refused(&config).await, ErrorCode::FileFailed);
+}

@@ -23,11 +23,13 @@ use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::usage::{self, ProcessorTime};
 
-const ORGANISATION: &str = "fleet";
+pub(crate) const ORGANISATION: &str = "fleet";
 const START: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(30);
 /// The most that a page of events has.
 const PAGE: usize = 1000;
+/// Of the one program that is published: more than all sockets of a client hold.
+const RELEASE_BYTES: u64 = 64 * 1024 * 1024;
 /// Names on one command line.
 const BATCH: usize = 1000;
 
@@ -63,12 +65,19 @@ impl Controller {
         // It fails only when one is installed already, and there is only this one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir()?;
+        let release = folder.path().join("releases/v1.0.0");
+        std::fs::create_dir_all(&release)?;
+        File::create(release.join("linux-amd64"))?.set_len(RELEASE_BYTES)?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let (child, stdout, address) = serve(&program, folder.path(), any_port, heartbeat_timeout).await?;
-        let command = ["user-token", "--org", ORGANISATION, "--user", ORGANISATION];
-        let user_token = print(&program, folder.path(), &command).await?.trim().to_owned();
+        let user_token = user_token(&program, folder.path(), ORGANISATION).await?;
         let http = reqwest::Client::builder().timeout(ANSWER).no_proxy().build()?;
         Ok(Self { program, folder, heartbeat_timeout, address, child, _stdout: stdout, http, user_token })
+    }
+
+    /// A token of a user of `organisation` who may do everything there.
+    pub(crate) async fn user_token(&self, organisation: &str) -> Result<String> {
+        user_token(&self.program, self.folder.path(), organisation).await
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -101,16 +110,31 @@ impl Controller {
         usage::processor_time(self.pid()?)
     }
 
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()?))?.count())
+    }
+
+    /// What it wrote to its log so far, in bytes.
+    pub(crate) fn log_bytes(&self) -> Result<u64> {
+        Ok(std::fs::metadata(self.folder.path().join("controller.log"))?.len())
+    }
+
     fn pid(&self) -> Result<u32> {
         self.child.id().context("the controller has ended")
     }
 
     /// Registers `count` nodes and makes their tokens, as an operator does on the command line.
     pub(crate) async fn enrol(&self, count: usize) -> Result<Vec<Enrolled>> {
+        self.enrol_for(ORGANISATION, count).await
+    }
+
+    /// The same for another organisation.
+    pub(crate) async fn enrol_for(&self, organisation: &str, count: usize) -> Result<Vec<Enrolled>> {
         let names: Vec<_> = (0..count).map(|index| format!("gpu-{index:05}")).collect();
         let mut enrolled = Vec::with_capacity(count);
         for names in names.chunks(BATCH) {
-            let mut command = vec!["node", "add", "--org", ORGANISATION, "--user", ORGANISATION];
+            let mut command = vec!["node", "add", "--org", organisation, "--user", organisation];
             command.extend(["--output", "json"]);
             command.extend(names.iter().map(String::as_str));
             for line in print(&self.program, self.folder.path(), &command).await?.lines() {
@@ -191,6 +215,8 @@ async fn serve(
     let mut child = Command::new(program)
         .args(["serve", "--listen", &listen.to_string(), "--data-dir"])
         .arg(folder.join("data"))
+        .arg("--releases")
+        .arg(folder.join("releases"))
         .args(["--heartbeat-timeout", &format!("{}ms", heartbeat_timeout.as_millis())])
         .env_clear()
         .env("RUST_LOG", "warn")
@@ -207,6 +233,11 @@ async fn serve(
     let log = || std::fs::read_to_string(folder.join("controller.log")).unwrap_or_default();
     let address = address.with_context(|| format!("the controller said {line:?}; its log:\n{}", log()))?;
     Ok((child, lines, address.parse()?))
+}
+
+async fn user_token(program: &Path, folder: &Path, organisation: &str) -> Result<String> {
+    let command = ["user-token", "--org", organisation, "--user", organisation];
+    Ok(print(program, folder, &command).await?.trim().to_owned())
 }
 
 /// What a subcommand prints that works on the data folder.

@@ -1,8 +1,10 @@
 //! The fleet simulator: thousands of workers against the real controller, each with its own node, token, socket and session
 //! machine (the daemon's own), but none of its threads and files. `scenario` decides what is measured, `worker` is one of them,
-//! `controller` the program under test, and `report` the figures.
+//! `controller` the program under test, and `report` the figures. `edge`
+//! attacks a controller while good workers and a good user go on.
 
 mod controller;
+mod edge;
 mod fleet;
 mod report;
 mod scenario;
@@ -10,6 +12,7 @@ mod usage;
 mod words;
 mod worker;
 
+pub use edge::{EdgeScenario, attack_and_watch, report::EdgeReport};
 pub use report::Report;
 pub use scenario::{Scenario, run};
 pub use usage::ProcessorTime;

@@ -25,6 +25,11 @@ impl Words {
         Self { node, instance: Uuid::new_v4(), gpus }
     }
 
+    /// As `register`, of a machine that calls itself `hostname`.
+    pub(crate) fn register_as(&self, hostname: &str) -> String {
+        self.register().replace(&format!("gpu-{}", self.node), hostname)
+    }
+
     pub(crate) fn register(&self) -> String {
         let gpu = |index: usize| Gpu {
             device_id: index.to_string(),

@@ -1,9 +1,9 @@
-//! The scenario at a size that fits among the other tests. The full size, and the figures that the product promises, are
-//! `cargo xtask load fleet`'s.
+//! The scenarios at sizes that fit among the other tests. The full sizes, and the figures that the product promises, are
+//! `cargo xtask load fleet`'s and `cargo xtask load edge`'s.
 
 use std::time::Duration;
 
-use aio_fleet::Scenario;
+use aio_fleet::{EdgeScenario, Scenario};
 use aio_tests::artifacts::Artifacts;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,4 +28,21 @@ async fn a_small_fleet_survives_its_controllers_death_without_a_false_offline() 
     assert!(report.bytes_per_worker() < 64 * 1024, "{report}");
     assert!(report.beat_cost.total() < Duration::from_micros(200), "{report}");
     assert!(report.back_in < Duration::from_secs(30), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_workers_and_a_good_user_notice_little_of_all_attacks() {
+    // Times are the full size's: a machine that runs other tests beside this is slower than any attack makes it.
+    let scenario = EdgeScenario {
+        workers: 30,
+        phase: Duration::from_millis(500),
+        release: None,
+        latest_beat: Duration::from_secs(4),
+        p99: Duration::from_secs(4),
+        only: String::new(),
+    };
+    let controller = Artifacts::release().unwrap().controller().unwrap();
+    let report = aio_fleet::attack_and_watch(&scenario, controller).await.unwrap();
+    println!("{report}");
+    assert_eq!(report.breaches(), [""; 0], "{report}");
 }
