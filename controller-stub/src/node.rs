@@ -42,7 +42,7 @@ pub(crate) struct Node {
     pub gpu_health: Option<HealthSummary>,
     /// Another machine that claims to be this node and is refused.
     pub identity_conflict: Option<Conflict>,
-    /// What was issued until then opens nothing. Written by the store alone.
+    /// Tokens that were issued until then are revoked. Written by the store alone.
     pub tokens_not_before: Timestamp,
     /// What it was when the worker that is connected showed its token.
     pub admitted_not_before: Timestamp,

@@ -126,7 +126,7 @@ impl Refusal {
                 let message = format!("node {} was decommissioned", claims.sub);
                 Rejection::forbidden(ErrorCode::NodeInactive, message)
             }
-            Self::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"),
+            Self::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was revoked"),
             Self::Replaced => {
                 counter!("aio_token_reuse_total").increment(1);
                 Rejection::unauthorized(ErrorCode::TokenRevoked, "a newer token has taken this one's place")
@@ -294,7 +294,7 @@ impl NodeOfToken {
         if self.id == *id {
             return Ok(self);
         }
-        let message = format!("the token is node {}'s and opens nothing of node {id}", self.id);
+        let message = format!("the token is node {}'s and does not speak for node {id}", self.id);
         Err(Rejection::forbidden(ErrorCode::TokenForeign, message))
     }
 }
