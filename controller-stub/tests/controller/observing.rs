@@ -234,6 +234,20 @@ async fn figures_are_not_shown_behind_a_proxy_that_says_nothing_of_itself() {
 }
 
 #[tokio::test]
+async fn the_health_of_gpus_is_true_at_the_moment_of_the_scrape() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let ill = "aio_nodes_gpu_health{health=\"unhealthy\"}";
+    for (seq, state, nodes) in [(1, "ok", 0.0), (2, "unhealthy", 1.0), (3, "ok", 0.0)] {
+        worker.send("telemetry.heartbeat", json!({"seq": seq, "health": {"state": state}})).await;
+        worker.ping().await;
+        assert_eq!(value(&scrape(&controller).await, ill).to_bits(), f64::to_bits(nodes), "{seq}");
+    }
+}
+
+#[tokio::test]
 async fn requests_are_counted_by_route_and_the_process_tells_of_itself() {
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;
@@ -257,18 +271,4 @@ async fn requests_are_counted_by_route_and_the_process_tells_of_itself() {
         assert!(value.is_some_and(|value| value > 0.0), "{figure}: {value:?}");
     }
     assert!(!figures.contains(&id) && !figures.contains("/nothing"), "nobody makes figures by asking");
-}
-
-#[tokio::test]
-async fn the_health_of_gpus_is_true_at_the_moment_of_the_scrape() {
-    let controller = Controller::start().await;
-    let owner = controller.owner_of("acme").await;
-    let id = owner.add_node("gpu").await;
-    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
-    let ill = "aio_nodes_gpu_health{health=\"unhealthy\"}";
-    for (seq, state, nodes) in [(1, "ok", 0.0), (2, "unhealthy", 1.0), (3, "ok", 0.0)] {
-        worker.send("telemetry.heartbeat", json!({"seq": seq, "health": {"state": state}})).await;
-        worker.ping().await;
-        assert_eq!(value(&scrape(&controller).await, ill).to_bits(), f64::to_bits(nodes), "{seq}");
-    }
 }
