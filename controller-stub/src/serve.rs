@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
+    api::{self, limit::RequestLimit},
     app::App,
     brake::Brakes,
     census, commands,
@@ -25,6 +25,7 @@ use crate::{
     descriptors,
     enrolment::Enroller,
     exporter::Exporter,
+    failures::Failures,
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
@@ -36,6 +37,7 @@ use crate::{
         signature::{InvalidSecret, WebhookKeys},
     },
     outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
+    readiness::Probe,
     releases::{Releases, downloads::Downloads},
     retention::{self, Retention},
     revocations,
@@ -43,7 +45,7 @@ use crate::{
     store::{Place, Store, StoreError},
     tasks::{Pulses, TaskEnded, Tasks},
     tls::{Authority, Tls, TlsError},
-    tokens::Tokens,
+    tokens::{Tokens, refused::Refused},
     watch,
 };
 
