@@ -15,8 +15,6 @@ pub(crate) mod error;
 mod event_schemas;
 mod events;
 mod fields;
-#[cfg(test)]
-mod fuzz;
 pub(crate) mod health;
 mod idempotency;
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(crate) enum Bearer {
     User(UserClaims),
 }
 
-/// Why a text opens nothing.
+/// Why a text is no valid token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidToken {
     #[error("the token has expired")]

@@ -85,7 +85,7 @@ fn schemathesis(options: &[String]) -> Result<()> {
     };
     // It asks as fast as it can, and is not to be told to wait.
     let mut serve = controller(&["serve", "--listen", "127.0.0.1:0"]);
-    let mut server = serve.env("API_REQUESTS_PER_SECOND", "0").env("RUST_LOG", "warn").spawn()?;
+    let mut server = serve.env("API_REQUESTS_PER_SECOND", "0").env("RUST_LOG", "error").spawn()?;
     let asked = ask(&mut server, &mut controller(&["user-token", "--role", "universe.owner"]), options);
     server.kill()?;
     server.wait()?;

@@ -159,6 +159,8 @@ pub(super) async fn list(
 ) -> Result<Response, Rejection> {
     let Query(Filter { node_id, actor, action, since, until, cursor, limit, format }) = filter?;
     let limit = limit.map_or(100, Bounded::value);
+    // No user's id has a blank: it is a `+` that the query's decoding took.
+    let actor = actor.map(|actor| if actor.starts_with("user:") { actor.replace(' ', "+") } else { actor });
     let (org, time) = (person.org_id.clone(), |it: TimeOfQuery| it.0);
     let (since, until) = (since.map(time), until.map(time));
     // One more tells whether there is a next page.

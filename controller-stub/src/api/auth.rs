@@ -138,8 +138,22 @@ fn assign(parts: &Parts, app: &App, holder: Holder) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// A user whose token was verified and counted already: an extension of the request.
+#[derive(Clone)]
+struct Counted(UserClaims);
+
+/// The manager who sends this request, for whoever looks at it before its handler: it is counted once.
+pub(super) async fn manager(parts: &mut Parts, app: &Arc<App>) -> Result<UserClaims, Rejection> {
+    let AsManager(Person { user, .. }) = AsManager::from_request_parts(parts, app).await?;
+    parts.extensions.insert(Counted(user.clone()));
+    Ok(user)
+}
+
 /// Whose token was shown, by its signature and its times.
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
+    if let Some(Counted(user)) = parts.extensions.get() {
+        return Ok(Bearer::User(user.clone()));
+    }
     let verified = bearer(&parts.headers).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
     match &verified {
         Ok(Bearer::User(user)) => {
@@ -248,7 +262,7 @@ impl NodeOfToken {
         if self.id == *id {
             return Ok(self);
         }
-        let message = format!("the token is node {}'s and opens nothing of node {id}", self.id);
+        let message = format!("the token is node {}'s and does not speak for node {id}", self.id);
         Err(Rejection::forbidden(ErrorCode::TokenForeign, message))
     }
 }

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use aio_protocol::{claims::UserClaims, error_code::ErrorCode};
+use aio_protocol::error_code::ErrorCode;
 use axum::{
     body::{Body, to_bytes},
-    extract::{FromRequestParts, MatchedPath, Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -17,17 +17,12 @@ use axum::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{
-    auth::{AsManager, bearer},
-    body,
-    error::Rejection,
-    roles::{self, Permission},
-};
+use super::{auth, body, error::Rejection};
 use crate::{
     app::App,
     clock,
     store::{KeptAnswer, Reserved},
-    tokens::{Bearer, Tokens},
+    tokens::Tokens,
 };
 
 pub(super) const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -62,26 +57,13 @@ pub(super) async fn once(
     if !makes || !request.headers().contains_key(KEY) {
         return next.run(request).await;
     }
-    // Whoever may not do it is refused by the handler.
-    let Some(user) = manager(&app, &request) else { return next.run(request).await };
-    answer_once(&app, &user, request, next).await.unwrap_or_else(IntoResponse::into_response)
+    answer_once(&app, request, next).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// Who asks, if they may change things. Their request is not counted here.
-fn manager(app: &App, request: &Request) -> Option<UserClaims> {
-    match app.enroller.tokens.verify(bearer(request.headers()).ok()?).ok()? {
-        Bearer::User(user) if roles::allow(&user.roles, Permission::Manage) => Some(user),
-        _ => None,
-    }
-}
-
-async fn answer_once(
-    app: &Arc<App>,
-    user: &UserClaims,
-    request: Request,
-    next: Next,
-) -> Result<Response, Rejection> {
-    let mut keys = request.headers().get_all(KEY).iter();
+async fn answer_once(app: &Arc<App>, request: Request, next: Next) -> Result<Response, Rejection> {
+    let (mut parts, content) = request.into_parts();
+    let user = auth::manager(&mut parts, app).await?;
+    let mut keys = parts.headers.get_all(KEY).iter();
     let key = match (keys.next(), keys.next()) {
         (Some(key), None) => key.to_str().ok().filter(|key| {
             (1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
@@ -93,9 +75,7 @@ async fn answer_once(
             "Idempotency-Key: must stand once and have 1 to {MAX_KEY_BYTES} visible characters"
         ))
     })?;
-    let path = request.uri().path().to_owned();
-    let id = hash(&[user.org_id.as_str().as_bytes(), path.as_bytes(), key.as_bytes()]);
-    let (mut parts, content) = request.into_parts();
+    let id = hash(&[user.org_id.as_str().as_bytes(), parts.uri.path().as_bytes(), key.as_bytes()]);
     let content = body::read(Request::from_parts(parts.clone(), content), app).await?;
     let fingerprint = hash(&[&content]);
 
@@ -106,8 +86,6 @@ async fn answer_once(
         }
         Reserved::Known { fingerprint, answer } => (fingerprint, answer),
     };
-    // No handler counts this one.
-    AsManager::from_request_parts(&mut parts, app).await?;
     match known {
         (other, _) if other != fingerprint => {
             let message = "Idempotency-Key: stands for a request with another body";

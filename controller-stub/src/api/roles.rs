@@ -4,9 +4,9 @@
 /// What may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Permission {
-    /// Look at nodes, their audit trail, their installation and their events.
+    /// Look at nodes, their transitions, their installation and their events.
     See,
-    /// Register nodes, make and revoke their tokens, take them out of service and put them back.
+    /// Register nodes, mint and revoke their tokens, take them out of service and put them back, and see who did so.
     Manage,
     /// Decide what concerns every organisation of this controller.
     Operate,

@@ -1,4 +1,4 @@
-//! `GET /nodes/{id}/transitions`: the audit trail of a node.
+//! `GET /nodes/{id}/transitions`: every change of a node's status.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ struct Transition {
 ///
 /// Newest first.
 #[utoipa::path(get, path = "/nodes/{id}/transitions", operation_id = "listTransitions", tag = "nodes", security(("user" = [])),
-    params(NodeIdOfPath, Which), responses((status = 200, description = "A page of the audit trail", body = TransitionList)))]
+    params(NodeIdOfPath, Which), responses((status = 200, description = "A page of the node's changes", body = TransitionList)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     AsUser(user): AsUser,

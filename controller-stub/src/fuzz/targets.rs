@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    api,
+    api::inputs::{BODIES, Input, QUERIES},
     config::Config,
     noti::signature::{Headers, WebhookKeys},
     tokens::{
@@ -35,7 +35,7 @@ pub(super) struct Target {
 }
 
 pub(super) fn all() -> Vec<Target> {
-    vec![
+    [
         target("worker", fixtures("worker"), as_text(worker)),
         target("controller", fixtures("controller"), as_text(controller)),
         target("event", fixtures("events"), Box::new(event)),
@@ -45,11 +45,14 @@ pub(super) fn all() -> Vec<Target> {
             fixtures("dashboard"),
             as_text(|text| read_again::<DashboardRequest>(text.as_bytes())),
         ),
-        target("body", bodies(), Box::new(api::inputs::body)),
-        target("query", queries(), as_text(api::inputs::query)),
         webhook(),
         token(),
     ]
+    .into_iter()
+    .chain(BODIES.into_iter().chain(QUERIES).map(|Input { name, seeds, read }| {
+        target(name, words(seeds), Box::new(move |bytes| read(bytes).is_ok()))
+    }))
+    .collect()
 }
 
 fn target(name: &'static str, seeds: Vec<Vec<u8>>, read: Read) -> Target {
@@ -68,25 +71,6 @@ fn fixtures(folder: &str) -> Vec<Vec<u8>> {
 
 fn words(lines: &[&str]) -> Vec<Vec<u8>> {
     lines.iter().map(|line| line.as_bytes().to_vec()).collect()
-}
-
-fn bodies() -> Vec<Vec<u8>> {
-    let mut seeds = words(&[
-        r#"{"name":"gpu-worker-01","role":["worker","storage"]}"#,
-        r#"{"expiresIn":3600,"osType":"linux","installMethod":"systemd","daemonVersion":"v1.0.0"}"#,
-        "{}",
-    ]);
-    seeds.extend(fixtures("installation"));
-    seeds
-}
-
-fn queries() -> Vec<Vec<u8>> {
-    words(&[
-        "page=2&limit=50&status=online&sort=-createdAt",
-        "nodeId=69396100cd71623c7bbfbfee&since=evt_01890a5dac96774bbcceb302099a8057&limit=1000",
-        "since=2025-12-11T12%3A00%3A00.000Z",
-        "platform=linux-amd64",
-    ])
 }
 
 /// Frames and addresses are text before anything reads them.

@@ -1,5 +1,7 @@
 //! A request with an `Idempotency-Key` is done once, however often it is sent.
 
+use std::num::NonZeroU32;
+
 use reqwest::{Method, Response, header::HeaderValue};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -109,4 +111,19 @@ async fn a_key_with_another_body_or_in_use_or_in_other_hands_is_refused() {
     refusal(answer(keyed(&owner, "k4", json!({"name": "new"}))).await, 409, "IDEMPOTENCY_KEY_IN_USE");
     controller.sql("UPDATE idempotency SET at = 0").await;
     assert_eq!(answer(keyed(&owner, "k4", json!({"name": "new"}))).await.0, 201, "a key is kept for a day");
+}
+
+#[tokio::test]
+async fn a_request_with_a_key_is_counted_once_and_before_anything_is_written() {
+    let controller =
+        Controller::start_with(|config| config.api_requests_per_second = NonZeroU32::new(1)).await;
+    let owner = controller.owner_of("acme").await;
+    assert_eq!(send(&owner, "/nodes", "k1", json!({"name": "gpu"})).await.status(), 201);
+    let mut refused = 0;
+    for number in 0..20 {
+        let response = send(&owner, "/nodes", &format!("k{number}"), json!({"nonsense": 1})).await;
+        refused += u32::from(response.status() == 429);
+    }
+    assert!(refused > 10, "{refused}");
+    assert_eq!(controller.number("SELECT COUNT(*) FROM idempotency").await, 1);
 }

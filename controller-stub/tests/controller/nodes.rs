@@ -191,3 +191,17 @@ async fn a_node_s_tokens_are_listed_without_the_tokens() {
         assert!(!list.to_string().contains(signature));
     }
 }
+
+#[tokio::test]
+async fn nodes_from_before_names_had_an_order_are_ordered_after_a_start() {
+    let mut controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    for name in ["gpu-10", "gpu-2", "gpu-1"] {
+        owner.add_node(name).await;
+    }
+    controller.sql("UPDATE nodes SET name_key = ''").await;
+    let address = controller.address();
+    controller.stop().await;
+    controller.start_again(address).await;
+    assert_eq!(listed(&owner, "sort=name").await, ["gpu-1", "gpu-2", "gpu-10"]);
+}
