@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
+    api::{self, limit::RequestLimit},
     app::App,
     brake::Brakes,
     census, commands,
@@ -25,6 +25,7 @@ use crate::{
     descriptors,
     enrolment::Enroller,
     exporter::Exporter,
+    failures::Failures,
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
@@ -36,6 +37,7 @@ use crate::{
         signature::{InvalidSecret, WebhookKeys},
     },
     outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
+    readiness::Probe,
     releases::{Releases, downloads::Downloads},
     retention::{self, Retention},
     revocations,
@@ -43,7 +45,7 @@ use crate::{
     store::{Place, Store, StoreError},
     tasks::{Pulses, TaskEnded, Tasks},
     tls::{Authority, Tls, TlsError},
-    tokens::Tokens,
+    tokens::{Tokens, refused::Refused},
     watch,
 };
 
@@ -165,8 +167,8 @@ impl Server {
             brakes: Mutex::new(Brakes::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
             refused: Refused::default(),
-            answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 32),
-            downloads: Downloads::new(room / 8, (room / 64).max(4)),
+            answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 16),
+            downloads: Downloads::new(room / 4, (room / 16).max(4)),
             failures: Failures::default(),
             trusted_proxies: config.trusted_proxies.clone(),
             admission: Arc::new(Admission::new(config.max_handshakes, config.upgrades_per_second)),
@@ -214,7 +216,7 @@ impl Server {
         if let Some(tls) = tls {
             tasks.spawn("certificates", tls.keep_fresh(stop.clone()));
         }
-        tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
+        tasks.spawn_with_pulse("watch", |pulse| watch::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         let kept = Retention {

@@ -51,6 +51,8 @@ impl Relay {
             let wake = self.launch();
             tokio::select! {
                 () = stop.cancelled() => break,
+                // It never ends by itself. Without it this task is of no use, and its end is noticed.
+                Some(_) = backlog.join_next() => break,
                 notices = self.outbox.notifier.notices_added() => {
                     let now = Instant::now();
                     if notices.retry_all {

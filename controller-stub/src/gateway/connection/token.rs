@@ -33,7 +33,7 @@ impl Connection {
     /// The worker was welcomed: if it came with the token that it was offered, that is now its only one.
     pub(super) async fn settle_token(&mut self) -> Result<(), End> {
         if self.token.offered {
-            match offers::take(&self.app, &self.node, &self.token.jti, clock::now()).await {
+            match offers::take(&self.app.store, &self.node, &self.token.jti, clock::now()).await {
                 Ok(true) => {}
                 Ok(false) => return Err(REVOKED),
                 Err(error) => return Err(self.unstored(&error)),
@@ -50,7 +50,7 @@ impl Connection {
     }
 
     pub(super) async fn offer_token(&mut self) -> Result<(), End> {
-        match offers::next(&self.app, &self.node, &self.token, clock::now()).await {
+        match offers::next(&self.app.enroller, &self.node, &self.token, clock::now()).await {
             Ok(Next::Offer { message_id, offer }) => {
                 // When to offer again is looked up when that is due: until then this one may be rejected.
                 self.plan_offer(clock::now());
@@ -74,7 +74,7 @@ impl Connection {
             return Ok(());
         }
         self.spend_write()?;
-        offers::reject(&self.app, &self.node, ack.original_message_id, ack.error.as_ref(), clock::now())
+        offers::reject(&self.app.store, &self.node, ack.original_message_id, ack.error.as_ref(), clock::now())
             .await
             .map_err(|error| self.unstored(&error))
     }
