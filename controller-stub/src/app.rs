@@ -10,17 +10,20 @@ use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
+    api::limit::RequestLimit,
     brake::Brakes,
     enrolment::Enroller,
     exporter::Exporter,
+    failures::Failures,
     gateway::{admission::Admission, clones::Clones, registry::Registry},
     lifecycle::Lifecycle,
     listener::budget::Budget,
     noti::Noti,
     outbox::Outbox,
+    readiness::Probe,
     releases::downloads::Downloads,
     store::Store,
+    tokens::refused::Refused,
 };
 
 pub(crate) struct App {

@@ -18,6 +18,7 @@ mod deployment;
 mod descriptors;
 mod enrolment;
 mod exporter;
+mod failures;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
@@ -31,6 +32,7 @@ mod noti;
 mod outbox;
 mod random;
 mod rate;
+mod readiness;
 mod releases;
 mod retention;
 mod revocations;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, auth::Refused, edge::Failures, health::Probe, limit::RequestLimit},
+    api::{self, limit::RequestLimit},
     app::App,
     brake::Brakes,
     census, commands,
@@ -25,6 +25,7 @@ use crate::{
     descriptors,
     enrolment::Enroller,
     exporter::Exporter,
+    failures::Failures,
     gateway::{admission::Admission, drain, registry::Registry},
     leases::Leases,
     lifecycle::Lifecycle,
@@ -36,6 +37,7 @@ use crate::{
         signature::{InvalidSecret, WebhookKeys},
     },
     outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
+    readiness::Probe,
     releases::{Releases, downloads::Downloads},
     retention::{self, Retention},
     revocations,
@@ -43,7 +45,7 @@ use crate::{
     store::{Place, Store, StoreError},
     tasks::{Pulses, TaskEnded, Tasks},
     tls::{Authority, Tls, TlsError},
-    tokens::Tokens,
+    tokens::{Tokens, refused::Refused},
     watch,
 };
 
@@ -153,7 +155,7 @@ impl Server {
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
         let public = deployment.api.clone();
         let app = Arc::new(App {
-            lifecycle: Lifecycle::new(store.clone(), outbox.doorbell.clone(), workers, installations),
+            lifecycle: Lifecycle::new(store.clone(), outbox.notifier.clone(), workers, installations),
             enroller: Enroller {
                 store: store.clone(),
                 tokens: Tokens::new(secrets.tokens),
@@ -214,7 +216,7 @@ impl Server {
         if let Some(tls) = tls {
             tasks.spawn("certificates", tls.keep_fresh(stop.clone()));
         }
-        tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
+        tasks.spawn_with_pulse("watch", |pulse| watch::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         let kept = Retention {

@@ -2,6 +2,7 @@
 //! it was revoked and what its bearer may do is decided elsewhere.
 
 pub(crate) mod keys;
+pub(crate) mod refused;
 
 use aio_protocol::{
     claims::{NodeClaims, NodeTokenKind, UserClaims},

@@ -1,11 +1,6 @@
 //! Who asks: users with a user token, nodes with a node token. A user sees only their organisation's nodes, a node only itself.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use aio_protocol::{
     claims::{NodeClaims, UserClaims},
@@ -34,7 +29,7 @@ use crate::{
         offers::{self, InUse},
     },
     store::Admission,
-    tokens::Bearer,
+    tokens::{Bearer, refused::Refusal},
 };
 
 /// A user who may look.
@@ -78,59 +73,16 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
 }
 
-/// Node tokens that were refused. They stay refused, so a flood of them never reaches the database.
-#[derive(Default)]
-pub(crate) struct Refused(Mutex<HashMap<Shown, Refusal>>);
-
-/// A node's token: whose, which, and since when. Another issuer may use a `jti` twice.
-type Shown = (NodeId, String, i64);
-
-/// How many refused tokens are kept before all are forgotten.
-const MAX_REFUSED: usize = 10_000;
-
-/// Why a node token that was verified is not accepted, now or ever.
-#[derive(Debug, Clone, Copy)]
-enum Refusal {
-    Inactive,
-    Revoked,
-    /// A newer token took its place, so whoever shows it has a copy.
-    Replaced,
-}
-
-impl Refused {
-    fn get(&self, claims: &NodeClaims) -> Option<Refusal> {
-        self.table().get(&shown(claims)).copied()
-    }
-
-    fn put(&self, claims: &NodeClaims, refusal: Refusal) {
-        let mut table = self.table();
-        if table.len() >= MAX_REFUSED {
-            table.clear();
+fn rejection(refusal: Refusal, claims: &NodeClaims) -> Rejection {
+    match refusal {
+        Refusal::Inactive => {
+            let message = format!("node {} was decommissioned", claims.sub);
+            Rejection::forbidden(ErrorCode::NodeInactive, message)
         }
-        table.insert(shown(claims), refusal);
-    }
-
-    fn table(&self) -> MutexGuard<'_, HashMap<Shown, Refusal>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn shown(claims: &NodeClaims) -> Shown {
-    (claims.sub.clone(), claims.jti.clone(), claims.issued_at().as_millis())
-}
-
-impl Refusal {
-    fn of(self, claims: &NodeClaims) -> Rejection {
-        match self {
-            Self::Inactive => {
-                let message = format!("node {} was decommissioned", claims.sub);
-                Rejection::forbidden(ErrorCode::NodeInactive, message)
-            }
-            Self::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was withdrawn"),
-            Self::Replaced => {
-                counter!("aio_token_reuse_total").increment(1);
-                Rejection::unauthorized(ErrorCode::TokenRevoked, "a newer token has taken this one's place")
-            }
+        Refusal::Revoked => Rejection::unauthorized(ErrorCode::TokenRevoked, "the token was revoked"),
+        Refusal::Replaced => {
+            counter!("aio_token_reuse_total").increment(1);
+            Rejection::unauthorized(ErrorCode::TokenRevoked, "a newer token has taken this one's place")
         }
     }
 }
@@ -150,14 +102,16 @@ pub(crate) async fn accept(parts: &Parts, app: &App, claims: NodeClaims) -> Resu
         let address = client::address(parts, &app.trusted_proxies);
         match revoked {
             false => None,
-            true if offers::note_reuse(app, &node, &claims.jti, address).await? => Some(Refusal::Replaced),
+            true if offers::note_reuse(&app.store, &node, &claims.jti, address).await? => {
+                Some(Refusal::Replaced)
+            }
             true => Some(Refusal::Revoked),
         }
     };
     if let Some(refusal) = refusal {
         app.refused.put(&claims, refusal);
         count_stranger(parts, app)?;
-        return Err(refusal.of(&claims));
+        return Err(rejection(refusal, &claims));
     }
     assign(parts, app, Holder::Node(claims.sub.clone()))?;
     let life = Life { issued_at: claims.issued_at(), expires_at: claims.expires_at() };
@@ -195,7 +149,7 @@ fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
         Ok(Bearer::Node(claims)) => match app.refused.get(claims) {
             Some(refusal) => {
                 count_stranger(parts, app)?;
-                return Err(refusal.of(claims));
+                return Err(rejection(refusal, claims));
             }
             None => count(app, Client::Token(claims.sub.clone(), claims.jti.clone()))?,
         },

@@ -1,10 +1,7 @@
 //! What holds for every request and every answer, whatever the address: one `Host`, a budget for the bytes that are on their way, and
 //! a line in the log for what failed.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use axum::{
     body::HttpBody,
@@ -20,6 +17,7 @@ use super::{
 };
 use crate::{
     app::App,
+    failures::Failures,
     listener::{
         InFlight,
         budget::Charge,
@@ -38,7 +36,7 @@ pub(super) async fn pass(State(app): State<Arc<App>>, request: Request, next: Ne
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let response = next.run(Request::from_parts(parts, body)).await;
     let response = charged(&app, in_flight.as_deref(), stranger, response);
-    app.failures.note(method, route.as_ref().map_or("", MatchedPath::as_str), &path, &response);
+    note(&app.failures, method, route.as_ref().map_or("", MatchedPath::as_str), &path, &response);
     response
 }
 
@@ -76,36 +74,19 @@ fn charged(app: &App, in_flight: Option<&InFlight>, stranger: Holder, mut respon
     }
 }
 
-/// The routes that fail at present, and how often they did in a row.
-#[derive(Default)]
-pub(crate) struct Failures(Mutex<HashMap<(Method, String), u64>>);
-
-impl Failures {
-    /// Logs the first failure of a route, every doubling, and the recovery.
-    fn note(&self, method: Method, route: &str, path: &str, response: &Response) {
-        let status = response.status();
-        let failed = status.is_server_error();
-        let Some(count) = self.count(method.clone(), route, failed) else { return };
-        let Reason { fault, text } = response.extensions().get::<Reason>().cloned().unwrap_or_default();
-        let status = status.as_u16();
-        if !failed {
-            tracing::debug!(%method, path, count, "requests are answered again");
-        } else if fault {
-            tracing::warn!(%method, path, status, reason = text, count, "a request failed");
-        } else {
-            tracing::debug!(%method, path, status, reason = text, count, "a request was turned away");
-        }
-    }
-
-    /// How many failures in a row there were, where that is worth a line.
-    fn count(&self, method: Method, route: &str, failed: bool) -> Option<u64> {
-        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !failed {
-            return if failing.is_empty() { None } else { failing.remove(&(method, route.to_owned())) };
-        }
-        let count = failing.entry((method, route.to_owned())).or_default();
-        *count += 1;
-        count.is_power_of_two().then_some(*count)
+/// Logs the first failure of a route, every doubling, and the recovery.
+fn note(failures: &Failures, method: Method, route: &str, path: &str, response: &Response) {
+    let status = response.status();
+    let failed = status.is_server_error();
+    let Some(count) = failures.count(method.clone(), route, failed) else { return };
+    let Reason { fault, text } = response.extensions().get::<Reason>().cloned().unwrap_or_default();
+    let status = status.as_u16();
+    if !failed {
+        tracing::debug!(%method, path, count, "requests are answered again");
+    } else if fault {
+        tracing::warn!(%method, path, status, reason = text, count, "a request failed");
+    } else {
+        tracing::debug!(%method, path, status, reason = text, count, "a request was turned away");
     }
 }
 
@@ -132,15 +113,5 @@ mod tests {
         }
         assert!(allowed(Version::HTTP_10, &[]) && allowed(Version::HTTP_2, &[]));
         assert!(!allowed(Version::HTTP_10, &["a", "b"]));
-    }
-
-    #[test]
-    fn failures_are_told_at_each_doubling_and_when_they_end() {
-        let failures = Failures::default();
-        let told: Vec<_> = (0..10).filter_map(|_| failures.count(Method::GET, "/nodes", true)).collect();
-        assert_eq!(told, [1, 2, 4, 8]);
-        assert_eq!(failures.count(Method::POST, "/nodes", false), None);
-        assert_eq!(failures.count(Method::GET, "/nodes", false), Some(10));
-        assert_eq!(failures.count(Method::GET, "/nodes", false), None);
     }
 }

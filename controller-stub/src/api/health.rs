@@ -1,10 +1,6 @@
 //! `/healthz`: whether the process answers. `/readyz`: whether it can do its work. `/metrics`: how it does.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use aio_protocol::{api::ApiError, error_code::ErrorCode, release::build};
 use axum::{
@@ -16,11 +12,10 @@ use axum::{
 use reqwest::Url;
 use secrecy::ExposeSecret;
 use serde::Serialize;
-use tokio::{sync::Mutex, time::timeout};
 use utoipa::ToSchema;
 
 use super::{auth::bearer, error::Rejection};
-use crate::{app::App, clock, config::is_this_machine, gateway, noti::signature, store::Store};
+use crate::{app::App, config::is_this_machine, gateway, noti::signature};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
@@ -56,40 +51,6 @@ pub(super) async fn readiness(State(app): State<Arc<App>>) -> Result<Json<Health
     }
     let message = format!("not ready: {}", missing.join("; "));
     Err(Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ControllerError, message))
-}
-
-/// Writes to the database to see whether it takes changes; no more often than once in a while, however many ask.
-#[derive(Default)]
-pub(crate) struct Probe(Mutex<Option<(Instant, Option<&'static str>)>>);
-
-/// What was seen counts for so long.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// A change that takes longer is none that one could work with.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-const PROBED_AT: &str = "readiness_probed_at";
-
-impl Probe {
-    async fn problem(&self, store: &Store) -> Option<&'static str> {
-        let mut last = self.0.lock().await;
-        if let Some((at, problem)) = *last
-            && at.elapsed() < FRESH
-        {
-            return problem;
-        }
-        let now = clock::now().to_string();
-        let problem = match timeout(PATIENCE, store.put_setting(PROBED_AT, &now)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the database takes no changes");
-                Some("the database takes no changes")
-            }
-            Err(_) => Some("the database takes no change within 2 s"),
-        };
-        *last = Some((Instant::now(), problem));
-        problem
-    }
 }
 
 /// Whoever may read the figures: with `METRICS_TOKEN`, its bearer; without, this machine.

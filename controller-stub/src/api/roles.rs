@@ -6,7 +6,7 @@
 pub(crate) enum Permission {
     /// Look at nodes, their audit trail, their installation and their events.
     See,
-    /// Register nodes, make and withdraw their tokens, take them out of service and put them back.
+    /// Register nodes, make and revoke their tokens, take them out of service and put them back.
     Manage,
     /// Decide what concerns every organisation of this controller.
     Operate,

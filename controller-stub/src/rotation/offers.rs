@@ -10,11 +10,10 @@ use uuid::Uuid;
 
 use super::Life;
 use crate::{
-    app::App,
     clock,
-    enrolment::EnrolmentError,
+    enrolment::{Enroller, EnrolmentError},
     node::Node,
-    store::{AuditEntry, Replacement, StoreError},
+    store::{AuditEntry, Replacement, Store, StoreError},
 };
 
 /// The longest reason of a rejected offer that is kept.
@@ -35,27 +34,27 @@ pub(crate) enum Next {
     Offer { message_id: Uuid, offer: TokenOffer },
     /// None before then.
     NotBefore(Timestamp),
-    /// The token in use was withdrawn: its worker is offered nothing.
-    Withdrawn,
+    /// The token in use was revoked: its worker is offered nothing.
+    Revoked,
 }
 
 /// Offers the node's worker a new token in place of the one in use, if it is time.
 pub(crate) async fn next(
-    app: &App,
+    enroller: &Enroller,
     node: &NodeId,
     in_use: &InUse,
     now: Timestamp,
 ) -> Result<Next, EnrolmentError> {
-    let due = in_use.life.next_offer(app.store.offers_for(&in_use.jti).await?, now);
+    let due = in_use.life.next_offer(enroller.store.offers_for(&in_use.jti).await?, now);
     if due > now {
         return Ok(Next::NotBefore(due));
     }
-    let (token, issued) = app.enroller.renew(node, &in_use.jti, in_use.life.length(), now).await?;
+    let (token, issued) = enroller.renew(node, &in_use.jti, in_use.life.length(), now).await?;
     let (jti, expires_at) = (issued.jti.clone(), issued.expires_at);
     let replacement =
         Replacement { issued, replaces: in_use.jti.clone(), replaced_issued_at: in_use.life.issued_at };
-    if !app.store.offer_token(replacement).await? {
-        return Ok(Next::Withdrawn);
+    if !enroller.store.offer_token(replacement).await? {
+        return Ok(Next::Revoked);
     }
     count("made");
     tracing::info!(%node, offer = jti, "a new token is offered, because the one in use ends soon");
@@ -66,8 +65,13 @@ pub(crate) async fn next(
 
 /// Notes that the node's worker was welcomed with the offered token, and revokes the one that it replaces. Says whether the offer
 /// still stood.
-pub(crate) async fn take(app: &App, node: &NodeId, jti: &str, now: Timestamp) -> Result<bool, StoreError> {
-    let taken = app.store.take_offer(jti, now).await?;
+pub(crate) async fn take(
+    store: &Store,
+    node: &NodeId,
+    jti: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let taken = store.take_offer(jti, now).await?;
     if taken {
         count("taken");
         tracing::info!(%node, offer = jti, "the worker uses its new token, and the one before is revoked");
@@ -75,9 +79,9 @@ pub(crate) async fn take(app: &App, node: &NodeId, jti: &str, now: Timestamp) ->
     Ok(taken)
 }
 
-/// Notes that the node's worker gave an offer back.
-pub(crate) async fn give_back(
-    app: &App,
+/// Notes that the node's worker rejected an offer.
+pub(crate) async fn reject(
+    store: &Store,
     node: &NodeId,
     offer: Uuid,
     error: Option<&ErrorReport>,
@@ -85,9 +89,9 @@ pub(crate) async fn give_back(
 ) -> Result<(), StoreError> {
     let reason = error.map_or_else(String::new, |it| format!("{}: {}", it.code, it.message));
     let reason = text::clean(&reason, MAX_REJECTION_BYTES);
-    if app.store.reject_offer(node, &offer.to_string(), &reason, now).await? {
+    if store.reject_offer(node, &offer.to_string(), &reason, now).await? {
         count("rejected");
-        tracing::warn!(%node, %offer, reason, "the worker gave its new token back; it will be offered another");
+        tracing::warn!(%node, %offer, reason, "the worker rejected its new token; it will be offered another");
     }
     Ok(())
 }
@@ -95,12 +99,12 @@ pub(crate) async fn give_back(
 /// Raises the alarm when a token comes back whose place a newer one has taken: somebody has a copy of it (RFC 9700, section 4.14). Says
 /// whether it does.
 pub(crate) async fn note_reuse(
-    app: &App,
+    store: &Store,
     node: &Node,
     jti: &str,
     address: IpAddr,
 ) -> Result<bool, StoreError> {
-    if !app.store.was_replaced(&node.id, jti).await? {
+    if !store.was_replaced(&node.id, jti).await? {
         return Ok(false);
     }
     tracing::warn!(node = %node.id, name = node.name, token = jti, %address, "a token that was replaced was shown again: somebody has a copy of it; revoke the node's tokens if it is not the node itself");
@@ -115,7 +119,7 @@ pub(crate) async fn note_reuse(
         target: Some(jti.to_owned()),
         detail: None,
     };
-    if let Err(error) = app.store.on_behalf(entry).record_outcome(ErrorCode::TokenRevoked.as_str()).await {
+    if let Err(error) = store.on_behalf(entry).record_outcome(ErrorCode::TokenRevoked.as_str()).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "the reuse of a token could not be recorded"
