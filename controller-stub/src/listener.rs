@@ -1,4 +1,4 @@
-//! The listening socket: takes connections as fast as they come, and gives each a place for as long as it keeps to its deadlines. What is
+//! The listening socket: takes connections as fast as they come, and gives each a slot for as long as it keeps to its deadlines. What is
 //! served is the router's business.
 
 pub(crate) mod activity;
@@ -6,7 +6,7 @@ mod answer;
 pub(crate) mod budget;
 mod connection;
 pub(crate) mod holder;
-mod seats;
+mod slots;
 mod stream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -22,10 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use activity::Patience;
+pub(crate) use connection::InFlight;
 use connection::Server;
-pub(crate) use connection::Visit;
 use holder::Holder;
-use seats::Seats;
+use slots::Slots;
 
 /// How many connections there may be, and how long they may take. Workers' sockets are not among them.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ pub(crate) async fn serve(
 ) {
     let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
     let server = Arc::new(Server::new(tls, router, limits.patience, stop.clone()));
-    let seats = Seats::new(limits.connections, limits.per_holder);
+    let slots = Slots::new(limits.connections, limits.per_holder);
     let connections = TaskTracker::new();
     let mut exhausted = false;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -90,7 +90,7 @@ pub(crate) async fn serve(
                 if !std::mem::replace(&mut exhausted, true) {
                     tracing::error!(%error, "no connection can be taken; is the limit of open files too low?");
                 }
-                seats.relieve();
+                slots.relieve();
                 sleep(EXHAUSTED_PAUSE).await;
                 continue;
             }
@@ -98,15 +98,15 @@ pub(crate) async fn serve(
         if std::mem::take(&mut exhausted) {
             tracing::info!("connections are taken again");
         }
-        let Some(seat) = seats.take(Holder::at(peer.ip(), &limits.proxies)) else {
+        let Some(slot) = slots.take(Holder::at(peer.ip(), &limits.proxies)) else {
             metrics::counter!("aio_connections_refused_total").increment(1);
-            tracing::debug!(%peer, "a connection was refused: all places are busy");
+            tracing::debug!(%peer, "a connection was refused: all slots are busy");
             continue;
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection may be slow");
         }
-        connections.spawn(server.clone().serve(stream, peer, seat));
+        connections.spawn(server.clone().serve(stream, peer, slot));
     }
     drop(listener);
     connections.close();

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     app::App,
-    listener::{Visit, holder::Holder},
+    listener::{InFlight, holder::Holder},
     node::Node,
     rotation::{
         Life,
@@ -132,8 +132,8 @@ fn assign(parts: &Parts, app: &App, holder: Holder) -> Result<(), Rejection> {
     if !app.answers.is_open_to(&holder) {
         return Err(Rejection::unread());
     }
-    if let Some(visit) = parts.extensions.get::<Arc<Visit>>() {
-        visit.assign(holder);
+    if let Some(in_flight) = parts.extensions.get::<Arc<InFlight>>() {
+        in_flight.assign(holder);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::{
     app::App,
     failures::Failures,
     listener::{
-        Visit,
+        InFlight,
         budget::Charge,
         holder::{Holder, site},
     },
@@ -29,13 +29,13 @@ pub(super) async fn pass(State(app): State<Arc<App>>, request: Request, next: Ne
     if let Err(refusal) = one_host(&request) {
         return refusal.into_response();
     }
-    let visit = request.extensions().get::<Arc<Visit>>().cloned();
+    let in_flight = request.extensions().get::<Arc<InFlight>>().cloned();
     let (parts, body) = request.into_parts();
     let stranger = Holder::Site(site(client::address(&parts, &app.trusted_proxies)));
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let response = next.run(Request::from_parts(parts, body)).await;
-    let response = charged(&app, visit.as_deref(), stranger, response);
+    let response = charged(&app, in_flight.as_deref(), stranger, response);
     note(&app.failures, method, route.as_ref().map_or("", MatchedPath::as_str), &path, &response);
     response
 }
@@ -58,13 +58,13 @@ fn one_host(request: &Request) -> Result<(), Rejection> {
 const SMALL: u64 = 1024;
 
 /// Charges the answer to whoever gets it; what brought a charge of its own keeps that.
-fn charged(app: &App, visit: Option<&Visit>, stranger: Holder, mut response: Response) -> Response {
+fn charged(app: &App, in_flight: Option<&InFlight>, stranger: Holder, mut response: Response) -> Response {
     let hint = response.body().size_hint();
     let size = hint.upper().unwrap_or(hint.lower());
     if size <= SMALL || response.extensions().get::<Arc<Charge>>().is_some() {
         return response;
     }
-    let payer = visit.and_then(Visit::payer).unwrap_or(stranger);
+    let payer = in_flight.and_then(InFlight::payer).unwrap_or(stranger);
     match app.answers.charge(payer, size) {
         Some(charge) => {
             response.extensions_mut().insert(Arc::new(charge));

@@ -130,7 +130,7 @@ pub(super) const FIGURES: &[Figure] = &[
         "Dashboards that the controller closed, by close code.",
     ),
     // The controller itself.
-    counter("aio_connections_refused_total", &[], "Connections that found no place: all were busy."),
+    counter("aio_connections_refused_total", &[], "Connections that found no slot: all were busy."),
     counter("aio_api_refusals_total", &["code"], "Answers that are errors, by the catalogue's code."),
     counter(
         "http_requests_total",

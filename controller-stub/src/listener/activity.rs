@@ -41,7 +41,7 @@ pub(super) struct Activity {
     multiplexed: bool,
     /// A head is under way, or the first is waited for.
     head: bool,
-    has_spoken: bool,
+    heard: bool,
     stopping: bool,
     /// The last event that counts for the deadline.
     since: Instant,
@@ -54,7 +54,7 @@ impl Activity {
             answers: 0,
             multiplexed: false,
             head: true,
-            has_spoken: false,
+            heard: false,
             stopping: false,
             since: now,
         }
@@ -70,7 +70,7 @@ impl Activity {
         if self.requests == 0 && !self.head && !self.multiplexed {
             (self.head, self.since) = (true, now);
         }
-        !std::mem::replace(&mut self.has_spoken, true)
+        !std::mem::replace(&mut self.heard, true)
     }
 
     /// A head is complete. Whether it is the only request.

@@ -11,7 +11,7 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::{budget::Charge, connection::Visit};
+use super::{budget::Charge, connection::InFlight};
 
 /// What a peer must take within the patience for it, in bytes.
 pub(super) const PIECE: usize = 16 * 1024;
@@ -24,7 +24,7 @@ pub(super) struct Answer {
 
 /// Until the last piece is gone.
 struct Held {
-    visit: Arc<Visit>,
+    request: Arc<InFlight>,
     _charge: Option<Arc<Charge>>,
 }
 
@@ -40,9 +40,9 @@ impl AsRef<[u8]> for Piece {
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, visit: Arc<Visit>, charge: Option<Arc<Charge>>) -> Self {
-        visit.answering(true);
-        Self { body, rest: Bytes::new(), held: Arc::new(Held { visit, _charge: charge }) }
+    pub(super) fn new(body: Body, request: Arc<InFlight>, charge: Option<Arc<Charge>>) -> Self {
+        request.answering(true);
+        Self { body, rest: Bytes::new(), held: Arc::new(Held { request, _charge: charge }) }
     }
 }
 
@@ -63,7 +63,7 @@ impl HttpBody for Answer {
                 ended => return Poll::Ready(ended),
             }
         }
-        self.held.visit.answering(false);
+        self.held.request.answering(false);
         let length = self.rest.len().min(PIECE);
         let piece = Piece { bytes: self.rest.split_to(length), _held: self.held.clone() };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))

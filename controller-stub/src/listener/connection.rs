@@ -34,7 +34,7 @@ use super::{
     answer::Answer,
     budget::Charge,
     holder::Holder,
-    seats::Seat,
+    slots::Slot,
     stream::Stream,
 };
 
@@ -48,26 +48,26 @@ pub(super) struct Server {
 }
 
 /// What a connection is doing, for whoever reads and writes it.
-pub(super) struct Link {
+pub(super) struct Shared {
     activity: Mutex<Activity>,
     /// Gone after an upgrade.
-    seat: Weak<Seat>,
+    slot: Weak<Slot>,
 }
 
 /// A request, from its head to the last byte of its answer.
-pub(crate) struct Visit {
-    link: Arc<Link>,
-    seat: Arc<Seat>,
+pub(crate) struct InFlight {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
     /// Whom the answer is charged to, once a token was accepted.
     payer: OnceLock<Holder>,
     answered: AtomicBool,
 }
 
-impl Link {
-    /// Of no connection's place.
+impl Shared {
+    /// Of no connection.
     #[cfg(test)]
     pub(super) fn detached() -> Self {
-        Self { activity: Mutex::new(Activity::new(Instant::now())), seat: Weak::new() }
+        Self { activity: Mutex::new(Activity::new(Instant::now())), slot: Weak::new() }
     }
 
     fn activity(&self) -> MutexGuard<'_, Activity> {
@@ -76,26 +76,26 @@ impl Link {
 
     pub(super) fn heard(&self, now: Instant) {
         if self.activity().heard(now)
-            && let Some(seat) = self.seat.upgrade()
+            && let Some(slot) = self.slot.upgrade()
         {
-            seat.speak();
+            slot.set_heard();
         }
     }
 }
 
-impl Visit {
-    fn begin(link: Arc<Link>, seat: Arc<Seat>, multiplexed: bool) -> Arc<Self> {
-        let mut activity = link.activity();
+impl InFlight {
+    fn begin(shared: Arc<Shared>, slot: Arc<Slot>, multiplexed: bool) -> Arc<Self> {
+        let mut activity = shared.activity();
         if activity.began(multiplexed) {
-            seat.rouse();
+            slot.set_busy();
         }
         drop(activity);
-        Arc::new(Self { link, seat, payer: OnceLock::new(), answered: AtomicBool::new(false) })
+        Arc::new(Self { shared, slot, payer: OnceLock::new(), answered: AtomicBool::new(false) })
     }
 
     /// Counts the connection and its answers for `holder`, whose token was accepted.
     pub(crate) fn assign(&self, holder: Holder) {
-        self.seat.assign(holder.clone());
+        self.slot.assign(holder.clone());
         let _ = self.payer.set(holder);
     }
 
@@ -105,16 +105,16 @@ impl Visit {
     }
 
     pub(super) fn answering(&self, is_new: bool) {
-        self.link.activity().answering(is_new, Instant::now());
+        self.shared.activity().answering(is_new, Instant::now());
         self.answered.fetch_or(is_new, Ordering::Relaxed);
     }
 }
 
-impl Drop for Visit {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut activity = self.link.activity();
+        let mut activity = self.shared.activity();
         if activity.ended(self.answered.load(Ordering::Relaxed), Instant::now()) {
-            self.seat.quieten();
+            self.slot.set_quiet();
         }
     }
 }
@@ -143,21 +143,21 @@ impl Server {
     }
 
     /// Serves a connection until it ends or is upgraded.
-    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, seat: Seat) {
-        let seat = Arc::new(seat);
+    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, slot: Slot) {
+        let slot = Arc::new(slot);
         let activity = Mutex::new(Activity::new(Instant::now()));
-        let link = Arc::new(Link { activity, seat: Arc::downgrade(&seat) });
-        let stream = Stream::new(tcp, link.clone(), self.patience.stall);
-        let Some(acceptor) = &self.tls else { return self.serve_http(stream, peer, link, seat).await };
+        let shared = Arc::new(Shared { activity, slot: Arc::downgrade(&slot) });
+        let stream = Stream::new(tcp, shared.clone(), self.patience.stall);
+        let Some(acceptor) = &self.tls else { return self.serve_http(stream, peer, shared, slot).await };
         let shaken = tokio::select! {
             shaken = timeout(self.patience.handshake, acceptor.accept(stream)) => shaken,
             () = self.stop.cancelled() => return,
-            () = seat.evicted() => return,
+            () = slot.evicted() => return,
         };
         match shaken {
             Ok(Ok(stream)) => {
-                link.activity().shaken(Instant::now());
-                self.serve_http(stream, peer, link, seat).await;
+                shared.activity().shaken(Instant::now());
+                self.serve_http(stream, peer, shared, slot).await;
             }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
@@ -168,19 +168,20 @@ impl Server {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: SocketAddr,
-        link: Arc<Link>,
-        seat: Arc<Seat>,
+        shared: Arc<Shared>,
+        slot: Arc<Slot>,
     ) {
         let service = service_fn(|mut request: Request<Incoming>| {
-            let visit = Visit::begin(link.clone(), seat.clone(), request.version() == Version::HTTP_2);
+            let in_flight =
+                InFlight::begin(shared.clone(), slot.clone(), request.version() == Version::HTTP_2);
             request.extensions_mut().insert(ConnectInfo(peer));
-            request.extensions_mut().insert(visit.clone());
+            request.extensions_mut().insert(in_flight.clone());
             let mut router = self.router.clone();
             async move {
                 let mut response = router.call(request).await?;
                 let charge = response.extensions_mut().remove::<Arc<Charge>>();
                 Ok::<Response<Answer>, std::convert::Infallible>(
-                    response.map(|body| Answer::new(body, visit, charge)),
+                    response.map(|body| Answer::new(body, in_flight, charge)),
                 )
             }
         });
@@ -192,12 +193,12 @@ impl Server {
                 biased;
                 () = self.stop.cancelled(), if !stopping => {
                     stopping = true;
-                    link.activity().stop(Instant::now());
+                    shared.activity().stop(Instant::now());
                     connection.as_mut().graceful_shutdown();
                     continue;
                 }
-                () = seat.evicted() => Err("another connection took its place".into()),
-                end = self.within_deadlines(connection.as_mut(), &link) => end,
+                () = slot.evicted() => Err("another connection took its slot".into()),
+                end = self.within_deadlines(connection.as_mut(), &shared) => end,
             };
             if let Err(error) = end {
                 tracing::debug!(%peer, error = &*error, "a connection ended");
@@ -210,7 +211,7 @@ impl Server {
     async fn within_deadlines<E>(
         &self,
         mut connection: Pin<&mut impl Future<Output = Result<(), E>>>,
-        link: &Link,
+        shared: &Shared,
     ) -> Result<(), E>
     where
         E: From<io::Error>,
@@ -222,7 +223,7 @@ impl Server {
                 return Poll::Ready(end);
             }
             loop {
-                let Some(deadline) = link.activity().deadline(&self.patience) else { return Poll::Pending };
+                let Some(deadline) = shared.activity().deadline(&self.patience) else { return Poll::Pending };
                 if deadline <= Instant::now() {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut).into()));
                 }

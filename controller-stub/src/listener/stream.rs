@@ -14,11 +14,11 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{answer::PIECE, connection::Link};
+use super::{answer::PIECE, connection::Shared};
 
 pub(super) struct Stream {
     tcp: TcpStream,
-    link: Arc<Link>,
+    shared: Arc<Shared>,
     patience: Duration,
     /// Runs while the peer takes less than it is given. Most never do, so it is made when needed.
     timer: Option<Pin<Box<Sleep>>>,
@@ -27,8 +27,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(tcp: TcpStream, link: Arc<Link>, patience: Duration) -> Self {
-        Self { tcp, link, patience, timer: None, taken: 0 }
+    pub(super) fn new(tcp: TcpStream, shared: Arc<Shared>, patience: Duration) -> Self {
+        Self { tcp, shared, patience, timer: None, taken: 0 }
     }
 
     /// Notes how much of `offered` was taken. A peer that takes little by little has the same time for each piece as one that takes none.
@@ -64,7 +64,7 @@ impl AsyncRead for Stream {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.link.heard(Instant::now());
+            self.shared.heard(Instant::now());
         }
         read
     }
@@ -117,7 +117,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (peer, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (Stream::new(accepted.unwrap().0, Arc::new(Link::detached()), SHORT), peer.unwrap())
+        (Stream::new(accepted.unwrap().0, Arc::new(Shared::detached()), SHORT), peer.unwrap())
     }
 
     #[tokio::test]

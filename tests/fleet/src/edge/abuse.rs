@@ -59,25 +59,25 @@ pub(super) fn unread_lists(target: &Target) -> Vec<u8> {
 }
 
 /// Decommissions nodes and hangs up in the middle; counts those that are inactive while their worker is still connected.
-pub(super) async fn cut_revocations(target: &Target, time: Duration) {
+pub(super) async fn cut_revocations(target: Arc<Target>, time: Duration, first: u64) {
     let began = Instant::now();
     let Ok(http) = target.http() else { return };
     let url = format!("http://{}/nodes", target.address);
     let bearer = &target.enemy.user_token;
-    for number in 0_u64.. {
+    for number in first.. {
         // What is left is for the last one to be noticed.
         if began.elapsed() > time.mul_f64(0.6) {
             return;
         }
         let cut = async {
-            let name = json!({"name": format!("cut-{number}")});
+            let name = json!({"name": format!("cut-{first}-{number}")});
             let node: Value = http.post(&url).bearer_auth(bearer).json(&name).send().await?.json().await?;
-            let id = node["id"].as_str().unwrap_or_default().to_owned();
+            let id = node["_id"].as_str().unwrap_or_default().to_owned();
             let token = http.post(format!("{url}/{id}/token")).bearer_auth(bearer).json(&json!({}));
             let token: Value = token.send().await?.json().await?;
             let token = token["token"].as_str().unwrap_or_default().to_owned();
             let node = Enrolled { node_id: id.parse()?, token };
-            let mut worker = connect(target, &node).await?;
+            let mut worker = connect(&target, &node).await?;
             worker.send(Message::text(Words::new(node.node_id, 1).register())).await?;
             worker.next().await;
             worker.next().await;
@@ -98,7 +98,8 @@ pub(super) async fn cut_revocations(target: &Target, time: Duration) {
                 target.count(if is_open(worker).await { "inactive and connected" } else { "revoked" })
             }
             Ok(None) => target.count("nothing happened"),
-            Err(_) => target.count("could not be tried"),
+            // The API's own limit, for one.
+            Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
 }

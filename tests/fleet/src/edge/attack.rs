@@ -69,7 +69,11 @@ impl Attack {
                 hold(&target, 3, &[]).await;
                 sleep(Duration::from_millis(10)).await;
             },
-            Self::CutRevocations => abuse::cut_revocations(&target, time).await,
+            Self::CutRevocations => {
+                (0..8).for_each(|index| {
+                    drop(floods.spawn(abuse::cut_revocations(target.clone(), time, index)))
+                });
+            }
             Self::StrangerUpgrades => {
                 (0..3).for_each(|_| drop(floods.spawn(flood::upgrades(target.clone(), None))));
             }

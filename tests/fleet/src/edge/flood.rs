@@ -30,6 +30,8 @@ pub(super) async fn failed_reports(target: Arc<Target>, index: usize) {
     let Ok(http) = target.http() else { return };
     let Some(node) = target.enemy.others.get(4) else { return };
     let url = format!("http://{}/nodes/{}/installation", target.address, node.node_id);
+    let started = http.post(&url).bearer_auth(&node.token).json(&json!({"phase": "started"}));
+    let _ = started.send().await;
     for number in 0_u64.. {
         let report = json!({"phase": "failed", "step": "fetch_release",
             "error": {"code": format!("CODE_{index}_{number}"), "message": "x".repeat(200)}});
