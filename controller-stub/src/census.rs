@@ -1,5 +1,5 @@
-//! Counts the nodes now and then: how many have each status, and for how long. The second makes the fleet's uptime over any time a
-//! matter of division.
+//! Counts the nodes by status every few seconds, and adds up how long they have had each. The second gives the fleet's uptime over any
+//! time by division.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,15 @@ use crate::{
     tasks::Pulse,
 };
 
-const LOOK: Duration = Duration::from_secs(5);
+/// Interval between two counts.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Counts until `stop`.
 pub(crate) async fn run(store: Store, exporter: Exporter, pulse: Pulse, stop: CancellationToken) {
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due = interval(INTERVAL);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut counted_until = Instant::now();
-    while stop.run_until_cancelled(look.tick()).await.is_some() {
+    while stop.run_until_cancelled(due.tick()).await.is_some() {
         let _turn = pulse.turn();
         exporter.tidy_up();
         // Whole seconds; what is left counts the next time.

@@ -2,6 +2,7 @@
 //! holds the answer alone. What is said of nodes and of releases stands in files of its own.
 
 mod audit;
+mod delivery;
 mod node;
 mod releases;
 
@@ -52,6 +53,9 @@ enum Command {
     /// The releases that nodes are offered.
     #[command(subcommand)]
     Releases(releases::Command),
+    /// Events on their way to NOTI.
+    #[command(subcommand)]
+    Delivery(delivery::Command),
     /// Print what people did: every change that was asked for over the API or on the command line, newest first.
     Audit(audit::Audit),
     /// Write the manual's pages into a folder.
@@ -198,6 +202,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::UserToken(args) => user_token(args).await,
         Command::Node(command) => node::run(command).await,
         Command::Releases(command) => releases::run(command).await,
+        Command::Delivery(command) => delivery::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
     };
@@ -348,6 +353,8 @@ mod tests {
             "controller-stub node list --data-dir d --status online,offline --label rack=r7,gpu",
             "controller-stub node rename gpu-01 gpu-02 --data-dir d",
             "controller-stub node label gpu-01 rack=r7 zone- --data-dir d",
+            "controller-stub delivery show --data-dir d --output json",
+            "controller-stub delivery resume --data-dir d",
             "controller-stub audit --data-dir d --format csv --since 2025-12-11T12:00:00Z",
             "controller-stub node add --count 100 --first 101 gpu --data-dir d --output ansible",
         ] {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod cloud_init;
+mod delivery;
 mod enrol;
 mod inventory;
 mod names;
@@ -33,6 +34,7 @@ use crate::{
 pub use crate::releases::{ImportError, Imported, Outcome};
 pub use audit::{AuditFilter, AuditFormat, audit};
 pub use cloud_init::user_data;
+pub use delivery::{DeliverySummary, resume_delivery, show_delivery};
 pub use enrol::{Added, AddedNode, Issue, Purpose, Which, add_nodes, add_tokens};
 pub use inventory::inventory;
 pub use names::numbered;

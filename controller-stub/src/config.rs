@@ -107,7 +107,7 @@ pub struct Config {
     /// How many may be in the middle of it.
     pub max_handshakes: u32,
     /// Bytes of memory for answers that peers have not taken yet. An organisation or a node has an eighth of it, an address without an
-    /// accepted token a 32nd.
+    /// accepted token a 16th.
     pub answer_bytes: u64,
 }
 

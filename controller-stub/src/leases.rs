@@ -1,5 +1,5 @@
-//! Who has been heard of lately enough. One table of deadlines on the monotonic clock, which the caller reads; used twice: for
-//! workers (renewed by their messages) and for installations (renewed by their reports). It decides only who is too late.
+//! Leases: a table of deadlines on the monotonic clock, which the caller reads. Used twice: for workers (renewed by their messages) and
+//! for installations (renewed by their reports). It decides only which leases have expired.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ pub(crate) struct Leases {
 #[derive(Default)]
 pub(crate) struct Survey {
     pub fleets: HashMap<OwnerId, Fleet>,
-    /// Whose leases have run out.
+    /// Nodes whose leases have expired.
     pub expired: HashMap<OwnerId, Vec<NodeId>>,
 }
 
@@ -63,14 +63,14 @@ impl Leases {
         self.entries().entry(id.clone()).or_insert(lease);
     }
 
-    /// Renews a lease that runs. One that has been taken away stays away.
+    /// Renews a lease that runs. One that has ended stays ended.
     pub(crate) fn renew(&self, id: &NodeId, now: Instant, seen: Timestamp) {
         if let Some(lease) = self.entries().get_mut(id) {
             (lease.ends, lease.seen, lease.stored) = (now + self.length, Some(seen), false);
         }
     }
 
-    /// Takes the lease away.
+    /// Ends the lease.
     pub(crate) fn end(&self, id: &NodeId) {
         self.entries().remove(id);
     }
@@ -109,12 +109,12 @@ impl Leases {
         survey
     }
 
-    /// Whose leases have run out.
+    /// Nodes whose leases have expired.
     pub(crate) fn expired(&self, now: Instant) -> Vec<NodeId> {
         self.entries().iter().filter(|(_, lease)| lease.ends <= now).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Whether the lease of `id` has run out, and was not renewed or taken away meanwhile.
+    /// Whether the lease of `id` has expired, and was not renewed or ended meanwhile.
     pub(crate) fn has_expired(&self, id: &NodeId, now: Instant) -> bool {
         self.entries().get(id).is_some_and(|lease| lease.ends <= now)
     }
@@ -134,7 +134,7 @@ impl Leases {
         self.last_seen(id).or(stored).map(|seen| seen.min(now))
     }
 
-    /// Who was heard of since the last call, and when: what the store does not know yet.
+    /// Nodes that were heard of since the last call, and when: what the store does not know yet.
     pub(crate) fn take_unstored(&self) -> Vec<(NodeId, Timestamp)> {
         let mut entries = self.entries();
         let fresh = entries.iter_mut().filter(|(_, lease)| !lease.stored);

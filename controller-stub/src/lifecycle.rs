@@ -24,7 +24,7 @@ use crate::{
     clock,
     leases::Leases,
     node::Node,
-    outbox::Doorbell,
+    outbox::Notifier,
     store::{Newcomer, RecordedStep, Store, StoreError},
 };
 
@@ -40,7 +40,7 @@ const TRIES: usize = 16;
 
 pub(crate) struct Lifecycle {
     store: Store,
-    doorbell: Doorbell,
+    notifier: Notifier,
     turns: Vec<Mutex<()>>,
     budgets: Budgets,
     /// Of welcomed workers: renewed by what they say.
@@ -67,8 +67,8 @@ pub(crate) enum LifecycleError {
     NotFound(NodeId),
     #[error("a node that is {status} does not take `{}`", trigger.as_str())]
     Refused { status: NodeStatus, trigger: Trigger },
-    #[error("the tokens of node {0} were withdrawn while its worker connected")]
-    Withdrawn(NodeId),
+    #[error("the tokens of node {0} were revoked while its worker connected")]
+    Revoked(NodeId),
     #[error("node {node} reports more changes than any installation makes")]
     TooMany {
         node: NodeId,
@@ -82,10 +82,10 @@ pub(crate) enum LifecycleError {
 }
 
 impl Lifecycle {
-    pub(crate) fn new(store: Store, doorbell: Doorbell, workers: Leases, installations: Leases) -> Self {
+    pub(crate) fn new(store: Store, notifier: Notifier, workers: Leases, installations: Leases) -> Self {
         Self {
             store,
-            doorbell,
+            notifier,
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
             budgets: Budgets::new(),
             workers,
@@ -126,7 +126,7 @@ impl Lifecycle {
             return Ok(false);
         }
         tracing::info!(node = %node.id, name = node.name, actor, "a node was registered");
-        self.doorbell.ring(&node.id, &node.owner.org_id);
+        self.notifier.notify(&node.id, &node.owner.org_id);
         Ok(true)
     }
 }
@@ -173,7 +173,7 @@ impl Turn<'_> {
                 if let Occurrence::Welcomed { not_before: Some(not_before), .. } = occurrence
                     && node.tokens_not_before != *not_before
                 {
-                    return Err(LifecycleError::Withdrawn(node.id.clone()));
+                    return Err(LifecycleError::Revoked(node.id.clone()));
                 }
                 if matches!(occurrence, Occurrence::Reported(_)) {
                     let cost = if steps.is_empty() { budget::SAVE } else { budget::MOVE };
@@ -234,7 +234,7 @@ impl Turn<'_> {
         change: impl Fn(&mut Node) -> Result<Vec<RecordedStep>, LifecycleError>,
     ) -> Result<Node, LifecycleError> {
         let Self { store, .. } = self;
-        let Lifecycle { doorbell, workers, .. } = self.lifecycle;
+        let Lifecycle { notifier, workers, .. } = self.lifecycle;
         for _ in 0..TRIES {
             let Some(mut node) = store.node(self.id).await? else {
                 return Err(LifecycleError::NotFound(self.id.clone()));
@@ -254,7 +254,7 @@ impl Turn<'_> {
             }
             outcome::count(&steps, &node);
             if !steps.is_empty() {
-                doorbell.ring(self.id, &node.owner.org_id);
+                notifier.notify(self.id, &node.owner.org_id);
             }
             return Ok(node);
         }

@@ -1,14 +1,14 @@
 //! Tells NOTI what happened to nodes: at least once, in order per node, from rows that were committed with the changes
 //! themselves. Pure: `verdict` says what an answer means, `retry` when to try again, `breaker` whether NOTI is well, `lanes` whose
 //! turn it is. Doing: `relay` runs lanes, `lane` delivers one node's events, `delivery` posts, `valve` says whether anything may be
-//! posted now, `backlog` finds events that nobody rang for.
+//! posted now, `notifier` tells the relay which nodes have events, `backlog` finds those that it was not told of.
 
 mod backlog;
 mod breaker;
 mod delivery;
-mod doorbell;
 mod lane;
 mod lanes;
+mod notifier;
 mod relay;
 mod retry;
 mod valve;
@@ -17,22 +17,28 @@ mod verdict;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use delivery::{Delivery, Destination, Unbuildable};
-pub(crate) use doorbell::Doorbell;
+pub(crate) use notifier::Notifier;
 pub(crate) use relay::Relay;
 pub(crate) use valve::DeliveryState;
 use valve::Valve;
 
+/// The setting in which the server says how delivery stands.
+pub(crate) const STATE_SETTING: &str = "delivery-state";
+
+/// The setting by which a command has the server try now what waits. Any other value than before does.
+pub(crate) const RESUME_SETTING: &str = "delivery-resume";
+
 /// How the others reach the outbox.
 #[derive(Clone)]
 pub(crate) struct Outbox {
-    pub doorbell: Doorbell,
+    pub notifier: Notifier,
     valve: Arc<Valve>,
 }
 
 impl Outbox {
     /// `first_pause` is how long delivery pauses first when NOTI fails again and again.
     pub(crate) fn new(first_pause: Duration) -> Self {
-        Self { doorbell: Doorbell::default(), valve: Arc::new(Valve::new(first_pause)) }
+        Self { notifier: Notifier::default(), valve: Arc::new(Valve::new(first_pause)) }
     }
 
     /// Whether events are delivered.
@@ -43,7 +49,7 @@ impl Outbox {
     /// Tries every event now that waits, whatever it waits for; says whether delivery was stopped or paused.
     pub(crate) fn resume(&self) -> bool {
         let resumed = self.valve.resume();
-        self.doorbell.hurry_all();
+        self.notifier.retry_all();
         resumed
     }
 }

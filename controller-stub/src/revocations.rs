@@ -1,5 +1,4 @@
-//! Ends the connections of nodes whose tokens were withdrawn by somebody who does not hold their sockets: the command line, or
-//! another controller on the same database. Who asks this controller's API does not wait for it.
+//! Closes the connections of nodes whose tokens were revoked by another process, such as the command line. The API closes them at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,27 +8,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, store::StoreError, tasks::Pulse};
 
-/// How often the database is asked.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval between two looks at the database.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks until `stop`.
 pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
-    let mut look = interval(LOOK);
+    let mut look = interval(INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(look.tick()).await.is_some() {
         let _turn = pulse.turn();
-        if let Err(error) = end_withdrawn(&app).await {
+        if let Err(error) = close_revoked(&app).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "withdrawn tokens could not be looked for"
+                "revoked tokens could not be looked for"
             );
         }
     }
 }
 
-async fn end_withdrawn(app: &App) -> Result<(), StoreError> {
+async fn close_revoked(app: &App) -> Result<(), StoreError> {
     for id in app.store.connected_without_token().await? {
-        tracing::info!(node = %id, "a worker's connection ends, because its tokens were withdrawn");
+        tracing::info!(node = %id, "a worker's connection ends, because its tokens were revoked");
         let turn = app.lifecycle.turn(&id).await;
         app.registry.close(&id, close::TOKEN_ENDED);
         if let Err(error) = turn.disconnect().await {

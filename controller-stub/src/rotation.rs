@@ -4,7 +4,7 @@
 //!            two thirds of the token's life are over
 //! (in use) ──────────────────────────────────────────▶ Offered ── welcomed with the new one: the old is revoked ──▶ Taken
 //!                                                        │  ▲
-//!                    given back, or not taken for a while▼  │ another, which revokes the one before
+//!                      rejected, or not taken for a while▼  │ another, which revokes the one before
 //!                                                       (waiting, longer each time)
 //! ```
 //!
@@ -27,10 +27,10 @@ const LONGEST_WAIT: u32 = 8;
 /// The first wait is no longer than this, however long the token lives.
 const FIRST_WAIT_AT_MOST: Duration = Duration::from_secs(3600);
 
-/// Tokens that live for minutes only are not for workers; their offers must not wear the database.
+/// Tokens that live for minutes only are for tests; their offers must not wear the database.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A worker that gave an offer back is asked so much later than one that was silent.
+/// A worker that rejected an offer is asked this many times later than one that was silent.
 const SLOWER_WHEN_REJECTED: u32 = 4;
 
 /// The life of a token.

@@ -155,7 +155,7 @@ impl Server {
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
         let public = deployment.api.clone();
         let app = Arc::new(App {
-            lifecycle: Lifecycle::new(store.clone(), outbox.doorbell.clone(), workers, installations),
+            lifecycle: Lifecycle::new(store.clone(), outbox.notifier.clone(), workers, installations),
             enroller: Enroller {
                 store: store.clone(),
                 tokens: Tokens::new(secrets.tokens),
@@ -167,8 +167,8 @@ impl Server {
             brakes: Mutex::new(Brakes::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
             refused: Refused::default(),
-            answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 32),
-            downloads: Downloads::new(room / 8, (room / 64).max(4)),
+            answers: Budget::new(config.answer_bytes, config.answer_bytes / 8, config.answer_bytes / 16),
+            downloads: Downloads::new(room / 4, (room / 16).max(4)),
             failures: Failures::default(),
             trusted_proxies: config.trusted_proxies.clone(),
             admission: Arc::new(Admission::new(config.max_handshakes, config.upgrades_per_second)),
@@ -216,7 +216,7 @@ impl Server {
         if let Some(tls) = tls {
             tasks.spawn("certificates", tls.keep_fresh(stop.clone()));
         }
-        tasks.spawn("watch", watch::run(app.clone(), stop.clone()));
+        tasks.spawn_with_pulse("watch", |pulse| watch::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         let kept = Retention {

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, clock, lifecycle::Occurrence};
+use crate::{app::App, clock, lifecycle::Occurrence, tasks::Pulse};
 
 /// Interval between lease checks, at most a tenth of the lease.
 const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const STANDSTILL: u32 = 60;
 const ACTOR: &str = "controller";
 
 /// Watches until `stop`, and writes down what was seen last.
-pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
+pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
     let shortest = app.lifecycle.workers.length().min(app.lifecycle.installations.length());
     let mut check = interval(LEASE_CHECK_INTERVAL.min(shortest / 10).max(Duration::from_millis(5)));
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,12 +38,17 @@ pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => break,
             scheduled = check.tick() => {
+                let _turn = pulse.turn();
                 pardon_a_standstill(&app, Instant::now() - since.max(scheduled.into_std()));
                 expiry::run(&app).await;
                 expire_installations(&app).await;
             }
-            _ = flush.tick() => write_down(&app).await,
+            _ = flush.tick() => {
+                let _turn = pulse.turn();
+                write_down(&app).await;
+            }
             _ = adopt.tick() => {
+                let _turn = pulse.turn();
                 forget_clones(&app);
                 if let Err(error) = app.lifecycle.adopt().await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "nodes without a lease could not be looked for");

@@ -36,7 +36,7 @@ pub(crate) use tokio_tungstenite::tungstenite::Message;
 /// A peer that does not take a frame for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the closing handshake may take.
+/// How long a close may take to be sent, and to be answered.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The default of 128 KiB per connection would be most of what a connection costs. Larger frames take more reads.
@@ -134,7 +134,8 @@ impl Socket {
             End::ClosedByPeer => {}
             End::Close { code, reason } => {
                 let frame = CloseFrame { code: code.into(), reason: reason.as_ref().into() };
-                if self.send(Message::Close(Some(frame))).await.is_err() {
+                let sent = timeout(CLOSE_TIMEOUT, self.stream.send(Message::Close(Some(frame)))).await;
+                if !matches!(sent, Ok(Ok(()))) {
                     return;
                 }
             }

@@ -50,7 +50,7 @@ catalogue! {
         cure "Copy the whole token again from the controller that the node is registered with.";
     TokenExpired "TOKEN_EXPIRED", exit 78, "The token's life is over.",
         cure "Make a new token on the controller; if it should still be valid, check this machine's clock.";
-    TokenRevoked "TOKEN_REVOKED", exit 78, "The controller has withdrawn the token.",
+    TokenRevoked "TOKEN_REVOKED", exit 78, "The controller has revoked the token.",
         cure "Make a new token on the controller.";
     TokenForeign "TOKEN_FOREIGN", exit 78, "The token belongs to another node.",
         cure "Use the token that was made for this node.";

@@ -89,7 +89,7 @@ pub(super) async fn replay_all(
     let asked = Asked { action: "dead_letter.replay", node: None, target: None, detail: None };
     let work = async |store: Store| {
         let (replayed, nodes) = store.replay(&org, None, clock::now()).await?;
-        app.outbox.doorbell.hurry(nodes);
+        app.outbox.notifier.retry(nodes);
         tracing::info!(replayed, %user, "dead letters are delivered again");
         Ok(Json(Replayed { replayed }))
     };
@@ -114,7 +114,7 @@ pub(super) async fn replay(
             let message = format!("there is no dead letter {id}");
             return Err(Rejection::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message));
         }
-        app.outbox.doorbell.hurry(nodes);
+        app.outbox.notifier.retry(nodes);
         tracing::info!(event = id, %user, "a dead letter is delivered again");
         Ok(Json(Replayed { replayed }))
     };

@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// Downloads are over sooner than most things.
-const BUSY_PAUSE: Duration = Duration::from_secs(4);
+/// Whoever finds no room comes back within this time, in seconds, and not all at once: an installer tries four times.
+const PAUSES: std::ops::Range<u64> = 4..30;
 
 /// Download a release file
 ///
@@ -89,7 +89,12 @@ pub(super) async fn download(
     let room = app.downloads.begin(holder.clone(), Instant::now()).zip(app.answers.charge(holder, 2 * CHUNK));
     let (place, charge) = room.ok_or_else(|| {
         let message = "as many downloads run as the controller serves at once";
-        Rejection::later(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message, BUSY_PAUSE)
+        Rejection::later(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::RateLimited,
+            message,
+            Duration::from_secs(fastrand::u64(PAUSES)),
+        )
     })?;
     response.extensions_mut().insert(Arc::new(charge));
     *response.body_mut() = Body::new(served.body(from, to, place));

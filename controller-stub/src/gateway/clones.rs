@@ -1,6 +1,6 @@
-//! Two machines with one identity (a cloned disk, a copied token) take each other's place for ever, unless somebody notices. Pure: a
-//! worker's instance is another after every start, so a worker that was displaced by another and comes back proves that both live.
-//! One return may be a late frame; the second is a conflict. From then on whoever is connected stays, and who comes back is refused.
+//! Detects two machines with one identity (a cloned disk, a copied token). Pure. A worker has another instance id after every start, so
+//! an instance that was displaced and comes back proves that both are alive. One return may be a late frame; the second is a conflict.
+//! From then on the connected worker keeps the node, and the other is refused.
 //!
 //! ```text
 //! (nothing) ── another instance ──▶ Watched ── second return ──▶ Conflict ── quiet for a while ──▶ (nothing)
@@ -17,16 +17,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What is older proves nothing: displaced workers come back within a minute.
+/// How long a change of instance is remembered. Displaced workers come back within a minute.
 const MEMORY: Duration = Duration::from_secs(15 * 60);
 
-/// So many returns are a conflict.
+/// Number of returns that make a conflict.
 const RETURNS: u32 = 2;
 
-/// So many displaced instances are remembered.
+/// Maximum number of displaced instances that are remembered.
 const KEPT: usize = 4;
 
-/// How long who was refused has to stay away: the first time, and at most.
+/// How long a refused worker has to stay away: the first time, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
@@ -38,7 +38,7 @@ pub(crate) struct Clones {
 
 #[derive(Debug)]
 struct Contest {
-    /// Who lost the node to another, the latest last.
+    /// Instances that were displaced by another, the latest last.
     displaced: Vec<Uuid>,
     returns: u32,
     /// When something last happened that keeps the contest alive.

@@ -51,7 +51,7 @@ const WRITE: u32 = 9;
 /// The number of an error that says that the node's status does not allow what a message reports.
 const REFUSED_ERROR: u32 = 2002;
 
-/// Who connects, and until when they may stay.
+/// The worker that connects, and until when it may stay.
 pub(super) struct Peer {
     pub node: NodeId,
     pub address: IpAddr,
@@ -61,12 +61,12 @@ pub(super) struct Peer {
     pub newcomer: Box<Newcomer>,
 }
 
-/// What a connection keeps until its worker is welcomed.
+/// What a connection needs only until its worker is welcomed.
 pub(super) struct Newcomer {
     pub handshake: Handshake,
     /// The instance that was welcomed last.
     pub before: Option<Uuid>,
-    /// What the node's was when their token was accepted.
+    /// The node's `tokens_not_before` when the token was accepted.
     pub not_before: Timestamp,
 }
 
@@ -118,7 +118,7 @@ fn reason(code: u16) -> &'static str {
         close::RESTART => "the controller restarts",
         close::SUPERSEDED => "another connection of this node took its place",
         close::SILENT => "nothing was heard for a whole lease",
-        close::TOKEN_ENDED => "TOKEN_REVOKED: the token was withdrawn",
+        close::TOKEN_ENDED => "TOKEN_REVOKED: the token was revoked",
         _ => "closed by the controller",
     }
 }
@@ -292,7 +292,7 @@ impl Connection {
             Err(LifecycleError::Refused { .. } | LifecycleError::NotFound(_)) => {
                 Err(End::close(close::TOKEN_ENDED, "NODE_INACTIVE: the node is no longer in service"))
             }
-            Err(LifecycleError::Withdrawn(_)) => Err(token::WITHDRAWN),
+            Err(LifecycleError::Revoked(_)) => Err(token::REVOKED),
             Err(LifecycleError::TooMany { .. }) => Err(TOO_FAST),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 Err(self.unstored(&error))

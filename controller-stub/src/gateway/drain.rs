@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
 
-/// Draining takes no longer, however large the fleet.
+/// Longest drain, however large the fleet.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// A fleet that is small enough for this pace is drained sooner.
+/// Time per node in a fleet that is small enough.
 const PER_NODE: Duration = Duration::from_millis(1);
 
 const SLICES: u32 = 50;

@@ -8,16 +8,16 @@ use aio_protocol::wire::RegisterAck;
 /// The pace of a small fleet.
 const QUICK: Duration = Duration::from_secs(30);
 
-/// Up to this many nodes the pace is the quick one, and from `LARGE` on as slow as the lease allows.
+/// Up to `SMALL` nodes the pace is the quick one; from `LARGE` on it is as slow as the lease allows.
 const SMALL: usize = 1_000;
 const LARGE: usize = 10_000;
 
 const METRICS: Duration = Duration::from_secs(60);
 
-/// How far a worker's pace may be off the fleet's, as a part of it.
+/// Largest difference between a worker's pace and the fleet's, as a part of it.
 const SPREAD: f64 = 0.1;
 
-/// This part of a lease is left for the way of the third heartbeat.
+/// One part in this many of a lease is left for the third heartbeat's way over the network.
 const WAY: u32 = 40;
 
 /// The pace for one worker of a fleet of `fleet` nodes whose leases last `lease`. `chance` is between 0 and 1.

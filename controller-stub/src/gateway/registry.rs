@@ -1,6 +1,6 @@
 //! Which connection speaks for a node. A connection is the node's newcomer until its worker is welcomed, and speaks for the node from
-//! then on; whoever spoke before is closed. Each has an epoch; what an older one does or how it ends changes nothing.
-//! A withdrawal of tokens also closes who was let in with one before it and enters only now.
+//! then on; the one that spoke before is closed. Each has an epoch, so that an older connection changes nothing any more.
+//! A revocation of tokens also closes who was let in with one before it and enters only now.
 
 use std::{
     collections::HashMap,
@@ -18,15 +18,15 @@ use aio_protocol::{
 };
 use tokio::sync::oneshot;
 
-/// No upgrade takes longer from its first look at a token to its entry.
+/// Longest time between an upgrade's look at the token and its entry here.
 const LONGEST_UPGRADE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(crate) struct Registry {
     epochs: AtomicU64,
     places: Mutex<HashMap<NodeId, Place>>,
-    /// Whose tokens were withdrawn lately, and when.
-    withdrawn: Mutex<HashMap<NodeId, Instant>>,
+    /// Nodes whose tokens were revoked lately, and when.
+    revoked: Mutex<HashMap<NodeId, Instant>>,
 }
 
 /// Tells a node's connections apart, in the order in which they came.
@@ -49,13 +49,13 @@ struct Line {
 }
 
 impl Registry {
-    /// Takes a new connection in as the node's newcomer; its upgrade began at `since`. An older newcomer that has not been welcomed
+    /// Adds a new connection as the node's newcomer; its upgrade began at `since`. An older newcomer that has not been welcomed
     /// yet is closed. The receiver yields the code to close with.
     pub(crate) fn enter(&self, id: &NodeId, since: Instant) -> (Epoch, oneshot::Receiver<u16>) {
         let (close, closed) = oneshot::channel();
         let mut places = self.places();
         let epoch = Epoch(self.epochs.fetch_add(1, Ordering::Relaxed));
-        if self.withdrawn().get(id).is_some_and(|at| since <= *at) {
+        if self.revoked().get(id).is_some_and(|at| since <= *at) {
             let _ = close.send(close::TOKEN_ENDED);
             return (epoch, closed);
         }
@@ -117,7 +117,7 @@ impl Registry {
         counts
     }
 
-    /// Takes a connection that has ended out; says whether it spoke for the node.
+    /// Removes a connection that has ended; says whether it spoke for the node.
     pub(crate) fn leave(&self, id: &NodeId, epoch: Epoch) -> bool {
         let mut places = self.places();
         let Some(place) = places.get_mut(id) else { return false };
@@ -134,9 +134,9 @@ impl Registry {
         let mut places = self.places();
         if code == close::TOKEN_ENDED {
             let now = Instant::now();
-            let mut withdrawn = self.withdrawn();
-            withdrawn.retain(|_, at| now.saturating_duration_since(*at) < LONGEST_UPGRADE);
-            withdrawn.insert(id.clone(), now);
+            let mut revoked = self.revoked();
+            revoked.retain(|_, at| now.saturating_duration_since(*at) < LONGEST_UPGRADE);
+            revoked.insert(id.clone(), now);
         }
         if let Some(mut place) = places.remove(id) {
             dismiss(place.speaker.as_mut(), code);
@@ -144,7 +144,7 @@ impl Registry {
         }
     }
 
-    /// Asks the connections of so many nodes to close that were not asked before. They are heard until they have.
+    /// Asks the connections of `nodes` more nodes to close. They are heard until they have.
     pub(crate) fn send_away(&self, nodes: usize, code: u16) {
         let mut places = self.places();
         let stay = places.values_mut().filter_map(|place| {
@@ -159,8 +159,8 @@ impl Registry {
         self.places().len()
     }
 
-    fn withdrawn(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
-        self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn revoked(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<NodeId, Place>> {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawal_overtakes_an_upgrade_that_began_before_it() {
+    fn a_revocation_overtakes_an_upgrade_that_began_before_it() {
         let registry = Registry::default();
         let before = Instant::now();
         registry.close(&id(), close::TOKEN_ENDED);

@@ -1,4 +1,4 @@
-//! What a connection has to do and when, without a frame that asks for it. Pure: a connection keeps one timer, for the earliest.
+//! When a connection has to act by itself: pings, offers, deadlines. Pure. A connection keeps one timer, for the earliest.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const PING: Duration = Duration::from_secs(20);
 pub(super) struct Timetable {
     ping: Instant,
     token_ends: Instant,
-    /// Until when the worker has to do what is due from it: to register, or to go after its goodbye.
+    /// Deadline for what the worker has to do: register, or leave after its goodbye.
     patience_ends: Option<Instant>,
     offer: Option<Instant>,
 }

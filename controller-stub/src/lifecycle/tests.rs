@@ -25,7 +25,7 @@ async fn bench() -> Bench {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap();
     let lifecycle =
-        Lifecycle::new(store.clone(), Doorbell::default(), Leases::new(LEASE), Leases::new(LEASE));
+        Lifecycle::new(store.clone(), Notifier::default(), Leases::new(LEASE), Leases::new(LEASE));
     Bench { lifecycle, store, _data: data }
 }
 
@@ -192,11 +192,11 @@ async fn who_is_put_back_into_service_is_online_if_connected_and_offline_if_not(
 }
 
 #[tokio::test]
-async fn a_worker_whose_tokens_were_withdrawn_while_it_connected_is_not_welcomed() {
+async fn a_worker_whose_tokens_were_revoked_while_it_connected_is_not_welcomed() {
     let bench = bench().await;
     let id = bench.add(1).await;
     bench.store.revoke_tokens(&id, Timestamp::from_millis(2), None).await.unwrap();
-    assert!(matches!(bench.apply(&id, &welcomed()).await, Err(LifecycleError::Withdrawn(_))));
+    assert!(matches!(bench.apply(&id, &welcomed()).await, Err(LifecycleError::Revoked(_))));
     assert_eq!(bench.store.node(&id).await.unwrap().unwrap().status, NodeStatus::Pending);
 }
 

@@ -64,6 +64,12 @@ pub(crate) struct Visit {
 }
 
 impl Link {
+    /// Of no connection's place.
+    #[cfg(test)]
+    pub(super) fn detached() -> Self {
+        Self { activity: Mutex::new(Activity::new(Instant::now())), seat: Weak::new() }
+    }
+
     fn activity(&self) -> MutexGuard<'_, Activity> {
         self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -97,3 +97,49 @@ impl AsyncWrite for Stream {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::timeout,
+    };
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(200);
+
+    /// More than the buffers of two sockets hold.
+    const LARGE: usize = 32 * 1024 * 1024;
+
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (peer, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Stream::new(accepted.unwrap().0, Arc::new(Link::detached()), SHORT), peer.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_breaks_the_connection() {
+        let (mut stream, _peer) = pair().await;
+        let written =
+            timeout(SHORT * 50, stream.write_all(&vec![0; LARGE])).await.expect("it waits for ever");
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_pauses_and_reads_on_keeps_it() {
+        let (mut stream, mut peer) = pair().await;
+        let reading = tokio::spawn(async move {
+            let (mut chunk, mut read) = (vec![0; LARGE / 8], 0);
+            while read < LARGE {
+                tokio::time::sleep(SHORT / 4).await;
+                let end = chunk.len().min(LARGE - read);
+                read += peer.read_exact(&mut chunk[..end]).await.unwrap();
+            }
+        });
+        stream.write_all(&vec![0; LARGE]).await.unwrap();
+        reading.await.unwrap();
+    }
+}

@@ -38,7 +38,7 @@ use crate::{
 /// How long a dashboard may take to say its token, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// A batch has at most so many events, and ends behind the one with which it has so many bytes.
+/// A batch has at most `BATCH` events, and ends behind the one with which it reaches `BATCH_BYTES`.
 const BATCH: u64 = 64;
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -63,7 +63,9 @@ pub(crate) enum Entry {
 pub(crate) async fn run(visitor: Visitor, mut socket: Socket) {
     gauge!("aio_noti_dashboards").increment(1);
     let stop = visitor.app.stop.clone();
-    let end = stop.run_until_cancelled(converse(visitor, &mut socket)).await;
+    // Until the socket is closed, unless its token is accepted.
+    let mut waiting = None;
+    let end = stop.run_until_cancelled(converse(visitor, &mut waiting, &mut socket)).await;
     let end = end.unwrap_or_else(|| End::close(close::RESTART, "the controller restarts"));
     if let End::Close { code, .. } = &end {
         counter!("aio_noti_dashboard_closes_total", "code" => code.to_string()).increment(1);
@@ -72,13 +74,21 @@ pub(crate) async fn run(visitor: Visitor, mut socket: Socket) {
     gauge!("aio_noti_dashboards").decrement(1);
 }
 
-async fn converse(Visitor { app, entry, since }: Visitor, socket: &mut Socket) -> End {
+async fn converse(
+    Visitor { app, entry, since }: Visitor,
+    waiting: &mut Option<Seat<IpAddr>>,
+    socket: &mut Socket,
+) -> End {
     let app = &*app;
     let shown = async {
         let (user, since, _seat) = match entry {
             Entry::Admitted(user, seat) => (user, since, seat),
-            Entry::Refused(end, _seat) => return Err(end),
-            Entry::Waiting(_waiting) => {
+            Entry::Refused(end, seat) => {
+                *waiting = Some(seat);
+                return Err(end);
+            }
+            Entry::Waiting(seat) => {
+                *waiting = Some(seat);
                 let Authenticate { token, since: told } = asked_who(socket, app.register_timeout).await?;
                 let user = admit(app, &token)?;
                 let seat = app.noti.seats.watch(&user.org_id).ok_or_else(|| {
@@ -87,6 +97,7 @@ async fn converse(Visitor { app, entry, since }: Visitor, socket: &mut Socket) -
                         "RATE_LIMITED: as many dashboards watch as the controller takes",
                     )
                 })?;
+                *waiting = None;
                 (user, told.or(since), seat)
             }
         };

@@ -1,8 +1,8 @@
-//! A dashboard's stream: when to look into the inbox, when to ping, when to give up. Pure. Events that were missed and events that
-//! happen now are read in the same way, behind the last one that was sent, so there is no seam between the two.
+//! A dashboard's stream: when to read the inbox, when to ping, when to give up. Pure. Missed events and new ones are read in the same
+//! way, behind the last one that was sent, so there is no gap between the two.
 //!
-//! A ping goes behind every batch, and the next batch waits for its pong: a dashboard that does not read holds one batch of memory
-//! here and nothing more, and has said for how long it has not read.
+//! A ping follows every batch, and the next batch waits for its pong. So a dashboard that does not read costs the memory of one batch,
+//! and the missing pong says for how long it has not read.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use aio_protocol::wire::close;
 /// Keeps proxies from closing a quiet connection, and finds half-open ones.
 const PING: Duration = Duration::from_secs(20);
 
-/// Between two looks into the inbox: under a storm of events a dashboard gets them in bundles.
+/// Shortest time between two reads of the inbox. In a storm of events a dashboard gets them in batches.
 const SPACING: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Looks for events that nobody rang for: those of an earlier process, and those that a command wrote. And measures the backlog.
+//! Looks for what the relay is not told of: events of an earlier process or of a command, and a command to try now what waits. Also measures the
+//! backlog, and says in the database how delivery stands.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use aio_protocol::time::Timestamp;
 use metrics::gauge;
 use tokio::time::sleep;
 
-use super::doorbell::Doorbell;
+use super::{DeliveryState, Outbox, RESUME_SETTING, STATE_SETTING};
 use crate::{
     clock,
     store::{Store, StoreError},
@@ -19,31 +20,53 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 
 /// Looks for as long as it runs.
-pub(super) async fn run(store: Store, doorbell: Doorbell) {
-    let mut age = OldestAge::default();
+pub(super) async fn run(store: Store, outbox: Outbox) {
+    let mut looker = Looker { store, outbox, age: OldestAge::default(), state: None, asked: None };
     loop {
         let began = Instant::now();
-        if let Err(error) = look(&store, &doorbell, &mut age).await {
+        if let Err(error) = looker.look().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for events");
         }
         sleep(INTERVAL.max(began.elapsed() * REST)).await;
     }
 }
 
-async fn look(store: &Store, doorbell: &Doorbell, age: &mut OldestAge) -> Result<(), StoreError> {
-    let nodes = store.nodes_with_undelivered().await?;
-    if !nodes.is_empty() {
-        doorbell.ring_all(nodes);
+struct Looker {
+    store: Store,
+    outbox: Outbox,
+    age: OldestAge,
+    /// What the database says of how delivery stands.
+    state: Option<DeliveryState>,
+    /// What a command asked for last; nothing before the first look.
+    asked: Option<Option<String>>,
+}
+
+impl Looker {
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let nodes = self.store.nodes_with_undelivered().await?;
+        if !nodes.is_empty() {
+            self.outbox.notifier.notify_all(nodes);
+        }
+        let asked = self.store.setting(RESUME_SETTING).await?;
+        if self.asked.replace(asked.clone()).is_some_and(|before| before != asked) {
+            self.outbox.resume();
+            tracing::info!("a command asked for it: every event that waits is delivered now");
+        }
+        let backlog = self.store.backlog().await?;
+        #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^52 events")]
+        {
+            gauge!("aio_outbox_events").set(backlog.events as f64);
+            gauge!("aio_dead_letters").set(backlog.dead as f64);
+        }
+        let age = self.age.measure(backlog.oldest, clock::now(), Instant::now());
+        gauge!("aio_outbox_oldest_age_seconds").set(age.as_secs_f64());
+        let state = self.outbox.delivery();
+        if self.state != Some(state) {
+            self.store.put_setting(STATE_SETTING, state.as_str()).await?;
+            self.state = Some(state);
+        }
+        Ok(())
     }
-    let backlog = store.backlog().await?;
-    #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^52 events")]
-    {
-        gauge!("aio_outbox_events").set(backlog.events as f64);
-        gauge!("aio_dead_letters").set(backlog.dead as f64);
-    }
-    let age = age.measure(backlog.oldest, clock::now(), Instant::now());
-    gauge!("aio_outbox_oldest_age_seconds").set(age.as_secs_f64());
-    Ok(())
 }
 
 /// How old the oldest event is. The time of day is asked once for each event, and a clock that is set makes nothing older: no event

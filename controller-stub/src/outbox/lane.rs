@@ -26,7 +26,7 @@ const PAGE: u64 = 16;
 /// When the store fails, the lane comes back after this.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest time that the histogram of deliveries is told: what seems longer is a clock that was set, or an outage.
+/// The histogram of deliveries is told of shorter ones only: what seems longer is a clock that was set.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What every lane needs.
@@ -116,8 +116,10 @@ impl Lane {
         let failures = event.attempts.saturating_add(1);
         match verdict {
             Verdict::Delivered => {
-                metrics::histogram!("aio_event_delivery_seconds")
-                    .record(now.since(event.noticed_at).min(LONGEST_DELIVERY));
+                let elapsed = now.since(event.noticed_at);
+                if elapsed < LONGEST_DELIVERY {
+                    metrics::histogram!("aio_event_delivery_seconds").record(elapsed);
+                }
                 metrics::counter!("aio_events_delivered_total").increment(1);
                 self.store.delivered(&event.id).await?;
                 self.valve.clear_alarms();

@@ -46,9 +46,9 @@ enum State {
     Waiting { until: Instant, due: bool },
     /// `due`: whether its first event is, whatever the time of day says.
     Ready { due: bool },
-    /// `rung`: whether an event was committed since it began, which it may not have seen. `hurry`: whether its first event is to be
+    /// `notified`: whether an event was committed since it began, which it may not have seen. `retry`: whether its first event is to be
     /// tried again at once.
-    Running { rung: bool, hurry: bool },
+    Running { notified: bool, retry: bool },
 }
 
 /// How a run of a lane ended.
@@ -76,11 +76,11 @@ impl Lanes {
     }
 
     /// An event of this node was committed. A lane that waits, waits on: its first event is still the same.
-    pub(super) fn ring(&mut self, node: NodeId, organisation: OwnerId, now: Instant) {
+    pub(super) fn notify(&mut self, node: NodeId, organisation: OwnerId, now: Instant) {
         match self.open.entry(node) {
             Entry::Occupied(mut lane) => {
-                if let State::Running { rung, .. } = &mut lane.get_mut().state {
-                    *rung = true;
+                if let State::Running { notified, .. } = &mut lane.get_mut().state {
+                    *notified = true;
                 }
             }
             Entry::Vacant(vacant) => {
@@ -99,24 +99,24 @@ impl Lanes {
     }
 
     /// The events of this node are others than they were: whatever its lane waits for, it has to look again.
-    pub(super) fn hurry(&mut self, node: NodeId, organisation: OwnerId, now: Instant) {
+    pub(super) fn retry(&mut self, node: NodeId, organisation: OwnerId, now: Instant) {
         match self.open.get_mut(&node) {
             Some(lane) if matches!(lane.state, State::Waiting { .. }) => {
                 lane.state = State::Ready { due: false };
                 self.ready.push(organisation, node);
             }
-            _ => self.ring(node, organisation, now),
+            _ => self.notify(node, organisation, now),
         }
     }
 
     /// Makes every lane that waits ready, and the first event of each due.
-    pub(super) fn hurry_all(&mut self) {
+    pub(super) fn retry_all(&mut self) {
         for (node, lane) in &mut self.open {
             match lane.state {
                 State::Waiting { .. } => self.ready.push(lane.organisation.clone(), node.clone()),
                 State::Ready { .. } => {}
-                State::Running { rung, .. } => {
-                    lane.state = State::Running { rung, hurry: true };
+                State::Running { notified, .. } => {
+                    lane.state = State::Running { notified, retry: true };
                     continue;
                 }
             }
@@ -147,7 +147,7 @@ impl Lanes {
         let node = self.ready.pop()?;
         let lane = self.open.get_mut(&node)?;
         let due = matches!(lane.state, State::Ready { due: true });
-        lane.state = State::Running { rung: false, hurry: false };
+        lane.state = State::Running { notified: false, retry: false };
         Some((node, due))
     }
 
@@ -155,11 +155,11 @@ impl Lanes {
     pub(super) fn ended(&mut self, node: NodeId, ended: Ended, delivered: u32, now: Instant) {
         let Entry::Occupied(mut lane) = self.open.entry(node.clone()) else { return };
         let organisation = lane.get().organisation.clone();
-        let State::Running { rung, hurry } = lane.get().state else { return };
+        let State::Running { notified, retry } = lane.get().state else { return };
         self.nodes.count(node.clone(), delivered, now);
         self.organisations.count(organisation.clone(), delivered, now);
         match ended {
-            Ended::Due(_) | Ended::Later(_) | Ended::More if hurry => {
+            Ended::Due(_) | Ended::Later(_) | Ended::More if retry => {
                 lane.get_mut().state = State::Ready { due: true };
                 self.ready.push(organisation, node);
             }
@@ -174,8 +174,8 @@ impl Lanes {
             }
             Ended::Drained => {
                 lane.remove();
-                if rung {
-                    self.ring(node, organisation, now);
+                if notified {
+                    self.notify(node, organisation, now);
                 }
             }
         }

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Outbox, backlog,
     delivery::Delivery,
-    doorbell::Doorbell,
     lane::{Lane, Run, STORE_PAUSE},
     lanes::{Ended, Lanes},
     valve::Shut,
@@ -25,7 +24,7 @@ const PARALLEL_POSTS: usize = 64;
 
 pub(crate) struct Relay {
     lane: Arc<Lane>,
-    doorbell: Doorbell,
+    outbox: Outbox,
     lanes: Lanes,
     runs: JoinSet<Run>,
     /// Whose task it is, for one that panics.
@@ -33,10 +32,10 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(store: Store, delivery: Delivery, Outbox { doorbell, valve }: Outbox) -> Self {
+    pub(crate) fn new(store: Store, delivery: Delivery, outbox: Outbox) -> Self {
         Self {
-            lane: Arc::new(Lane { store, delivery, valve }),
-            doorbell,
+            lane: Arc::new(Lane { store, delivery, valve: outbox.valve.clone() }),
+            outbox,
             lanes: Lanes::new(),
             runs: JoinSet::new(),
             nodes: HashMap::new(),
@@ -47,21 +46,23 @@ impl Relay {
     /// start, under the same id.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut backlog = JoinSet::new();
-        backlog.spawn(backlog::run(self.lane.store.clone(), self.doorbell.clone()));
+        backlog.spawn(backlog::run(self.lane.store.clone(), self.outbox.clone()));
         loop {
             let wake = self.launch();
             tokio::select! {
                 () = stop.cancelled() => break,
-                rung = self.doorbell.heard() => {
+                // It never ends by itself. Without it this task is of no use, and its end is noticed.
+                Some(_) = backlog.join_next() => break,
+                notices = self.outbox.notifier.notices_added() => {
                     let now = Instant::now();
-                    if rung.hurry_all {
-                        self.lanes.hurry_all();
+                    if notices.retry_all {
+                        self.lanes.retry_all();
                     }
-                    for (node, ring) in rung.nodes {
-                        if ring.hurry {
-                            self.lanes.hurry(node, ring.organisation, now);
+                    for (node, notice) in notices.nodes {
+                        if notice.retry {
+                            self.lanes.retry(node, notice.organisation, now);
                         } else {
-                            self.lanes.ring(node, ring.organisation, now);
+                            self.lanes.notify(node, notice.organisation, now);
                         }
                     }
                 }

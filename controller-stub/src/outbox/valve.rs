@@ -59,6 +59,18 @@ pub(super) struct Attempt {
     permit: Option<Permit>,
 }
 
+impl DeliveryState {
+    /// As answers write it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Probing => "probing",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 impl State {
     fn check(&self, now: Instant) -> Result<(), Shut> {
         if self.stopped {

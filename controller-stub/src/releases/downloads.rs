@@ -1,5 +1,5 @@
-//! How many downloads run at once, in all and per holder. Where there is no room, the slowest of those that are slow makes some: whoever
-//! drips keeps nobody out.
+//! How many downloads run at once, in all and per holder. At a holder's limit its slowest makes room, if that is slow: whoever drips keeps
+//! nobody out. At the common limit the slowest of the largest holder makes room for a smaller one.
 
 use std::{
     collections::HashMap,
@@ -13,10 +13,10 @@ use std::{
 use crate::listener::holder::Holder;
 
 /// A download that is slower than this, in bytes a second, makes room.
-const SLOW: u64 = 64 * 1024;
+const SLOW: u64 = 8 * 1024;
 
 /// A download shows after this time how fast it is.
-const TRIAL: Duration = Duration::from_secs(5);
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// Every download that is on its way.
 pub(crate) struct Downloads {
@@ -53,10 +53,10 @@ impl Downloads {
     pub(crate) fn begin(self: &Arc<Self>, holder: Holder, now: Instant) -> Option<Place> {
         let mut running = self.running();
         let of_holder = running.downloads.values().filter(|download| download.holder == holder).count();
-        if of_holder >= self.per_holder && !running.evict(now, |it| it.holder == holder) {
+        if of_holder >= self.per_holder && !running.evict(&holder, now, SLOW) {
             return None;
         }
-        if running.downloads.len() >= self.total && !running.evict(now, |_| true) {
+        if running.downloads.len() >= self.total && !running.make_room(of_holder, now) {
             return None;
         }
         running.next += 1;
@@ -71,14 +71,22 @@ impl Downloads {
 }
 
 impl Running {
-    fn evict(&mut self, now: Instant, whose: impl Fn(&Download) -> bool) -> bool {
-        let rates = self
-            .downloads
-            .iter()
-            .filter(|(_, it)| whose(it))
-            .filter_map(|(id, it)| Some((it.rate(now)?, *id)));
-        let slowest = rates.min().filter(|(rate, _)| *rate < SLOW);
-        slowest.is_some_and(|(_, id)| self.downloads.remove(&id).is_some())
+    /// Ends one download of the largest holder: a slow one, or any if `fewer` and one more are still fewer than it has.
+    fn make_room(&mut self, fewer: usize, now: Instant) -> bool {
+        let mut sizes = HashMap::<_, usize>::new();
+        for download in self.downloads.values() {
+            *sizes.entry(&download.holder).or_default() += 1;
+        }
+        let Some((holder, size)) = sizes.into_iter().max_by_key(|(_, size)| *size) else { return false };
+        let limit = if size > fewer + 1 { u64::MAX } else { SLOW };
+        self.evict(&holder.clone(), now, limit)
+    }
+
+    /// Ends the slowest download of `holder` if it is slower than `limit`.
+    fn evict(&mut self, holder: &Holder, now: Instant, limit: u64) -> bool {
+        let of_holder = self.downloads.iter().filter(|(_, it)| it.holder == *holder);
+        let slowest = of_holder.filter_map(|(id, it)| Some((it.rate(now)?, *id))).min();
+        slowest.is_some_and(|(rate, id)| rate < limit && self.downloads.remove(&id).is_some())
     }
 }
 
@@ -113,18 +121,30 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_download_makes_room_and_a_fast_one_does_not() {
-        let (downloads, now) = (Downloads::new(3, 2), Instant::now());
+    fn the_slowest_of_a_holder_makes_room_if_it_is_slow() {
+        let (downloads, now) = (Downloads::new(10, 2), Instant::now());
         let (fast, slow) = (downloads.begin(site(1), now).unwrap(), downloads.begin(site(1), now).unwrap());
         assert!(downloads.begin(site(1), now).is_none(), "neither has shown how fast it is");
-        let later = now + Duration::from_secs(10);
-        assert!(fast.sent(10 * SLOW) && slow.sent(9 * SLOW));
-        let new = downloads.begin(site(1), later).unwrap();
+        let later = now + TRIAL;
+        assert!(fast.sent(TRIAL.as_secs() * SLOW) && slow.sent(TRIAL.as_secs() * SLOW - 1));
+        let _new = downloads.begin(site(1), later).unwrap();
         assert!(fast.sent(0) && !slow.sent(1));
         assert!(downloads.begin(site(1), later).is_none());
-        let _other = downloads.begin(site(2), later).unwrap();
-        assert!(downloads.begin(site(3), later).is_none(), "all three are fast or new");
-        drop((fast, slow, new));
-        assert!(downloads.begin(site(3), later).is_some());
+        drop(fast);
+        assert!(downloads.begin(site(1), later).is_some());
+    }
+
+    #[test]
+    fn the_largest_holder_makes_room_for_a_smaller_one() {
+        let (downloads, now) = (Downloads::new(4, 3), Instant::now());
+        let large: Vec<_> = (0..3).map(|_| downloads.begin(site(1), now).unwrap()).collect();
+        let _small = downloads.begin(site(2), now).unwrap();
+        let later = now + TRIAL;
+        for (place, share) in large.iter().zip([3, 2, 4]) {
+            assert!(place.sent(share * TRIAL.as_secs() * SLOW));
+        }
+        let _third = downloads.begin(site(3), later).unwrap();
+        assert!(large[0].sent(0) && !large[1].sent(0) && large[2].sent(0));
+        assert!(downloads.begin(site(3), later).is_none(), "two are as many as the largest has");
     }
 }

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use super::{Stamp, downloads::Place};
 
 /// What is read at once. A download holds at most two of these in memory.
-pub(crate) const CHUNK: u64 = 64 * 1024;
+pub(crate) const CHUNK: u64 = 32 * 1024;
 
 /// A file, as it was when it was hashed.
 pub(crate) struct Served {

@@ -34,8 +34,8 @@ pub(crate) enum Next {
     Offer { message_id: Uuid, offer: TokenOffer },
     /// None before then.
     NotBefore(Timestamp),
-    /// The token in use was withdrawn: its worker is offered nothing.
-    Withdrawn,
+    /// The token in use was revoked: its worker is offered nothing.
+    Revoked,
 }
 
 /// Offers the node's worker a new token in place of the one in use, if it is time.
@@ -54,7 +54,7 @@ pub(crate) async fn next(
     let replacement =
         Replacement { issued, replaces: in_use.jti.clone(), replaced_issued_at: in_use.life.issued_at };
     if !enroller.store.offer_token(replacement).await? {
-        return Ok(Next::Withdrawn);
+        return Ok(Next::Revoked);
     }
     count("made");
     tracing::info!(%node, offer = jti, "a new token is offered, because the one in use ends soon");
@@ -79,8 +79,8 @@ pub(crate) async fn take(
     Ok(taken)
 }
 
-/// Notes that the node's worker gave an offer back.
-pub(crate) async fn give_back(
+/// Notes that the node's worker rejected an offer.
+pub(crate) async fn reject(
     store: &Store,
     node: &NodeId,
     offer: Uuid,
@@ -91,7 +91,7 @@ pub(crate) async fn give_back(
     let reason = text::clean(&reason, MAX_REJECTION_BYTES);
     if store.reject_offer(node, &offer.to_string(), &reason, now).await? {
         count("rejected");
-        tracing::warn!(%node, %offer, reason, "the worker gave its new token back; it will be offered another");
+        tracing::warn!(%node, %offer, reason, "the worker rejected its new token; it will be offered another");
     }
     Ok(())
 }

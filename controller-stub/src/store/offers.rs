@@ -25,7 +25,7 @@ pub(crate) struct History {
     pub offers: u32,
     /// When the last offer was made.
     pub last: Option<Timestamp>,
-    /// Whether the worker gave the last one back.
+    /// Whether the worker rejected the last one.
     pub rejected: bool,
 }
 

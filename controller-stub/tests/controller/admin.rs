@@ -169,7 +169,7 @@ async fn the_audit_trail_says_what_moved_a_node_who_and_when_newest_first() {
 }
 
 #[tokio::test]
-async fn tokens_that_were_withdrawn_behind_the_servers_back_end_their_connection_too() {
+async fn tokens_that_were_revoked_behind_the_servers_back_end_their_connection_too() {
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;
     let id = owner.add_node("gpu").await;

@@ -159,7 +159,7 @@ async fn the_commands_work_on_the_folder_of_a_running_server() {
 }
 
 #[tokio::test]
-async fn an_operator_lists_nodes_and_withdraws_their_tokens_while_the_server_runs() {
+async fn an_operator_lists_nodes_and_revokes_their_tokens_while_the_server_runs() {
     let data = tempfile::tempdir().unwrap();
     let served = serve(data.path());
     let added: Value =

@@ -151,7 +151,7 @@ async fn an_offer_outlives_the_controller_that_made_it_and_its_value_is_kept_now
 }
 
 #[tokio::test]
-async fn whoever_withdraws_a_nodes_tokens_withdraws_its_offers_too() {
+async fn whoever_revokes_a_nodes_tokens_revokes_its_offers_too() {
     let node = Node::new().await;
     let mut worker = node.welcomed(&node.token).await;
     let (new, _) = offered(&mut worker).await;

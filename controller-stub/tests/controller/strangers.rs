@@ -120,7 +120,7 @@ const UNREAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0
 
 #[tokio::test]
 async fn whoever_does_not_read_gets_no_more_and_others_do() {
-    let controller = Controller::start_with(|config| config.answer_bytes = 32 * 1024).await;
+    let controller = Controller::start_with(|config| config.answer_bytes = 16 * 1024).await;
     let ask =
         async || controller.nobody().request(Method::GET, "/openapi.json").send().await.unwrap().status();
     assert_eq!(ask().await, 200);

@@ -151,7 +151,7 @@ async fn a_key_that_cannot_be_used_is_named_before_anything_starts() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_issuer_stands_until_the_nodes_tokens_are_withdrawn() {
+async fn a_token_of_another_issuer_stands_until_the_nodes_tokens_are_revoked() {
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;
     let id = owner.add_node("gpu").await;

@@ -24,9 +24,9 @@ const LONGEST_OFFER_WAIT: Duration = Duration::from_secs(6 * 3600);
 /// An offer that could not be made is tried again so much later.
 const OFFER_RETRY: Duration = Duration::from_secs(300);
 
-pub(super) const WITHDRAWN: End = End::Close {
+pub(super) const REVOKED: End = End::Close {
     code: close::TOKEN_ENDED,
-    reason: std::borrow::Cow::Borrowed("TOKEN_REVOKED: the token was withdrawn"),
+    reason: std::borrow::Cow::Borrowed("TOKEN_REVOKED: the token was revoked"),
 };
 
 impl Connection {
@@ -35,7 +35,7 @@ impl Connection {
         if self.token.offered {
             match offers::take(&self.app.store, &self.node, &self.token.jti, clock::now()).await {
                 Ok(true) => {}
-                Ok(false) => return Err(WITHDRAWN),
+                Ok(false) => return Err(REVOKED),
                 Err(error) => return Err(self.unstored(&error)),
             }
         }
@@ -52,7 +52,7 @@ impl Connection {
     pub(super) async fn offer_token(&mut self) -> Result<(), End> {
         match offers::next(&self.app.enroller, &self.node, &self.token, clock::now()).await {
             Ok(Next::Offer { message_id, offer }) => {
-                // When to offer again is looked up when that is due: until then this one may be given back.
+                // When to offer again is looked up when that is due: until then this one may be rejected.
                 self.plan_offer(clock::now());
                 self.send_text(wire::encode(&offer, message_id, clock::now())).await
             }
@@ -60,7 +60,7 @@ impl Connection {
                 self.plan_offer(due);
                 Ok(())
             }
-            Ok(Next::Withdrawn) => Err(WITHDRAWN),
+            Ok(Next::Revoked) => Err(REVOKED),
             Err(error) => {
                 tracing::warn!(node = %self.node, error = &error as &dyn std::error::Error, "no new token could be offered");
                 self.plan_offer(clock::now().plus(OFFER_RETRY));
@@ -74,14 +74,8 @@ impl Connection {
             return Ok(());
         }
         self.spend_write()?;
-        offers::give_back(
-            &self.app.store,
-            &self.node,
-            ack.original_message_id,
-            ack.error.as_ref(),
-            clock::now(),
-        )
-        .await
-        .map_err(|error| self.unstored(&error))
+        offers::reject(&self.app.store, &self.node, ack.original_message_id, ack.error.as_ref(), clock::now())
+            .await
+            .map_err(|error| self.unstored(&error))
     }
 }

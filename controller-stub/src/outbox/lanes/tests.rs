@@ -24,7 +24,7 @@ fn an_event_whose_wait_is_over_is_due_whatever_the_time_of_day_says() {
     let (mut lanes, now) = (Lanes::new(), Instant::now());
     let later = now + Duration::from_secs(30);
     for (ended, due) in [(Ended::Due(later), true), (Ended::Later(later), false), (Ended::More, false)] {
-        lanes.ring(node(1), org("a"), now);
+        lanes.notify(node(1), org("a"), now);
         lanes.next();
         lanes.ended(node(1), ended, 0, now);
         lanes.arrive(later);
@@ -32,21 +32,21 @@ fn an_event_whose_wait_is_over_is_due_whatever_the_time_of_day_says() {
         lanes.ended(node(1), Ended::Drained, 0, now);
     }
     for number in 1..=2 {
-        lanes.ring(node(number), org("a"), now);
+        lanes.notify(node(number), org("a"), now);
         lanes.next();
         lanes.ended(node(number), Ended::Due(later), 0, now);
     }
-    lanes.hurry_all();
+    lanes.retry_all();
     let next: HashSet<_> = [lanes.next(), lanes.next()].into_iter().flatten().collect();
     assert_eq!(next, HashSet::from([(node(1), true), (node(2), true)]));
 }
 
 #[test]
-fn a_lane_runs_once_at_a_time_and_looks_again_when_it_was_rung_meanwhile() {
+fn a_lane_runs_once_at_a_time_and_looks_again_when_it_was_notified_meanwhile() {
     let (mut lanes, now) = (Lanes::new(), Instant::now());
-    lanes.ring(node(1), org("a"), now);
+    lanes.notify(node(1), org("a"), now);
     assert_eq!(next(&mut lanes, now), Some(node(1)));
-    lanes.ring(node(1), org("a"), now);
+    lanes.notify(node(1), org("a"), now);
     assert_eq!(next(&mut lanes, now), None);
     lanes.ended(node(1), Ended::Drained, 1, now);
     assert_eq!(next(&mut lanes, now), Some(node(1)));
@@ -58,12 +58,12 @@ fn a_lane_runs_once_at_a_time_and_looks_again_when_it_was_rung_meanwhile() {
 fn a_lane_that_waits_is_not_woken_by_its_next_event_but_by_a_changed_first_one() {
     let (mut lanes, now) = (Lanes::new(), Instant::now());
     let later = now + Duration::from_secs(30);
-    lanes.ring(node(1), org("a"), now);
+    lanes.notify(node(1), org("a"), now);
     next(&mut lanes, now);
     lanes.ended(node(1), Ended::Due(later), 0, now);
-    lanes.ring(node(1), org("a"), now);
+    lanes.notify(node(1), org("a"), now);
     assert_eq!((next(&mut lanes, now), lanes.due()), (None, Some(later)));
-    lanes.hurry(node(1), org("a"), now);
+    lanes.retry(node(1), org("a"), now);
     assert_eq!(next(&mut lanes, now), Some(node(1)));
     lanes.ended(node(1), Ended::Drained, 1, now);
     assert_eq!(next(&mut lanes, later), None, "and the old appointment means nothing");
@@ -73,9 +73,9 @@ fn a_lane_that_waits_is_not_woken_by_its_next_event_but_by_a_changed_first_one()
 fn organisations_take_turns_however_many_nodes_one_has() {
     let (mut lanes, now) = (Lanes::new(), Instant::now());
     for number in 0..100 {
-        lanes.ring(node(number), org("large"), now);
+        lanes.notify(node(number), org("large"), now);
     }
-    lanes.ring(node(200), org("small"), now);
+    lanes.notify(node(200), org("small"), now);
     let first: Vec<_> = (0..2).filter_map(|_| next(&mut lanes, now)).collect();
     assert!(first.contains(&node(200)), "{first:?}");
 }
@@ -83,13 +83,13 @@ fn organisations_take_turns_however_many_nodes_one_has() {
 #[test]
 fn a_node_that_flaps_has_its_events_gathered_and_no_other_waits_for_it() {
     let (mut lanes, now) = (Lanes::new(), Instant::now());
-    lanes.ring(node(1), org("a"), now);
+    lanes.notify(node(1), org("a"), now);
     next(&mut lanes, now);
     lanes.ended(node(1), Ended::More, 16, now);
     assert_eq!(next(&mut lanes, now), Some(node(1)), "what has gathered is delivered to its end");
     lanes.ended(node(1), Ended::Drained, 16, now);
-    lanes.ring(node(1), org("a"), now);
-    lanes.ring(node(2), org("a"), now);
+    lanes.notify(node(1), org("a"), now);
+    lanes.notify(node(2), org("a"), now);
     assert_eq!(next(&mut lanes, now), Some(node(2)));
     assert_eq!(next(&mut lanes, now), None);
     let rest = lanes.due().unwrap() - now;
@@ -118,7 +118,7 @@ proptest! {
             match kind {
                 0 => {
                     owed.insert(node(number));
-                    lanes.ring(node(number), org(if number < 3 { "a" } else { "b" }), now);
+                    lanes.notify(node(number), org(if number < 3 { "a" } else { "b" }), now);
                 }
                 1 => if let Some(next) = next(&mut lanes, now) {
                     prop_assert!(!running.contains(&next));

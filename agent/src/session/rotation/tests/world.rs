@@ -158,7 +158,7 @@ impl World {
         self.step(|rotation| rotation.lost(setback));
     }
 
-    /// The controller offers another token in place of the one in use; an earlier offer is withdrawn.
+    /// The controller offers another token in place of the one in use; an earlier offer is revoked.
     pub(super) fn offer(&mut self, accept: bool) {
         let Some(in_use) = self.rotation.in_use().filter(|_| self.online) else { return };
         let in_use = in_use.token.secret.clone();
