@@ -171,7 +171,7 @@ impl Setback {
                 Self::new(ErrorCode::RateLimited, format!("the controller found this worker too fast{said}"))
                     .patiently(Patience::Long)
             }
-            close::MALFORMED | close::TOO_LARGE => Self::new(
+            close::MALFORMED | close::TOO_LARGE | close::PROTOCOL_ERROR | close::NOT_UTF8 => Self::new(
                 ErrorCode::Internal,
                 format!("the controller did not understand this worker (close code {code}{said})"),
             ),
@@ -292,6 +292,8 @@ mod tests {
             (close::TRY_LATER, None, Patience::Long),
             (close::TOO_LARGE, Some(ErrorCode::Internal), Patience::Backoff),
             (close::MALFORMED, Some(ErrorCode::Internal), Patience::Backoff),
+            (close::PROTOCOL_ERROR, Some(ErrorCode::Internal), Patience::Backoff),
+            (close::NOT_UTF8, Some(ErrorCode::Internal), Patience::Backoff),
             (close::TOKEN_ENDED, Some(ErrorCode::TokenRevoked), Patience::Long),
             (close::FOREIGN, Some(ErrorCode::TokenForeign), Patience::Long),
             (close::SILENT, Some(ErrorCode::ControllerUnreachable), Patience::Backoff),

@@ -13,10 +13,12 @@ use controller_stub::{config::Config, serve::Server};
 use futures_util::StreamExt;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
 };
 use serde_json::json;
+use tokio::io::AsyncBufReadExt;
 use tokio_tungstenite::{
     Connector, connect_async_tls_with_config,
     tungstenite::{client::ClientRequestBuilder, http::Uri},
@@ -265,4 +267,42 @@ async fn a_noti_behind_a_private_authority_is_trusted_by_the_file_that_is_named(
     assert_eq!(refused(&config).await, ErrorCode::CertificateInvalid);
     config.noti_ca_file = Some(folder.path().join("none.pem"));
     assert_eq!(refused(&config).await, ErrorCode::FileFailed);
+}
+
+/// A NOTI that asks for the certificate of `client`, and says the first line of what it is sent.
+async fn demanding_noti(folder: &Path, client: &Path) -> (u16, tokio::task::JoinHandle<String>) {
+    let (certificate, key) = write_pair(folder, "noti.example", |_| {});
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(client).unwrap()).unwrap();
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+    let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
+    let config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+        let mut lines = tokio::io::BufReader::new(stream).lines();
+        lines.next_line().await.unwrap().unwrap()
+    });
+    (port, served)
+}
+
+#[tokio::test]
+async fn a_noti_that_asks_for_a_certificate_is_shown_it() {
+    harness::install_provider();
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (certificate, key) = write_pair(ours.path(), "controller.example", |_| {});
+    let (port, served) = demanding_noti(theirs.path(), &certificate).await;
+    let controller = Controller::start_with(|config| {
+        config.noti_service_url = Some(format!("https://127.0.0.1:{port}/noti").parse().unwrap());
+        config.noti_ca_file = Some(theirs.path().join("certificate.pem"));
+        config.noti_client_files = Some((certificate, key));
+    })
+    .await;
+    controller.owner_of("acme").await.add_node("gpu").await;
+    assert_eq!(served.await.unwrap(), "POST /noti/events HTTP/1.1");
 }
