@@ -16,7 +16,7 @@ use std::{
 
 use aio_protocol::{error_code::ErrorCode, release::ReleaseVersion};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 use secrecy::SecretString;
 
@@ -332,10 +332,19 @@ fn certificate_and_key(
 fn networks(name: &'static str, text: Option<&str>) -> Result<Vec<IpNet>, ConfigError> {
     listed(text.unwrap_or_default())
         .map(|entry| match entry.parse::<IpAddr>() {
-            Ok(address) => Ok(address.into()),
-            Err(_) => parsed(name, entry),
+            Ok(address) => Ok(address.to_canonical().into()),
+            Err(_) => parsed(name, entry).map(canonical),
         })
         .collect()
+}
+
+/// A network of IPv4 addresses that are written as IPv6, as clients' addresses are compared: as IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = || {
+        let IpAddr::V4(address) = network.addr().to_canonical() else { return None };
+        Ipv4Net::new(address, network.prefix_len().checked_sub(96)?).ok()
+    };
+    if network.addr().is_ipv4() { network } else { mapped().map_or(network, IpNet::V4) }
 }
 
 /// The entries of a list with commas between them; one at its end is nothing.

@@ -102,6 +102,11 @@ fn switches_lists_and_names_are_written_as_people_write_them() {
     }
     let settings = Settings { trusted_proxies: set("10.0.0.1, ,10.1.0.0/16,"), ..Settings::default() };
     assert_eq!(Config::check("data", settings).unwrap().trusted_proxies.len(), 2);
+    let mapped = "::ffff:127.0.0.1, ::ffff:10.0.0.0/104, ::1, ::ffff:0:0/90";
+    let settings = Settings { trusted_proxies: set(mapped), ..Settings::default() };
+    let networks: Vec<_> =
+        Config::check("data", settings).unwrap().trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["127.0.0.1/32", "10.0.0.0/8", "::1/128", "::ffff:0.0.0.0/90"]);
     let settings = Settings { listen: set("localhost:3305"), ..Settings::default() };
     let listen = Config::check("data", settings).unwrap().listen;
     assert!(listen.ip().is_loopback() && listen.port() == 3305, "{listen}");

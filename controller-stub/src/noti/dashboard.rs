@@ -106,8 +106,13 @@ async fn converse(
         let mut news = app.noti.news.of(&user.org_id);
         let since = since.map_or(Since::Now, Since::parse);
         let position = app.store.event_position(&user.org_id, &since).await.map_err(failed)?;
-        let position = position.ok_or_else(|| {
-            End::close(close::GONE, format!("{}: the event of `since` is not kept", ErrorCode::EventGone))
+        let position = position.ok_or_else(|| match since.is_plausible() {
+            true => {
+                End::close(close::GONE, format!("{}: the event of `since` is not kept", ErrorCode::EventGone))
+            }
+            false => {
+                End::close(close::MALFORMED, "since: must be an event's id, or a time as RFC 3339 writes it")
+            }
         })?;
         let welcome = Welcome { org_id: user.org_id.clone(), token_expires_at: token_ends };
         say(socket, &notice(NoticeBody::Welcome(welcome))).await?;

@@ -347,6 +347,10 @@ async fn what_is_not_kept_any_more_is_told_and_not_skipped() {
         let owner = controller.owner_of("acme").await;
         refusal(owner.get(&format!("/events?since={since}")).await, 410, "EVENT_GONE");
     }
+    for since in ["2020-01-01", "yesterday", "1577836800"] {
+        let (code, reason) = watch(&controller, "acme", &format!("?since={since}")).await.closed().await;
+        assert!(code == 4400 && reason.starts_with("since: "), "{code} {reason}");
+    }
 }
 
 #[tokio::test]
