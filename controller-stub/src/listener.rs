@@ -6,6 +6,7 @@ mod answer;
 pub(crate) mod budget;
 mod connection;
 pub(crate) mod holder;
+mod in_flight;
 mod slots;
 mod stream;
 
@@ -22,9 +23,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use activity::Patience;
-pub(crate) use connection::InFlight;
 use connection::Server;
 use holder::Holder;
+pub(crate) use in_flight::InFlight;
 use slots::Slots;
 
 /// How many connections there may be, and how long they may take. Workers' sockets are not among them.

@@ -11,7 +11,7 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::{budget::Charge, connection::InFlight};
+use super::{budget::Charge, in_flight::InFlight};
 
 /// What a peer must take within the patience for it, in bytes.
 pub(super) const PIECE: usize = 16 * 1024;

@@ -5,10 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::Poll,
     time::Instant,
 };
@@ -30,10 +27,10 @@ use tower_service::Service;
 
 use super::{
     MAX_HEAD_BYTES, MAX_STREAMS, PING_INTERVAL,
-    activity::{Activity, Patience},
+    activity::Patience,
     answer::Answer,
     budget::Charge,
-    holder::Holder,
+    in_flight::{InFlight, Shared},
     slots::Slot,
     stream::Stream,
 };
@@ -45,78 +42,6 @@ pub(super) struct Server {
     router: Router,
     patience: Patience,
     stop: CancellationToken,
-}
-
-/// What a connection is doing, for whoever reads and writes it.
-pub(super) struct Shared {
-    activity: Mutex<Activity>,
-    /// Gone after an upgrade.
-    slot: Weak<Slot>,
-}
-
-/// A request, from its head to the last byte of its answer.
-pub(crate) struct InFlight {
-    shared: Arc<Shared>,
-    slot: Arc<Slot>,
-    /// Whom the answer is charged to, once a token was accepted.
-    payer: OnceLock<Holder>,
-    answered: AtomicBool,
-}
-
-impl Shared {
-    /// Of no connection.
-    #[cfg(test)]
-    pub(super) fn detached() -> Self {
-        Self { activity: Mutex::new(Activity::new(Instant::now())), slot: Weak::new() }
-    }
-
-    fn activity(&self) -> MutexGuard<'_, Activity> {
-        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn heard(&self, now: Instant) {
-        if self.activity().heard(now)
-            && let Some(slot) = self.slot.upgrade()
-        {
-            slot.set_heard();
-        }
-    }
-}
-
-impl InFlight {
-    fn begin(shared: Arc<Shared>, slot: Arc<Slot>, multiplexed: bool) -> Arc<Self> {
-        let mut activity = shared.activity();
-        if activity.began(multiplexed) {
-            slot.set_busy();
-        }
-        drop(activity);
-        Arc::new(Self { shared, slot, payer: OnceLock::new(), answered: AtomicBool::new(false) })
-    }
-
-    /// Counts the connection and its answers for `holder`, whose token was accepted.
-    pub(crate) fn assign(&self, holder: Holder) {
-        self.slot.assign(holder.clone());
-        let _ = self.payer.set(holder);
-    }
-
-    /// Whose token was accepted.
-    pub(crate) fn payer(&self) -> Option<Holder> {
-        self.payer.get().cloned()
-    }
-
-    pub(super) fn answering(&self, is_new: bool) {
-        self.shared.activity().answering(is_new, Instant::now());
-        self.answered.fetch_or(is_new, Ordering::Relaxed);
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let mut activity = self.shared.activity();
-        if activity.ended(self.answered.load(Ordering::Relaxed), Instant::now()) {
-            self.slot.set_quiet();
-        }
-    }
 }
 
 impl Server {
@@ -145,8 +70,7 @@ impl Server {
     /// Serves a connection until it ends or is upgraded.
     pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, slot: Slot) {
         let slot = Arc::new(slot);
-        let activity = Mutex::new(Activity::new(Instant::now()));
-        let shared = Arc::new(Shared { activity, slot: Arc::downgrade(&slot) });
+        let shared = Arc::new(Shared::of(&slot));
         let stream = Stream::new(tcp, shared.clone(), self.patience.stall);
         let Some(acceptor) = &self.tls else { return self.serve_http(stream, peer, shared, slot).await };
         let shaken = tokio::select! {

@@ -14,7 +14,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{answer::PIECE, connection::Shared};
+use super::{answer::PIECE, in_flight::Shared};
 
 pub(super) struct Stream {
     tcp: TcpStream,
