@@ -311,7 +311,6 @@ async fn a_time_in_the_future_is_overwritten_by_the_next_sign_of_life() {
     let ahead =
         aio_protocol::time::Timestamp::from(std::time::SystemTime::now() + Duration::from_secs(86_400 * 365));
     controller.sql("UPDATE nodes SET last_seen_at = 2 * last_seen_at").await;
-    assert!(controller.last_seen_in_database(&worker.node).await > ahead.as_millis());
     let seen: aio_protocol::time::Timestamp =
         fleet.owner.node(&worker.node).await["lastSeenAt"].as_str().unwrap().parse().unwrap();
     assert!(seen < ahead, "{seen}");
