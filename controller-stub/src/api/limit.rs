@@ -4,24 +4,18 @@
 use std::{
     net::IpAddr,
     num::NonZeroU32,
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aio_protocol::ids::{NodeId, OwnerId};
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    state::keyed::HashMapStateStore,
-};
 
-use crate::listener::holder::site;
+use crate::{
+    listener::holder::site,
+    rate::{Allowances, Rate},
+};
 
 /// A whole site may stand behind an address.
 const STRANGERS_FACTOR: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-
-/// Clients that have been quiet are forgotten at every so manyth request.
-const FORGET_EVERY: u32 = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
@@ -31,14 +25,10 @@ pub(crate) enum Client {
     Stranger(IpAddr),
 }
 
-type Keyed = RateLimiter<Client, HashMapStateStore<Client>, DefaultClock>;
-
 /// The limit, and who has used how much of it.
 pub(crate) struct RequestLimit {
-    known: Keyed,
-    strangers: Keyed,
-    clock: DefaultClock,
-    requests: AtomicU32,
+    known: Allowances<Client>,
+    strangers: Allowances<IpAddr>,
 }
 
 impl RequestLimit {
@@ -46,24 +36,18 @@ impl RequestLimit {
     pub(crate) fn new(per_second: NonZeroU32) -> Self {
         let strangers = per_second.saturating_mul(STRANGERS_FACTOR);
         Self {
-            known: RateLimiter::hashmap(Quota::per_second(per_second)),
-            strangers: RateLimiter::hashmap(Quota::per_second(strangers)),
-            clock: DefaultClock::default(),
-            requests: AtomicU32::new(0),
+            known: Allowances::new(Rate::per_second(per_second)),
+            strangers: Allowances::new(Rate::per_second(strangers)),
         }
     }
 
     /// Counts a request of `client`, or says when to come back.
     pub(crate) fn admit(&self, client: Client) -> Result<(), Duration> {
-        if self.requests.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
-            self.known.retain_recent();
-            self.strangers.retain_recent();
+        let now = Instant::now();
+        match client {
+            Client::Stranger(address) => self.strangers.spend(site(address), 1, now),
+            known => self.known.spend(known, 1, now),
         }
-        let checked = match client {
-            Client::Stranger(address) => self.strangers.check_key(&Client::Stranger(site(address))),
-            known => self.known.check_key(&known),
-        };
-        checked.map_err(|until| until.wait_time_from(self.clock.now()))
     }
 }
 
@@ -98,16 +82,5 @@ mod tests {
             .count();
         assert!((10..=20).contains(&admitted), "{admitted}");
         assert!(limit.admit(Client::Stranger([192, 0, 2, 1].into())).is_ok());
-    }
-
-    #[test]
-    fn who_has_been_quiet_is_forgotten() {
-        let limit = RequestLimit::new(NonZeroU32::new(1_000_000).unwrap());
-        for number in 0..FORGET_EVERY * 4 {
-            let mut bytes = [0; 12];
-            bytes[..4].copy_from_slice(&number.to_be_bytes());
-            limit.admit(Client::Token(NodeId::from_bytes(bytes), String::new())).unwrap();
-        }
-        assert!(limit.known.len() <= 2 * FORGET_EVERY as usize, "{}", limit.known.len());
     }
 }

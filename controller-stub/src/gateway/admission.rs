@@ -12,10 +12,12 @@ use std::{
 
 use aio_protocol::error_code::ErrorCode;
 use axum::http::{HeaderValue, StatusCode, header};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use metrics::{counter, gauge};
 
-use crate::api::error::Rejection;
+use crate::{
+    api::error::Rejection,
+    rate::{Allowances, Rate},
+};
 
 /// Who is turned away comes back within this time.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -23,7 +25,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct Admission {
     handshakes: AtomicU32,
     most_handshakes: u32,
-    upgrades: DefaultDirectRateLimiter,
+    upgrades: Allowances<()>,
 }
 
 /// The right to a handshake: from the request to `register.ack`. Dropping it makes room for another.
@@ -49,7 +51,7 @@ impl Admission {
         Self {
             handshakes: AtomicU32::new(0),
             most_handshakes,
-            upgrades: RateLimiter::direct(Quota::per_second(upgrades_per_second)),
+            upgrades: Allowances::new(Rate::per_second(upgrades_per_second)),
         }
     }
 
@@ -65,7 +67,7 @@ impl Admission {
             (count < self.most_handshakes).then_some(count + 1)
         });
         entered.map_err(|_| TurnedAway::Handshakes)?;
-        if self.upgrades.check().is_err() {
+        if self.upgrades.spend((), 1, Instant::now()).is_err() {
             self.leave();
             return Err(TurnedAway::Rate);
         }
