@@ -98,6 +98,9 @@ async fn finish_what_began(State(app): State<Arc<App>>, request: Request, next: 
     if request.method().is_safe() {
         return next.run(request).await;
     }
+    if request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Rejection::field("the query: this address takes none").into_response();
+    }
     match app.connections.spawn(next.run(request)).await {
         Ok(response) => response,
         Err(error) => Rejection::fault(&error).into_response(),

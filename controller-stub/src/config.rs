@@ -479,5 +479,8 @@ fn secret(name: &'static str, text: String) -> Result<SecretString, ConfigError>
             format!("is shorter than {MIN_SECRET_BYTES} bytes; it can be guessed"),
         ));
     }
+    if text.trim().len() < MIN_SECRET_BYTES || text.chars().any(char::is_control) {
+        return Err(value_error(name, "has control characters, or hardly more than blanks".to_owned()));
+    }
     Ok(SecretString::from(text))
 }

@@ -97,7 +97,10 @@ impl Labels {
         for (key, value) in changes {
             match value {
                 Some(value) => labels.insert(key, value),
-                None => labels.remove(&key),
+                None => {
+                    Self::try_from(BTreeMap::from([(key.clone(), String::new())]))?;
+                    labels.remove(&key)
+                }
             };
         }
         labels.try_into()

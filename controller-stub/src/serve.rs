@@ -1,10 +1,10 @@
 //! Starts and stops the server: opens what it needs in order, runs its tasks, and ends them in order within a bounded time.
 
 use std::{
-    fs::{DirBuilder, File, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -63,7 +63,7 @@ pub struct Server {
     pulses: Pulses,
     store: Store,
     // Held until the very end: two servers must not share a data folder or a database.
-    _locks: (File, Option<File>),
+    _locks: (File, File),
 }
 
 /// Why a server does not start.
@@ -344,7 +344,15 @@ fn make_data_dir(path: &Path) -> io::Result<()> {
 fn lock(data_dir: &Path) -> Result<File, Cause> {
     let path = data_dir.join("lock");
     let failed = |source| Cause::DataDir { path: path.clone(), source };
-    let file = File::create(&path).map_err(failed)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    // Whoever may open it may lock it.
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Cause::Locked(data_dir.to_owned())),

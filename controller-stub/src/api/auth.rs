@@ -67,7 +67,11 @@ pub(crate) enum AsAnyone {
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let missing =
         || Rejection::unauthorized(ErrorCode::TokenMissing, "send Authorization: Bearer and a token");
-    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(missing)?;
+    if values.next().is_some() {
+        return Err(Rejection::field("Authorization: must stand once"));
+    }
     let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
     let token = token.trim();
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }

@@ -25,10 +25,14 @@ const NOT_FOR_PAGES: [&str; 3] = ["/nodes/{id}/installation", "/ws/node", "/metr
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, DELETE");
 
 /// What a page may send beside what every page may.
-const SENT: HeaderValue = HeaderValue::from_static("authorization, content-type, idempotency-key");
+const SENT: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, idempotency-key, range, if-range, if-match, if-none-match",
+);
 
 /// What a page may read beside what every page may.
-const READ: HeaderValue = HeaderValue::from_static("retry-after, etag, www-authenticate");
+const READ: HeaderValue = HeaderValue::from_static(
+    "retry-after, etag, www-authenticate, allow, content-range, idempotency-replayed, x-next-cursor",
+);
 
 const MAX_AGE_SECS: HeaderValue = HeaderValue::from_static("600");
 

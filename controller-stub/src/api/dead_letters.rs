@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     audit::Asked,
     auth::{AsManager, AsUser},
+    body::{NoFields, OptionalBody},
     error::Rejection,
     fields::{PageNumber, PageSize, Pagination, Paging},
     path::InPath,
@@ -80,10 +81,11 @@ pub(super) async fn list(
 
 /// Deliver all dead letters again
 #[utoipa::path(post, path = "/dead-letters/replay", operation_id = "replayDeadLetters", tag = "delivery",
-    security(("user" = [])), responses((status = 200, description = "They are on their way", body = Replayed)))]
+    security(("user" = [])), request_body = Option<NoFields>, responses((status = 200, description = "They are on their way", body = Replayed)))]
 pub(super) async fn replay_all(
     State(app): State<Arc<App>>,
     AsManager(person): AsManager,
+    _: OptionalBody<NoFields>,
 ) -> Result<Json<Replayed>, Rejection> {
     let (org, user) = (person.org_id.clone(), person.sub.clone());
     let asked = Asked { action: "dead_letter.replay", node: None, target: None, detail: None };
@@ -98,13 +100,14 @@ pub(super) async fn replay_all(
 
 /// Deliver one dead letter again
 #[utoipa::path(post, path = "/dead-letters/{letter}/replay", operation_id = "replayDeadLetter", tag = "delivery",
-    security(("user" = [])), params(("letter" = String, Path, description = "The event's `webhook-id`")), responses(
+    security(("user" = [])), params(("letter" = String, Path, description = "The event's `webhook-id`")), request_body = Option<NoFields>, responses(
         (status = 200, description = "It is on its way", body = Replayed),
         (status = 404, description = "NOT_FOUND: the organisation has no such dead letter", body = aio_protocol::api::ApiError)))]
 pub(super) async fn replay(
     State(app): State<Arc<App>>,
     AsManager(person): AsManager,
     InPath(id): InPath<String>,
+    _: OptionalBody<NoFields>,
 ) -> Result<Json<Replayed>, Rejection> {
     let (org, user) = (person.org_id.clone(), person.sub.clone());
     let asked = Asked { action: "dead_letter.replay", node: None, target: Some(id.clone()), detail: None };

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::{
     audit::Asked,
     auth::{AsOperator, AsUser},
+    body::{NoFields, OptionalBody},
     error::Rejection,
 };
 use crate::{app::App, outbox::DeliveryState, store::Store};
@@ -30,10 +31,11 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: AsUser) -> Json<Deliver
 /// Ends a stop (NOTI answered 410) and a pause, and tries every event that waits, whatever it waits for. What NOTI does not take waits
 /// again.
 #[utoipa::path(post, path = "/delivery/resume", operation_id = "resumeDelivery", tag = "delivery", security(("user" = [])),
-    responses((status = 200, description = "The state of delivery", body = Delivery)))]
+    request_body = Option<NoFields>, responses((status = 200, description = "The state of delivery", body = Delivery)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     AsOperator(person): AsOperator,
+    _: OptionalBody<NoFields>,
 ) -> Result<Json<Delivery>, Rejection> {
     let user = person.sub.clone();
     let asked = Asked { action: "delivery.resume", node: None, target: None, detail: None };

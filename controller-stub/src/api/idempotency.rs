@@ -1,5 +1,5 @@
-//! `Idempotency-Key`: a request that makes something may be sent again, and is done once. Its answer is kept for a day, by the organisation, the
-//! path and the key.
+//! `Idempotency-Key`: a request that makes something may be sent again, and is done once. Its answer is kept for a day, by the user, the path
+//! and the key.
 //!
 //! No token is kept: of a token in an answer the signature is cut off, and made again when the answer is asked for again. Both algorithms that
 //! tokens are signed with (HS256, EdDSA) give the same signature each time.
@@ -75,7 +75,12 @@ async fn answer_once(app: &Arc<App>, request: Request, next: Next) -> Result<Res
             "Idempotency-Key: must stand once and have 1 to {MAX_KEY_BYTES} visible characters"
         ))
     })?;
-    let id = hash(&[user.org_id.as_str().as_bytes(), parts.uri.path().as_bytes(), key.as_bytes()]);
+    let id = hash(&[
+        user.org_id.as_str().as_bytes(),
+        user.sub.as_str().as_bytes(),
+        parts.uri.path().as_bytes(),
+        key.as_bytes(),
+    ]);
     let content = body::read(Request::from_parts(parts.clone(), content), app).await?;
     let fingerprint = hash(&[&content]);
 

@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -42,6 +43,9 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
         }
         let missing = || Rejection::field("Sec-WebSocket-Key is missing");
         let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned().ok_or_else(missing)?;
+        if STANDARD.decode(key.as_bytes()).map_or(0, |key| key.len()) != 16 {
+            return Err(Rejection::field("Sec-WebSocket-Key must be 16 bytes in base64"));
+        }
         let protocols = tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
         let not_upgradable = || Rejection::field("this connection cannot be upgraded");
         let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or_else(not_upgradable)?;

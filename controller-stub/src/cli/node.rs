@@ -89,10 +89,10 @@ pub(super) struct RevokeTokens {
     #[arg(long, value_name = "TIME")]
     issued_before: Option<Timestamp>,
     /// Those of every organisation.
-    #[arg(long, requires = "issued_before", conflicts_with_all = ["org", "user"])]
+    #[arg(long, requires = "issued_before", conflicts_with_all = ["node", "org", "user"])]
     every_organisation: bool,
     /// Say how many nodes are concerned, and change nothing.
-    #[arg(long, requires = "issued_before")]
+    #[arg(long, requires = "issued_before", conflicts_with = "node")]
     dry_run: bool,
     #[command(flatten)]
     place: Place,

@@ -2,6 +2,7 @@
 //! somebody's lists, and all changes go through one writer. What is read and changed stands beside each table.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions, Permissions, TryLockError},
     io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -18,9 +19,8 @@ use sqlx::{
 use tokio::time::sleep;
 
 use super::{
-    error::{Problem, StoreError},
+    error::{Problem, StoreError, problem},
     reserve::Reserve,
-    rows::count,
     shares::Shares,
     writer::Writer,
 };
@@ -37,6 +37,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a new database is tried again that another process sets up at the same moment.
 const SETUP_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The tables, by the migration that makes each.
+const TABLES: [(i64, &str); 9] = [
+    (1, "settings"),
+    (1, "nodes"),
+    (1, "transitions"),
+    (1, "tokens"),
+    (1, "outbox"),
+    (1, "inbox"),
+    (2, "dead_letters"),
+    (11, "audit"),
+    (12, "idempotency"),
+];
 
 /// A damaged database up to this size is found by `check`; a larger one would take too long to read.
 const MAX_CHECKED_BYTES: u64 = 1024 * 1024 * 1024;
@@ -59,8 +72,7 @@ pub(crate) struct Store {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     url: String,
-    /// `None` in memory.
-    file: Option<PathBuf>,
+    file: PathBuf,
 }
 
 impl Place {
@@ -72,15 +84,18 @@ impl Place {
         };
         let options = SqliteConnectOptions::from_str(&url).map_err(|_| StoreError::Place(url.clone()))?;
         let file = options.get_filename().to_owned();
-        // As sqlx names a database in memory.
-        let in_memory = file.as_os_str().as_encoded_bytes().starts_with(b"file:sqlx-in-memory")
-            || file == Path::new(":memory:");
-        Ok(Self { url, file: (!in_memory).then_some(file) })
+        // As sqlx names a database in memory, of which every connection would have its own.
+        if file.as_os_str().as_encoded_bytes().starts_with(b"file:sqlx-in-memory")
+            || file == Path::new(":memory:")
+        {
+            return Err(StoreError::Place(format!("{url} is a database in memory")));
+        }
+        Ok(Self { url, file })
     }
 
     /// Makes this process the one that serves the database, until the file is dropped. Commands need no such right.
-    pub(crate) fn serve(&self) -> Result<Option<File>, StoreError> {
-        let Some(path) = &self.file else { return Ok(None) };
+    pub(crate) fn serve(&self) -> Result<File, StoreError> {
+        let path = &self.file;
         self.keep_private()?;
         // A lock on the database's own file would end when SQLite closes it.
         let mut lock = path.canonicalize().map_err(|source| unusable(path, source))?.into_os_string();
@@ -89,7 +104,7 @@ impl Place {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
         let file = file.map_err(|source| unusable(&lock, source))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(StoreError::Served(path.clone())),
             Err(TryLockError::Error(source)) => Err(unusable(&lock, source)),
         }
@@ -97,11 +112,14 @@ impl Place {
 
     /// Makes the files unreadable to others, whatever the umask and whoever made them. SQLite's own files take after the first.
     fn keep_private(&self) -> Result<(), StoreError> {
-        let Some(path) = &self.file else { return Ok(()) };
+        let path = &self.file;
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => return Err(unusable(path, source)),
+        }
+        if !fs::metadata(path).map_err(|source| unusable(path, source))?.is_file() {
+            return Err(no_file(path));
         }
         for suffix in ["", "-wal", "-shm"] {
             let mut file = path.as_os_str().to_owned();
@@ -119,19 +137,17 @@ impl Place {
 impl Store {
     /// Opens the database, making it when it is not there.
     pub(crate) async fn open(place: &Place) -> Result<Self, StoreError> {
-        Self::open_with(place, place.file.as_deref().map(Reserve::beside), &Pulses::default()).await
+        Self::open_with(place, Reserve::beside(&place.file), &Pulses::default()).await
     }
 
     /// Opens the database as its server, which keeps room for revocations.
     pub(crate) async fn open_as_server(place: &Place, pulses: &Pulses) -> Result<Self, StoreError> {
-        let mut reserve = place.file.as_deref().map(Reserve::beside);
-        if let Some(reserve) = &mut reserve {
-            reserve.hold();
-        }
+        let mut reserve = Reserve::beside(&place.file);
+        reserve.hold();
         Self::open_with(place, reserve, pulses).await
     }
 
-    async fn open_with(place: &Place, reserve: Option<Reserve>, pulses: &Pulses) -> Result<Self, StoreError> {
+    async fn open_with(place: &Place, reserve: Reserve, pulses: &Pulses) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         place.keep_private()?;
         // A pool would try an unusable database again and again, and then say that it was slow.
@@ -144,7 +160,7 @@ impl Store {
             pool: pool(POINT_CONNECTIONS).await?,
             lists: pool(LIST_CONNECTIONS).await?,
             shares: Shares::new(LIST_CONNECTIONS / 2),
-            writer: Writer::start(pool(1).await?, reserve, pulses.add("writer")),
+            writer: Writer::start(pool(1).await?, Some(reserve), pulses.add("writer")),
         };
         store.fill_name_keys().await?;
         Ok(store)
@@ -152,12 +168,12 @@ impl Store {
 
     /// Says why a server could not open the database. Changes nothing.
     pub(crate) async fn check(place: &Place) -> Result<(), StoreError> {
-        let Some(path) = &place.file else { return Ok(()) };
+        let path = &place.file;
         let size = match fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => metadata.len(),
-            Ok(_) => return Err(unusable(path, io::ErrorKind::IsADirectory.into())),
-            // The first start makes it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(_) => return Err(no_file(path)),
+            // The first start makes it, but not through a link that leads nowhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => return Ok(()),
             Err(source) => return Err(unusable(path, source)),
         };
         sqlx::any::install_default_drivers();
@@ -168,7 +184,7 @@ impl Store {
             let verdict = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
             let verdict: String = verdict.try_get(0)?;
             if verdict != "ok" {
-                return Err(StoreError::Corrupt { what: "the file", source: verdict.into() });
+                return Err(damaged(verdict));
             }
         }
         Ok(connection.close().await?)
@@ -217,28 +233,56 @@ async fn set_up(place: &Place) -> Result<(), StoreError> {
 
 async fn migrate(place: &Place) -> Result<(), StoreError> {
     let mut connection = AnyConnection::connect(&place.url).await?;
-    if let Some(path) = &place.file {
-        recognise(&mut connection, path).await?;
-    }
+    recognise(&mut connection, &place.file).await?;
     prepare(&mut connection).await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(StoreError::Migration)?;
     Ok(connection.close().await?)
 }
 
-/// Refuses a database of another program or of a later version.
+/// Refuses a database of another program, of a later version, or of which a part is gone.
 async fn recognise(connection: &mut AnyConnection, path: &Path) -> Result<(), StoreError> {
-    let tables = "SELECT COUNT(*), COUNT(CASE WHEN name = '_sqlx_migrations' THEN 1 END) FROM sqlite_master WHERE type = 'table'";
-    let row = sqlx::query(tables).fetch_one(&mut *connection).await?;
-    match (count(&row, 0)?, count(&row, 1)?) {
-        (0, _) => return Ok(()),
-        (_, 0) => return Err(StoreError::Foreign(path.to_owned())),
-        _ => {}
+    let tables = sqlx::query("SELECT name FROM sqlite_master WHERE type = 'table'")
+        .fetch_all(&mut *connection)
+        .await?;
+    let tables = tables.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
+    if tables.is_empty() {
+        return Ok(());
     }
-    let newest =
-        sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations").fetch_one(connection).await?;
-    let found = newest.try_get::<i64, _>(0)?;
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    if found > known { Err(StoreError::Newer { found, known }) } else { Ok(()) }
+    let foreign = || StoreError::Foreign(path.to_owned());
+    let applied = sqlx::query(
+        "SELECT version, CAST(success AS INTEGER), HEX(checksum) FROM _sqlx_migrations ORDER BY version",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(|error| if problem(&error) == Problem::Fault { foreign() } else { error.into() })?;
+    let mut newest = 0;
+    for row in &applied {
+        let (version, done) = (row.try_get::<i64, _>("version")?, row.try_get::<i64, _>(1)? != 0);
+        match MIGRATIONS.iter().find(|migration| migration.version == version) {
+            Some(ours) if row.try_get::<String, _>(2)? != hex::encode_upper(&ours.checksum) => {
+                return Err(foreign());
+            }
+            Some(_) if !done => return Err(damaged(format!("migration {version} has not ended"))),
+            Some(_) => {}
+            // What begins with our first migration was ours once.
+            None if newest == 0 => return Err(foreign()),
+            None => {
+                let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+                return Err(StoreError::Newer { found: version, known });
+            }
+        }
+        newest = version;
+    }
+    let missing = TABLES.iter().find(|(since, table)| *since <= newest && !tables.contains(*table));
+    missing.map_or(Ok(()), |(_, table)| Err(damaged(format!("the table `{table}` is missing"))))
+}
+
+fn damaged(how: String) -> StoreError {
+    StoreError::Corrupt { what: "the file", source: how.into() }
+}
+
+fn no_file(path: &Path) -> StoreError {
+    unusable(path, io::Error::other("it is no regular file"))
 }
 
 fn unusable(path: &Path, source: io::Error) -> StoreError {

@@ -10,6 +10,7 @@ use std::{
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
+    text,
     time::Timestamp,
 };
 use sqlx::AnyConnection;
@@ -18,6 +19,10 @@ use super::{error::StoreError, rows::json};
 
 /// The outcome of what changed something.
 const DONE: &str = "done";
+
+/// The longest target and detail of a record, in bytes.
+const MAX_TARGET_BYTES: usize = 128;
+const MAX_DETAIL_BYTES: usize = 2048;
 
 /// Who asks for a change, and for which.
 #[derive(Debug, Clone)]
@@ -86,6 +91,12 @@ pub(super) async fn insert(
         Some(Subject { node, target }) => (Some(node), Some(target)),
         None => (entry.node.clone(), entry.target.clone()),
     };
+    // Whoever asks for much leaves no more behind than others.
+    let target = target.map(|target| text::clean(&target, MAX_TARGET_BYTES));
+    let detail = entry.detail.as_ref().map(ToString::to_string).map(|detail| match detail.len() {
+        0..=MAX_DETAIL_BYTES => detail,
+        bytes => serde_json::json!({ "omittedBytes": bytes }).to_string(),
+    });
     sqlx::query(
         "INSERT INTO audit (seq, at, org_id, actor, roles, address, action, node_id, target, outcome, detail) \
          SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM audit",
@@ -99,7 +110,7 @@ pub(super) async fn insert(
     .bind(node.map(String::from))
     .bind(target)
     .bind(outcome)
-    .bind(entry.detail.as_ref().map(ToString::to_string))
+    .bind(detail)
     .execute(connection)
     .await?;
     Ok(())

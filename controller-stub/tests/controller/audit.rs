@@ -183,3 +183,37 @@ async fn what_the_command_line_does_is_recorded_too() {
     }
     assert!(records[5]["target"].is_string(), "the first token of a node that was registered");
 }
+
+#[tokio::test]
+async fn a_record_is_small_and_plain_whatever_was_asked_for() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let odd = owner.post("/dead-letters/a%0Ab%E2%80%AEc%1b[31m/replay", json!({})).await;
+    refusal(odd, 404, "NOT_FOUND");
+    let long = format!("/dead-letters/{}/replay", "x".repeat(5_000));
+    refusal(owner.post(&long, json!({})).await, 404, "NOT_FOUND");
+    let labels: serde_json::Map<_, _> =
+        (0..60).map(|number| (format!("{}{number}", "k".repeat(60)), json!("v".repeat(60)))).collect();
+    let patch = owner.request(Method::PATCH, &format!("/nodes/{id}")).json(&json!({ "labels": labels }));
+    assert_eq!(answer(patch).await.0, 200);
+    let unknown =
+        owner.request(Method::PATCH, &format!("/nodes/{id}")).json(&json!({"labels": {"bad key": null}}));
+    refusal(answer(unknown).await, 400, "VALIDATION_FAILED");
+    for record in trail(&owner, "").await {
+        let text = record.to_string();
+        assert!(text.len() < 2_600, "{} bytes", text.len());
+        assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\\u001b"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_something_takes_no_query_and_no_body_that_it_does_not_know() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let careful = owner.request(Method::DELETE, &format!("/nodes/{id}?dryRun=true"));
+    refusal(answer(careful).await, 400, "VALIDATION_FAILED");
+    refusal(owner.post("/dead-letters/replay", json!({"ids": ["a"]})).await, 400, "VALIDATION_FAILED");
+    assert_eq!(owner.node(&id).await["status"], "pending");
+}

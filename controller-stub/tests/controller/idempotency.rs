@@ -17,9 +17,9 @@ async fn told(response: Response) -> (u16, bool, Value) {
     (response.status().as_u16(), replayed, response.json().await.unwrap())
 }
 
-/// How a key that is being answered is kept.
+/// How a key of the tests' user that is being answered is kept.
 pub(crate) fn id(org: &str, path: &str, key: &str) -> String {
-    hash(&[org, path, key])
+    hash(&[org, "someone", path, key])
 }
 
 /// Of a body.

@@ -97,7 +97,12 @@ fn the_commands_say_what_they_would_do() {
         ["node", "token", "revoke", "--issued-before", "2026-01-01T00:00:00Z", "--every-organisation"];
     let revoked = "the tokens of 0 nodes that were issued before 2026-01-01T00:00:00.000Z are revoked\n";
     assert_eq!(told(&before), revoked);
-    for wrong in [&["node", "token", "revoke"][..], &["node", "purge", "--inactive-for", "soon"]] {
+    for wrong in [
+        &["node", "token", "revoke"][..],
+        &["node", "token", "revoke", "gpu", "--dry-run"],
+        &["node", "token", "revoke", "gpu", "--every-organisation"],
+        &["node", "purge", "--inactive-for", "soon"],
+    ] {
         assert_eq!(run(wrong, data.path()).status.code(), Some(2), "{wrong:?}");
     }
 }

@@ -82,6 +82,34 @@ async fn a_database_of_a_later_version_or_of_another_program_is_refused() {
 }
 
 #[tokio::test]
+async fn a_database_of_which_a_part_is_gone_is_refused_before_it_serves() {
+    for (statement, expected) in [
+        ("DROP TABLE audit", ErrorCode::DatabaseDamaged),
+        ("DROP TABLE tokens", ErrorCode::DatabaseDamaged),
+        ("UPDATE _sqlx_migrations SET success = 0 WHERE version = 2", ErrorCode::DatabaseDamaged),
+        ("UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 1", ErrorCode::DatabaseDamaged),
+        ("DROP TABLE _sqlx_migrations", ErrorCode::DatabaseDamaged),
+        ("DROP TABLE _sqlx_migrations; CREATE TABLE _sqlx_migrations (x)", ErrorCode::DatabaseDamaged),
+    ] {
+        let data = used().await;
+        let mut connection = AnyConnection::connect(&place(data.path()).url).await.unwrap();
+        connection.execute(statement).await.unwrap();
+        connection.close().await.unwrap();
+        assert_eq!(code(data.path()).await, (expected, expected), "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_leads_nowhere_or_into_memory_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("nowhere/at/all", data.path().join("controller.db")).unwrap();
+    assert_eq!(code(data.path()).await, (ErrorCode::FileFailed, ErrorCode::FileFailed));
+    for url in ["sqlite::memory:", "sqlite://:memory:"] {
+        assert_eq!(Place::of(Some(url), data.path()).unwrap_err().code(), ErrorCode::ConfigInvalid, "{url}");
+    }
+}
+
+#[tokio::test]
 async fn a_place_that_is_no_file_is_told_as_that() {
     let data = tempfile::tempdir().unwrap();
     fs::create_dir(data.path().join("controller.db")).unwrap();
