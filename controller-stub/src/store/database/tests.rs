@@ -100,6 +100,24 @@ async fn a_database_of_which_a_part_is_gone_is_refused_before_it_serves() {
 }
 
 #[tokio::test]
+async fn a_database_of_the_first_release_is_brought_forward_with_all_that_it_holds() {
+    let data = tempfile::tempdir().unwrap();
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(&place(data.path()).url).await.unwrap();
+    MIGRATIONS.run_direct(Some(5), &mut connection, false).await.unwrap();
+    let node = "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, websocket_connected) \
+                VALUES ('69396100cd71623c7bbfbfee', 1, 'o', 'u', 'gpu-10', '[\"worker\"]', 'pending', 1, 0)";
+    connection.execute(node).await.unwrap();
+    connection.close().await.unwrap();
+    Store::check(&place(data.path())).await.unwrap();
+    let store = Store::open(&place(data.path())).await.unwrap();
+    let kept = store.node(&"69396100cd71623c7bbfbfee".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(kept.name, "gpu-10");
+    store.close().await;
+    Store::check(&place(data.path())).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_place_that_leads_nowhere_or_into_memory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("nowhere/at/all", data.path().join("controller.db")).unwrap();
