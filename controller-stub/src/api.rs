@@ -1,5 +1,5 @@
-//! The HTTP API: which address is served by what, and what holds for all of them. Every error is an `ApiError`, and every address
-//! is added by `routes!`, which puts it into the OpenAPI document too.
+//! The HTTP API: which address is served by what, and what holds for all of them. Every error is an
+//! `ApiError`, and every address is added by `routes!`, which puts it into the OpenAPI document too.
 
 mod asyncapi;
 pub(crate) mod audit;

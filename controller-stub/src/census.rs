@@ -1,5 +1,5 @@
-//! Counts the nodes by status every few seconds, and adds up how long they have had each. The second gives the fleet's uptime over any
-//! time by division.
+//! Counts the nodes by status every few seconds, and adds up how long they have had each. The second gives
+//! the fleet's uptime over any time by division.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! The command line: what can be said, and how answers and errors are printed. Logs go to standard error, so that standard output
-//! holds the answer alone. What is said of nodes and of releases stands in files of its own.
+//! The command line: what can be said, and how answers and errors are printed. Logs go to standard error, so
+//! that standard output holds the answer alone. What is said of nodes and of releases stands in files of its
+//! own.
 
 mod audit;
 mod delivery;

@@ -1,4 +1,5 @@
-//! What the commands beside `serve` do, on the database and the secrets of a data folder, whether its server runs or not.
+//! What the commands beside `serve` do, on the database and the secrets of a data folder, whether its server
+//! runs or not.
 
 mod audit;
 mod cloud_init;

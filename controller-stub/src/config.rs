@@ -1,5 +1,5 @@
-//! What the controller was told, checked: a `Config` holds no impossible value. Where it was told (file, environment, flags) and
-//! which of them wins stands in `settings`.
+//! What the controller was told, checked: a `Config` holds no impossible value. Where it was told (file,
+//! environment, flags) and which of them wins stands in `settings`.
 
 pub(crate) mod exposure;
 mod settings;

@@ -1,5 +1,5 @@
-//! What this controller tells nodes of itself: its addresses and its releases. `serve` keeps it in the database, so that
-//! `node add` says the same while the server runs.
+//! What this controller tells nodes of itself: its addresses and its releases. `serve` keeps it in the
+//! database, so that `node add` says the same while the server runs.
 
 use std::{net::SocketAddr, path::PathBuf};
 

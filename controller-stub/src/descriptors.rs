@@ -1,5 +1,6 @@
-//! How many sockets and files this process may have open, and how many of them are for whom. The soft limit of 1,024 that most systems
-//! begin with is for programs that use `select`; this one does not, so it takes all that the hard limit allows.
+//! How many sockets and files this process may have open, and how many of them are for whom. The soft limit
+//! of 1,024 that most systems begin with is for programs that use `select`; this one does not, so it takes
+//! all that the hard limit allows.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

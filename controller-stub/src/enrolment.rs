@@ -1,6 +1,6 @@
-//! How a registered node gets onto a machine: its token, the script that carries it, and the plan that the installer then asks
-//! for. A token pins the checksums that were published when it was made: a release file that changes afterwards is refused by
-//! every machine that holds an older token.
+//! How a registered node gets onto a machine: its token, the script that carries it, and the plan that the
+//! installer then asks for. A token pins the checksums that were published when it was made: a release file
+//! that changes afterwards is refused by every machine that holds an older token.
 
 use std::{collections::BTreeMap, io, time::Duration};
 

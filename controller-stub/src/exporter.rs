@@ -1,5 +1,6 @@
-//! What `/metrics` shows: the one recorder of the process, and how it writes. What is counted is counted where it happens, with the
-//! macros of `metrics`; `catalogue` lists all of it but the figures of every process (`process_*`). The figures are the process's, so that a process with several servers (a test)
+//! What `/metrics` shows: the one recorder of the process, and how it writes. What is counted is counted
+//! where it happens, with the macros of `metrics`; `catalogue` lists all of it but the figures of every
+//! process (`process_*`). The figures are the process's, so that a process with several servers (a test)
 //! shows their sum.
 
 mod catalogue;

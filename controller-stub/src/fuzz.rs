@@ -1,6 +1,7 @@
-//! Hostile input, by the million: golden fixtures, mutated by chance from a known seed, are given to everything that reads what others
-//! wrote. Nothing may panic, and memory may not grow. Some tens of thousands run among the tests; `cargo xtask load fuzz` runs ten
-//! million. `FUZZ_INPUTS` and `FUZZ_SEED` choose others. `fields` holds what a refusal of the API must say.
+//! Hostile input, by the million: golden fixtures, mutated by chance from a known seed, are given to
+//! everything that reads what others wrote. Nothing may panic, and memory may not grow. Some tens of
+//! thousands run among the tests; `cargo xtask load fuzz` runs ten million. `FUZZ_INPUTS` and `FUZZ_SEED`
+//! choose others. `fields` holds what a refusal of the API must say.
 
 mod fields;
 mod mutation;

@@ -1,6 +1,7 @@
-//! `/ws/node`: who may connect is decided before the upgrade, in HTTP: the token's signature, `admission`, and the database.
-//! What a connection then says is `session`'s (pure), what is done about it `connection`'s, when `timetable`'s (pure), how much it
-//! may say `rate`'s (pure), and which of a node's connections speaks for it `registry`'s.
+//! `/ws/node`: who may connect is decided before the upgrade, in HTTP: the token's signature, `admission`,
+//! and the database. What a connection then says is `session`'s (pure), what is done about it `connection`'s,
+//! when `timetable`'s (pure), how much it may say `rate`'s (pure), and which of a node's connections speaks
+//! for it `registry`'s.
 
 pub(crate) mod admission;
 pub(crate) mod clones;

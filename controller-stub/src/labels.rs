@@ -1,4 +1,5 @@
-//! Labels of nodes, by the rules of Kubernetes: a map of keys to values, to find and group nodes by. And the natural order of names.
+//! Labels of nodes, by the rules of Kubernetes: a map of keys to values, to find and group nodes by. And the
+//! natural order of names.
 
 use std::{collections::BTreeMap, fmt::Write, str::FromStr};
 

@@ -1,5 +1,6 @@
-//! Leases: a table of deadlines on the monotonic clock, which the caller reads. Used twice: for workers (renewed by their messages) and
-//! for installations (renewed by their reports). It decides only which leases have expired.
+//! Leases: a table of deadlines on the monotonic clock, which the caller reads. Used twice: for workers
+//! (renewed by their messages) and for installations (renewed by their reports). It decides only which leases
+//! have expired.
 
 use std::{
     collections::HashMap,

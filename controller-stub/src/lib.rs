@@ -1,5 +1,5 @@
-//! AIWM's token, status and NOTI endpoints: the double that tests run against, and the controller of a small deployment.
-//! The status table itself is `aio_protocol::transition`; here it is driven, stored and told.
+//! AIWM's token, status and NOTI endpoints: the double that tests run against, and the controller of a small
+//! deployment. The status table itself is `aio_protocol::transition`; here it is driven, stored and told.
 
 pub mod cli;
 pub mod commands;

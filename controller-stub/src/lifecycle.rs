@@ -1,6 +1,6 @@
-//! Drives the node status machine. `aio_protocol::transition` decides; this applies: under the node's turn it reads the node,
-//! writes what happened to it, and saves the change, its audit rows and its events in one transaction. `occurrence` says what
-//! happenings carry and what they write.
+//! Drives the node status machine. `aio_protocol::transition` decides; this applies: under the node's turn it
+//! reads the node, writes what happened to it, and saves the change, its audit rows and its events in one
+//! transaction. `occurrence` says what happenings carry and what they write.
 
 mod budget;
 mod occurrence;

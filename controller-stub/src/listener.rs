@@ -1,5 +1,5 @@
-//! The listening socket: takes connections as fast as they come, and gives each a slot for as long as it keeps to its deadlines. What is
-//! served is the router's business.
+//! The listening socket: takes connections as fast as they come, and gives each a slot for as long as it
+//! keeps to its deadlines. What is served is the router's business.
 
 pub(crate) mod activity;
 mod answer;

@@ -1,5 +1,5 @@
-//! The built-in NOTI: what `POST /events` demands before it keeps an event, how long it keeps them, and who may watch them. The wire
-//! form is the Standard Webhooks specification.
+//! The built-in NOTI: what `POST /events` demands before it keeps an event, how long it keeps them, and who
+//! may watch them. The wire form is the Standard Webhooks specification.
 
 pub(crate) mod dashboard;
 mod news;

@@ -1,7 +1,8 @@
-//! Tells NOTI what happened to nodes: at least once, in order per node, from rows that were committed with the changes
-//! themselves. Pure: `verdict` says what an answer means, `retry` when to try again, `breaker` whether NOTI is well, `lanes` whose
-//! turn it is. Doing: `relay` runs lanes, `lane` delivers one node's events, `delivery` posts, `valve` says whether anything may be
-//! posted now, `notifier` tells the relay which nodes have events, `backlog` finds those that it was not told of.
+//! Tells NOTI what happened to nodes: at least once, in order per node, from rows that were committed with
+//! the changes themselves. Pure: `verdict` says what an answer means, `retry` when to try again, `breaker`
+//! whether NOTI is well, `lanes` whose turn it is. Doing: `relay` runs lanes, `lane` delivers one node's
+//! events, `delivery` posts, `valve` says whether anything may be posted now, `notifier` tells the relay
+//! which nodes have events, `backlog` finds those that it was not told of.
 
 mod backlog;
 mod breaker;

@@ -1,5 +1,5 @@
-//! How much a peer may do in a time (the generic cell rate algorithm). Pure: one point in time tells how far ahead of its rate a peer
-//! is, so it costs 16 bytes.
+//! How much a peer may do in a time (the generic cell rate algorithm). Pure: one point in time tells how far
+//! ahead of its rate a peer is, so it costs 16 bytes.
 
 use std::{
     collections::HashMap,

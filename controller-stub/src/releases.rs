@@ -1,6 +1,7 @@
-//! The releases that nodes can install: what lies in the releases folder (`v1.0.0/linux-amd64`, `v1.0.0/aio-installer-linux-amd64`,
-//! `.minisig` beside), and what the configuration says of releases that are served elsewhere. A file is hashed once, off the
-//! runtime, and again when it changes. It does not decide which release a node gets; how releases get into the folder stands in `import`.
+//! The releases that nodes can install: what lies in the releases folder (`v1.0.0/linux-amd64`,
+//! `v1.0.0/aio-installer-linux-amd64`, `.minisig` beside), and what the configuration says of releases that
+//! are served elsewhere. A file is hashed once, off the runtime, and again when it changes. It does not
+//! decide which release a node gets; how releases get into the folder stands in `import`.
 
 pub(crate) mod downloads;
 mod folder;

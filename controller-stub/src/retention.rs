@@ -1,5 +1,6 @@
-//! Drops what was kept long enough, a little at a time, so that nobody who writes waits for it. Its own clock decides what is old: it follows the
-//! wall clock, but never faster than twice the time that has really passed, so that a clock which jumps ahead costs nothing.
+//! Drops what was kept long enough, a little at a time, so that nobody who writes waits for it. Its own clock
+//! decides what is old: it follows the wall clock, but never faster than twice the time that has really
+//! passed, so that a clock which jumps ahead costs nothing.
 
 use std::time::{Duration, Instant};
 

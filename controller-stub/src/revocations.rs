@@ -1,4 +1,5 @@
-//! Closes the connections of nodes whose tokens were revoked by another process, such as the command line. The API closes them at once.
+//! Closes the connections of nodes whose tokens were revoked by another process, such as the command line.
+//! The API closes them at once.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! The three secrets: given, or made on first start and kept in files that only their owner can read. There is no default.
+//! The three secrets: given, or made on first start and kept in files that only their owner can read. There
+//! is no default.
 
 use std::{
     fs,

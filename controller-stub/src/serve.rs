@@ -1,4 +1,5 @@
-//! Starts and stops the server: opens what it needs in order, runs its tasks, and ends them in order within a bounded time.
+//! Starts and stops the server: opens what it needs in order, runs its tasks, and ends them in order within a
+//! bounded time.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError},

@@ -1,6 +1,7 @@
-//! What must outlive the process. The SQL is one text for SQLite and PostgreSQL, and stands beside each table with what is read and
-//! changed there. The store decides nothing about nodes; it keeps a node's change, its audit rows and its events together or not at
-//! all. All changes go through one writer, which says how a new one is added.
+//! What must outlive the process. The SQL is one text for SQLite and PostgreSQL, and stands beside each table
+//! with what is read and changed there. The store decides nothing about nodes; it keeps a node's change, its
+//! audit rows and its events together or not at all. All changes go through one writer, which says how a new
+//! one is added.
 
 mod audit;
 mod database;

@@ -1,5 +1,6 @@
-//! The tasks that a server is made of: named, watched and ended together. One that ends before a stop, by a panic above all, or whose turn takes
-//! longer than any healthy one, makes the whole server useless without a sign: it is told, so that whoever started the server starts it again.
+//! The tasks that a server is made of: named, watched and ended together. One that ends before a stop, by a
+//! panic above all, or whose turn takes longer than any healthy one, makes the whole server useless without a
+//! sign: it is told, so that whoever started the server starts it again.
 
 use std::{
     collections::HashMap,

@@ -1,6 +1,7 @@
-//! The controller's own TLS: which certificate is served, and when another takes its place. A given pair of files is read again when
-//! it changes, and a broken new pair changes nothing; the certificate of the private authority is made anew before it ends. How bytes
-//! are encrypted is rustls's business, who connects the listener's.
+//! The controller's own TLS: which certificate is served, and when another takes its place. A given pair of
+//! files is read again when it changes, and a broken new pair changes nothing; the certificate of the private
+//! authority is made anew before it ends. How bytes are encrypted is rustls's business, who connects the
+//! listener's.
 
 mod authority;
 mod pair;

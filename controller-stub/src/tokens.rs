@@ -1,5 +1,5 @@
-//! JWTs: signed and verified with the keys that are configured and nothing else. Decides what is a valid token of which kind; whether
-//! it was revoked and what its bearer may do is decided elsewhere.
+//! JWTs: signed and verified with the keys that are configured and nothing else. Decides what is a valid
+//! token of which kind; whether it was revoked and what its bearer may do is decided elsewhere.
 
 pub(crate) mod keys;
 pub(crate) mod refused;

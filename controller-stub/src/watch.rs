@@ -1,5 +1,5 @@
-//! What happens because time has passed: leases end (`expiry`), installations without a report stall, and `lastSeenAt` is written
-//! to the database now and then. A heartbeat itself never touches the disk.
+//! What happens because time has passed: leases end (`expiry`), installations without a report stall, and
+//! `lastSeenAt` is written to the database now and then. A heartbeat itself never touches the disk.
 
 mod expiry;
 

@@ -1,5 +1,6 @@
-//! A WebSocket's server side, for workers and dashboards: counts each frame against the peer's rate, gives every fault of the peer its
-//! close code, and completes the closing handshake. Does not decide who may connect or what a message means.
+//! A WebSocket's server side, for workers and dashboards: counts each frame against the peer's rate, gives
+//! every fault of the peer its close code, and completes the closing handshake. Does not decide who may
+//! connect or what a message means.
 
 mod frames;
 

@@ -1,5 +1,6 @@
-//! The AsyncAPI document: the messages of both WebSockets, from the types that read and write them. Served at `/asyncapi.json`; `docs/messages.md`
-//! is made of it. What goes by HTTP, the events for NOTI included, is in the OpenAPI document.
+//! The AsyncAPI document: the messages of both WebSockets, from the types that read and write them. Served at
+//! `/asyncapi.json`; `docs/messages.md` is made of it. What goes by HTTP, the events for NOTI included, is in
+//! the OpenAPI document.
 
 use aio_protocol::{
     dashboard::{self, Authenticate, Welcome},

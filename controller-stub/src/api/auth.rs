@@ -1,4 +1,5 @@
-//! Who asks: users with a user token, nodes with a node token. A user sees only their organisation's nodes, a node only itself.
+//! Who asks: users with a user token, nodes with a node token. A user sees only their organisation's nodes, a
+//! node only itself.
 
 use std::{net::IpAddr, ops::Deref, sync::Arc};
 

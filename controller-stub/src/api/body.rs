@@ -1,4 +1,5 @@
-//! JSON bodies: what is not JSON, no object, or has a field that is unknown, missing or out of range is refused with its name.
+//! JSON bodies: what is not JSON, no object, or has a field that is unknown, missing or out of range is
+//! refused with its name.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! From where a request really comes: the peer of the connection, unless that is a proxy of ours, which says for whom it asks.
-//! Anybody can send `X-Forwarded-For`, so it is read from its end and only as far as proxies of ours wrote it.
+//! From where a request really comes: the peer of the connection, unless that is a proxy of ours, which says
+//! for whom it asks. Anybody can send `X-Forwarded-For`, so it is read from its end and only as far as
+//! proxies of ours wrote it.
 
 use std::{
     convert::Infallible,

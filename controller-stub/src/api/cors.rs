@@ -1,5 +1,6 @@
-//! Which web pages of other origins may call the API: those of `DASHBOARD_ORIGINS`, as for the dashboards' WebSocket. They send a token
-//! themselves, so a browser's own credentials are never asked for. What workers, installers and Prometheus call is not for pages.
+//! Which web pages of other origins may call the API: those of `DASHBOARD_ORIGINS`, as for the dashboards'
+//! WebSocket. They send a token themselves, so a browser's own credentials are never asked for. What workers,
+//! installers and Prometheus call is not for pages.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! `GET /ws/events`: which upgrade of a dashboard is taken. Whose page it is, the browser says (Origin); who it is, its token. A token
-//! that is not accepted is told by the close, because a browser cannot read the status of an upgrade that was refused.
+//! `GET /ws/events`: which upgrade of a dashboard is taken. Whose page it is, the browser says (Origin); who
+//! it is, its token. A token that is not accepted is told by the close, because a browser cannot read the
+//! status of an upgrade that was refused.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What holds for every request and every answer, whatever the address: one `Host`, a budget for the bytes that are on their way, and
-//! a line in the log for what failed.
+//! What holds for every request and every answer, whatever the address: one `Host`, a budget for the bytes
+//! that are on their way, and a line in the log for what failed.
 
 use std::sync::Arc;
 

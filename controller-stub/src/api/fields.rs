@@ -1,4 +1,5 @@
-//! Fields that hold nothing impossible: they parse or refuse, and the refusal goes to whoever asked, with the field's name.
+//! Fields that hold nothing impossible: they parse or refuse, and the refusal goes to whoever asked, with the
+//! field's name.
 
 use aio_protocol::time::Timestamp;
 use serde::{

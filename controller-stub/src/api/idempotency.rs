@@ -1,8 +1,9 @@
-//! `Idempotency-Key`: a request that makes something may be sent again, and is done once. Its answer is kept for a day, by the user, the path
-//! and the key.
+//! `Idempotency-Key`: a request that makes something may be sent again, and is done once. Its answer is kept
+//! for a day, by the user, the path and the key.
 //!
-//! No token is kept: of a token in an answer the signature is cut off, and made again when the answer is asked for again. Both algorithms that
-//! tokens are signed with (HS256, EdDSA) give the same signature each time.
+//! No token is kept: of a token in an answer the signature is cut off, and made again when the answer is
+//! asked for again. Both algorithms that tokens are signed with (HS256, EdDSA) give the same signature each
+//! time.
 
 use std::sync::Arc;
 

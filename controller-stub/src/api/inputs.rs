@@ -1,4 +1,5 @@
-//! For the tests with hostile input: every body and every query of the API, how it is read, and texts of it that are taken.
+//! For the tests with hostile input: every body and every query of the API, how it is read, and texts of it
+//! that are taken.
 
 use aio_protocol::installation::InstallationReport;
 use axum::{extract::Query, http::Uri};

@@ -1,5 +1,6 @@
-//! How many requests a client may send in a second. A client is whom its valid token speaks for, so that a fleet behind one address
-//! is many; who shows no valid token is one of its address. A token that was revoked has a limit apart from its successor's.
+//! How many requests a client may send in a second. A client is whom its valid token speaks for, so that a
+//! fleet behind one address is many; who shows no valid token is one of its address. A token that was revoked
+//! has a limit apart from its successor's.
 
 use std::{
     net::IpAddr,

@@ -1,5 +1,6 @@
-//! The OpenAPI document: what `routes!` gathered, and what holds for every operation by its shape, so that no handler repeats it.
-//! Served at `/openapi.json`, to be browsed at `/docs`, with the other documents beside it.
+//! The OpenAPI document: what `routes!` gathered, and what holds for every operation by its shape, so that no
+//! handler repeats it. Served at `/openapi.json`, to be browsed at `/docs`, with the other documents beside
+//! it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! `GET /releases/{version}/{file}`: the files of the releases folder, to whoever asks; what they are worth stands in the plan.
+//! `GET /releases/{version}/{file}`: the files of the releases folder, to whoever asks; what they are worth
+//! stands in the plan.
 
 use std::{
     sync::Arc,

@@ -1,5 +1,5 @@
-//! What an admin decides about a node's service: maintenance, resume, decommissioning. Each twice is as good as once, as far as the
-//! status machine says so: it decides, and its refusal is the 409.
+//! What an admin decides about a node's service: maintenance, resume, decommissioning. Each twice is as good
+//! as once, as far as the status machine says so: it decides, and its refusal is the 409.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! A node's token and everything that is needed to use it: one more, or one in the place of all others; and which there are.
+//! A node's token and everything that is needed to use it: one more, or one in the place of all others; and
+//! which there are.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Events on their way to NOTI, from the command line: how they stand, and trying now what waits. A server that runs hears of it within a
-//! second or so.
+//! Events on their way to NOTI, from the command line: how they stand, and trying now what waits. A server
+//! that runs hears of it within a second or so.
 
 use aio_protocol::time::Timestamp;
 use serde::Serialize;

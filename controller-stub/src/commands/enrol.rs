@@ -1,5 +1,5 @@
-//! Tokens for nodes, for new ones and for those that are there: what each machine is installed with, or installed anew. Behind the back of a server
-//! that may run.
+//! Tokens for nodes, for new ones and for those that are there: what each machine is installed with, or
+//! installed anew. Behind the back of a server that may run.
 
 use aio_protocol::{
     node::{NodeRole, NodeStatus, Owner},

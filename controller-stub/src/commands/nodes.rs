@@ -1,5 +1,5 @@
-//! Looking at nodes, naming and labelling them, and revoking their tokens, behind the back of a server that may run: it sees by itself what was
-//! revoked.
+//! Looking at nodes, naming and labelling them, and revoking their tokens, behind the back of a server that
+//! may run: it sees by itself what was revoked.
 
 use std::collections::BTreeMap;
 

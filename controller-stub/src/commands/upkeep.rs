@@ -1,5 +1,6 @@
-//! What an operator does once in a while, behind the back of a server that may run: dropping decommissioned nodes, and revoking whatever was
-//! issued before a time, after a backup was restored that does not know what was revoked since.
+//! What an operator does once in a while, behind the back of a server that may run: dropping decommissioned
+//! nodes, and revoking whatever was issued before a time, after a backup was restored that does not know what
+//! was revoked since.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Which settings would show secrets to others: by sending them to other machines in the clear, or in files that every user may read.
+//! Which settings would show secrets to others: by sending them to other machines in the clear, or in files
+//! that every user may read.
 
 use std::{fs, net::IpAddr, os::unix::fs::PermissionsExt, path::Path};
 

@@ -1,5 +1,6 @@
-//! What was set and where: a file, over it the environment, over it the flags. Every setting is a key of the file, and but for a few also a
-//! variable, in capitals. The struct is the one list of them. Decides nothing about values; `Config::check` does.
+//! What was set and where: a file, over it the environment, over it the flags. Every setting is a key of the
+//! file, and but for a few also a variable, in capitals. The struct is the one list of them. Decides nothing
+//! about values; `Config::check` does.
 
 use std::{fs, path::Path};
 

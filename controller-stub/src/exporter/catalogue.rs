@@ -1,5 +1,5 @@
-//! Every figure: its name, what it counts, and the buckets of those that are spread. `docs/operations.md` has the same table, and the
-//! code records nothing else; tests hold the three together.
+//! Every figure: its name, what it counts, and the buckets of those that are spread. `docs/operations.md` has
+//! the same table, and the code records nothing else; tests hold the three together.
 
 /// One figure.
 #[derive(Debug, Clone, Copy)]

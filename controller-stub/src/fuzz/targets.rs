@@ -1,4 +1,5 @@
-//! What reads the inputs of others: each target takes bytes, says whether they were good, and holds what must hold of good ones.
+//! What reads the inputs of others: each target takes bytes, says whether they were good, and holds what must
+//! hold of good ones.
 
 use std::{fs, path::Path};
 

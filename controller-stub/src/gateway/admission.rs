@@ -1,5 +1,6 @@
-//! How many workers may connect at once and in a second, asked once a token's signature holds and before the database is. Those beyond
-//! are told when to come back; the answer differs between peers, so that they do not come together.
+//! How many workers may connect at once and in a second, asked once a token's signature holds and before the
+//! database is. Those beyond are told when to come back; the answer differs between peers, so that they do
+//! not come together.
 
 use std::{
     num::NonZeroU32,

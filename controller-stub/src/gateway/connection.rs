@@ -1,6 +1,7 @@
-//! One worker's connection: reads frames, lets `session` say what they mean, and does it, strictly in order. A frame's effects are
-//! done before the next frame is read, so a pong proves that everything before its ping was handled. What is common (a heartbeat)
-//! is done in place; what is rare is boxed, so that ten thousand idle connections do not each keep room for it.
+//! One worker's connection: reads frames, lets `session` say what they mean, and does it, strictly in order.
+//! A frame's effects are done before the next frame is read, so a pong proves that everything before its ping
+//! was handled. What is common (a heartbeat) is done in place; what is rare is boxed, so that ten thousand
+//! idle connections do not each keep room for it.
 
 mod token;
 

@@ -1,5 +1,5 @@
-//! Empties the gateway before a stop: asks every connection to close with 1012, in slices, so that the fleet does not come back to the
-//! next controller in one instant. Bounded, and ended early by `hurry`.
+//! Empties the gateway before a stop: asks every connection to close with 1012, in slices, so that the fleet
+//! does not come back to the next controller in one instant. Bounded, and ended early by `hurry`.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! How often workers are asked to speak. Pure. The pace slows down as the fleet grows, and differs by up to a tenth between
-//! workers, so that they do not keep step; three heartbeats always fit into a lease, the way to the controller included.
+//! How often workers are asked to speak. Pure. The pace slows down as the fleet grows, and differs by up to a
+//! tenth between workers, so that they do not keep step; three heartbeats always fit into a lease, the way to
+//! the controller included.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
-//! Which connection speaks for a node. A connection is the node's newcomer until its worker is welcomed, and speaks for the node from
-//! then on; the one that spoke before is closed. Each has an epoch, so that an older connection changes nothing any more.
-//! A revocation of tokens also closes who was let in with one before it and enters only now.
+//! Which connection speaks for a node. A connection is the node's newcomer until its worker is welcomed, and
+//! speaks for the node from then on; the one that spoke before is closed. Each has an epoch, so that an older
+//! connection changes nothing any more. A revocation of tokens also closes who was let in with one before it
+//! and enters only now.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
-//! When a connection has to act by itself: pings, offers, deadlines. Pure. A connection keeps one timer, for the earliest.
+//! When a connection has to act by itself: pings, offers, deadlines. Pure. A connection keeps one timer, for
+//! the earliest.
 
 use std::time::{Duration, Instant};
 

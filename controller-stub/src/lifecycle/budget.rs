@@ -1,5 +1,5 @@
-//! How many changes a node may report, however it does: over HTTP or its WebSocket. Each costs rows of the database and an event, so that a
-//! token in the wrong hands could fill the disk.
+//! How many changes a node may report, however it does: over HTTP or its WebSocket. Each costs rows of the
+//! database and an event, so that a token in the wrong hands could fill the disk.
 
 use std::time::{Duration, Instant};
 

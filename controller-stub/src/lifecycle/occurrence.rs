@@ -1,5 +1,5 @@
-//! What can happen to a node, what it writes into the node, and what the events that it owes say. Pure: whether it may happen is
-//! `transition`'s to decide.
+//! What can happen to a node, what it writes into the node, and what the events that it owes say. Pure:
+//! whether it may happen is `transition`'s to decide.
 
 use std::{net::IpAddr, time::Duration};
 

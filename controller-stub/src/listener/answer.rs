@@ -1,5 +1,5 @@
-//! The body of an answer on its way: given out in pieces, and alive until the peer's socket has taken the last of them. What it was
-//! charged with is given back then.
+//! The body of an answer on its way: given out in pieces, and alive until the peer's socket has taken the
+//! last of them. What it was charged with is given back then.
 
 use std::{
     pin::Pin,

@@ -1,4 +1,5 @@
-//! One connection: its handshake, its HTTP, and the moment when it must end. An upgraded connection is its own task's business.
+//! One connection: its handshake, its HTTP, and the moment when it must end. An upgraded connection is its
+//! own task's business.
 
 use std::{
     future::poll_fn,

@@ -1,4 +1,5 @@
-//! What a connection is doing, and each request of it from its head to the last byte of its answer: for whoever reads, writes and counts.
+//! What a connection is doing, and each request of it from its head to the last byte of its answer: for
+//! whoever reads, writes and counts.
 
 use std::{
     sync::{

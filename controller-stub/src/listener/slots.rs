@@ -1,7 +1,7 @@
-//! How many connections there may be, in all and per holder. When there is no room, a quiet connection is closed: the oldest that has not
-//! said a byte, or else the one that has been without a request the longest. At a holder's own limit it is one of that holder's, at the
-//! common limit one of the largest holder's. A worker's socket leaves the table when it is
-//! upgraded; registered nodes limit those.
+//! How many connections there may be, in all and per holder. When there is no room, a quiet connection is
+//! closed: the oldest that has not said a byte, or else the one that has been without a request the longest.
+//! At a holder's own limit it is one of that holder's, at the common limit one of the largest holder's. A
+//! worker's socket leaves the table when it is upgraded; registered nodes limit those.
 
 use std::{
     collections::{BTreeMap, HashMap},

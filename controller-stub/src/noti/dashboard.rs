@@ -1,5 +1,5 @@
-//! One dashboard's WebSocket: asks who it is, then carries out what `stream` says. What it may see is decided once, by its token: the
-//! events that were stored for that organisation.
+//! One dashboard's WebSocket: asks who it is, then carries out what `stream` says. What it may see is decided
+//! once, by its token: the events that were stored for that organisation.
 
 use std::{
     net::IpAddr,

@@ -1,5 +1,5 @@
-//! How many dashboards may be connected: those whose token was accepted, shared between organisations, and a few that have not shown
-//! one yet. Counts only; who is who is `dashboard`'s to decide.
+//! How many dashboards may be connected: those whose token was accepted, shared between organisations, and a
+//! few that have not shown one yet. Counts only; who is who is `dashboard`'s to decide.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! Webhook signatures after the Standard Webhooks specification: `v1,` and the base64 of HMAC-SHA256 over `{id}.{timestamp}.{body}`.
-//! Comparisons take as long for a near miss as for a far one. Pure.
+//! Webhook signatures after the Standard Webhooks specification: `v1,` and the base64 of HMAC-SHA256 over
+//! `{id}.{timestamp}.{body}`. Comparisons take as long for a near miss as for a far one. Pure.
 
 use aio_protocol::time::Timestamp;
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -1,8 +1,8 @@
-//! A dashboard's stream: when to read the inbox, when to ping, when to give up. Pure. Missed events and new ones are read in the same
-//! way, behind the last one that was sent, so there is no gap between the two.
+//! A dashboard's stream: when to read the inbox, when to ping, when to give up. Pure. Missed events and new
+//! ones are read in the same way, behind the last one that was sent, so there is no gap between the two.
 //!
-//! A ping follows every batch, and the next batch waits for its pong. So a dashboard that does not read costs the memory of one batch,
-//! and the missing pong says for how long it has not read.
+//! A ping follows every batch, and the next batch waits for its pong. So a dashboard that does not read costs
+//! the memory of one batch, and the missing pong says for how long it has not read.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Looks for what the relay is not told of: events of an earlier process or of a command, and a command to try now what waits. Also measures the
-//! backlog, and says in the database how delivery stands.
+//! Looks for what the relay is not told of: events of an earlier process or of a command, and a command to
+//! try now what waits. Also measures the backlog, and says in the database how delivery stands.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The circuit breaker: when NOTI fails again and again, delivery pauses, longer each time, and begins again with one attempt
-//! after another. It pauses delivery and nothing else. Pure: the caller brings the clock.
+//! The circuit breaker: when NOTI fails again and again, delivery pauses, longer each time, and begins again
+//! with one attempt after another. It pauses delivery and nothing else. Pure: the caller brings the clock.
 
 use std::time::{Duration, Instant};
 

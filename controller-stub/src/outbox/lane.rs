@@ -1,5 +1,5 @@
-//! One run of a lane: posts a node's oldest events one after the other, and writes down what came of each before the next.
-//! Everything that is needed to go on after a restart stands in the event's row.
+//! One run of a lane: posts a node's oldest events one after the other, and writes down what came of each
+//! before the next. Everything that is needed to go on after a restart stands in the event's row.
 
 use std::{
     sync::Arc,

@@ -1,6 +1,7 @@
-//! Which node's events are delivered next. One lane per node that has any: at most one delivery of a lane runs at a time, so that
-//! its order is kept; lanes run beside each other; organisations take turns. A lane exists from its node's first event to its last,
-//! so that an idle node costs nothing. Pure: the caller brings the clock and does the work.
+//! Which node's events are delivered next. One lane per node that has any: at most one delivery of a lane
+//! runs at a time, so that its order is kept; lanes run beside each other; organisations take turns. A lane
+//! exists from its node's first event to its last, so that an idle node costs nothing. Pure: the caller
+//! brings the clock and does the work.
 
 use std::{
     cmp::Reverse,

@@ -1,5 +1,5 @@
-//! How the relay learns which nodes have events. A node is noted once, however often it is named, so nothing is forgotten and nothing
-//! grows.
+//! How the relay learns which nodes have events. A node is noted once, however often it is named, so nothing
+//! is forgotten and nothing grows.
 
 use std::{
     collections::HashMap,

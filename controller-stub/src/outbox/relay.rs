@@ -1,5 +1,5 @@
-//! Runs lanes: gives each whose turn it is a task, as many beside each other as may post at once, and sleeps while nothing is due.
-//! Whose turn it is, `lanes` says; whether anything may be posted, `valve`.
+//! Runs lanes: gives each whose turn it is a task, as many beside each other as may post at once, and sleeps
+//! while nothing is due. Whose turn it is, `lanes` says; whether anything may be posted, `valve`.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 

@@ -1,5 +1,5 @@
-//! When a failed event is tried again: soon and with full jitter while its failure is young, so that what failed together is not
-//! tried again together; then every few minutes; after a day never. Pure.
+//! When a failed event is tried again: soon and with full jitter while its failure is young, so that what
+//! failed together is not tried again together; then every few minutes; after a day never. Pure.
 
 use std::time::Duration;
 

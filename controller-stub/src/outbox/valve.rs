@@ -1,5 +1,6 @@
-//! Whether events may be posted at this moment: not while the circuit breaker is open, NOTI has asked for a pause, or NOTI is gone.
-//! Also what a person should look at: told once when it begins and once when it is over, and a metric all the time between.
+//! Whether events may be posted at this moment: not while the circuit breaker is open, NOTI has asked for a
+//! pause, or NOTI is gone. Also what a person should look at: told once when it begins and once when it is
+//! over, and a metric all the time between.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

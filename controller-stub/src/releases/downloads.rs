@@ -1,5 +1,6 @@
-//! How many downloads run at once, in all and per holder. At a holder's limit its slowest makes room, if that is slow: whoever drips keeps
-//! nobody out. At the common limit the slowest of the largest holder makes room for a smaller one.
+//! How many downloads run at once, in all and per holder. At a holder's limit its slowest makes room, if that
+//! is slow: whoever drips keeps nobody out. At the common limit the slowest of the largest holder makes room
+//! for a smaller one.
 
 use std::{
     collections::HashMap,

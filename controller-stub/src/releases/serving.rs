@@ -1,5 +1,6 @@
-//! A release file as HTTP has it: which part of it a request asks for (pure), and its bytes, piece by piece. The file is open only while a
-//! piece is read, so a slow download costs no descriptor; one that changes on the way breaks off.
+//! A release file as HTTP has it: which part of it a request asks for (pure), and its bytes, piece by piece.
+//! The file is open only while a piece is read, so a slow download costs no descriptor; one that changes on
+//! the way breaks off.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! The audit trail of what people did. A store that acts on somebody's behalf writes the record in the transaction of the change, by itself:
-//! whoever adds a change cannot forget it.
+//! The audit trail of what people did. A store that acts on somebody's behalf writes the record in the
+//! transaction of the change, by itself: whoever adds a change cannot forget it.
 
 use std::sync::Arc;
 

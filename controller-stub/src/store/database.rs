@@ -1,5 +1,6 @@
-//! The database: how it is opened, checked and closed. Rows are read over two pools, so that a question about one node never waits for
-//! somebody's lists, and all changes go through one writer. What is read and changed stands beside each table.
+//! The database: how it is opened, checked and closed. Rows are read over two pools, so that a question about
+//! one node never waits for somebody's lists, and all changes go through one writer. What is read and changed
+//! stands beside each table.
 
 use std::{
     collections::HashSet,

@@ -1,5 +1,6 @@
-//! Events that the built-in NOTI received, in the order in which it did: `seq` grows by one with each and is never used twice. They are
-//! dropped from the old end; the newest of each organisation stays, so that whoever has it knows that nothing was missed.
+//! Events that the built-in NOTI received, in the order in which it did: `seq` grows by one with each and is
+//! never used twice. They are dropped from the old end; the newest of each organisation stays, so that
+//! whoever has it knows that nothing was missed.
 
 use aio_protocol::{
     event::NodeEvent,

@@ -1,4 +1,5 @@
-//! Lists of an organisation's nodes: which, in which order, from where on. They are read without what only one node is asked for.
+//! Lists of an organisation's nodes: which, in which order, from where on. They are read without what only
+//! one node is asked for.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Tokens that were offered in place of others. An offer is open until it is taken or revoked, and a node has one open offer at most.
+//! Tokens that were offered in place of others. An offer is open until it is taken or revoked, and a node has
+//! one open offer at most.
 
 use aio_protocol::{ids::NodeId, time::Timestamp};
 use sqlx::{AnyConnection, Row};

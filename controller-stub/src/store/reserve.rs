@@ -1,5 +1,6 @@
-//! Room on the disk that is kept for revocations: a file beside the database that holds nothing. On a full disk it is removed, so that what
-//! takes rights away can still be written, and all else is refused until there is room for it again.
+//! Room on the disk that is kept for revocations: a file beside the database that holds nothing. On a full
+//! disk it is removed, so that what takes rights away can still be written, and all else is refused until
+//! there is room for it again.
 
 use std::{
     fs::{self, OpenOptions},

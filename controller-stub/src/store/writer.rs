@@ -76,7 +76,7 @@ impl Writer {
     pub(super) fn start(pool: AnyPool, reserve: Option<Reserve>, pulse: Pulse) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
-        task.spawn(Desk { pool, reserve, pulse }.serve(queue, stop.clone()));
+        task.spawn(Committer { pool, reserve, pulse }.serve(queue, stop.clone()));
         task.close();
         Self { jobs, stop, task, pending: None }
     }
@@ -195,14 +195,14 @@ impl Uncommitted {
     }
 }
 
-/// What writes.
-struct Desk {
+/// What takes the waiting writes and commits them.
+struct Committer {
     pool: AnyPool,
     reserve: Option<Reserve>,
     pulse: Pulse,
 }
 
-impl Desk {
+impl Committer {
     async fn serve(mut self, mut queue: mpsc::Receiver<Box<dyn Job>>, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -264,6 +264,8 @@ impl Desk {
                 Ok(()) => Ok(()),
                 Err(Uncommitted::Failed(_)) => Err(StoreError::RolledBack),
                 Err(Uncommitted::Lost(error)) => Err(error.into()),
+                // A write that is urgent may still find room.
+                Err(Uncommitted::Unbegun(error)) if problem(&error) == Problem::Full => Err(error.into()),
                 // The next would wait as long for the same answer.
                 Err(Uncommitted::Unbegun(error)) => {
                     Err(StoreError::Database(unbegun.insert(Arc::new(error)).clone()))

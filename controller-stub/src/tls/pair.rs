@@ -1,4 +1,5 @@
-//! A certificate chain with its key: read from PEM files, checked to belong together, and looked at for what a client will object to.
+//! A certificate chain with its key: read from PEM files, checked to belong together, and looked at for what
+//! a client will object to.
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
 

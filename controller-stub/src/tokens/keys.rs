@@ -1,6 +1,6 @@
-//! Which keys sign and verify tokens, from what is configured and nothing else. With an Ed25519 key, tokens are signed with it, and
-//! the HS256 secret counts only if it was given too; without one, the secret does all. What no key is there for is not accepted,
-//! whatever a token says of itself.
+//! Which keys sign and verify tokens, from what is configured and nothing else. With an Ed25519 key, tokens
+//! are signed with it, and the HS256 secret counts only if it was given too; without one, the secret does
+//! all. What no key is there for is not accepted, whatever a token says of itself.
 
 use std::{
     fs, io,

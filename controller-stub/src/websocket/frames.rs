@@ -1,5 +1,6 @@
-//! Counts the frames in what a peer sends, as the bytes come in. The WebSocket library shows whole messages only: pings, pongs and the
-//! pieces of a message would pass uncounted. Pure. What is no frame at all, the library finds out.
+//! Counts the frames in what a peer sends, as the bytes come in. The WebSocket library shows whole messages
+//! only: pings, pongs and the pieces of a message would pass uncounted. Pure. What is no frame at all, the
+//! library finds out.
 
 /// A place in a stream of frames.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,5 +1,5 @@
-//! What a connection does about its token: settles an offered one when its worker is welcomed with it, and offers a new one when it
-//! is time.
+//! What a connection does about its token: settles an offered one when its worker is welcomed with it, and
+//! offers a new one when it is time.
 
 use std::time::{Duration, Instant};
 
