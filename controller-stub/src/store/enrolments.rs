@@ -5,6 +5,7 @@ use sqlx::AnyConnection;
 use super::{
     database::Store,
     error::StoreError,
+    naming,
     nodes::{self, RecordedStep},
     record::Subject,
     tokens::{self, IssuedToken},
@@ -50,7 +51,7 @@ impl Write for Enrol {
         let mut taken = Vec::new();
         for (add, _) in &self.newcomers {
             let node = add.node();
-            if nodes::name_is_taken(connection, node).await? {
+            if naming::name_is_taken(connection, node).await? {
                 taken.push(node.name.clone());
             }
         }
