@@ -49,8 +49,7 @@ use connection::{Newcomer, Peer};
 /// What a worker may do. It sends about one frame in ten seconds.
 const LIMITS: Limits = Limits {
     max_message_bytes: MAX_FRAME_BYTES,
-    max_write_buffer_bytes: 4 * MAX_FRAME_BYTES,
-    frames: &Rate { interval: Duration::from_millis(100), burst: 120 },
+    frames: Rate { interval: Duration::from_millis(100), burst: 120 },
 };
 
 /// Connect as a worker
@@ -122,7 +121,7 @@ fn admit(
         Newcomer { handshake, before: node.node.instance_id, not_before: node.node.tokens_not_before };
     let newcomer = Box::new(newcomer);
     let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
-    Ok(upgrade.accept(SUBPROTOCOL, LIMITS, move |socket| {
+    Ok(upgrade.accept(SUBPROTOCOL, &LIMITS, move |socket| {
         // Tracked, so that a shutdown waits.
         let connections = app.connections.clone();
         connections.spawn(connection::run(app, peer, socket));

@@ -63,13 +63,13 @@ impl Upgrade {
     pub(crate) fn accept(
         self,
         protocol: &'static str,
-        limits: Limits,
+        limits: &'static Limits,
         serve: impl FnOnce(Socket) + Send + 'static,
     ) -> Response {
         let Self { key, on_upgrade, .. } = self;
         tokio::spawn(async move {
             if let Ok(upgraded) = on_upgrade.await {
-                serve(Socket::new(upgraded, limits).await);
+                serve(Socket::new(upgraded, limits));
             }
         });
         let headers = [
