@@ -10,6 +10,7 @@ pub(crate) mod drain;
 mod pace;
 pub(crate) mod registry;
 mod session;
+pub(crate) mod thread;
 mod timetable;
 
 use std::{
@@ -120,8 +121,9 @@ fn admit(
     let newcomer =
         Newcomer { handshake, before: node.node.instance_id, not_before: node.node.tokens_not_before };
     let newcomer = Box::new(newcomer);
+    let runtime = app.gateway.clone();
     let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
-    Ok(upgrade.accept(SUBPROTOCOL, &LIMITS, move |socket| {
+    Ok(upgrade.accept(SUBPROTOCOL, &LIMITS, &runtime, move |socket| {
         // Tracked, so that a shutdown waits.
         let connections = app.connections.clone();
         connections.spawn(connection::run(app, peer, socket));

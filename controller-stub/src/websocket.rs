@@ -17,13 +17,15 @@ use std::{
 
 use aio_protocol::wire::close;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
-use crate::rate::{Allowance, Rate};
+use crate::{
+    listener::{self, Transport},
+    rate::{Allowance, Rate},
+};
 use frames::{Fault, Frame, Opcode, Reader};
 
 /// A peer that does not take a frame for this long is gone.
@@ -58,7 +60,7 @@ pub(crate) enum Message {
 
 /// An open WebSocket.
 pub(crate) struct Socket {
-    stream: TokioIo<Upgraded>,
+    stream: Box<dyn Transport>,
     limits: &'static Limits,
     allowance: Allowance,
     reader: Reader,
@@ -98,16 +100,20 @@ impl End {
 }
 
 impl Socket {
-    pub(crate) fn new(upgraded: Upgraded, limits: &'static Limits) -> Self {
-        Self {
-            stream: TokioIo::new(upgraded),
+    /// Takes over what an upgrade leaves. The runtime that calls is the one that has to use it.
+    pub(crate) fn new(upgraded: Upgraded, limits: &'static Limits) -> io::Result<Self> {
+        let (stream, early) = listener::detach(upgraded)?;
+        let mut reader = Reader::default();
+        reader.push(&early);
+        Ok(Self {
+            stream,
             limits,
             allowance: Allowance::new(Instant::now()),
-            reader: Reader::default(),
+            reader,
             unsent: Vec::new(),
             pong: None,
             state: State::Open,
-        }
+        })
     }
 
     /// The next message, or how the connection ends. May be cancelled. Pings are answered at the next read or write.

@@ -15,6 +15,7 @@ use axum::{
     response::Response,
 };
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use utoipa::IntoParams;
 
 use super::{auth, client::ClientAddress, error::Rejection, upgrade::Upgrade};
@@ -86,7 +87,7 @@ pub(super) async fn watch(
     })?;
     let visitor = Visitor { app: app.clone(), entry, since };
     // Only the name of the protocol is answered, never the token beside it.
-    Ok(upgrade.accept(SUBPROTOCOL, &LIMITS, move |socket| {
+    Ok(upgrade.accept(SUBPROTOCOL, &LIMITS, &Handle::current(), move |socket| {
         app.connections.spawn(dashboard::run(visitor, socket));
     }))
 }
