@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use aio_host::systemd::ServiceManager;
 use reqwest::Client;
 use tokio::time::Instant;
 
@@ -48,8 +47,8 @@ impl Checkpoint for Uneventful {
 }
 
 /// What steps work with.
-pub(crate) struct Work<'a, S> {
-    pub(crate) host: &'a Host<S>,
+pub(crate) struct Work<'a> {
+    pub(crate) host: &'a Host,
     pub(crate) client: &'a Client,
     pub(crate) console: &'a Console,
     pub(crate) reporter: &'a Reporter,
@@ -62,10 +61,10 @@ pub(crate) struct Work<'a, S> {
     pub(crate) online: RefCell<Option<Snapshot>>,
 }
 
-impl<'a, S> Work<'a, S> {
+impl<'a> Work<'a> {
     /// Nothing of `total` steps is done yet.
     pub(crate) fn new(
-        host: &'a Host<S>,
+        host: &'a Host,
         client: &'a Client,
         console: &'a Console,
         reporter: &'a Reporter,
@@ -94,9 +93,9 @@ pub struct Timing {
 }
 
 /// Applies `steps` in their order, up to the first that fails.
-pub(crate) async fn apply<S: ServiceManager>(
+pub(crate) async fn apply(
     steps: &[Step],
-    work: &Work<'_, S>,
+    work: &Work<'_>,
     journal: &mut Journal,
     checkpoint: &dyn Checkpoint,
 ) -> Result<Vec<Timing>, Failure> {

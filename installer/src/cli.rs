@@ -228,7 +228,7 @@ pub async fn examine(args: DoctorArgs) -> Result<Vec<Finding>, Failure> {
     };
     Ok(match Systemd::connect().await {
         Ok(systemd) => doctor::examine(&examination, Ok(&systemd)).await,
-        Err(error) => doctor::examine::<Systemd>(&examination, Err(error)).await,
+        Err(error) => doctor::examine(&examination, Err(error)).await,
     })
 }
 
@@ -269,7 +269,7 @@ async fn attempt_uninstall(args: UninstallArgs) -> Result<Removed, Failure> {
     uninstall(&this_machine().await?, removal, &Uneventful).await
 }
 
-async fn this_machine() -> Result<Host<Systemd>, Failure> {
+async fn this_machine() -> Result<Host, Failure> {
     let platform = check_machine(rustix::process::geteuid().is_root())?;
     Ok(Host {
         layout: Layout::default(),

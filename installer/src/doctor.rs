@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use aio_host::{
     layout::Layout,
-    systemd::{ServiceManager, SystemdError},
+    systemd::{Systemd, SystemdError},
 };
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 use secrecy::SecretString;
@@ -105,8 +105,8 @@ impl Finding {
 
 /// What an installation asks before it changes anything, beside what its plan refuses. Gives what the operator should know; `theirs` is the
 /// controller's time.
-pub(crate) async fn preflight<S: ServiceManager>(
-    host: &Host<S>,
+pub(crate) async fn preflight(
+    host: &Host,
     force_os: bool,
     theirs: Option<Timestamp>,
 ) -> Result<Vec<String>, Failure> {
@@ -131,10 +131,7 @@ pub(crate) async fn preflight<S: ServiceManager>(
 }
 
 /// Looks at everything, in the order in which one thing rests on another.
-pub async fn examine<S: ServiceManager>(
-    examination: &Examination,
-    systemd: Result<&S, SystemdError>,
-) -> Vec<Finding> {
+pub async fn examine(examination: &Examination, systemd: Result<&Systemd, SystemdError>) -> Vec<Finding> {
     let Examination { layout, root, .. } = examination;
     let mut findings = vec![
         machine::privileges(*root),

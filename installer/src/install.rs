@@ -16,7 +16,6 @@ use std::{
 use aio_host::{
     config::ConfigFile,
     layout::{Layout, UNIT},
-    systemd::ServiceManager,
     tls::{PinnedAuthority, Trust},
 };
 use aio_protocol::{
@@ -59,8 +58,8 @@ pub use self::{
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Installs, upgrades, or finds that nothing is to be done. On failure the machine is as it was.
-pub async fn install<S: ServiceManager>(
-    host: &Host<S>,
+pub async fn install(
+    host: &Host,
     request: &Request,
     surroundings: Surroundings<'_>,
 ) -> Result<Outcome, Failure> {
@@ -137,8 +136,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// One run against one machine.
-struct Run<'a, S> {
-    host: &'a Host<S>,
+struct Run<'a> {
+    host: &'a Host,
     request: &'a Request,
     /// The request's, with the proxy that was found.
     settings: Settings,
@@ -151,7 +150,7 @@ struct Run<'a, S> {
     checkpoint: &'a dyn Checkpoint,
 }
 
-impl<S: ServiceManager> Run<'_, S> {
+impl Run<'_> {
     async fn preview(&self, cut_off: bool) -> Result<Outcome, Failure> {
         let offer = self.offer().await?;
         self.preflight().await?;

@@ -10,7 +10,7 @@ use std::{
 use aio_host::{
     files,
     layout::{Layout, UNIT, USER},
-    systemd::{ServiceManager, UnitState},
+    systemd::UnitState,
 };
 use aio_protocol::release::{Checksum, ReleaseVersion};
 use rustix::fs::{Access, access};
@@ -97,10 +97,7 @@ pub(crate) struct Observed {
 }
 
 /// Looks at the machine, with an eye on one release.
-pub(crate) async fn observe<S: ServiceManager>(
-    host: &Host<S>,
-    version: &ReleaseVersion,
-) -> Result<Observed, Failure> {
+pub(crate) async fn observe(host: &Host, version: &ReleaseVersion) -> Result<Observed, Failure> {
     let layout = &host.layout;
     let unit = Entry::at(&layout.unit())?;
     Ok(Observed {

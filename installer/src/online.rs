@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use aio_host::{layout::UNIT, systemd::ServiceManager};
+use aio_host::layout::UNIT;
 use aio_protocol::{error_code::ErrorCode, ids::NodeId, inventory::GpuDriver, snapshot::SessionSnapshot};
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,11 +38,7 @@ pub struct Snapshot {
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The worker's snapshot once it is settled as `node`.
-pub(crate) async fn settled<S: ServiceManager>(
-    host: &Host<S>,
-    node: &NodeId,
-    patience: Duration,
-) -> Result<Snapshot, Failure> {
+pub(crate) async fn settled(host: &Host, node: &NodeId, patience: Duration) -> Result<Snapshot, Failure> {
     let deadline = Instant::now() + patience;
     let mut last = None;
     let watched = timeout_at(deadline, watch(host, node, &mut last)).await;
@@ -52,11 +48,7 @@ pub(crate) async fn settled<S: ServiceManager>(
     }
 }
 
-async fn watch<S: ServiceManager>(
-    host: &Host<S>,
-    node: &NodeId,
-    last: &mut Option<Snapshot>,
-) -> Result<Snapshot, Failure> {
+async fn watch(host: &Host, node: &NodeId, last: &mut Option<Snapshot>) -> Result<Snapshot, Failure> {
     loop {
         if let Some(mut lines) = listen(&host.layout.status_socket()).await {
             // Ends when the daemon does.

@@ -17,7 +17,7 @@ mod write_unit;
 
 use std::path::Path;
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::files;
 
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
@@ -35,10 +35,10 @@ trait Action {
     }
 
     /// How the machine gets back, in the order in which it is to be done, whatever part of the effect has come about. Called before it.
-    fn way_back<S>(&self, host: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure>;
+    fn way_back(&self, host: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure>;
 
     /// The effect.
-    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure>;
+    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure>;
 }
 
 /// Makes the folders above `path`, open to everybody as the system's own are. `Undo::of_file_and_dirs` and `of_dirs` are the way back.
@@ -90,12 +90,12 @@ macro_rules! steps {
             }
 
             /// How the machine gets back.
-            pub(crate) fn way_back<S>(&self, host: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+            pub(crate) fn way_back(&self, host: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
                 match self { $(Self::$step(step) => step.way_back(host, journal),)* }
             }
 
             /// The effect.
-            pub(crate) async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+            pub(crate) async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
                 match self { $(Self::$step(step) => step.apply(work).await,)* }
             }
         }

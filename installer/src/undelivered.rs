@@ -28,7 +28,7 @@ const MOST: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps `failure`, for the worker where one stays here, else for the next installation. Says where.
-pub(crate) fn keep<S>(host: &Host<S>, failure: &UndeliveredFailure) -> Result<PathBuf, Failure> {
+pub(crate) fn keep(host: &Host, failure: &UndeliveredFailure) -> Result<PathBuf, Failure> {
     let dir = host.layout.undelivered();
     let bytes = serde_json::to_vec(failure).map_err(|error| Failure::io("write", &dir, &error.into()))?;
     // Names that sort by time.

@@ -10,7 +10,7 @@ use std::{
 
 use aio_host::{
     files::{self, FileError},
-    systemd::{ServiceManager, SystemdError},
+    systemd::SystemdError,
 };
 use aio_protocol::error_code::ErrorCode;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chown, chownat, fchmod, open};
@@ -163,7 +163,7 @@ impl Undo {
         !matches!(self, Self::UntilCommitted { .. })
     }
 
-    async fn run<S: ServiceManager>(&self, host: &Host<S>, journal: &Journal) -> Result<(), Failure> {
+    async fn run(&self, host: &Host, journal: &Journal) -> Result<(), Failure> {
         match self {
             Self::RemoveFile { path } => settle(files::remove_file(path)),
             Self::RestoreFile { path, copy, mode, uid, gid } => {
@@ -302,8 +302,8 @@ pub(crate) fn not_a_file(path: &Path) -> Failure {
 
 /// Undoes the journal's open transaction, last step first, and forgets it. What cannot be undone is told, all of it; then the journal
 /// stays, and the next run tries again.
-pub(crate) async fn undo<S: ServiceManager>(
-    host: &Host<S>,
+pub(crate) async fn undo(
+    host: &Host,
     journal: &mut Journal,
     checkpoint: &dyn Checkpoint,
 ) -> Result<(), Failure> {
@@ -313,8 +313,8 @@ pub(crate) async fn undo<S: ServiceManager>(
 }
 
 /// Undoes `steps`, the last one first. The journal is not changed.
-pub(crate) async fn undo_steps<S: ServiceManager>(
-    host: &Host<S>,
+pub(crate) async fn undo_steps(
+    host: &Host,
     journal: &Journal,
     steps: &[(&str, &[Undo])],
     checkpoint: &dyn Checkpoint,

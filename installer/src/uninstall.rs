@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use aio_host::systemd::ServiceManager;
 use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
 use crate::{
@@ -39,8 +38,8 @@ pub struct Removed {
 }
 
 /// Removes what installations have put on this machine, and puts back what they replaced.
-pub async fn uninstall<S: ServiceManager>(
-    host: &Host<S>,
+pub async fn uninstall(
+    host: &Host,
     removal: Removal,
     checkpoint: &dyn Checkpoint,
 ) -> Result<Removed, Failure> {
@@ -57,11 +56,7 @@ pub async fn uninstall<S: ServiceManager>(
     outcome
 }
 
-async fn locked<S: ServiceManager>(
-    host: &Host<S>,
-    removal: Removal,
-    checkpoint: &dyn Checkpoint,
-) -> Result<Removed, Failure> {
+async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> Result<Removed, Failure> {
     let mut journal = Journal::open(&host.layout.journal_dir())?;
     let removed = foresee(host, &journal, removal);
     if journal.is_cut_off() {
@@ -80,7 +75,7 @@ fn is_kept(step: &str, removal: Removal) -> bool {
     !removal.purge && step == step::CONFIGURATION
 }
 
-fn foresee<S>(host: &Host<S>, journal: &Journal, removal: Removal) -> Removed {
+fn foresee(host: &Host, journal: &Journal, removal: Removal) -> Removed {
     let undone: Vec<_> = journal
         .committed_steps()
         .chain(journal.open_steps())

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time:
 use aio_host::{
     gpu::{GpuWatcher, NvmlProbe},
     layout::Layout,
-    systemd::{ServiceManager, Systemd},
+    systemd::Systemd,
 };
 use aio_installer::{
     cli::{DoctorArgs, Failure, Output, examine},

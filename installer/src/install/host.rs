@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use aio_host::layout::{Layout, USER};
+use aio_host::{
+    layout::{Layout, USER},
+    systemd::Systemd,
+};
 use aio_protocol::release::Platform;
 
 use crate::{
@@ -11,11 +14,11 @@ use crate::{
 };
 
 /// The machine that is installed on.
-pub struct Host<S> {
+pub struct Host {
     /// Where things lie.
     pub layout: Layout,
     /// Its service manager.
-    pub systemd: S,
+    pub systemd: Systemd,
     /// Who edits its accounts.
     pub accounts: Box<dyn Accounts>,
     /// Who keeps what its services say.
@@ -24,7 +27,7 @@ pub struct Host<S> {
     pub platform: Platform,
 }
 
-impl<S> Host<S> {
+impl Host {
     /// Whether the account file at `path`, below the root, lists `name`.
     pub(crate) fn lists(&self, path: &str, name: &str) -> bool {
         fs::read_to_string(self.layout.root().join(path)).is_ok_and(|text| accounts::lists(&text, name))

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aio_host::systemd::ServiceManager;
 use aio_protocol::ids::NodeId;
 
 use super::Action;
@@ -22,11 +21,11 @@ impl Action for AwaitOnline {
         "wait until the controller has acknowledged a heartbeat".to_owned()
     }
 
-    fn way_back<S>(&self, _: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
         Ok(Vec::new())
     }
 
-    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
         let snapshot = crate::online::settled(work.host, &self.node, self.patience).await?;
         work.online.replace(Some(snapshot));
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use aio_host::{layout::USER, systemd::ServiceManager};
+use aio_host::layout::USER;
 
 use super::Action;
 use crate::{accounts, apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
@@ -27,7 +27,7 @@ impl Action for CreateUser {
         format!("create the system user {USER}")
     }
 
-    fn way_back<S>(&self, host: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, host: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         let mut undo = Vec::new();
         if !host.lists("etc/passwd", USER) {
             undo.push(Undo::RemoveUser { name: USER.to_owned() });
@@ -51,7 +51,7 @@ impl Action for CreateUser {
         Ok(undo)
     }
 
-    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
         work.host.accounts.create(&self.declaration).await
     }
 }

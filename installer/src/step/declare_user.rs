@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::files;
 
 use super::{Action, make_folders_of};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
@@ -23,11 +23,11 @@ impl Action for DeclareUser {
         format!("write {}", self.path.display())
     }
 
-    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         Undo::of_file_and_dirs(&self.path, journal)
     }
 
-    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
         make_folders_of(&self.path)?;
         Ok(files::replace_file(&self.path, DECLARATION.as_bytes(), 0o644)?)
     }

@@ -1,6 +1,6 @@
 //! Makes the service start at boot. Planned only where it does not.
 
-use aio_host::{layout::UNIT, systemd::ServiceManager};
+use aio_host::layout::UNIT;
 
 use super::{Action, start_unit::state_undo};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
@@ -22,7 +22,7 @@ impl Action for EnableUnit {
         format!("start {UNIT} at boot")
     }
 
-    fn way_back<S>(&self, host: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, host: &Host, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
         let mut undo = Vec::new();
         if self.starts_later {
             // The next boot will start it; no other step of this plan does.
@@ -34,7 +34,7 @@ impl Action for EnableUnit {
         Ok(undo)
     }
 
-    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
         Ok(work.host.systemd.enable(UNIT).await?)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use aio_host::systemd::ServiceManager;
 use reqwest::Url;
 
 use super::{Action, make_folders_of};
@@ -39,11 +38,11 @@ impl Action for FetchRelease {
         }
     }
 
-    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         Undo::of_file_and_dirs(&self.into, journal)
     }
 
-    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
         make_folders_of(&self.into)?;
         let total = self.promise.release.size;
         let received = |bytes| {

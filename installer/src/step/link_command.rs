@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::files;
 
 use super::{Action, make_folders_of};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
@@ -21,11 +21,11 @@ impl Action for LinkCommand {
         format!("link {} to {}", self.link.display(), self.target.display())
     }
 
-    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         Undo::of_file_and_dirs(&self.link, journal)
     }
 
-    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
         make_folders_of(&self.link)?;
         Ok(files::replace_link(&self.link, &self.target)?)
     }

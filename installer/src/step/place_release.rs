@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::files;
 
 use super::{Action, make_folders_of};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
@@ -28,11 +28,11 @@ impl Action for PlaceRelease {
         format!("put the release in {}", self.to.display())
     }
 
-    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         Undo::of_file_and_dirs(&self.to, journal)
     }
 
-    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
         let failed = |error| Failure::io("put in place", &self.to, &error);
         make_folders_of(&self.to)?;
         let file = File::open(&self.fetched).map_err(failed)?;

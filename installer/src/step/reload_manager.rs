@@ -1,7 +1,5 @@
 //! Makes systemd read the unit files again. Nothing to undo: what is undone before it reloads by itself.
 
-use aio_host::systemd::ServiceManager;
-
 use super::Action;
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
 
@@ -16,11 +14,11 @@ impl Action for ReloadManager {
         "make systemd read its unit files".to_owned()
     }
 
-    fn way_back<S>(&self, _: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
         Ok(Vec::new())
     }
 
-    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
         Ok(work.host.systemd.reload().await?)
     }
 }

@@ -2,7 +2,7 @@
 
 use aio_host::{
     layout::UNIT,
-    systemd::{ServiceManager, SystemdError},
+    systemd::{Systemd, SystemdError},
 };
 use aio_protocol::error_code::ErrorCode;
 
@@ -23,7 +23,7 @@ impl Action for StartUnit {
         format!("{} {UNIT}", if self.running { "restart" } else { "start" })
     }
 
-    fn way_back<S>(&self, host: &Host<S>, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, host: &Host, _: &mut Journal) -> Result<Vec<Undo>, Failure> {
         let unit = UNIT.to_owned();
         let mut undo =
             if self.running { vec![Undo::RestartUnit { unit }] } else { vec![Undo::StopUnit { unit }] };
@@ -31,7 +31,7 @@ impl Action for StartUnit {
         Ok(undo)
     }
 
-    async fn apply<S: ServiceManager>(&self, work: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
         let systemd = &work.host.systemd;
         let ran = if self.running { systemd.restart(UNIT).await } else { systemd.start(UNIT).await };
         match ran {
@@ -45,7 +45,7 @@ impl Action for StartUnit {
 }
 
 /// How the daemon's state folder was before it first ran.
-pub(super) fn state_undo<S>(host: &Host<S>) -> Result<Vec<Undo>, Failure> {
+pub(super) fn state_undo(host: &Host) -> Result<Vec<Undo>, Failure> {
     let state = host.layout.state_dir();
     if state.symlink_metadata().is_err() {
         Ok(vec![Undo::RemoveTree { path: state }])
@@ -58,7 +58,7 @@ pub(super) fn state_undo<S>(host: &Host<S>) -> Result<Vec<Undo>, Failure> {
 }
 
 /// What systemd knows of the service's end, beside the job's.
-async fn explain<S: ServiceManager>(systemd: &S, error: SystemdError) -> Failure {
+async fn explain(systemd: &Systemd, error: SystemdError) -> Failure {
     let failure = Failure::from(error);
     match systemd.unit(UNIT).await {
         Ok(unit) => describe(failure, &unit),

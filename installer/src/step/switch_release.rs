@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::files;
 use aio_protocol::release::ReleaseVersion;
 
 use super::Action;
@@ -22,11 +22,11 @@ impl Action for SwitchRelease {
         format!("point {} at {}", self.link.display(), self.version)
     }
 
-    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         Ok(vec![Undo::of_file(&self.link, journal)?])
     }
 
-    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
         Ok(files::replace_link(&self.link, Path::new(&self.version.to_string()))?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf};
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::files;
 
 use super::{Action, make_folders_of};
 use crate::{
@@ -31,7 +31,7 @@ impl Action for WriteConfig {
         format!("write {}", paths.join(" and "))
     }
 
-    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         // The folders last: each file is in one of them.
         let mut undo = Vec::new();
         for (path, ..) in &self.files {
@@ -43,7 +43,7 @@ impl Action for WriteConfig {
         Ok(undo)
     }
 
-    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
         for (path, bytes, mode) in &self.files {
             make_folders_of(path)?;
             let before = path.symlink_metadata().ok().filter(|metadata| metadata.is_file());

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use aio_host::{files, systemd::ServiceManager};
+use aio_host::files;
 
 use super::{Action, make_folders_of};
 use crate::{apply::Work, failure::Failure, install::Host, journal::Journal, undo::Undo};
@@ -38,14 +38,14 @@ impl Action for WriteUnit {
         ))
     }
 
-    fn way_back<S>(&self, _: &Host<S>, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
+    fn way_back(&self, _: &Host, journal: &mut Journal) -> Result<Vec<Undo>, Failure> {
         let mut undo = Undo::of_file_and_dirs(&self.path, journal)?;
         undo.extend(self.keep.iter().map(|keep| Undo::RemoveFile { path: keep.clone() }));
         undo.push(Undo::ReloadManager);
         Ok(undo)
     }
 
-    async fn apply<S: ServiceManager>(&self, _: &Work<'_, S>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
         make_folders_of(&self.path)?;
         if let Some(keep) = &self.keep {
             let bytes = fs::read(&self.path).map_err(|error| Failure::io("read", &self.path, &error))?;

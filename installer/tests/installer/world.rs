@@ -15,7 +15,7 @@ use std::{
 
 use aio_host::{
     layout::{Layout, UNIT},
-    systemd::{Systemd, fake::FakeSystemd},
+    systemd::fake::FakeSystemd,
 };
 use aio_installer::{
     Accounts, Checkpoint, Failure, Lines, NodeToken, ServiceLog, Uneventful,
@@ -47,7 +47,7 @@ pub enum Daemon {
 /// A machine and everything around it.
 pub struct World {
     pub dir: tempfile::TempDir,
-    pub host: Host<Systemd>,
+    pub host: Host,
     pub systemd: FakeSystemd,
     pub server: Shared,
     pub daemon: Arc<Mutex<Daemon>>,
