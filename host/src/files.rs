@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -156,6 +156,17 @@ fn create_one_dir(dir: &Path, mode: u32) -> Result<(), FileError> {
     sync_parent(dir)
 }
 
+/// Gives a file or folder its owner and mode. Follows a link.
+pub fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), FileError> {
+    let metadata = path.symlink_metadata().map_err(FileError::on(path, "read"))?;
+    if (metadata.uid(), metadata.gid()) == (uid, gid) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(FileError::on(path, "set the owner of"))?;
+    // A change of owner takes setuid and setgid bits away.
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(FileError::on(path, "set the mode of"))
+}
+
 /// Gives a file another name in the same folder, in place of whatever file or link was there.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).map_err(FileError::on(to, "replace"))?;
@@ -227,8 +238,6 @@ fn sync_parent(path: &Path) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use rustix::io::Errno;
 
     use super::*;

@@ -6,13 +6,18 @@ use std::path::PathBuf;
 use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
 use crate::{
-    apply::Checkpoint,
+    controller::undelivered,
     failure::Failure,
-    install::Host,
-    journal::Journal,
-    lock::Lock,
-    step, undelivered,
-    undo::{Undo, undo, undo_steps},
+    machine::{host::Host, lock::Lock},
+    transaction::{
+        checkpoint::Checkpoint,
+        journal::Journal,
+        step,
+        undo::{
+            record::Undo,
+            run::{undo, undo_steps},
+        },
+    },
 };
 
 /// What is asked for.
@@ -63,7 +68,7 @@ async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> R
         undo(host, &mut journal, checkpoint).await?;
     }
     let steps: Vec<_> = journal.committed_steps().filter(|(step, _)| !is_kept(step, removal)).collect();
-    undo_steps(host, &journal, &steps, checkpoint).await?;
+    undo_steps(host, journal.kept_copies(), &steps, checkpoint).await?;
     journal.forget(|step| is_kept(step, removal))?;
     if removal.purge {
         undelivered::forget(&host.layout)?;

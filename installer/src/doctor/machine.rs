@@ -10,8 +10,11 @@ use aio_host::{
 };
 use aio_protocol::{error_code::ErrorCode, inventory::ContainerRuntime, release::Platform};
 
-use super::Finding;
-use crate::{failure::Failure, lock::Lock, observe};
+use super::finding::Finding;
+use crate::{
+    failure::Failure,
+    machine::{lock::Lock, observe},
+};
 
 /// The systemd of Debian 11; Ubuntu 22.04 has 249.
 const OLDEST_SYSTEMD: u32 = 247;
@@ -149,7 +152,7 @@ pub(super) fn containers(root: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::finding::Verdict;
 
     #[test]
     fn systems_are_known_by_name_and_version() {

@@ -3,10 +3,7 @@
 use std::{fs, time::Duration};
 
 use aio_host::{layout::UNIT, systemd::fake::StartOutcome};
-use aio_installer::{
-    Failure,
-    install::{Goal, OutcomeKind},
-};
+use aio_installer::{Failure, Goal, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::{Value, json};
 

@@ -18,9 +18,10 @@ use aio_host::{
     systemd::fake::FakeSystemd,
 };
 use aio_installer::{
-    Accounts, Checkpoint, Failure, Lines, NodeToken, ServiceLog, Uneventful,
+    Accounts, Checkpoint, Failure, Goal, Host, Interrupt, Lines, NodeToken, Request, ServiceLog,
+    Surroundings, Uneventful,
     console::Console,
-    install::{Goal, Host, Interrupt, Outcome, OutcomeKind, Request, Surroundings, install},
+    install::{Outcome, OutcomeKind, install},
 };
 use aio_protocol::{
     release::{Platform, ReleaseVersion},
