@@ -38,6 +38,22 @@ pub struct UnitState {
     pub status_text: String,
 }
 
+impl UnitState {
+    /// Whether somebody has masked it, in `/etc` or, until the next boot, in `/run`.
+    pub fn is_masked(&self) -> bool {
+        self.load_state == "masked" || self.file_state.starts_with("masked")
+    }
+
+    /// That it is masked, and until when.
+    pub fn mask(&self) -> &'static str {
+        if self.file_state == "masked-runtime" {
+            "aio-worker.service is masked until the next boot (in /run/systemd/system)"
+        } else {
+            "aio-worker.service is masked"
+        }
+    }
+}
+
 /// Why the manager did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {

@@ -52,8 +52,9 @@ pub async fn examine(examination: &Examination, systemd: Result<&Systemd, System
         machine::system(layout.root()),
         machine::processor(std::env::consts::ARCH),
         machine::room(layout),
-        machine::writable(layout),
+        machine::folders(layout),
         machine::lock(layout),
+        machine::accounts(layout.root()),
     ];
     match systemd {
         Ok(systemd) => {

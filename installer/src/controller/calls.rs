@@ -208,7 +208,11 @@ impl<'a> Controller<'a> {
             StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,
             _ => ErrorCode::ControllerInvalid,
         });
-        let message = format!("the controller at {} refused: {}", self.place(), said.message);
+        let mut message = format!("the controller at {} refused: {}", self.place(), said.message);
+        if code == ErrorCode::NotFound {
+            let hint = "may lack the path that a proxy serves the controller under (PUBLIC_URL)";
+            message = format!("{message}; the token's address {} {hint}", self.base());
+        }
         let failure = Failure::new(code, message).with("status", status.as_u16());
         let again = (status == StatusCode::TOO_MANY_REQUESTS).then_some(asked);
         Trouble { failure, again }
@@ -222,6 +226,11 @@ impl<'a> Controller<'a> {
     fn not_a_controller(&self, reason: String) -> Failure {
         let message = format!("what answers at {} is not an AIWM controller: {reason}", self.place());
         Failure::new(ErrorCode::ControllerInvalid, message).with("url", self.url.as_str())
+    }
+
+    /// The controller's address, as the token has it.
+    fn base(&self) -> &str {
+        self.url.as_str().split("/nodes/").next().unwrap_or_default()
     }
 
     /// The part of the address that is wrong when nothing useful answers there.

@@ -104,7 +104,7 @@ async fn follow(route: &Route, examination: &Examination, token: &NodeToken) -> 
     ];
     match route.client() {
         Ok(client) => {
-            findings.push(Finding::ok(TRUST, authorities(trust, base)));
+            findings.push(trusted(trust, base));
             findings.extend(ask(&client, base, examination, token).await);
         }
         Err(failure) => {
@@ -171,6 +171,24 @@ async fn connection(url: &str, choice: &ProxyChoice) -> Result<String, Failure> 
         Ok(()) => Ok(format!("{host}:{port} takes connections, within {} ms", began.elapsed().as_millis())),
         Err((code, why)) => Err(Failure::new(code, format!("{host}:{port} is not reached: {why}"))),
     }
+}
+
+/// Whom an installation would trust there, and what is wrong with the operating system's store where that counts.
+fn trusted(trust: &Trust, base: &Url) -> Finding {
+    let words = authorities(trust, base);
+    if trust.pin.is_some() || base.scheme() == "http" {
+        return Finding::ok(TRUST, words);
+    }
+    let unusable = tls::unusable_files();
+    let Some((path, reason)) = unusable.first() else { return Finding::ok(TRUST, words) };
+    let others = match unusable.len() - 1 {
+        0 => String::new(),
+        others => format!(", and {others} other files"),
+    };
+    let reason = format!("{words}, without what cannot be read: {} ({reason}){others}", path.display());
+    let cure =
+        "Remove the file or put the right certificate there, then run sudo update-ca-certificates --fresh.";
+    Finding::warning(TRUST, reason, cure)
 }
 
 /// Whom an installation would trust there.

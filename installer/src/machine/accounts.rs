@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    os::unix::fs::MetadataExt,
     path::Path,
     pin::Pin,
     process::Stdio,
@@ -23,6 +24,9 @@ use crate::failure::Failure;
 
 /// For one tool; they wait for each other on a lock of the system.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A tool that takes longer may wait for the lock, and the operator is told.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// What an account tool's run comes to.
 pub type Ran<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
@@ -93,9 +97,27 @@ async fn run(tool: &'static str, argument: &Path) -> Result<(), Failure> {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = timeout(PATIENCE, child)
-        .await
-        .map_err(|_| failed(format!("did not end within {} s", PATIENCE.as_secs())))?
+    tokio::pin!(child);
+    let ended = match timeout(SLOW, &mut child).await {
+        Err(_) => {
+            if let Some(holder) = lock_holder(Path::new("/etc")) {
+                tracing::warn!("waiting for {holder}, which holds /etc/{LOCK}");
+            }
+            timeout(PATIENCE - SLOW, child).await
+        }
+        ended => ended,
+    };
+    let output = ended
+        .map_err(|_| {
+            let failure = failed(format!("did not end within {} s", PATIENCE.as_secs()));
+            match lock_holder(Path::new("/etc")) {
+                Some(holder) => {
+                    let message = format!("{}: {holder} holds /etc/{LOCK}", failure.message);
+                    Failure { code: ErrorCode::AccountsLocked, message, ..failure }
+                }
+                None => failure,
+            }
+        })?
         .map_err(|error| failed(format!("could not be run: {error}")))?;
     if output.status.success() {
         return Ok(());
@@ -112,6 +134,29 @@ const LOCK: &str = ".pwd.lock";
 
 /// For a tool that holds it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who holds the lock of all account tools in `dir`, in words.
+pub(crate) fn lock_holder(dir: &Path) -> Option<String> {
+    let file = fs::metadata(dir.join(LOCK)).ok()?;
+    let pid = holder_of(file.dev(), file.ino(), &fs::read_to_string("/proc/locks").ok()?)?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(if name.is_empty() {
+        "another program".to_owned()
+    } else {
+        format!("{} (process {pid})", name.trim())
+    })
+}
+
+/// The process that holds a lock of this file, by the lines of proc_locks(5): `1: POSIX ADVISORY WRITE 4711 fe:00:1234 0 EOF`, whose device numbers
+/// are hexadecimal. It is -1 for a lock of an open file description. A line with `->` is a process that waits.
+fn holder_of(device: u64, inode: u64, locks: &str) -> Option<i64> {
+    let file = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    locks.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [_, _, _, _, pid, locked, ..] = words[..] else { return None };
+        (locked == file).then(|| pid.parse().ok())?
+    })
+}
 
 /// The half-written account files in `dir`.
 pub(crate) fn stages(dir: &Path) -> Vec<String> {
@@ -151,6 +196,8 @@ pub(crate) fn lists(text: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[tokio::test]
@@ -167,6 +214,27 @@ mod tests {
         remove_stages(dir.path(), &known).await.unwrap();
         assert_eq!(stages(dir.path()), known);
         assert!(dir.path().join(".#other").exists());
+    }
+
+    #[test]
+    fn who_holds_the_lock_is_told() {
+        let locks = "1: POSIX  ADVISORY  WRITE 812 00:19:1187 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 4711 fe:10:1234 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 4712 fe:10:1235 0 EOF\n\
+                     3: OFDLCK ADVISORY  READ -1 00:05:9 0 EOF\n";
+        let device = |major, minor| rustix::fs::makedev(major, minor);
+        assert_eq!(holder_of(device(0, 0x19), 1187, locks), Some(812));
+        assert_eq!(holder_of(device(0xfe, 0x10), 1234, locks), Some(4711));
+        assert_eq!(holder_of(device(0xfe, 0x10), 1235, locks), None, "it waits");
+        assert_eq!(holder_of(device(0, 5), 9, locks), Some(-1));
+        assert_eq!(holder_of(device(0, 5), 1187, locks), None);
+
+        let dir = tempfile::tempdir().unwrap();
+        let lock = File::create(dir.path().join(LOCK)).unwrap();
+        assert_eq!(lock_holder(dir.path()), None);
+        fcntl_lock(&lock, FlockOperation::LockExclusive).unwrap();
+        let words = lock_holder(dir.path()).unwrap();
+        assert!(words.ends_with(&format!("(process {})", std::process::id())), "{words}");
     }
 
     #[tokio::test]

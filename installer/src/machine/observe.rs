@@ -8,7 +8,7 @@ use std::{
 };
 
 use aio_host::{
-    files,
+    files::FileSystem,
     layout::{Layout, UNIT, USER},
     systemd::UnitState,
 };
@@ -96,8 +96,8 @@ pub(crate) struct Observed {
     pub(crate) service: UnitState,
     /// Whether a Debian package has brought program and unit.
     pub(crate) packaged: bool,
-    /// Bytes where releases go.
-    pub(crate) room: u64,
+    /// Where releases go.
+    pub(crate) releases: FileSystem,
     /// Folders that the installation needs and nobody can write.
     pub(crate) read_only: Vec<PathBuf>,
 }
@@ -119,7 +119,7 @@ pub(crate) async fn observe(host: &Host, version: &ReleaseVersion) -> Result<Obs
         user: host.lists("etc/passwd", USER) && host.lists("etc/group", USER),
         service: host.systemd.unit(UNIT).await?,
         packaged: layout.is_packaged(),
-        room: files::available_bytes(&layout.releases())?,
+        releases: FileSystem::of(&layout.releases())?,
         read_only: read_only(layout),
     })
 }

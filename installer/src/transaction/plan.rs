@@ -57,6 +57,9 @@ pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) ->
     let steps = needed(observed, target, layout)?;
     if !steps.is_empty() {
         refuse_read_only(observed)?;
+        if target.release.is_some() {
+            refuse_noexec(observed, layout)?;
+        }
     }
     Ok(steps)
 }
@@ -230,14 +233,8 @@ fn adopted_endpoint(observed: &Observed, target: &Target<'_>) -> Result<Option<S
 }
 
 fn refuse_masked(observed: &Observed) -> Result<(), Failure> {
-    let masked = observed.service.load_state == "masked"
-        || observed.service.file_state.starts_with("masked")
-        || observed.unit.is_link(Path::new("/dev/null"));
-    if masked {
-        return Err(Failure::new(
-            ErrorCode::UnitMasked,
-            "aio-worker.service is masked, so it cannot be started",
-        ));
+    if observed.service.is_masked() || observed.unit.is_link(Path::new("/dev/null")) {
+        return Err(Failure::new(ErrorCode::UnitMasked, observed.service.mask()));
     }
     Ok(())
 }
@@ -287,18 +284,25 @@ fn refuse_read_only(observed: &Observed) -> Result<(), Failure> {
     Err(Failure::new(ErrorCode::TargetReadOnly, message).with("paths", all))
 }
 
-/// Twice the release: the download, and room to spare for logs and state.
-fn refuse_full(observed: &Observed, promise: &Promise, layout: &Layout) -> Result<(), Failure> {
-    let needed = promise.release.size.saturating_mul(2);
-    if observed.room >= needed {
+fn refuse_noexec(observed: &Observed, layout: &Layout) -> Result<(), Failure> {
+    if observed.releases.runs_programs {
         return Ok(());
     }
     let path = layout.releases().display().to_string();
-    let message = format!("{path} needs {needed} free bytes, and there are {}", observed.room);
+    let message = format!("{path} is on a file system that is mounted with noexec");
+    Err(Failure::new(ErrorCode::TargetNoexec, message).with("path", path))
+}
+
+/// Twice the release: the download, and room to spare for logs and state.
+fn refuse_full(observed: &Observed, promise: &Promise, layout: &Layout) -> Result<(), Failure> {
+    let bytes = promise.release.size.saturating_mul(2);
+    let Some((needed, available, what)) = observed.releases.lacks(bytes) else { return Ok(()) };
+    let path = layout.releases().display().to_string();
+    let message = format!("{path} needs {needed} free {what}, and there are {available}");
     Err(Failure::new(ErrorCode::DiskFull, message)
         .with("path", path)
         .with("needed", needed)
-        .with("available", observed.room))
+        .with("available", available))
 }
 
 /// What hides a package's program or unit would make two workers of one, or run another than apt keeps.

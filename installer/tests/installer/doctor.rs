@@ -44,6 +44,7 @@ async fn a_machine_that_is_well_is_found_well_before_and_after_the_installation(
         "disk",
         "folders",
         "lock",
+        "accounts",
         "systemd",
         "unit",
         "containers",

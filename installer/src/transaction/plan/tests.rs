@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aio_host::systemd::UnitState;
+use aio_host::{files::FileSystem, systemd::UnitState};
 use aio_protocol::{ids::NodeId, time::Timestamp};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
@@ -29,6 +29,9 @@ fn link(target: impl Into<PathBuf>) -> Entry {
     Entry::Link { target: target.into() }
 }
 
+const ROOMY: FileSystem = FileSystem { free_bytes: 1 << 30, free_inodes: None, runs_programs: true };
+const FULL: FileSystem = FileSystem { free_bytes: 13, ..ROOMY };
+
 /// A machine on which nothing of ours is.
 fn bare() -> Observed {
     Observed {
@@ -48,7 +51,7 @@ fn bare() -> Observed {
             ..UnitState::default()
         },
         packaged: false,
-        room: 1 << 30,
+        releases: ROOMY,
         read_only: Vec::new(),
     }
 }
@@ -243,7 +246,12 @@ fn a_machine_that_must_not_be_changed_is_refused() {
         ),
         (ErrorCode::UnitMasked, Observed { service: masked, ..bare() }),
         (ErrorCode::UnitMasked, Observed { unit: link("/dev/null"), ..bare() }),
-        (ErrorCode::DiskFull, Observed { room: 13, ..bare() }),
+        (ErrorCode::DiskFull, Observed { releases: FULL, ..bare() }),
+        (ErrorCode::DiskFull, Observed { releases: FileSystem { free_inodes: Some(9), ..ROOMY }, ..bare() }),
+        (
+            ErrorCode::TargetNoexec,
+            Observed { releases: FileSystem { runs_programs: false, ..ROOMY }, ..bare() },
+        ),
         (ErrorCode::TargetReadOnly, Observed { read_only: vec!["/usr/local/lib".into()], ..bare() }),
         (ErrorCode::FileFailed, Observed { command: Entry::Other, ..bare() }),
     ];
@@ -254,9 +262,9 @@ fn a_machine_that_must_not_be_changed_is_refused() {
 
 #[test]
 fn room_and_writability_do_not_matter_when_nothing_is_to_be_done() {
-    let observed = Observed { room: 0, read_only: vec!["/usr".into()], ..right() };
+    let observed = Observed { releases: FULL, read_only: vec!["/usr".into()], ..right() };
     assert!(steps(&observed).is_empty());
-    let only_token = Observed { room: 13, token: Entry::Absent, ..right() };
+    let only_token = Observed { releases: FULL, token: Entry::Absent, ..right() };
     assert_eq!(steps(&only_token), ["write_token", "start_unit", "await_online"]);
 }
 
