@@ -8,6 +8,7 @@ mod network;
 
 use std::time::SystemTime;
 
+use aio_host::layout::UNIT;
 use aio_host::systemd::{Systemd, SystemdError};
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 
@@ -59,11 +60,19 @@ pub async fn examine(examination: &Examination, systemd: Result<&Systemd, System
     match systemd {
         Ok(systemd) => {
             findings.push(machine::manager(systemd.version().await));
-            findings.push(machine::unit(systemd.unit(aio_host::layout::UNIT).await));
+            let unit = systemd.unit(UNIT).await;
+            let is_loaded = unit.as_ref().is_ok_and(|unit| unit.load_state == "loaded");
+            findings.push(machine::unit(unit));
+            findings.push(if is_loaded {
+                machine::drop_ins(systemd.settings(UNIT).await)
+            } else {
+                Finding::skipped("drop_ins", "there is no unit that they could change")
+            });
         }
         Err(error) => {
             findings.push(Finding::of("systemd", Err(error.into())));
-            findings.push(Finding::skipped("unit", "systemd was not reached"));
+            findings
+                .extend(["unit", "drop_ins"].map(|check| Finding::skipped(check, "systemd was not reached")));
         }
     }
     findings.push(machine::containers(layout.root()));

@@ -92,8 +92,9 @@ impl From<SystemdError> for Failure {
             SystemdError::JobFailed { result, .. } => {
                 Self::new(ErrorCode::ServiceFailed, message).with("jobResult", result)
             }
-            SystemdError::JobTimeout { .. } => {
-                Self::new(ErrorCode::ServiceFailed, message).with("jobResult", "timeout")
+            SystemdError::JobTimeout { queued_behind, .. } => {
+                let failure = Self::new(ErrorCode::ServiceFailed, message).with("jobResult", "timeout");
+                if queued_behind.is_empty() { failure } else { failure.with("waitsFor", queued_behind) }
             }
         }
     }
@@ -102,7 +103,8 @@ impl From<SystemdError> for Failure {
 /// `failure` with how the service ended.
 pub(crate) fn of_service(failure: Failure, unit: &UnitState) -> Failure {
     let mut message = failure.message;
-    if !unit.result.is_empty() {
+    // A service that never ran has not failed.
+    if !matches!(unit.result.as_str(), "" | "success") {
         message.push_str(&format!(
             "; the service ended with `{}`, exit status {}",
             unit.result, unit.exit_status

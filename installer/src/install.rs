@@ -6,6 +6,7 @@ mod outcome;
 
 use std::{fs, path::Path, time::SystemTime};
 
+use aio_host::layout::UNIT;
 use aio_protocol::error_code::ErrorCode;
 use reqwest::Client;
 use secrecy::ExposeSecret;
@@ -21,7 +22,7 @@ use crate::{
     },
     doctor,
     failure::Failure,
-    machine::{host::Host, lock::Lock, observe::observe, service_log},
+    machine::{drop_ins::taken_away, host::Host, lock::Lock, observe::observe, service_log},
     release::{bundle::Bundle, key, offer::Offer, prune::prune},
     request::{Goal, Interrupt, Request, Surroundings, unless},
     transaction::{
@@ -280,6 +281,7 @@ impl Run<'_> {
     ) -> OutcomeKind {
         let Applied { timings, worker } = applied;
         warnings.extend(plan.steps.iter().filter_map(Step::note));
+        warnings.extend(self.host.systemd.settings(UNIT).await.iter().flat_map(taken_away));
         let pruned = plan.releases().map_or(Ok(()), |kept| prune(&self.host.layout, &kept));
         for failure in [journal.sweep().err(), pruned.err()].into_iter().flatten() {
             warnings.push(format!("what is not needed any more could not be removed: {}", failure.message));

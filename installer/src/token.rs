@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use aio_host::layout::{KEPT_TOKEN, Layout};
 use aio_protocol::{
-    claims::{NodeClaims, UnreadableToken},
+    claims::{NodeClaims, UnreadableToken, pasted},
     error_code::ErrorCode,
     time::Timestamp,
 };
@@ -30,11 +30,11 @@ pub struct NodeToken {
 impl NodeToken {
     /// Reads a token's claims and refuses one that has ended at `now`.
     pub fn parse(text: &SecretString, now: Timestamp) -> Result<Self, Failure> {
-        let text = text.expose_secret().trim();
-        let claims = NodeClaims::read_unverified(text).map_err(|error| {
+        let text = SecretString::from(pasted::unwrapped(text.expose_secret()));
+        let claims = NodeClaims::read_unverified(text.expose_secret()).map_err(|error| {
             let code = match error {
                 UnreadableToken::Empty => ErrorCode::TokenMissing,
-                UnreadableToken::Shape | UnreadableToken::Claims(_) => ErrorCode::TokenInvalid,
+                _ => ErrorCode::TokenInvalid,
             };
             Failure::new(code, error.to_string())
         })?;
@@ -46,7 +46,7 @@ impl NodeToken {
             );
             return Err(Failure::new(ErrorCode::TokenExpired, message));
         }
-        Ok(Self { text: text.into(), claims })
+        Ok(Self { text, claims })
     }
 
     /// What the token says.

@@ -198,23 +198,30 @@ impl<'a> Controller<'a> {
             let failure = Failure::new(ErrorCode::ControllerError, message).with("status", status.as_u16());
             return Trouble { failure, again: Some(asked) };
         }
-        let Some(said) = said else {
-            return Trouble { failure: self.not_a_controller(format!("it answered {status}")), again: None };
-        };
-        let code = ErrorCode::parse(&said.code).unwrap_or(match status {
-            StatusCode::UNAUTHORIZED => ErrorCode::TokenInvalid,
-            StatusCode::FORBIDDEN => ErrorCode::TokenForeign,
-            StatusCode::NOT_FOUND => ErrorCode::NodeNotFound,
-            StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,
-            _ => ErrorCode::ControllerInvalid,
+        let too_many = status == StatusCode::TOO_MANY_REQUESTS;
+        // Only an answer in the controller's own form is a verdict; a proxy or a captive portal in between knows no token.
+        let said = said.filter(|said| said.status_code == status.as_u16());
+        let code = said.as_ref().map(|said| {
+            // A newer controller may have newer codes.
+            ErrorCode::parse(&said.code).unwrap_or(match status {
+                StatusCode::UNAUTHORIZED => ErrorCode::TokenInvalid,
+                StatusCode::FORBIDDEN => ErrorCode::TokenForeign,
+                StatusCode::NOT_FOUND => ErrorCode::NodeNotFound,
+                _ => ErrorCode::ControllerInvalid,
+            })
         });
-        let mut message = format!("the controller at {} refused: {}", self.place(), said.message);
+        let Some(code) = too_many.then_some(ErrorCode::RateLimited).or(code) else {
+            let reason = format!("it answered {status}, and not as a controller does");
+            return Trouble { failure: self.not_a_controller(reason), again: None };
+        };
+        let said = said.map_or_else(|| status.to_string(), |said| said.message);
+        let mut message = format!("the controller at {} refused: {}", self.place(), said);
         if code == ErrorCode::NotFound {
             let hint = "may lack the path that a proxy serves the controller under (PUBLIC_URL)";
             message = format!("{message}; the token's address {} {hint}", self.base());
         }
         let failure = Failure::new(code, message).with("status", status.as_u16());
-        let again = (status == StatusCode::TOO_MANY_REQUESTS).then_some(asked);
+        let again = too_many.then_some(asked);
         Trouble { failure, again }
     }
 

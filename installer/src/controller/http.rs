@@ -1,7 +1,7 @@
 //! The one HTTP client of an installation, and what a failed request means. Plain `http` goes to this machine alone unless the
 //! operator said otherwise, redirects included; calls to the controller follow no redirect at all, so the token goes nowhere else.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aio_host::tls::{self, Trust};
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
@@ -113,14 +113,21 @@ pub(crate) fn their_time(answer: &Response) -> Option<Timestamp> {
 
 /// `Date`, as HTTP writes it.
 pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(Timestamp::from_millis(date.timestamp().as_millisecond()))
+    Some(httpdate::parse_http_date(text.trim()).ok()?.into())
 }
 
-/// How long the server asked to wait, when it said so in seconds.
+/// How long the server asked to wait: so many seconds, or until a time by its own clock.
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let now = their_time(response).unwrap_or_else(|| SystemTime::now().into());
+    delay(text, now)
+}
+
+fn delay(text: &str, now: Timestamp) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(parse_date(text)?.since(now)),
+    }
 }
 
 /// `failure`, when the server wants to be left alone for longer than a command waits.
@@ -194,6 +201,24 @@ mod tests {
                 ErrorCode::ControllerInvalid,
                 "{url}"
             );
+        }
+    }
+
+    #[test]
+    fn a_server_asks_for_patience_in_seconds_or_until_a_date_of_any_form() {
+        let now = parse_date("Thu, 11 Dec 2025 12:00:00 GMT").unwrap();
+        for text in [
+            "90",
+            " 90 ",
+            "Thu, 11 Dec 2025 12:01:30 GMT",
+            "Thursday, 11-Dec-25 12:01:30 GMT",
+            "Thu Dec 11 12:01:30 2025",
+        ] {
+            assert_eq!(delay(text, now), Some(Duration::from_secs(90)), "{text}");
+        }
+        assert_eq!(delay("Thu, 11 Dec 2025 11:00:00 GMT", now), Some(Duration::ZERO), "it is over");
+        for text in ["soon", "", "-1", "1.5"] {
+            assert_eq!(delay(text, now), None, "{text}");
         }
     }
 

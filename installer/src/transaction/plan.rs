@@ -1,7 +1,7 @@
 //! Decides which steps bring a machine from what it is to what it must be: a pure function. Where a machine must not be changed it
 //! refuses, before anything is; on a machine that is right already it plans nothing.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use aio_host::layout::Layout;
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::ReleaseVersion};
@@ -117,7 +117,11 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
         steps.push(step::EnableUnit { starts_later });
     }
     if wanted && (steps.worker_changes || !running) {
-        steps.push(step::StartUnit { running, state: observed.state.clone() });
+        let patience = match target.goal {
+            Goal::Online(patience) => patience,
+            Goal::Ready | Goal::Enabled => Duration::ZERO,
+        };
+        steps.push(step::StartUnit { running, patience, state: observed.state.clone() });
     }
     Ok(steps.list)
 }

@@ -5,8 +5,7 @@ use aio_host::layout::UNIT;
 use super::{action::Action, start_unit::state_undo};
 use crate::{
     failure::Failure,
-    machine::host::Host,
-    machine::state_folder::StateFolder,
+    machine::{host::Host, state_folder::StateFolder},
     transaction::{
         journal::copies::Copies,
         undo::record::Undo,

@@ -1,5 +1,7 @@
 //! Starts the service, or restarts it so that it reads what is new, and waits until it says that it is ready.
 
+use std::time::Duration;
+
 use aio_host::{
     layout::UNIT,
     systemd::{Systemd, SystemdError},
@@ -8,8 +10,7 @@ use aio_host::{
 use super::action::Action;
 use crate::{
     failure::{Failure, of_service},
-    machine::host::Host,
-    machine::state_folder::StateFolder,
+    machine::{drop_ins::taken_away, host::Host, state_folder::StateFolder},
     transaction::{
         journal::copies::Copies,
         undo::record::Undo,
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) struct StartUnit {
     /// Whether the service runs already.
     pub(crate) running: bool,
+    /// How long its job may take where it waits for others.
+    pub(crate) patience: Duration,
     /// Where the daemon will keep its state.
     pub(crate) state: StateFolder,
 }
@@ -48,7 +51,11 @@ impl Action for StartUnit {
     async fn apply(&self, work: &Work<'_>, _: Place) -> Result<(), Failure> {
         self.state.make_way()?;
         let systemd = &work.host.systemd;
-        let ran = if self.running { systemd.restart(UNIT).await } else { systemd.start(UNIT).await };
+        let ran = if self.running {
+            systemd.restart_within(UNIT, self.patience).await
+        } else {
+            systemd.start_within(UNIT, self.patience).await
+        };
         match ran {
             Ok(()) => Ok(()),
             Err(error @ (SystemdError::JobFailed { .. } | SystemdError::JobTimeout { .. })) => {
@@ -73,8 +80,12 @@ pub(super) fn state_undo(host: &Host, state: &StateFolder) -> Result<Option<Undo
 /// What systemd knows of the service's end, beside the job's.
 async fn explain(systemd: &Systemd, error: SystemdError) -> Failure {
     let failure = Failure::from(error);
-    match systemd.unit(UNIT).await {
+    let mut failure = match systemd.unit(UNIT).await {
         Ok(unit) => of_service(failure, &unit),
         Err(_) => failure,
+    };
+    for words in systemd.settings(UNIT).await.iter().flat_map(taken_away) {
+        failure.message.push_str(&format!("; {words}"));
     }
+    failure
 }
