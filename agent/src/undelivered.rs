@@ -13,6 +13,10 @@ use tracing::{info, warn};
 /// What is larger was written by nobody who knows what belongs here.
 const MAX_BYTES: u64 = 64 * 1024;
 
+/// Maximum number of failures told behind one heartbeat: the send queue has room for them, so that none is dropped and
+/// then acknowledged with the rest.
+const MAX_AT_ONCE: usize = 8;
+
 /// What is still to be told.
 #[derive(Debug)]
 pub(crate) struct Undelivered {
@@ -28,7 +32,7 @@ impl Undelivered {
         Self { folder: state_dir.join(UNDELIVERED), node, told: Vec::new() }
     }
 
-    /// What to tell now that the heartbeat of this number was sent: what was not told on this connection, oldest first.
+    /// What to tell now that the heartbeat of this number was sent: the oldest that were not told on this connection.
     pub(crate) fn due(&mut self, beat: u64) -> Vec<UndeliveredFailure> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let is_due = |path: &PathBuf| {
@@ -42,11 +46,12 @@ impl Undelivered {
             match read(&path) {
                 // One of another node is not this session's to tell.
                 Ok(failure) if failure.node_id != self.node => {}
-                Ok(failure) => {
+                Ok(failure) if due.len() < MAX_AT_ONCE => {
                     info!(code = failure.error.code, at = %failure.at, "telling the controller of an installation that failed");
                     self.told.push((beat, path));
                     due.push(failure);
                 }
+                Ok(_) => break,
                 Err(reason) => {
                     warn!(path = %path.display(), reason, "a report that was left here cannot be read, and is forgotten");
                     forget(&path);
@@ -122,6 +127,23 @@ mod tests {
         assert_eq!(left(&undelivered), 2, "what came behind heartbeat 7 may not have been read with it");
         undelivered.acknowledged(8);
         assert_eq!(left(&undelivered), 0);
+    }
+
+    #[test]
+    fn however_many_were_left_each_is_told_before_it_goes() {
+        let state = tempfile::tempdir().unwrap();
+        let mut undelivered = undelivered(state.path());
+        for number in 10..50 {
+            leave(&undelivered, &format!("{number}.json"), NODE, &number.to_string());
+        }
+        let mut told = Vec::new();
+        for beat in 0..8 {
+            undelivered.acknowledged(beat);
+            let due = codes(&mut undelivered, beat);
+            assert!(due.len() <= MAX_AT_ONCE, "{due:?}");
+            told.extend(due);
+        }
+        assert_eq!(told, (10..50).map(|number| number.to_string()).collect::<Vec<_>>());
     }
 
     #[test]

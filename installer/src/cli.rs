@@ -1,5 +1,6 @@
 //! The command line of an installation, for `aio-installer` and `aio-worker` alike: one file per command, and how answers look.
 
+mod answer;
 mod arguments;
 mod bundle;
 pub mod command_line;
@@ -10,6 +11,7 @@ mod this_machine;
 mod uninstall;
 
 pub use self::{
+    answer::{parse, print, print_part},
     bundle::{BundleArgs, run_bundle},
     doctor::{DoctorArgs, examine},
     install::{InstallArgs, run_install},

@@ -6,3 +6,4 @@ pub(crate) mod host;
 pub(crate) mod lock;
 pub(crate) mod observe;
 pub(crate) mod service_log;
+pub(crate) mod state_folder;

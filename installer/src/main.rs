@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aio_installer::cli::{InstallArgs, Output, run_install};
+use aio_installer::cli::{InstallArgs, Output, parse, run_install};
 use aio_protocol::release::build;
 use clap::Parser;
 use tracing_subscriber::{
@@ -28,7 +28,10 @@ struct Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     aio_host::tls::install_provider();
-    let Command { install, output } = Command::parse();
+    let Command { install, output } = match parse() {
+        Ok(command) => command,
+        Err(status) => return status,
+    };
     let filter = std::env::var("AIO_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
     let usual = || {
         Targets::new()
@@ -36,6 +39,6 @@ async fn main() -> ExitCode {
             .with_target(aio_host::tls::STORE_LOG_TARGET, LevelFilter::ERROR)
     };
     let filter = filter.unwrap_or_else(usual);
-    registry().with(filter).with(fmt::layer().with_writer(std::io::stderr)).init();
+    registry().with(filter).with(fmt::layer().log_internal_errors(false).with_writer(std::io::stderr)).init();
     run_install(install, output).await
 }

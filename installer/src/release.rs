@@ -4,4 +4,5 @@ pub(crate) mod bundle;
 pub(crate) mod download;
 pub(crate) mod key;
 pub(crate) mod offer;
+pub(crate) mod prune;
 pub(crate) mod verify;

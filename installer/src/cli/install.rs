@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{
     arguments::{ControllerArgs, duration},
-    present::{Output, print_failure, print_outcome},
+    present::{Output, conclude, print_outcome},
     this_machine::{interrupted, this_machine},
 };
 use crate::{
@@ -76,22 +76,14 @@ The token may also come from the environment: AIO_NODE_TOKEN.
 
 Exit status: 0 done; 1 try again later; 2 usage; 65 the release is not what was published; 69 this machine or the release \
 server lacks something; 70 the service or the program failed; 73 no room, or read-only; 74 a file could not be read or \
-written; 75 another installation is running; 77 not root; 78 token or configuration; 130 interrupted. On any of them but 0 \
-the machine is as it was.";
+written, or standard output did not take the answer; 75 another installation is running; 77 not root; 78 token or \
+configuration; 130 interrupted. On any of them but 0 the machine is as it was, unless only the answer was lost.";
 
 /// Runs an installation and prints what came of it.
 pub async fn run_install(args: InstallArgs, output: Output) -> ExitCode {
     let began = Instant::now();
-    match attempt(args, began).await {
-        Ok(outcome) => {
-            print_outcome(&outcome, output);
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
-        }
-    }
+    let done = async { print_outcome(&attempt(args, began).await?, output) };
+    conclude(done.await, output)
 }
 
 async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    present::{Output, print_failure, print_removed},
+    present::{Output, conclude, print_removed},
     this_machine::{interrupted, this_machine},
 };
 use crate::{
@@ -32,16 +32,8 @@ pub struct UninstallArgs {
 
 /// Runs an uninstallation and prints what came of it.
 pub async fn run_uninstall(args: UninstallArgs, output: Output) -> ExitCode {
-    match attempt_uninstall(args).await {
-        Ok(removed) => {
-            print_removed(&removed, output);
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
-        }
-    }
+    let done = async { print_removed(&attempt_uninstall(args).await?, output) };
+    conclude(done.await, output)
 }
 
 async fn attempt_uninstall(args: UninstallArgs) -> Result<Removed, Failure> {

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use crate::{controller::calls::Controller, failure::Failure, machine::host::Host};
 
-/// The newest so many; who fails more often has said enough.
-const MOST: usize = 20;
+/// Maximum number of kept failures. Beyond it something fails every few minutes for days; then the oldest go.
+const MAX_KEPT: usize = 1000;
 
 /// For telling all of them: somebody waits for an installation.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,7 +43,8 @@ pub(crate) fn keep(host: &Host, failure: &UndeliveredFailure) -> Result<PathBuf,
     let path = dir.join(name);
     files::replace_file(&path, &bytes, 0o600)?;
     let kept = list(&dir);
-    for old in kept.iter().take(kept.len().saturating_sub(MOST)) {
+    for old in kept.iter().take(kept.len().saturating_sub(MAX_KEPT)) {
+        tracing::warn!(path = %old.display(), "too many reports wait to be told, and the oldest is forgotten");
         files::remove_file(old)?;
     }
     Ok(path)

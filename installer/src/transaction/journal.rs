@@ -65,7 +65,7 @@ impl Journal {
     /// Reads the journal in `dir`, and sweeps away what belongs to no transaction. The caller holds the lock on `dir`.
     pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
         let journal = Self::read(dir)?;
-        journal.sweep()?;
+        journal.sweep_or_warn();
         Ok(journal)
     }
 
@@ -117,12 +117,13 @@ impl Journal {
         self.append(Record::Done { step: step.to_owned() }, false)
     }
 
-    /// Ends the transaction: from now on its effects stay.
+    /// Ends the transaction: from now on its effects stay. What is not needed any more is the caller's to sweep away.
     pub(crate) fn commit(&mut self) -> Result<(), Failure> {
         let records = merge(&self.committed, &self.open);
         self.rewrite(&records)?;
         self.committed = records;
-        self.settle()
+        self.close();
+        Ok(())
     }
 
     /// Forgets the open transaction, which has been undone.
@@ -132,13 +133,21 @@ impl Journal {
         } else {
             self.rewrite(&self.committed)?;
         }
-        self.settle()
+        self.close();
+        self.sweep_or_warn();
+        Ok(())
     }
 
-    fn settle(&mut self) -> Result<(), Failure> {
+    fn close(&mut self) {
         self.open.clear();
         self.file = None;
-        self.sweep()
+    }
+
+    /// What cannot be swept away now is swept away by the next run.
+    fn sweep_or_warn(&self) {
+        if let Err(failure) = self.sweep() {
+            tracing::warn!(message = %failure.message, "what an installation replaced could not be removed");
+        }
     }
 
     /// The steps of the open transaction that may have taken effect, in their order.
@@ -165,6 +174,12 @@ impl Journal {
             Record::Began { unit, .. } => unit.as_ref(),
             _ => None,
         })
+    }
+
+    /// Whether an installation has made the folder at `path`, and all that is in it.
+    pub(crate) fn made(&self, path: &Path) -> bool {
+        let undo = self.committed_steps().flat_map(|(_, undo)| undo);
+        undo.filter_map(Undo::tree).any(|tree| tree == path)
     }
 
     /// Forgets the committed steps that have been undone: all but those that are kept.
@@ -211,7 +226,7 @@ impl Journal {
     }
 
     /// Removes copies that no record names, and what a killed rewrite left.
-    fn sweep(&self) -> Result<(), Failure> {
+    pub(crate) fn sweep(&self) -> Result<(), Failure> {
         let path = self.dir.join(FILE);
         if !path.exists() {
             // This clears the stage beside it, too.
@@ -342,6 +357,7 @@ mod tests {
         let mut journal = began(dir.path());
         journal.intend("write_unit", vec![remove("/unit")]).unwrap();
         journal.commit().unwrap();
+        journal.sweep().unwrap();
         let committed = fs::read(dir.path().join(FILE)).unwrap();
         let mut journal = began(dir.path());
         journal.intend("write_unit", vec![remove("/other")]).unwrap();
@@ -363,6 +379,7 @@ mod tests {
         journal.intend("create_user", vec![until_committed]).unwrap();
         assert!(Journal::open(dir.path()).unwrap().kept_copies().kept(&backup).is_ok());
         journal.commit().unwrap();
+        journal.sweep().unwrap();
         assert!(
             journal.kept_copies().kept(&backup).is_err(),
             "a copy of what is not ours to restore is gone"
@@ -374,6 +391,7 @@ mod tests {
         journal.intend("write_unit", vec![restore(ours.clone()), Undo::ReloadManager]).unwrap();
         journal.intend("place_release", vec![remove("/v2")]).unwrap();
         journal.commit().unwrap();
+        journal.sweep().unwrap();
 
         let journal = Journal::open(dir.path()).unwrap();
         assert_eq!(journal.kept_copies().kept(&foreign).unwrap(), b"by hand");

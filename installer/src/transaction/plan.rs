@@ -17,6 +17,7 @@ use crate::{
     token::NodeToken,
     transaction::{
         config_text::{self, Settings},
+        proof::Proof,
         step::{self, Step},
     },
 };
@@ -38,8 +39,32 @@ pub(crate) struct Target<'a> {
     pub(crate) replace_identity: bool,
 }
 
-/// The steps from `observed` to `target`, in their order.
-pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
+/// What is to be done, in this order, and what proves that it was right.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) proof: Option<Proof>,
+}
+
+impl Plan {
+    /// The releases that stay, where another one is switched to.
+    pub(crate) fn releases(&self) -> Option<Vec<&ReleaseVersion>> {
+        self.steps.iter().find_map(|step| match step {
+            Step::SwitchRelease(switch) => {
+                Some([&switch.version].into_iter().chain(&switch.previous).collect())
+            }
+            _ => None,
+        })
+    }
+
+    /// The words of the steps and of the proof.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.steps.iter().map(Step::name).chain(self.proof.iter().map(|_| Proof::NAME))
+    }
+}
+
+/// The way from `observed` to `target`.
+pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Plan, Failure> {
     refuse_masked(observed)?;
     refuse_other_identity(observed, target)?;
     let places = [
@@ -61,7 +86,13 @@ pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) ->
             refuse_noexec(observed, layout)?;
         }
     }
-    Ok(steps)
+    let proof = match target.goal {
+        Goal::Online(patience) if !steps.is_empty() => {
+            Some(Proof { node: target.token.claims().sub.clone(), patience })
+        }
+        _ => None,
+    };
+    Ok(Plan { steps, proof })
 }
 
 fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
@@ -82,14 +113,11 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
     let running = matches!(observed.service.active_state.as_str(), "active" | "activating" | "reloading");
     let wanted = running || target.goal != Goal::Enabled;
     if observed.service.file_state != "enabled" {
-        steps.push(step::EnableUnit { starts_later: !wanted });
+        let starts_later = (!wanted).then(|| observed.state.clone());
+        steps.push(step::EnableUnit { starts_later });
     }
     if wanted && (steps.worker_changes || !running) {
-        steps.push(step::StartUnit { running });
-    }
-    if let (false, Goal::Online(patience)) = (steps.list.is_empty(), target.goal) {
-        let node = target.token.claims().sub.clone();
-        steps.push(step::AwaitOnline { node, patience });
+        steps.push(step::StartUnit { running, state: observed.state.clone() });
     }
     Ok(steps.list)
 }
@@ -165,7 +193,11 @@ fn units(steps: &mut Steps, observed: &Observed, version: &ReleaseVersion, layou
         steps.push_for_worker(step::WriteUnit { path: layout.unit(), keep });
     }
     if !observed.current.is_link(Path::new(&version.to_string())) {
-        steps.push_for_worker(step::SwitchRelease { link: layout.current(), version: version.clone() });
+        steps.push_for_worker(step::SwitchRelease {
+            link: layout.current(),
+            version: version.clone(),
+            previous: present_release(observed),
+        });
     }
     let target_of_command = layout.current().join(shipped::BINARY);
     if !observed.command.is_link(&target_of_command) {
@@ -264,10 +296,7 @@ fn refuse_downgrade(
     target: &Target<'_>,
     wanted: &ReleaseVersion,
 ) -> Result<(), Failure> {
-    let Entry::Link { target: release } = &observed.current else { return Ok(()) };
-    let Some(present) = release.to_str().and_then(|name| name.parse::<ReleaseVersion>().ok()) else {
-        return Ok(());
-    };
+    let Some(present) = present_release(observed) else { return Ok(()) };
     if present <= *wanted || target.allow_downgrade {
         return Ok(());
     }
@@ -275,6 +304,14 @@ fn refuse_downgrade(
     Err(Failure::new(ErrorCode::DowngradeRefused, message)
         .with("installed", present.to_string())
         .with("offered", wanted.to_string()))
+}
+
+/// The release that runs, or would.
+fn present_release(observed: &Observed) -> Option<ReleaseVersion> {
+    match &observed.current {
+        Entry::Link { target } => target.to_str()?.parse().ok(),
+        _ => None,
+    }
 }
 
 fn refuse_read_only(observed: &Observed) -> Result<(), Failure> {

@@ -2,7 +2,6 @@
 //! its journal tag (`write_unit`). A step knows how to do one thing and how the machine gets back; `plan` decides which are needed.
 
 mod action;
-mod await_online;
 mod create_user;
 mod declare_user;
 mod enable_unit;
@@ -20,7 +19,12 @@ use self::action::Action;
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        proof::Proof,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// The word of the step whose files outlive an uninstallation that does not purge.
@@ -36,8 +40,8 @@ macro_rules! steps {
             $($step($step),)*
         }
 
-        /// The words of all steps, in the order in which an installation takes them.
-        pub const STEPS: &[&str] = &[$($step::NAME,)*];
+        /// The words of all steps and of the proof, in the order in which an installation takes them.
+        pub const STEPS: &[&str] = &[$($step::NAME,)* Proof::NAME];
 
         impl Step {
             /// The step's word.
@@ -61,8 +65,8 @@ macro_rules! steps {
             }
 
             /// The effect.
-            pub(crate) async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
-                match self { $(Self::$step(step) => step.apply(work).await,)* }
+            pub(crate) async fn apply(&self, work: &Work<'_>, place: Place) -> Result<(), Failure> {
+                match self { $(Self::$step(step) => step.apply(work, place).await,)* }
             }
         }
 
@@ -88,5 +92,4 @@ steps! {
     reload_manager::ReloadManager,
     enable_unit::EnableUnit,
     start_unit::StartUnit,
-    await_online::AwaitOnline,
 }

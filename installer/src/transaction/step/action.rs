@@ -7,7 +7,11 @@ use aio_host::files;
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// What every step can do.
@@ -27,7 +31,7 @@ pub(super) trait Action {
     fn way_back(&self, host: &Host, copies: &mut Copies) -> Result<Vec<Undo>, Failure>;
 
     /// The effect.
-    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure>;
+    async fn apply(&self, work: &Work<'_>, place: Place) -> Result<(), Failure>;
 }
 
 /// Makes the folders above `path`, open to everybody as the system's own are. `Undo::of_file_and_dirs` and `of_dirs` are the way back.

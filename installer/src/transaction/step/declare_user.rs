@@ -9,7 +9,11 @@ use crate::{
     failure::Failure,
     machine::host::Host,
     shipped,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Writes the declaration to `path`.
@@ -29,7 +33,7 @@ impl Action for DeclareUser {
         Undo::of_file_and_dirs(&self.path, copies)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         make_folders_of(&self.path)?;
         Ok(files::replace_file(&self.path, shipped::DECLARATION.as_bytes(), shipped::UNIT_MODE)?)
     }

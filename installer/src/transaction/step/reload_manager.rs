@@ -4,7 +4,11 @@ use super::action::Action;
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Reloads the manager, as `systemctl daemon-reload` does.
@@ -22,7 +26,7 @@ impl Action for ReloadManager {
         Ok(Vec::new())
     }
 
-    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>, _: Place) -> Result<(), Failure> {
         Ok(work.host.systemd.reload().await?)
     }
 }

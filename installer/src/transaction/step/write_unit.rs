@@ -9,7 +9,11 @@ use crate::{
     failure::Failure,
     machine::host::Host,
     shipped,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Writes the unit file to `path`.
@@ -47,7 +51,7 @@ impl Action for WriteUnit {
         Ok(undo)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         make_folders_of(&self.path)?;
         if let Some(keep) = &self.keep {
             let bytes = fs::read(&self.path).map_err(|error| Failure::io("read", &self.path, &error))?;
