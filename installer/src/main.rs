@@ -28,6 +28,8 @@ struct Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     aio_host::tls::install_provider();
+    // The token is in no image of this process's memory; where that cannot be, the installation goes on.
+    let _ = aio_host::process::forbid_dumps();
     let Command { install, output } = Command::parse();
     let filter = std::env::var("AIO_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
