@@ -3,10 +3,16 @@
 
 use std::io::IsTerminal;
 
+use aio_host::tls::STORE_LOG_TARGET;
 use aio_protocol::error_code::ErrorCode;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
-    Registry, filter::Targets, fmt, layer::SubscriberExt, registry, reload, util::SubscriberInitExt,
+    Registry,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry, reload,
+    util::SubscriberInitExt,
 };
 
 use crate::config::Unusable;
@@ -25,9 +31,14 @@ impl Filter {
 
 /// What `filter` wants logged, e.g. `info` or `info,aio_worker::session=debug`.
 pub fn parse(filter: &str) -> Result<Targets, Unusable> {
-    filter.parse().map_err(|error| Unusable {
+    let parsed: Targets = filter.parse().map_err(|error| Unusable {
         code: ErrorCode::ConfigInvalid,
         message: format!("the log filter `{filter}` cannot be used: {error}"),
+    })?;
+    Ok(if filter.contains(STORE_LOG_TARGET) {
+        parsed
+    } else {
+        parsed.with_target(STORE_LOG_TARGET, LevelFilter::ERROR)
     })
 }
 

@@ -2,25 +2,17 @@
 //! why. What is decided where: `offer` what is installed, `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is
 //! told meanwhile, `undelivered` what becomes of a failure that cannot be told.
 
-mod host;
 mod outcome;
-mod request;
 
 use std::{
     cell::Cell,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime},
 };
 
-use aio_host::{
-    config::ConfigFile,
-    layout::{Layout, UNIT},
-    systemd::ServiceManager,
-    tls::{PinnedAuthority, Trust},
-};
+use aio_host::layout::UNIT;
 use aio_protocol::{
-    claims::NodeClaims,
     error_code::ErrorCode,
     installation::{InstallationReport, UndeliveredFailure},
 };
@@ -28,55 +20,61 @@ use reqwest::Client;
 use secrecy::ExposeSecret;
 
 use crate::{
-    apply::{self, Checkpoint, Work},
-    bundle::Bundle,
     console::Console,
-    controller::Controller,
+    controller::{
+        calls::Controller,
+        http,
+        online::{self, Snapshot},
+        report,
+        route::{Route, RouteOptions},
+        undelivered,
+    },
     doctor,
     failure::Failure,
-    http,
-    journal::Journal,
-    lock::Lock,
-    observe::observe,
-    offer::Offer,
-    online::{self, Snapshot},
-    plan::{Target, plan},
-    proxy::Way,
-    report, service_log,
-    step::Step,
-    undelivered,
-    undo::undo,
+    machine::{host::Host, lock::Lock, observe::observe, service_log},
+    release::{bundle::Bundle, key, offer::Offer},
+    request::{Goal, Interrupt, Request, Surroundings, unless},
+    transaction::{
+        apply,
+        checkpoint::Checkpoint,
+        config_text::Settings,
+        journal::Journal,
+        plan::{Target, plan},
+        step::Step,
+        undo::run::undo,
+        work::{Timing, Work},
+    },
 };
 
 use self::outcome::running;
-pub use self::{
-    host::Host,
-    outcome::{Outcome, OutcomeKind, Planned, Timing},
-    request::{Goal, Interrupt, Request, Settings, Surroundings},
-};
+pub use self::outcome::{Outcome, OutcomeKind, Planned};
 
 /// How long a report that is waited for may take, its tries together.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Installs, upgrades, or finds that nothing is to be done. On failure the machine is as it was.
-pub async fn install<S: ServiceManager>(
-    host: &Host<S>,
+pub async fn install(
+    host: &Host,
     request: &Request,
     surroundings: Surroundings<'_>,
 ) -> Result<Outcome, Failure> {
-    let base = endpoints(request)?;
+    check_endpoint(request)?;
     let bundle = request.bundle.as_deref().map(|path| Bundle::open(path, host.platform)).transpose()?;
-    let trust = trust_of(request.token.claims(), request.ca_file.clone(), &base, &host.layout);
-    let endpoint = request.settings.controller_endpoint.as_deref().unwrap_or(&request.token.claims().ctl);
-    let way = Way::to(endpoint, request.settings.proxy.as_deref(), &host.layout)?;
-    let settings = Settings { proxy: way.to_configure.clone(), ..request.settings.clone() };
-    let client =
-        http::client(&base, &trust, way.named.as_deref(), settings.insecure_http, request.stall_timeout)?;
+    let options = RouteOptions {
+        endpoint: request.settings.controller_endpoint.clone(),
+        ca_file: request.ca_file.clone(),
+        proxy: request.settings.proxy.clone(),
+        insecure_http: request.settings.insecure_http,
+        stall_timeout: request.stall_timeout,
+    };
+    let route = Route::to_controller(request.token.claims(), &options, &host.layout)?;
+    let settings = Settings { proxy: route.proxy.to_configure.clone(), ..request.settings.clone() };
+    let client = route.client()?;
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = match request.goal {
         Goal::Enabled => None,
         Goal::Online(_) | Goal::Ready => {
-            Some(Controller::new(&client, &base, &request.token, request.token.bearer(&host.layout))?)
+            Some(Controller::new(&client, &route.base, &request.token, request.token.bearer(&host.layout))?)
         }
     };
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
@@ -105,31 +103,13 @@ pub async fn install<S: ServiceManager>(
     outcome
 }
 
-/// The controller's base URL. The daemon's endpoint is looked at as well: it would refuse what is refused here.
-fn endpoints(request: &Request) -> Result<reqwest::Url, Failure> {
-    let claims = request.token.claims();
-    let insecure = request.settings.insecure_http;
+/// Refuses an endpoint that the daemon would refuse.
+fn check_endpoint(request: &Request) -> Result<(), Failure> {
     let (endpoint, source) = match &request.settings.controller_endpoint {
         Some(endpoint) => (endpoint.as_str(), "the controller endpoint that was given"),
-        None => (claims.ctl.as_str(), "the token's WebSocket endpoint"),
+        None => (request.token.claims().ctl.as_str(), "the token's WebSocket endpoint"),
     };
-    http::check_endpoint(endpoint, source, insecure)?;
-    http::parse(&claims.api, "the controller's address in the token", insecure)
-}
-
-/// Whom this installation trusts: the authority that the token names for the controller, and for all others the operating system's and
-/// the operator's own, those of an earlier installation included.
-pub(crate) fn trust_of(
-    claims: &NodeClaims,
-    ca_file: Option<PathBuf>,
-    base: &reqwest::Url,
-    layout: &Layout,
-) -> Trust {
-    let hosts = base.host_str().map(str::to_owned).into_iter().collect();
-    let pin = claims.ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
-    // A configuration that cannot be read is refused later on, by name.
-    let installed = || ConfigFile::read(&layout.config()).ok().and_then(|file| file.ca_file);
-    Trust { pin, ca_file: ca_file.or_else(installed) }
+    http::check_endpoint(endpoint, source, request.settings.insecure_http)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -137,8 +117,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// One run against one machine.
-struct Run<'a, S> {
-    host: &'a Host<S>,
+struct Run<'a> {
+    host: &'a Host,
     request: &'a Request,
     /// The request's, with the proxy that was found.
     settings: Settings,
@@ -151,7 +131,7 @@ struct Run<'a, S> {
     checkpoint: &'a dyn Checkpoint,
 }
 
-impl<S: ServiceManager> Run<'_, S> {
+impl Run<'_> {
     async fn preview(&self, cut_off: bool) -> Result<Outcome, Failure> {
         let offer = self.offer().await?;
         self.preflight().await?;
@@ -247,7 +227,13 @@ impl<S: ServiceManager> Run<'_, S> {
         let observed = observe(self.host, &offer.version).await?;
         tracing::debug!(?observed, "observed");
         // The version of a package is its package manager's to change, and to vouch for.
-        let release = if observed.packaged { None } else { Some(offer.promise(self.request)?) };
+        let (given, of_token) =
+            (self.request.release_key.as_deref(), self.request.token.claims().rel.as_deref());
+        let release = if observed.packaged {
+            None
+        } else {
+            Some(offer.promise(key::demanded(given, of_token)?.as_ref(), self.settings.insecure_http)?)
+        };
         let Request { token, goal, allow_downgrade, replace_identity, .. } = self.request;
         let target = Target {
             token,
@@ -394,16 +380,4 @@ fn started(offer: &Offer) -> InstallationReport {
 
 fn soon() -> tokio::time::Instant {
     tokio::time::Instant::now() + REPORT_PATIENCE
-}
-
-/// `work`, unless somebody interrupts it first.
-pub(crate) async fn unless<T>(
-    interrupt: &mut Interrupt<'_>,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::select! {
-        biased;
-        reason = interrupt => Err(Failure::new(ErrorCode::Interrupted, format!("the command was interrupted by {reason}"))),
-        outcome = work => outcome,
-    }
 }

@@ -32,7 +32,12 @@ async fn main() -> ExitCode {
     let _ = aio_host::process::forbid_dumps();
     let Command { install, output } = Command::parse();
     let filter = std::env::var("AIO_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let usual = || {
+        Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_target(aio_host::tls::STORE_LOG_TARGET, LevelFilter::ERROR)
+    };
+    let filter = filter.unwrap_or_else(usual);
     registry().with(filter).with(fmt::layer().with_writer(std::io::stderr)).init();
     run_install(install, output).await
 }

@@ -3,17 +3,21 @@
 
 use std::path::PathBuf;
 
-use aio_host::systemd::ServiceManager;
 use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
 use crate::{
-    apply::Checkpoint,
+    controller::undelivered,
     failure::Failure,
-    install::Host,
-    journal::Journal,
-    lock::Lock,
-    step, undelivered,
-    undo::{Undo, undo, undo_steps},
+    machine::{host::Host, lock::Lock},
+    transaction::{
+        checkpoint::Checkpoint,
+        journal::Journal,
+        step,
+        undo::{
+            record::Undo,
+            run::{undo, undo_steps},
+        },
+    },
 };
 
 /// What is asked for.
@@ -39,8 +43,8 @@ pub struct Removed {
 }
 
 /// Removes what installations have put on this machine, and puts back what they replaced.
-pub async fn uninstall<S: ServiceManager>(
-    host: &Host<S>,
+pub async fn uninstall(
+    host: &Host,
     removal: Removal,
     checkpoint: &dyn Checkpoint,
 ) -> Result<Removed, Failure> {
@@ -57,18 +61,14 @@ pub async fn uninstall<S: ServiceManager>(
     outcome
 }
 
-async fn locked<S: ServiceManager>(
-    host: &Host<S>,
-    removal: Removal,
-    checkpoint: &dyn Checkpoint,
-) -> Result<Removed, Failure> {
+async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> Result<Removed, Failure> {
     let mut journal = Journal::open(&host.layout.journal_dir())?;
     let removed = foresee(host, &journal, removal);
     if journal.is_cut_off() {
         undo(host, &mut journal, checkpoint).await?;
     }
     let steps: Vec<_> = journal.committed_steps().filter(|(step, _)| !is_kept(step, removal)).collect();
-    undo_steps(host, &journal, &steps, checkpoint).await?;
+    undo_steps(host, journal.kept_copies(), &steps, checkpoint).await?;
     journal.forget(|step| is_kept(step, removal))?;
     if removal.purge {
         undelivered::forget(&host.layout)?;
@@ -80,7 +80,7 @@ fn is_kept(step: &str, removal: Removal) -> bool {
     !removal.purge && step == step::CONFIGURATION
 }
 
-fn foresee<S>(host: &Host<S>, journal: &Journal, removal: Removal) -> Removed {
+fn foresee(host: &Host, journal: &Journal, removal: Removal) -> Removed {
     let undone: Vec<_> = journal
         .committed_steps()
         .chain(journal.open_steps())

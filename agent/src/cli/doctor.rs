@@ -6,7 +6,7 @@ use aio_host::{
     facts::silent_mounts,
     gpu::{GpuWatcher, NvmlProbe},
     layout::Layout,
-    systemd::{ServiceManager, Systemd},
+    systemd::Systemd,
 };
 use aio_installer::{
     cli::{DoctorArgs, Failure, Output, examine},

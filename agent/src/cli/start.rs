@@ -4,7 +4,7 @@ use aio_host::{
     facts::{HostProbe, SysinfoProbe},
     gpu::{GpuWatcher, NvmlProbe},
 };
-use aio_installer::{cli::Failure, command_line};
+use aio_installer::cli::{Failure, command_line};
 use secrecy::ExposeSecret;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},

@@ -7,7 +7,7 @@ use tokio::{sync::Mutex, time::timeout};
 use zbus::{Connection, DBusError, OwnedObjectPath, fdo};
 
 use super::{
-    ServiceManager, SystemdError, UnitState,
+    SystemdError, UnitState,
     proxy::{self, JobRemovedStream, ManagerProxy},
 };
 
@@ -59,6 +59,59 @@ impl Systemd {
     /// The same, waiting no longer than this for a job.
     pub fn with_job_bound(self, job_bound: Duration) -> Self {
         Self { job_bound, ..self }
+    }
+
+    /// The manager's version, e.g. `252.39-1~deb12u2`.
+    pub async fn version(&self) -> Result<String, SystemdError> {
+        self.manager().await?.version().await.map_err(refused("Get(Version)"))
+    }
+
+    /// Reads a unit; one that does not exist has the load state `not-found`.
+    pub async fn unit(&self, name: &str) -> Result<UnitState, SystemdError> {
+        let manager = self.manager().await?;
+        read_unit(&manager, name).await.map_err(refused(&format!("LoadUnit({name})")))
+    }
+
+    /// Reads all unit files again.
+    pub async fn reload(&self) -> Result<(), SystemdError> {
+        self.manager().await?.reload().await.map_err(refused("Reload()"))
+    }
+
+    /// Makes the unit start at boot.
+    pub async fn enable(&self, name: &str) -> Result<(), SystemdError> {
+        let manager = self.manager().await?;
+        let enabled = manager.enable_unit_files(&[name], false, false).await;
+        enabled.map_err(refused(&format!("EnableUnitFiles({name})")))?;
+        Ok(())
+    }
+
+    /// Takes that back.
+    pub async fn disable(&self, name: &str) -> Result<(), SystemdError> {
+        let manager = self.manager().await?;
+        let disabled = manager.disable_unit_files(&[name], false).await;
+        disabled.map_err(refused(&format!("DisableUnitFiles({name})")))?;
+        Ok(())
+    }
+
+    /// Starts the unit and waits for the job (for `Type=notify`: for `READY=1`).
+    pub async fn start(&self, name: &str) -> Result<(), SystemdError> {
+        self.run_job(Job::Start, name).await
+    }
+
+    /// Stops the unit and waits for the job.
+    pub async fn stop(&self, name: &str) -> Result<(), SystemdError> {
+        self.run_job(Job::Stop, name).await
+    }
+
+    /// Restarts the unit, or starts it, and waits for the job.
+    pub async fn restart(&self, name: &str) -> Result<(), SystemdError> {
+        self.run_job(Job::Restart, name).await
+    }
+
+    /// Forgets that the unit has failed.
+    pub async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
+        let reset = self.manager().await?.reset_failed_unit(name).await;
+        reset.map_err(refused(&format!("ResetFailedUnit({name})")))
     }
 
     /// A manager that can be called: the bus may have been restarted since the last call.
@@ -187,52 +240,6 @@ fn refused(call: &str) -> impl FnOnce(zbus::Error) -> SystemdError {
             },
         },
         error => SystemdError::Unreachable(error),
-    }
-}
-
-impl ServiceManager for Systemd {
-    async fn version(&self) -> Result<String, SystemdError> {
-        self.manager().await?.version().await.map_err(refused("Get(Version)"))
-    }
-
-    async fn unit(&self, name: &str) -> Result<UnitState, SystemdError> {
-        let manager = self.manager().await?;
-        read_unit(&manager, name).await.map_err(refused(&format!("LoadUnit({name})")))
-    }
-
-    async fn reload(&self) -> Result<(), SystemdError> {
-        self.manager().await?.reload().await.map_err(refused("Reload()"))
-    }
-
-    async fn enable(&self, name: &str) -> Result<(), SystemdError> {
-        let manager = self.manager().await?;
-        let enabled = manager.enable_unit_files(&[name], false, false).await;
-        enabled.map_err(refused(&format!("EnableUnitFiles({name})")))?;
-        Ok(())
-    }
-
-    async fn disable(&self, name: &str) -> Result<(), SystemdError> {
-        let manager = self.manager().await?;
-        let disabled = manager.disable_unit_files(&[name], false).await;
-        disabled.map_err(refused(&format!("DisableUnitFiles({name})")))?;
-        Ok(())
-    }
-
-    async fn start(&self, name: &str) -> Result<(), SystemdError> {
-        self.run_job(Job::Start, name).await
-    }
-
-    async fn stop(&self, name: &str) -> Result<(), SystemdError> {
-        self.run_job(Job::Stop, name).await
-    }
-
-    async fn restart(&self, name: &str) -> Result<(), SystemdError> {
-        self.run_job(Job::Restart, name).await
-    }
-
-    async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
-        let reset = self.manager().await?.reset_failed_unit(name).await;
-        reset.map_err(refused(&format!("ResetFailedUnit({name})")))
     }
 }
 

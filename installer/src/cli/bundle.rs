@@ -11,19 +11,22 @@ use aio_protocol::{
 use clap::Args;
 use serde_json::json;
 
-use super::{ControllerArgs, Output, interrupted, print_failure};
+use super::{
+    arguments::ControllerArgs,
+    present::{Output, print_failure},
+    this_machine::interrupted,
+};
 use crate::{
-    bundle,
     console::Console,
-    controller::Controller,
-    download,
+    controller::{
+        calls::Controller,
+        http,
+        route::{Route, RouteOptions},
+    },
     failure::Failure,
-    http,
-    install::{trust_of, unless},
-    proxy::Way,
-    release_key,
+    release::{bundle, download, key, verify::Promise},
+    request::unless,
     token::NodeToken,
-    verify::Promise,
 };
 
 /// Makes one file of the release that the controller plans for a node.
@@ -82,17 +85,20 @@ async fn attempt(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure
 async fn make(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
     let BundleArgs { controller: args, platform, file } = args;
     let token = NodeToken::parse(&args.token()?, SystemTime::now().into())?;
-    let base =
-        http::parse(&token.claims().api, "the controller's address in the token", args.way.insecure_http)?;
     let layout = Layout::default();
-    let trust = trust_of(token.claims(), args.way.ca_file(), &base, &layout);
-    let way = Way::to(base.as_str(), args.way.proxy().as_deref(), &layout)?;
-    let client = http::client(&base, &trust, way.named.as_deref(), args.way.insecure_http, None)?;
-    let controller = Controller::new(&client, &base, &token, token.bearer(&layout))?;
+    let options = RouteOptions {
+        ca_file: args.route.ca_file(),
+        proxy: args.route.proxy(),
+        insecure_http: args.route.insecure_http,
+        ..RouteOptions::default()
+    };
+    let route = Route::to_controller(token.claims(), &options, &layout)?;
+    let client = route.client()?;
+    let controller = Controller::new(&client, &route.base, &token, token.bearer(&layout))?;
     let plan = controller.plan(platform).await?;
     let release = plan.release();
-    let url = http::parse(&plan.download_url, "the plan's download URL", args.way.insecure_http)?;
-    let key = release_key::demanded(args.release_key()?.as_deref(), token.claims().rel.as_deref())?;
+    let url = http::parse(&plan.download_url, "the plan's download URL", args.route.insecure_http)?;
+    let key = key::demanded(args.release_key()?.as_deref(), token.claims().rel.as_deref())?;
     let promise = Promise::of(release.clone(), url.as_str(), key.as_ref())?;
 
     let to = file.unwrap_or_else(|| format!("aio-worker-{}-{platform}.tar", release.version).into());

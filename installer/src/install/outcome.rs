@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
-pub use crate::apply::Timing;
-use crate::{offer::Offer, online::Snapshot};
+use crate::{controller::online::Snapshot, release::offer::Offer, transaction::work::Timing};
 
 /// A step that would be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

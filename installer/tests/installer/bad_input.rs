@@ -3,10 +3,7 @@
 use std::{fs, time::Duration};
 
 use aio_host::{layout::UNIT, systemd::fake::StartOutcome};
-use aio_installer::{
-    Failure,
-    install::{Goal, OutcomeKind},
-};
+use aio_installer::{Failure, Goal, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::{Value, json};
 
@@ -197,8 +194,8 @@ async fn a_machine_that_must_not_be_changed_is_not_and_the_controller_hears_why(
 
     let world = World::new().await;
     world.change(|server| server.plan = Plan::Given(json!({ "size": 1 << 30 })));
-    let room = aio_host::files::available_bytes(world.dir.path()).unwrap();
-    if room < 2 << 30 {
+    let releases = aio_host::files::FileSystem::of(world.dir.path()).unwrap();
+    if releases.free_bytes < 2 << 30 {
         fails(&world, ErrorCode::DiskFull).await;
     }
 }

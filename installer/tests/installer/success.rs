@@ -3,10 +3,7 @@
 use std::{fs, time::Duration};
 
 use aio_host::layout::{KEPT_TOKEN, UNIT};
-use aio_installer::{
-    STEPS, Uneventful,
-    install::{Goal, OutcomeKind},
-};
+use aio_installer::{Goal, STEPS, Uneventful, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
 
