@@ -87,6 +87,10 @@ impl Cli {
     /// Does what was said.
     pub fn run(self) -> ExitCode {
         paint::decide();
+        // The daemon does it when its token is no longer on its command line.
+        if !matches!(self.command, Command::Start(_)) {
+            forbid_dumps();
+        }
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
             Command::Install(arguments) => install::run(arguments),
@@ -104,6 +108,13 @@ impl Cli {
             Command::Man(arguments) => concluded(man::run(&arguments), Output::Text),
             Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),
         }
+    }
+}
+
+/// A token that this process holds is in no image of its memory.
+fn forbid_dumps() {
+    if let Err(error) = aio_host::process::forbid_dumps() {
+        tracing::warn!(%error, "images of this program's memory cannot be forbidden");
     }
 }
 

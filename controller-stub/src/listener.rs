@@ -27,6 +27,7 @@ use connection::Server;
 use holder::Holder;
 pub(crate) use in_flight::InFlight;
 use slots::Slots;
+pub(crate) use stream::{Transport, detach};
 
 /// How many connections there may be, and how long they may take. Workers' sockets are not among them.
 #[derive(Debug, Clone)]

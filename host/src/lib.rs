@@ -6,6 +6,7 @@ pub mod facts;
 pub mod files;
 pub mod gpu;
 pub mod layout;
+pub mod process;
 pub mod proxy;
 pub mod systemd;
 pub mod tls;

@@ -9,6 +9,7 @@ pub mod event;
 pub mod ids;
 pub mod installation;
 pub mod inventory;
+pub mod left_out;
 pub mod node;
 pub mod release;
 #[cfg(feature = "openapi")]

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{internal, runtime};
+use super::{forbid_dumps, internal, runtime};
 use crate::{
     config::{Flags, Unusable, WorkerConfig, environment},
     confinement::forbid_execution,
@@ -30,6 +30,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     }
     let config = WorkerConfig::load(flags, &environment)?;
     let filter = logging::start(&config.log)?;
+    forbid_dumps();
     // Before there is a second thread, which would not be bound by it.
     if let Err(error) = forbid_execution() {
         tracing::warn!(%error, "this kernel does not take the right to start programs away");

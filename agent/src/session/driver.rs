@@ -20,7 +20,7 @@ use aio_protocol::{
     time::Timestamp,
     wire::{
         Body, CommandAck, CommandStatus, ControllerMessage, DisconnectReason, Disconnecting,
-        InstallationFailed, Unreadable, encode,
+        InstallationFailed, MAX_FRAME_BYTES, Unreadable, encode,
     },
 };
 use sd_notify::NotifyState;
@@ -39,7 +39,7 @@ use super::{
     clock_watch::ClockWatch,
     machine::{Effect, Input, Moment, Session, State, Timings},
     mailbox::Letter,
-    reporter::{Reporter, Tally},
+    reporter::Reporter,
     rotation::{self, Origin, Rotation},
     setback::{Patience, Setback},
     socket::{Event, Link},
@@ -49,8 +49,9 @@ use crate::{
     health::Judged,
     notify::Notifier,
     reload::Reload,
+    tally::Tally,
     telemetry::{
-        Readings, gathers,
+        Pace, Readings, gathers,
         messages::{Identity, Inventory},
     },
     undelivered::Undelivered,
@@ -58,6 +59,9 @@ use crate::{
 
 /// How often a file is looked at for another token, while there is no session.
 const TOKEN_CHECK: Duration = Duration::from_secs(2);
+
+/// From one registration for links or mounts alone to the next, at first and at most.
+const LINK_PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(900));
 
 /// A watchdog that wants to hear more often than this is a mistake in a unit, not a wish.
 const SHORTEST_WATCHDOG: Duration = Duration::from_millis(10);
@@ -101,6 +105,8 @@ pub(crate) struct Driver {
     tried: Option<SecretString>,
     /// What the controller knows of this machine, in this session.
     registered: Option<Inventory>,
+    /// When changes of links and mounts are told again.
+    link_pace: Pace,
     /// What the last heartbeat said of the GPUs' health.
     health: Option<Arc<Judged>>,
     /// The last heartbeat, and when it was sent.
@@ -131,11 +137,12 @@ impl Driver {
             rounds,
             next_beat,
             reporter: Reporter::new(snapshots),
-            session: Session::new(timings),
+            session: Session::new(timings, tokio::time::Instant::now().into_std()),
             link: None,
             trusted: Trusted::default(),
             tried: None,
             registered: None,
+            link_pace: Pace::new(LINK_PAUSES),
             health: None,
             sent: (0, Timestamp::from_millis(0)),
             misunderstood: Tally::default(),
@@ -311,24 +318,35 @@ impl Driver {
         }
     }
 
-    /// Compares what the controller was told with what the machine is, so that no change between the two is ever lost.
+    /// Compares what the controller was told with what the machine is, so that no change between the
+    /// two is ever lost. A change of links or mounts alone may wait: containers cause them all the time.
     fn register_changes(&mut self) {
-        let registered = self.registered.as_ref();
-        if registered.is_some() && registered != Inventory::of(&self.readings.borrow()).as_ref() {
-            debug!("the machine is no longer what was registered");
-            self.take(Input::InventoryChanged);
+        let Some(registered) = &self.registered else { return };
+        let inventory = Inventory::of(&self.readings.borrow());
+        if *registered == inventory {
+            return;
         }
+        if registered.differs_in_links_or_mounts_alone(&inventory) {
+            let now = tokio::time::Instant::now();
+            if now < self.link_pace.next() {
+                return;
+            }
+            self.link_pace = self.link_pace.told(now);
+        }
+        debug!("the machine is no longer what was registered");
+        self.take(Input::InventoryChanged);
     }
 
     fn send_register(&mut self) {
         let (register, inventory) = {
             let readings = self.readings.borrow();
+            if readings.facts.is_none() {
+                warn!("registering without the facts of this machine: reading them does not end");
+            }
             (self.identity.register(&readings), Inventory::of(&readings))
         };
-        if let Some(register) = register {
-            self.registered = inventory;
-            self.send(&register);
-        }
+        self.registered = Some(inventory);
+        self.send(&register);
     }
 
     /// What an installer could not tell is told when the controller is known to listen.
@@ -357,6 +375,9 @@ impl Driver {
 
     fn send<B: Body>(&self, body: &B) {
         match encode(body, Uuid::now_v7(), now()) {
+            Ok(text) if text.len() > MAX_FRAME_BYTES => {
+                error!(kind = B::TYPE, bytes = text.len(), "a message is too long and was not sent");
+            }
             Ok(text) => self.queue(Letter::Text(B::TYPE, text)),
             Err(error) => warn!(kind = B::TYPE, %error, "a message could not be written"),
         }

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use aio_protocol::error_code::ErrorCode;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
-use super::{Driver, Input, Patience, Setback, State};
+use super::{Driver, Input, State};
 use crate::{
     config::{Unusable, WorkerConfig},
     notify::reloading,
@@ -41,19 +40,7 @@ impl Driver {
         let again = connects_otherwise || waiting || self.token_replaced();
         info!(reconnects = again, "the configuration was reloaded");
         if again {
-            self.reconnect();
+            self.take(Input::TokenReplaced);
         }
-    }
-
-    /// Makes a new connection, whatever becomes of the one that is there or is being made.
-    fn reconnect(&mut self) {
-        if matches!(self.session.state(), State::Connecting { .. }) {
-            self.link = None;
-            let message = "the configuration was reloaded".to_owned();
-            let code = Some(ErrorCode::ControllerUnreachable);
-            self.take(Input::SocketLost(Setback { code, message, patience: Patience::Backoff }));
-        }
-        self.link = None;
-        self.take(Input::TokenReplaced);
     }
 }
