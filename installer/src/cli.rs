@@ -10,6 +10,7 @@ mod this_machine;
 mod uninstall;
 
 pub use self::{
+    arguments::without_empty_variables,
     bundle::{BundleArgs, run_bundle},
     doctor::{DoctorArgs, examine},
     install::{InstallArgs, run_install},

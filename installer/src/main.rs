@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use aio_installer::cli::{InstallArgs, Output, run_install};
+use aio_installer::cli::{InstallArgs, Output, run_install, without_empty_variables};
 use aio_protocol::release::build;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt,
@@ -30,7 +30,9 @@ async fn main() -> ExitCode {
     aio_host::tls::install_provider();
     // The token is in no image of this process's memory; where that cannot be, the installation goes on.
     let _ = aio_host::process::forbid_dumps();
-    let Command { install, output } = Command::parse();
+    let matches = without_empty_variables(Command::command()).get_matches();
+    let Command { install, output } =
+        Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let filter = std::env::var("AIO_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
     let usual = || {
         Targets::new()

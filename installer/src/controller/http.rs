@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aio_host::tls::{self, Trust};
-use aio_protocol::{error_code::ErrorCode, time::Timestamp};
+use aio_protocol::{error_code::ErrorCode, retry_after, time::Timestamp};
 use reqwest::{
     Client, Response, Url,
     header::{DATE, RETRY_AFTER},
@@ -46,6 +46,12 @@ pub(crate) fn client(
             Failure::new(ErrorCode::ConfigInvalid, format!("the proxy cannot be used: {}", chain(&error)))
         })?;
         builder = builder.proxy(proxy);
+    } else {
+        // By the same rules as the daemon. A proxy that cannot be used was refused before.
+        builder = builder.proxy(reqwest::Proxy::custom(|url| {
+            let target = url.as_str().parse().ok()?;
+            aio_host::proxy::url_from_environment(&target).ok()?.map(|(url, _)| url)
+        }));
     }
     builder.build().map_err(|error| Failure::new(ErrorCode::Internal, chain(&error)))
 }
@@ -101,26 +107,19 @@ fn permit(url: &Url, insecure_http: bool) -> Result<(), Failure> {
 
 /// Whether the URL's host is this machine by its very name or address.
 pub(crate) fn is_this_machine(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    url.host_str().is_some_and(aio_host::dial::is_this_machine)
 }
 
 /// What time it is where the answer comes from, after its `Date`.
 pub(crate) fn their_time(answer: &Response) -> Option<Timestamp> {
-    parse_date(answer.headers().get(DATE)?.to_str().ok()?)
+    retry_after::date(answer.headers().get(DATE)?.to_str().ok()?)
 }
 
-/// `Date`, as HTTP writes it.
-pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(Timestamp::from_millis(date.timestamp().as_millisecond()))
-}
-
-/// How long the server asked to wait, when it said so in seconds.
+/// How long the server asked to wait; a date is seen from the server's own clock, where it tells the time.
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let now = their_time(response).unwrap_or_else(|| std::time::SystemTime::now().into());
+    retry_after::delay(text, now)
 }
 
 /// `failure`, when the server wants to be left alone for longer than a command waits.
