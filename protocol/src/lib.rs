@@ -16,6 +16,7 @@ pub mod release;
 pub mod schema;
 pub mod service;
 pub mod snapshot;
+pub mod sources;
 pub mod telemetry;
 pub mod text;
 pub mod time;
