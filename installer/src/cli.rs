@@ -1,4 +1,5 @@
-//! The command line of an installation, for `aio-installer` and `aio-worker` alike: one file per command, and how answers look.
+//! The command line of an installation, for `aio-installer` and `aio-worker` alike: one file per
+//! command, and how answers look.
 
 mod answer;
 mod arguments;

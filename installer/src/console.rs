@@ -1,5 +1,5 @@
-//! What a person sees while an installation runs: a bar for the download on a terminal, plain lines otherwise, on standard error.
-//! The result is printed elsewhere, on standard output.
+//! What a person sees while an installation runs: a bar for the download on a terminal, plain lines
+//! otherwise, on standard error. The result is printed elsewhere, on standard output.
 
 use std::{
     cell::Cell,
@@ -80,7 +80,8 @@ impl Console {
     }
 }
 
-/// Says a line on standard error. Nobody may be there to read it: a terminal that was closed, a pipe without a reader, a full disk.
+/// Says a line on standard error. Nobody may be there to read it: a terminal that was closed, a
+/// pipe without a reader, a full disk.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

@@ -1,5 +1,6 @@
-//! Looks at all that an installation and a running worker need, and changes nothing: one finding per check. A check that another one
-//! has made impossible is skipped and says so. `machine` looks around here, `network` asks the controller; GPUs are the worker's to look at.
+//! Looks at all that an installation and a running worker need, and changes nothing: one finding
+//! per check. A check that another one has made impossible is skipped and says so. `machine` looks
+//! around here, `network` asks the controller; GPUs are the worker's to look at.
 
 mod examination;
 mod finding;
@@ -18,8 +19,8 @@ pub use self::{
 };
 use crate::{failure::Failure, machine::host::Host, token};
 
-/// What an installation asks before it changes anything, beside what its plan refuses. Gives what the operator should know; `theirs` is the
-/// controller's time.
+/// What an installation asks before it changes anything, beside what its plan refuses. Gives what
+/// the operator should know; `theirs` is the controller's time.
 pub(crate) async fn preflight(
     host: &Host,
     force_os: bool,

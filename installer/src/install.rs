@@ -1,6 +1,7 @@
-//! The flow of an installation: undo what was cut off → ask the controller → observe → plan → apply → succeed, or put
-//! everything back and say why. What is decided where: `offer` what is installed, `plan` which steps, `step` what each
-//! does, `undo` how it goes back, `report` what is told meanwhile.
+//! The flow of an installation: undo what was cut off → ask the controller → observe → plan → apply
+//! → succeed, or put everything back and say why. What is decided where: `offer` what is installed,
+//! `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is told
+//! meanwhile.
 
 mod outcome;
 
@@ -232,7 +233,8 @@ impl Run<'_> {
         plan(&observed, &target, &self.host.layout)
     }
 
-    /// From the first report to the commit; on failure or interruption the journal holds what is to be undone.
+    /// From the first report to the commit; on failure or interruption the journal holds what is to
+    /// be undone.
     async fn transact(
         &self,
         offer: &Offer,

@@ -1,4 +1,5 @@
-//! The machine that is installed on: what it is, who edits its accounts, what its services said, and who works on it. Decides nothing.
+//! The machine that is installed on: what it is, who edits its accounts, what its services said,
+//! and who works on it. Decides nothing.
 
 pub(crate) mod accounts;
 pub(crate) mod adoption;

@@ -1,4 +1,5 @@
-//! `aio-installer`: the installation alone, for a machine that has nothing yet. The same code as `aio-worker install`.
+//! `aio-installer`: the installation alone, for a machine that has nothing yet. The same code as
+//! `aio-worker install`.
 
 use std::process::ExitCode;
 
@@ -28,7 +29,8 @@ struct Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     aio_host::tls::install_provider();
-    // The token is in no image of this process's memory; where that cannot be, the installation goes on.
+    // The token is in no image of this process's memory; where that cannot be, the installation
+    // goes on.
     let _ = aio_host::process::forbid_dumps();
     let Command { install, output } = match parse() {
         Ok(command) => command,

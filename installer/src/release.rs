@@ -1,4 +1,5 @@
-//! The release that is installed: which one, on whose word, how it gets here, and whether it is what was promised.
+//! The release that is installed: which one, on whose word, how it gets here, and whether it is
+//! what was promised.
 
 pub(crate) mod bundle;
 pub(crate) mod download;

@@ -1,4 +1,5 @@
-//! An installation as a transaction: what is needed is planned, journalled, applied, and undone on any failure.
+//! An installation as a transaction: what is needed is planned, journalled, applied, and undone on
+//! any failure.
 
 pub(crate) mod apply;
 pub(crate) mod checkpoint;

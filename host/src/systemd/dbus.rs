@@ -111,14 +111,14 @@ impl Systemd {
         self.restart_within(name, self.job_bound).await
     }
 
-    /// Starts the unit and waits for the job, this long where that is longer than usual: it may be queued behind others.
+    /// Starts the unit and waits for the job no longer than this: it may be queued behind others.
     pub async fn start_within(&self, name: &str, bound: Duration) -> Result<(), SystemdError> {
-        self.run_job(Job::Start, name, bound.max(self.job_bound)).await
+        self.run_job(Job::Start, name, bound).await
     }
 
     /// The same for a restart.
     pub async fn restart_within(&self, name: &str, bound: Duration) -> Result<(), SystemdError> {
-        self.run_job(Job::Restart, name, bound.max(self.job_bound)).await
+        self.run_job(Job::Restart, name, bound).await
     }
 
     /// What the service is given at its start, after all drop-ins.
@@ -271,7 +271,7 @@ async fn queued_behind(manager: &ManagerProxy<'static>, job: &OwnedObjectPath) -
     let id = |path: &str| path.rsplit('/').next().and_then(|id| id.parse::<u32>().ok());
     let (mut units, mut ids) = (Vec::new(), Vec::from_iter(id(job.as_str())));
     while let Some(id) = ids.pop() {
-        for (id, unit, _, _, _, _) in manager.get_job_after(id).await.unwrap_or_default() {
+        for (id, unit, _, _, _, _) in manager.get_job_before(id).await.unwrap_or_default() {
             if units.len() < MAX_QUEUED_BEHIND && !units.contains(&unit) {
                 units.push(unit);
                 ids.push(id);

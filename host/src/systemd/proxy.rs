@@ -32,7 +32,7 @@ pub(crate) trait Manager {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// The queued jobs that have to end before this one begins: id, unit, type, state, and two paths.
-    fn get_job_after(&self, id: u32) -> zbus::Result<Vec<QueuedJob>>;
+    fn get_job_before(&self, id: u32) -> zbus::Result<Vec<QueuedJob>>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
 
     #[zbus(property(emits_changed_signal = "false"))]

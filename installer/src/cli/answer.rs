@@ -1,5 +1,6 @@
-//! Where words go: answers to standard output, all else to standard error. That words are lost never ends work that is
-//! under way; that an answer is lost is a failure of its own, once the work is done.
+//! Where words go: answers to standard output, all else to standard error. That words are lost
+//! never ends work that is under way; that an answer is lost is a failure of its own, once the work
+//! is done.
 
 use std::{
     ffi::OsStr,
@@ -17,7 +18,8 @@ pub fn print(text: &str) -> Result<(), Failure> {
     write(text).map_err(lost)
 }
 
-/// Prints a part of an answer that goes on, and says whether somebody still reads it: who does not has had enough.
+/// Prints a part of an answer that goes on, and says whether somebody still reads it: who does not
+/// has had enough.
 pub fn print_part(text: &str) -> Result<bool, Failure> {
     match write(text) {
         Ok(()) => Ok(true),

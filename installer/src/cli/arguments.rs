@@ -1,4 +1,5 @@
-//! The arguments that commands share: the route to the controller, whom to trust on it, and the token.
+//! The arguments that commands share: the route to the controller, whom to trust on it, and the
+//! token.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,11 +12,13 @@ use crate::{failure::Failure, release::key, token};
 /// The route to the controller, and whom to trust on it.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RouteArgs {
-    /// A PEM file of authorities to trust beside the operating system's; an installation copies it for the daemon
+    /// A PEM file of authorities to trust beside the operating system's; an installation copies it
+    /// for the daemon
     #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
     pub(super) ca_file: Option<PathBuf>,
 
-    /// The proxy to the controller, http://HOST:PORT, instead of what config.toml, or HTTPS_PROXY and NO_PROXY say (which sudo keeps only when it is told to)
+    /// The proxy to the controller, http://HOST:PORT, instead of what config.toml, or HTTPS_PROXY
+    /// and NO_PROXY say (which sudo keeps only when it is told to)
     #[arg(long, value_name = "URL", env = "AIO_PROXY", hide_env_values = true)]
     pub(super) proxy: Option<String>,
 
@@ -38,7 +41,8 @@ impl RouteArgs {
 /// Who asks the controller, on which route, and which releases are believed.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ControllerArgs {
-    /// The node token. Other users of this machine may see arguments: prefer --token-file or AIO_NODE_TOKEN
+    /// The node token. Other users of this machine may see arguments: prefer --token-file or
+    /// AIO_NODE_TOKEN
     #[arg(long, value_name = "JWT", conflicts_with = "token_file", value_parser = |text: &str| Ok::<_, String>(SecretString::from(text)))]
     pub(super) token: Option<SecretString>,
 
@@ -49,7 +53,8 @@ pub(super) struct ControllerArgs {
     #[command(flatten)]
     pub(super) route: RouteArgs,
 
-    /// The minisign public key, or its file, that the release must be signed with, whatever the token says
+    /// The minisign public key, or its file, that the release must be signed with, whatever the
+    /// token says
     #[arg(long, value_name = "KEY", env = "AIO_RELEASE_KEY")]
     pub(super) release_key: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! `aio-worker bundle`: downloads the release that the controller plans, verifies it, and makes one file of it for machines that reach no
-//! release server. Changes nothing else, and needs no root.
+//! `aio-worker bundle`: downloads the release that the controller plans, verifies it, and makes one
+//! file of it for machines that reach no release server. Changes nothing else, and needs no root.
 
 use std::{
     path::{Path, PathBuf},

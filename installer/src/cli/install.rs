@@ -1,4 +1,5 @@
-//! `install`: arguments, environment, exit status. What happens between is `install`'s business, how it looks `present`'s.
+//! `install`: arguments, environment, exit status. What happens between is `install`'s business,
+//! how it looks `present`'s.
 
 use std::{
     path::PathBuf,
@@ -38,11 +39,13 @@ pub struct InstallArgs {
     #[arg(long, value_name = "URL", env = "AIO_CONTROLLER_ENDPOINT")]
     controller_endpoint: Option<String>,
 
-    /// Take the release from this file, which aio-worker bundle has made, and not from a release server
+    /// Take the release from this file, which aio-worker bundle has made, and not from a release
+    /// server
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
 
-    /// Ask no controller, and start nothing: the worker connects with the next boot. The release's key must be known
+    /// Ask no controller, and start nothing: the worker connects with the next boot. The release's
+    /// key must be known
     #[arg(long, requires = "bundle", conflicts_with_all = ["timeout", "no_wait"])]
     delay_connect: bool,
 
@@ -62,7 +65,8 @@ pub struct InstallArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     timeout: Duration,
 
-    /// Do not wait until the worker is online: its service is started and ready, and what follows is seen on the controller
+    /// Do not wait until the worker is online: its service is started and ready, and what follows
+    /// is seen on the controller
     #[arg(long, conflicts_with = "timeout")]
     no_wait: bool,
 

@@ -1,5 +1,5 @@
-//! How results and failures look: text for people, one JSON object for programs. Results go to standard output, failures as text to
-//! standard error. Decides no outcome.
+//! How results and failures look: text for people, one JSON object for programs. Results go to
+//! standard output, failures as text to standard error. Decides no outcome.
 
 use std::process::ExitCode;
 
@@ -27,7 +27,8 @@ pub enum Output {
     Json,
 }
 
-/// Prints a failure: as text to standard error, as JSON to standard output, or as text where that does not take it.
+/// Prints a failure: as text to standard error, as JSON to standard output, or as text where that
+/// does not take it.
 pub fn print_failure(failure: &Failure, output: Output) {
     if output == Output::Text || print(&format!("{}\n", failure_json(failure))).is_err() {
         say(&failure_text(failure));

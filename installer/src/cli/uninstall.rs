@@ -37,7 +37,8 @@ pub async fn run_uninstall(args: UninstallArgs, output: Output) -> ExitCode {
 }
 
 async fn attempt_uninstall(args: UninstallArgs) -> Result<Removed, Failure> {
-    // From here on a signal kills no more: half an uninstallation serves nobody, and a whole one takes seconds.
+    // From here on a signal kills no more: half an uninstallation serves nobody, and a whole one
+    // takes seconds.
     let _deaf = interrupted()?;
     let removal = Removal { purge: args.purge, dry_run: args.dry_run };
     uninstall(&this_machine().await?, removal, &Uneventful).await

@@ -1,6 +1,6 @@
-//! What the controller is told of an installation. Progress goes from a side task: no step waits for a report, there
-//! is at most one a second, and they arrive in order. The first and the last report are awaited by the flow itself; a
-//! failure that cannot be told is kept for later.
+//! What the controller is told of an installation. Progress goes from a side task: no step waits
+//! for a report, there is at most one a second, and they arrive in order. The first and the last
+//! report are awaited by the flow itself; a failure that cannot be told is kept for later.
 
 use std::time::{Duration, SystemTime};
 
@@ -59,8 +59,9 @@ impl Teller<'_> {
         }
     }
 
-    /// It has failed at `step`. Says in `failure` when that could not be told, and whether it is kept for later. What
-    /// failed before any step is not: the controller knows of no beginning, and nothing was changed.
+    /// It has failed at `step`. Says in `failure` when that could not be told, and whether it is
+    /// kept for later. What failed before any step is not: the controller knows of no beginning,
+    /// and nothing was changed.
     pub(crate) async fn failed(&self, step: Option<&str>, failure: Failure) -> Failure {
         let error = failure.to_report();
         let name = step.unwrap_or("begin").to_owned();
@@ -68,7 +69,7 @@ impl Teller<'_> {
         let report = InstallationReport::Failed { step: Some(name.clone()), error: error.clone() };
         let Err(trouble) = self.tell(&report).await else { return failure };
         let failure = failure.with("reportFailed", &*trouble.message);
-        if step.is_none() || !trouble.is_transient() {
+        if step.is_none() || !trouble.code.is_transient() {
             return failure;
         }
         let (node_id, at) = (self.node.clone(), SystemTime::now().into());
@@ -106,8 +107,9 @@ impl Reporter {
     }
 }
 
-/// Runs `work` with a reporter whose reports are delivered beside it. When the work has ended, a report that is under way may arrive
-/// first, within bounds, so that none overtakes what the caller says next. Without a controller they are for nobody.
+/// Runs `work` with a reporter whose reports are delivered beside it. When the work has ended, a
+/// report that is under way may arrive first, within bounds, so that none overtakes what the caller
+/// says next. Without a controller they are for nobody.
 pub(crate) async fn beside<T>(
     controller: Option<&Controller<'_>>,
     work: impl AsyncFnOnce(Reporter) -> T,

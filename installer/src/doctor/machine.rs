@@ -19,7 +19,8 @@ const OLDEST_SYSTEMD: u32 = 247;
 /// Twice a release of the usual size.
 const ROOM: u64 = 32 << 20;
 
-/// Systems on which every release is tested, and Ubuntu's, whose systemd lies between those. Debian's next release has a code name and no version yet.
+/// Systems on which every release is tested, and Ubuntu's, whose systemd lies between those.
+/// Debian's next release has a code name and no version yet.
 const KNOWN: [(&str, &[&str]); 2] =
     [("ubuntu", &["22.04", "24.04", "26.04"]), ("debian", &["11", "12", "13", "forky"])];
 

@@ -1,5 +1,6 @@
-//! What was on the machine before this installer: the unit that the older script or an admin wrote. Reads what such a unit sets, so that
-//! nothing is lost when ours takes its place. Decides nothing: `plan` does.
+//! What was on the machine before this installer: the unit that the older script or an admin wrote.
+//! Reads what such a unit sets, so that nothing is lost when ours takes its place. Decides nothing:
+//! `plan` does.
 
 use std::{
     collections::HashMap,
@@ -20,7 +21,8 @@ pub(crate) struct OlderUnit {
 }
 
 impl OlderUnit {
-    /// Reads a unit file's `Environment=` lines; what they set otherwise stays in the copy of the file.
+    /// Reads a unit file's `Environment=` lines; what they set otherwise stays in the copy of the
+    /// file.
     pub(crate) fn read(path: &Path, text: &str) -> Self {
         let variables = environment(text);
         let value =
@@ -34,7 +36,8 @@ impl OlderUnit {
     }
 }
 
-/// The variables that a unit sets, as systemd.exec(5) has it: quoted words, a later one wins, an empty assignment forgets all before.
+/// The variables that a unit sets, as systemd.exec(5) has it: quoted words, a later one wins, an
+/// empty assignment forgets all before.
 fn environment(text: &str) -> HashMap<String, String> {
     let mut variables = HashMap::new();
     for line in text.replace("\\\n", " ").lines() {

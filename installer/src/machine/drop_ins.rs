@@ -1,5 +1,6 @@
-//! What drop-ins take from the worker's service. Managers of containers (LXC, Incus) write one for every service that
-//! there is, admins one for ours. Names what is gone and the drop-in that did it; decides nothing.
+//! What drop-ins take from the worker's service. Managers of containers (LXC, Incus) write one for
+//! every service that there is, admins one for ours. Names what is gone and the drop-in that did
+//! it; decides nothing.
 
 use std::{fs, path::PathBuf};
 

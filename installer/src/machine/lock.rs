@@ -1,5 +1,5 @@
-//! One installation at a time: an advisory lock on the installer's own folder, which only root can open. The kernel drops it with the
-//! process, so a killed installation blocks nobody.
+//! One installation at a time: an advisory lock on the installer's own folder, which only root can
+//! open. The kernel drops it with the process, so a killed installation blocks nobody.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,8 @@ use crate::failure::Failure;
 /// The installer's folder is private: it holds copies of what was replaced.
 const MODE: u32 = 0o700;
 
-/// Maximum number of times that another installation may remove the folder while this one takes the lock.
+/// Maximum number of times that another installation may remove the folder while this one takes the
+/// lock.
 const TRIES: u32 = 100;
 
 /// The lock. It ends with this value, or with the process.
@@ -44,7 +45,8 @@ impl Lock {
                 }
                 Err(error) => return Err(Failure::io("lock", dir, &error.into())),
             }
-            // Whoever held it before may have removed the folder between our two calls; then ours is nobody's.
+            // Whoever held it before may have removed the folder between our two calls; then ours
+            // is nobody's.
             if is_still(dir, &folder) {
                 return Ok(Self { _folder: folder });
             }
@@ -52,7 +54,8 @@ impl Lock {
         Err(Failure::new(ErrorCode::InstallLocked, format!("others take {} again and again", dir.display())))
     }
 
-    /// Whether somebody holds the lock on `dir`, as far as this user may see; leaves nothing behind.
+    /// Whether somebody holds the lock on `dir`, as far as this user may see; leaves nothing
+    /// behind.
     pub(crate) fn is_held(dir: &Path) -> bool {
         let Ok(folder) = File::open(dir) else { return false };
         flock(&folder, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)

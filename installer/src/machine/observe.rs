@@ -1,5 +1,6 @@
-//! What the machine is, as far as an installation minds: files with content and mode, links, the user, the unit, room, and what cannot be
-//! written. Looks and changes nothing; `plan` decides what follows.
+//! What the machine is, as far as an installation minds: files with content and mode, links, the
+//! user, the unit, room, and what cannot be written. Looks and changes nothing; `plan` decides what
+//! follows.
 
 use std::{
     fmt, fs,

@@ -1,5 +1,6 @@
-//! What the service said last, for whoever must find out why it does not run. Read with journalctl, because journald has no other
-//! stable interface without its C library; that it cannot be read is never a failure of its own.
+//! What the service said last, for whoever must find out why it does not run. Read with journalctl,
+//! because journald has no other stable interface without its C library; that it cannot be read is
+//! never a failure of its own.
 
 use std::{
     pin::Pin,
@@ -79,7 +80,8 @@ pub(crate) async fn quote(
     if lines.is_empty() { failure } else { failure.with("journal", lines) }
 }
 
-/// The lines as they may be shown and reported: the last that there is room for, short, and without `secret`.
+/// The lines as they may be shown and reported: the last that there is room for, short, and without
+/// `secret`.
 fn presentable(lines: Vec<String>, secret: &str) -> Vec<String> {
     let mut room = MAX_BYTES;
     let shown = lines.into_iter().rev().take(LINES).map(|line| {

@@ -1,5 +1,6 @@
-//! The daemon's state folder before an installation. systemd gives all that is in it to the daemon, whose user could
-//! then put links in its place; so what is somebody else's is moved aside by one rename, and comes back by another.
+//! The daemon's state folder before an installation. systemd gives all that is in it to the daemon,
+//! whose user could then put links in its place; so what is somebody else's is moved aside by one
+//! rename, and comes back by another.
 
 use std::{fs, io::ErrorKind, path::PathBuf};
 
@@ -18,7 +19,8 @@ pub(crate) enum StateFolder {
     Absent,
     /// The daemon's own, of an earlier installation or a package.
     Daemons,
-    /// An empty folder of somebody else, perhaps a file system of its own. It is used, and given back.
+    /// An empty folder of somebody else, perhaps a file system of its own. It is used, and given
+    /// back.
     Empty,
     /// Something of somebody else, which is moved to the free name `aside`.
     Foreign { path: PathBuf, aside: PathBuf },

@@ -1,5 +1,6 @@
-//! Which releases stay on a machine: the one that runs and the one before it. What older ones are is removed after an
-//! installation has been committed; that it cannot be removed is no failure of the installation.
+//! Which releases stay on a machine: the one that runs and the one before it. What older ones are
+//! is removed after an installation has been committed; that it cannot be removed is no failure of
+//! the installation.
 
 use std::fs;
 

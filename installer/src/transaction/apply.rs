@@ -1,5 +1,5 @@
-//! Does what was planned, step by step: the way back is written down before each effect, and the proof comes
-//! last. Undoes nothing itself, and decides neither what is done nor in which order.
+//! Does what was planned, step by step: the way back is written down before each effect, and the
+//! proof comes last. Undoes nothing itself, and decides neither what is done nor in which order.
 
 use tokio::time::Instant;
 

@@ -1,5 +1,6 @@
-//! `config.toml` as the installer leaves it: the documented sample with what the operator asked for; a file that is there already is
-//! kept, comments and all. What the keys mean is `aio_host::config`'s business.
+//! `config.toml` as the installer leaves it: the documented sample with what the operator asked
+//! for; a file that is there already is kept, comments and all. What the keys mean is
+//! `aio_host::config`'s business.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,8 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// The text that the file at `path` must have, given what it holds now. Refuses a file that the daemon would refuse, and one that
-/// says otherwise than the operator.
+/// The text that the file at `path` must have, given what it holds now. Refuses a file that the
+/// daemon would refuse, and one that says otherwise than the operator.
 pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) -> Result<String, Failure> {
     let text = existing.unwrap_or(SAMPLE);
     let file = ConfigFile::parse(path, text).map_err(invalid)?;
@@ -63,9 +64,9 @@ pub(crate) fn names_endpoint(text: &str) -> bool {
     ConfigFile::parse(Path::new(""), text).is_ok_and(|file| file.controller_endpoint.is_some())
 }
 
-/// `text` with `key = value`: in place of the commented sample of that key, else above the first table, else at the end.
-/// Where a line stands in TOML (in a table, in a string of several lines) is the parser's to say: the first place counts at
-/// which the key is read, and all else as before.
+/// `text` with `key = value`: in place of the commented sample of that key, else above the first
+/// table, else at the end. Where a line stands in TOML (in a table, in a string of several lines)
+/// is the parser's to say: the first place counts at which the key is read, and all else as before.
 fn set(path: &Path, text: &str, key: &str, value: &str) -> Result<String, Failure> {
     let line = format!("{key} = {value}\n");
     let parse = |text: &str| ConfigFile::parse(path, text).map_err(invalid);

@@ -1,8 +1,10 @@
-//! The installation's journal: one JSON object per line, on disk before the effect that it is about. A line of intent carries the way
-//! back; a transaction without `committed` was cut off. What an installation replaced lies beside it as a copy, so no secret is ever in
-//! a line. Decides what is durable when; not what a step does, nor how it is undone.
+//! The installation's journal: one JSON object per line, on disk before the effect that it is
+//! about. A line of intent carries the way back; a transaction without `committed` was cut off.
+//! What an installation replaced lies beside it as a copy, so no secret is ever in a line. Decides
+//! what is durable when; not what a step does, nor how it is undone.
 //!
-//! Committed transactions stay, merged into one: the earliest word on each thing says how the machine was before aio-worker.
+//! Committed transactions stay, merged into one: the earliest word on each thing says how the
+//! machine was before aio-worker.
 
 pub(crate) mod copies;
 
@@ -37,7 +39,8 @@ enum Record {
         node: NodeId,
         version: ReleaseVersion,
         installer: String,
-        /// Of the unit file that it leaves: a file that is neither this nor the present one was edited by somebody.
+        /// Of the unit file that it leaves: a file that is neither this nor the present one was
+        /// edited by somebody.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unit: Option<Checksum>,
     },
@@ -62,7 +65,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal in `dir`, and sweeps away what belongs to no transaction. The caller holds the lock on `dir`.
+    /// Reads the journal in `dir`, and sweeps away what belongs to no transaction. The caller holds
+    /// the lock on `dir`.
     pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
         let journal = Self::read(dir)?;
         journal.sweep_or_warn();
@@ -112,12 +116,14 @@ impl Journal {
         self.append(Record::Intent { step: step.to_owned(), undo }, true)
     }
 
-    /// Says that it is done. Losing this line loses nothing: undoing a step asks not how far it came.
+    /// Says that it is done. Losing this line loses nothing: undoing a step asks not how far it
+    /// came.
     pub(crate) fn done(&mut self, step: &str) -> Result<(), Failure> {
         self.append(Record::Done { step: step.to_owned() }, false)
     }
 
-    /// Ends the transaction: from now on its effects stay. What is not needed any more is the caller's to sweep away.
+    /// Ends the transaction: from now on its effects stay. What is not needed any more is the
+    /// caller's to sweep away.
     pub(crate) fn commit(&mut self) -> Result<(), Failure> {
         let records = merge(&self.committed, &self.open);
         self.rewrite(&records)?;
@@ -260,7 +266,8 @@ fn line(record: &Record) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// All lines but a torn last one, whose effect has not begun. An error says which line, counted from 1.
+/// All lines but a torn last one, whose effect has not begun. An error says which line, counted
+/// from 1.
 fn parse(text: &str) -> Result<Vec<Record>, (usize, String)> {
     text.split_inclusive('\n')
         .enumerate()
@@ -269,7 +276,8 @@ fn parse(text: &str) -> Result<Vec<Record>, (usize, String)> {
         .collect()
 }
 
-/// One transaction that goes back to where `older` goes back to, and undoes what `newer` did beside.
+/// One transaction that goes back to where `older` goes back to, and undoes what `newer` did
+/// beside.
 fn merge(older: &[Record], newer: &[Record]) -> Vec<Record> {
     let mut merged: Vec<Record> =
         newer.iter().filter(|r| matches!(r, Record::Began { .. })).cloned().collect();

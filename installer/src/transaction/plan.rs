@@ -1,7 +1,8 @@
-//! Decides which steps bring a machine from what it is to what it must be: a pure function. Where a machine must not be changed it
-//! refuses, before anything is; on a machine that is right already it plans nothing.
+//! Decides which steps bring a machine from what it is to what it must be: a pure function. Where a
+//! machine must not be changed it refuses, before anything is; on a machine that is right already
+//! it plans nothing.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use aio_host::layout::Layout;
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::ReleaseVersion};
@@ -104,7 +105,8 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
             settings(&mut steps, observed, target, layout)?;
             units(&mut steps, observed, &promise.release.version, layout);
         }
-        // A package has brought program, user and unit, and keeps them; this machine's own is what it cannot bring.
+        // A package has brought program, user and unit, and keeps them; this machine's own is what
+        // it cannot bring.
         None => {
             refuse_beside_package(observed, layout)?;
             settings(&mut steps, observed, target, layout)?;
@@ -118,8 +120,8 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
     }
     if wanted && (steps.worker_changes || !running) {
         let patience = match target.goal {
-            Goal::Online(patience) => patience,
-            Goal::Ready | Goal::Enabled => Duration::ZERO,
+            Goal::Online(patience) => Some(patience),
+            Goal::Ready | Goal::Enabled => None,
         };
         steps.push(step::StartUnit { running, patience, state: observed.state.clone() });
     }
@@ -247,7 +249,8 @@ fn config(
     Ok((!files.is_empty()).then_some(step::WriteConfig { files }))
 }
 
-/// The controller's endpoint of a unit that ours replaces, where neither the token nor the configuration says the same or better.
+/// The controller's endpoint of a unit that ours replaces, where neither the token nor the
+/// configuration says the same or better.
 fn adopted_endpoint(observed: &Observed, target: &Target<'_>) -> Result<Option<String>, Failure> {
     let Some(endpoint) = observed.older_unit.as_ref().and_then(|older| older.controller_endpoint.as_ref())
     else {
@@ -346,7 +349,8 @@ fn refuse_full(observed: &Observed, promise: &Promise, layout: &Layout) -> Resul
         .with("available", available))
 }
 
-/// What hides a package's program or unit would make two workers of one, or run another than apt keeps.
+/// What hides a package's program or unit would make two workers of one, or run another than apt
+/// keeps.
 fn refuse_beside_package(observed: &Observed, layout: &Layout) -> Result<(), Failure> {
     let hides = |entry: &Entry| matches!(entry, Entry::File { .. } | Entry::Link { .. });
     let places = [(&observed.unit, layout.unit()), (&observed.command, layout.command())];

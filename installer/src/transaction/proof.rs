@@ -1,5 +1,5 @@
-//! The proof that an installation was right: the controller has acknowledged a heartbeat of the worker.
-//! Changes nothing, so there is nothing to undo.
+//! The proof that an installation was right: the controller has acknowledged a heartbeat of the
+//! worker. Changes nothing, so there is nothing to undo.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The steps of an installation, one file each. A step's word is the same everywhere: its type (`WriteUnit`), its file, its log field and
-//! its journal tag (`write_unit`). A step knows how to do one thing and how the machine gets back; `plan` decides which are needed.
+//! The steps of an installation, one file each. A step's word is the same everywhere: its type
+//! (`WriteUnit`), its file, its log field and its journal tag (`write_unit`). A step knows how to
+//! do one thing and how the machine gets back; `plan` decides which are needed.
 
 mod action;
 mod create_user;
@@ -40,7 +41,8 @@ macro_rules! steps {
             $($step($step),)*
         }
 
-        /// The words of all steps and of the proof, in the order in which an installation takes them.
+        /// The words of all steps and of the proof, in the order in which an installation takes
+        /// them.
         pub const STEPS: &[&str] = &[$($step::NAME,)* Proof::NAME];
 
         impl Step {
@@ -78,7 +80,8 @@ macro_rules! steps {
     };
 }
 
-// What may fail for reasons outside of this machine comes first; what a running worker reads comes last.
+// What may fail for reasons outside of this machine comes first; what a running worker reads comes
+// last.
 steps! {
     fetch_release::FetchRelease,
     place_release::PlaceRelease,

@@ -205,7 +205,7 @@ impl FakeManager {
         self.end_job(name, Some("done"), &emitter).await
     }
 
-    fn get_job_after(&self, id: u32) -> Vec<QueuedJob> {
+    fn get_job_before(&self, id: u32) -> Vec<QueuedJob> {
         let state = self.machine.lock();
         // Ids of our own jobs are small; each of the queue's waits for the next.
         let next = usize::try_from(id.saturating_sub(QUEUE)).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Makes the daemon's system user after its declaration. The way back is the system's own tools again; the backups that such tools leave
-//! beside the account files are put back as they were.
+//! Makes the daemon's system user after its declaration. The way back is the system's own tools
+//! again; the backups that such tools leave beside the account files are put back as they were.
 
 use std::path::PathBuf;
 

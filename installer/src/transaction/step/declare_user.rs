@@ -1,4 +1,5 @@
-//! Writes the declaration of the daemon's user, which the system's own tool then follows, now and after a reset of `/etc/passwd`.
+//! Writes the declaration of the daemon's user, which the system's own tool then follows, now and
+//! after a reset of `/etc/passwd`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Brings the release file, from its server or out of a bundle, to a private place on the file system where it will run, and checks it there.
+//! Brings the release file, from its server or out of a bundle, to a private place on the file
+//! system where it will run, and checks it there.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Puts the command on everybody's path: a link through `current`, so that an upgrade need not touch it.
+//! Puts the command on everybody's path: a link through `current`, so that an upgrade need not
+//! touch it.
 
 use std::path::PathBuf;
 

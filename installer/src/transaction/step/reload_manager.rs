@@ -1,4 +1,5 @@
-//! Makes systemd read the unit files again. Nothing to undo: what is undone before it reloads by itself.
+//! Makes systemd read the unit files again. Nothing to undo: what is undone before it reloads by
+//! itself.
 
 use super::action::Action;
 use crate::{

@@ -1,4 +1,5 @@
-//! Starts the service, or restarts it so that it reads what is new, and waits until it says that it is ready.
+//! Starts the service, or restarts it so that it reads what is new, and waits until it says that it
+//! is ready.
 
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::{
 pub(crate) struct StartUnit {
     /// Whether the service runs already.
     pub(crate) running: bool,
-    /// How long its job may take where it waits for others.
-    pub(crate) patience: Duration,
+    /// How long its job may take, which may wait for others; none for as long as usual.
+    pub(crate) patience: Option<Duration>,
     /// Where the daemon will keep its state.
     pub(crate) state: StateFolder,
 }
@@ -51,10 +52,11 @@ impl Action for StartUnit {
     async fn apply(&self, work: &Work<'_>, _: Place) -> Result<(), Failure> {
         self.state.make_way()?;
         let systemd = &work.host.systemd;
-        let ran = if self.running {
-            systemd.restart_within(UNIT, self.patience).await
-        } else {
-            systemd.start_within(UNIT, self.patience).await
+        let ran = match (self.running, self.patience) {
+            (true, Some(patience)) => systemd.restart_within(UNIT, patience).await,
+            (true, None) => systemd.restart(UNIT).await,
+            (false, Some(patience)) => systemd.start_within(UNIT, patience).await,
+            (false, None) => systemd.start(UNIT).await,
         };
         match ran {
             Ok(()) => Ok(()),

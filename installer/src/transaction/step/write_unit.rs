@@ -1,4 +1,5 @@
-//! Writes the service's unit file. systemd reads it when it reloads: the next step but two, and again when this one is undone.
+//! Writes the service's unit file. systemd reads it when it reloads: the next step but two, and
+//! again when this one is undone.
 
 use std::{fs, path::PathBuf};
 
@@ -20,7 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct WriteUnit {
     pub(crate) path: PathBuf,
-    /// Where a file that is not ours is kept, for whoever wrote it. Root's alone: the older script's unit holds the token.
+    /// Where a file that is not ours is kept, for whoever wrote it. Root's alone: the older
+    /// script's unit holds the token.
     pub(crate) keep: Option<PathBuf>,
 }
 

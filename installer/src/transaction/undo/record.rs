@@ -1,5 +1,6 @@
-//! The way back: what undoes a step, as the journal keeps it. Each record says how something was, so doing it twice, or after only a part
-//! of the step's effect, comes to the same. Removes only what we made, and restores what we replaced.
+//! The way back: what undoes a step, as the journal keeps it. Each record says how something was,
+//! so doing it twice, or after only a part of the step's effect, comes to the same. Removes only
+//! what we made, and restores what we replaced.
 
 use std::{
     fmt, fs,
@@ -31,13 +32,15 @@ pub(crate) enum Undo {
     RemoveTree { path: PathBuf },
     /// What was at `path` was moved to `aside`; all that is there since is the daemon's.
     MoveBack { path: PathBuf, aside: PathBuf },
-    /// The folder was of this owner and mode. In it were these entries; all others are the daemon's.
+    /// The folder was of this owner and mode. In it were these entries; all others are the
+    /// daemon's.
     RestoreOwner { path: PathBuf, mode: u32, uid: u32, gid: u32, entries: Vec<String> },
     /// The user was not there.
     RemoveUser { name: String },
     /// The group was not there.
     RemoveGroup { name: String },
-    /// In this folder were these half-written account files and no others: what an account tool leaves that is killed.
+    /// In this folder were these half-written account files and no others: what an account tool
+    /// leaves that is killed.
     RemoveStages { dir: PathBuf, known: Vec<String> },
     /// Unit files change back before this.
     ReloadManager,
@@ -47,7 +50,8 @@ pub(crate) enum Undo {
     StopUnit { unit: String },
     /// The unit ran: with what it had then, once everything else is back.
     RestartUnit { unit: String },
-    /// Others will have changed it by the time that a committed transaction is undone, so this holds only until then.
+    /// Others will have changed it by the time that a committed transaction is undone, so this
+    /// holds only until then.
     UntilCommitted { was: Box<Self> },
 }
 
@@ -78,7 +82,8 @@ impl Undo {
         })
     }
 
-    /// The same for a file that is about to be written, the folders that will be made for it included.
+    /// The same for a file that is about to be written, the folders that will be made for it
+    /// included.
     pub(crate) fn of_file_and_dirs(path: &Path, copies: &mut Copies) -> Result<Vec<Self>, Failure> {
         let mut undo = vec![Self::of_file(path, copies)?];
         undo.extend(path.parent().into_iter().flat_map(Self::of_dirs));
@@ -100,7 +105,8 @@ impl Undo {
         Ok(Self::RestoreOwner { path, mode, uid: metadata.uid(), gid: metadata.gid(), entries })
     }
 
-    /// What the record is about: of several records about one thing, the earliest says how it was at first.
+    /// What the record is about: of several records about one thing, the earliest says how it was
+    /// at first.
     pub(crate) fn subject(&self) -> (&'static str, Option<&Path>) {
         match self {
             Self::RemoveFile { path } | Self::RestoreFile { path, .. } | Self::RestoreLink { path, .. } => {

@@ -1,4 +1,5 @@
-//! Runs the way back: each record is undone in reverse, and what cannot be undone is told and kept for the next run.
+//! Runs the way back: each record is undone in reverse, and what cannot be undone is told and kept
+//! for the next run.
 
 use std::{fs, path::Path};
 
@@ -22,8 +23,8 @@ use crate::{
     },
 };
 
-/// Undoes the journal's open transaction, last step first, and forgets it. What cannot be undone is told, all of it; then the journal
-/// stays, and the next run tries again.
+/// Undoes the journal's open transaction, last step first, and forgets it. What cannot be undone is
+/// told, all of it; then the journal stays, and the next run tries again.
 pub(crate) async fn undo(
     host: &Host,
     journal: &mut Journal,
@@ -143,7 +144,8 @@ fn tolerate(done: Result<(), SystemdError>) -> Result<(), Failure> {
     }
 }
 
-/// Removes a folder of the daemon's. Whatever its user puts in there meanwhile, no link is followed.
+/// Removes a folder of the daemon's. Whatever its user puts in there meanwhile, no link is
+/// followed.
 fn remove_tree(path: &Path) -> Result<(), Failure> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -153,8 +155,9 @@ fn remove_tree(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Gives a folder back: without what the daemon made in it, with its owner and mode. The folder above is root's, so that
-/// nobody replaces this one meanwhile; what is in it may be links, and none is followed.
+/// Gives a folder back: without what the daemon made in it, with its owner and mode. The folder
+/// above is root's, so that nobody replaces this one meanwhile; what is in it may be links, and
+/// none is followed.
 fn give_back(path: &Path, uid: u32, gid: u32, mode: u32, known: &[String]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("give back", path, &error);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
