@@ -21,7 +21,7 @@ mod version;
 
 use std::{process::ExitCode, time::Duration};
 
-use aio_installer::cli::{Failure, Output, print_failure};
+use aio_installer::cli::{Failure, Output, print, print_failure, print_part};
 use aio_protocol::{error_code::ErrorCode, release::build};
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
@@ -87,6 +87,10 @@ impl Cli {
     /// Does what was said.
     pub fn run(self) -> ExitCode {
         paint::decide();
+        // The daemon does it when its token is no longer on its command line.
+        if !matches!(self.command, Command::Start(_)) {
+            forbid_dumps();
+        }
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
             Command::Install(arguments) => install::run(arguments),
@@ -104,6 +108,13 @@ impl Cli {
             Command::Man(arguments) => concluded(man::run(&arguments), Output::Text),
             Command::Version(arguments) => concluded(version::run(&arguments), arguments.answer.output),
         }
+    }
+}
+
+/// A token that this process holds is in no image of its memory.
+fn forbid_dumps() {
+    if let Err(error) = aio_host::process::forbid_dumps() {
+        tracing::warn!(%error, "images of this program's memory cannot be forbidden");
     }
 }
 
@@ -155,21 +166,9 @@ fn internal(message: impl Into<String>) -> Failure {
     Failure::new(ErrorCode::Internal, message)
 }
 
-/// Prints an answer. Who reads no further has had enough, which is no failure.
-fn print(text: &str) {
-    let _ = is_read(text);
-}
-
-/// Prints a part of an answer that goes on, and says whether somebody reads it.
-fn is_read(text: &str) -> bool {
-    use std::io::Write;
-    std::io::stdout().lock().write_all(text.as_bytes()).is_ok()
-}
-
 /// Prints an answer for programs.
 fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    print(&json_line(answer)?);
-    Ok(())
+    print(&json_line(answer)?)
 }
 
 /// An answer for programs, or one of several.

@@ -129,7 +129,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// This process's environment.
 pub fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 impl WorkerConfig {
@@ -371,8 +371,11 @@ pub(crate) fn token_source(
         return Ok(TokenSource::Given(token.into()));
     }
     let credential = env("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join("token"));
+    // Where systemd gives no credentials, the unit copies the token there.
+    let copied = env("RUNTIME_DIRECTORY").map(|folder| Path::new(&folder).join("token"));
     credential
         .into_iter()
+        .chain(copied)
         .chain([layout.token()])
         .find(|path| std::fs::File::open(path).is_ok())
         .map(TokenSource::File)

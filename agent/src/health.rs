@@ -154,13 +154,13 @@ impl Judge {
 
     /// What the report means, and what of it is news. `boot_id` is the kernel's, when it is known.
     pub fn judge(&mut self, report: &GpuReport, boot_id: Option<&str>, at: Moment) -> (Judged, Vec<News>) {
-        let roll = self.roster.call(report, self.thresholds.expected_gpus);
+        let roll = self.roster.compare(report, self.thresholds.expected_gpus);
         let mut news = self.xids.hear(report, &roll.gpus, boot_id, at.wall, &self.thresholds);
         let silent = |gpu: &Gpu| Reading::silent(gpu.device_id.clone());
         let mut details = vec![];
         for (index, gpu) in roll.gpus.iter().enumerate() {
             let reading = report.readings.get(index).cloned().unwrap_or_else(|| silent(gpu));
-            let key = gpu.uuid.clone().unwrap_or_else(|| gpu.device_id.clone());
+            let key = gpu.uuid.as_ref().or(gpu.pci_bus_id.as_ref()).unwrap_or(&gpu.device_id).clone();
             let watched = self.watched.entry(key.clone()).or_default();
             watched.slowdown.measure(&reading, at.now);
             let evidence = Evidence {

@@ -11,6 +11,7 @@ pub mod reload;
 pub mod rotated;
 pub mod session;
 pub mod status_socket;
+mod tally;
 pub mod telemetry;
 pub mod token;
 mod undelivered;

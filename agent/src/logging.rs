@@ -3,10 +3,16 @@
 
 use std::io::IsTerminal;
 
+use aio_host::tls::STORE_LOG_TARGET;
 use aio_protocol::error_code::ErrorCode;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
-    Registry, filter::Targets, fmt, layer::SubscriberExt, registry, reload, util::SubscriberInitExt,
+    Registry,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry, reload,
+    util::SubscriberInitExt,
 };
 
 use crate::config::Unusable;
@@ -25,9 +31,14 @@ impl Filter {
 
 /// What `filter` wants logged, e.g. `info` or `info,aio_worker::session=debug`.
 pub fn parse(filter: &str) -> Result<Targets, Unusable> {
-    filter.parse().map_err(|error| Unusable {
+    let parsed: Targets = filter.parse().map_err(|error| Unusable {
         code: ErrorCode::ConfigInvalid,
         message: format!("the log filter `{filter}` cannot be used: {error}"),
+    })?;
+    Ok(if filter.contains(STORE_LOG_TARGET) {
+        parsed
+    } else {
+        parsed.with_target(STORE_LOG_TARGET, LevelFilter::ERROR)
     })
 }
 
@@ -42,7 +53,12 @@ pub fn start(filter: &str) -> Result<Filter, Unusable> {
             .with(layer.with_field_prefix(Some("AIO".to_owned())).with_priority_mappings(PRIORITIES))
             .try_init(),
         None => registry
-            .with(fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()))
+            .with(
+                fmt::layer()
+                    .log_internal_errors(false)
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal()),
+            )
             .try_init(),
     };
     Ok(Filter(handle))

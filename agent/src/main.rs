@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use aio_installer::cli::parse;
 use aio_worker::cli::Cli;
-use clap::Parser;
 
 fn main() -> ExitCode {
     aio_host::tls::install_provider();
-    Cli::parse().run()
+    match parse::<Cli>() {
+        Ok(cli) => cli.run(),
+        Err(status) => status,
+    }
 }

@@ -4,6 +4,8 @@
 mod desk;
 pub mod manager;
 pub mod messages;
+mod pace;
+mod survey;
 mod verdict;
 
 use std::{sync::Arc, time::Duration};
@@ -16,11 +18,13 @@ use aio_host::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use pace::Pace;
 pub(crate) use verdict::Verdicts;
 
 use crate::health::{Judge, Judged, Memory, Thresholds};
 use desk::Desk;
 use manager::Told;
+use survey::Survey;
 
 /// How much earlier than a heartbeat its numbers are asked for: the driver's thread may be listening for a second before it answers.
 const LEAD: Duration = Duration::from_millis(1500);
@@ -30,9 +34,6 @@ const CLOSEST: Duration = Duration::from_secs(1);
 
 /// No further apart than this, however slow the heartbeats: with the driver's time to answer, a driver that hangs is known to within half a minute.
 const IDLE: Duration = Duration::from_secs(20);
-
-/// How often the inventory is read anew.
-const SURVEY: Duration = Duration::from_secs(60);
 
 /// How long the machine and the driver may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -93,18 +94,12 @@ pub(crate) async fn gather(
     let mut reports = gpus.reports();
     let _manager = AbortOnDropHandle::new(tokio::spawn(manager::follow(systemd, readings.clone())));
     let mut load = Desk::new(load, |probe| probe.sample());
-    let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
-    let mut surveyed: Option<Instant> = None;
+    let mut survey = Survey::new(facts);
     loop {
         let began = Instant::now();
         let beat = *next_beat.borrow();
-        let survey = surveyed.is_none_or(|last| began + LEAD >= last + SURVEY);
-        let (sample, report, news) = tokio::join!(load.ask(PATIENCE), gpus.report(PATIENCE), async {
-            if survey { facts.ask(PATIENCE).await } else { None }
-        });
-        if news.is_some() {
-            surveyed = Some(began);
-        }
+        let (sample, report, news) =
+            tokio::join!(load.ask(PATIENCE), gpus.report(PATIENCE), survey.due(began));
         let facts_now = news.or_else(|| readings.borrow().facts.clone());
         let judged = verdicts.of(&report, facts_now.as_deref()).await;
         readings.send_if_modified(|readings| {

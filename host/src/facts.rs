@@ -1,20 +1,26 @@
 //! What the machine says of itself: operating system, processors, memory, disks, network, and how busy they are.
 
 mod containers;
+mod links;
 mod machine;
 mod mounts;
 pub(crate) mod packages;
 
 use aio_protocol::{
-    inventory::{ContainerRuntime, Cpu, Disk, Memory, NetworkInterface, OperatingSystem},
+    inventory::{ContainerRuntime, Cpu, Disk, Memory, NetworkInterface, OperatingSystem, SilentMount},
     telemetry::{HostUsage, NetworkTraffic, Temperature},
 };
 
 pub use containers::{among as container_runtime_among, runtime as container_runtime};
 pub use machine::SysinfoProbe;
 
+/// Mounts of real devices that do not answer in time. Takes seconds where there are any.
+pub fn silent_mounts() -> Vec<SilentMount> {
+    mounts::Mounts::default().survey().1
+}
+
 /// The machine's facts, the GPUs left out.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct HostFacts {
     /// The operating system.
     pub os: OperatingSystem,
@@ -26,8 +32,12 @@ pub struct HostFacts {
     pub memory: Memory,
     /// File systems on real devices.
     pub disk: Vec<Disk>,
-    /// Network interfaces.
+    /// Mounts that did not answer in time.
+    pub silent_mounts: Vec<SilentMount>,
+    /// Network interfaces that say something about the machine.
     pub network: Vec<NetworkInterface>,
+    /// How many others there are.
+    pub links_left_out: u32,
     /// What runs containers here.
     pub container_runtime: Option<ContainerRuntime>,
     /// The kernel's boot id.
@@ -55,6 +65,4 @@ pub trait HostProbe: Send {
     fn facts(&mut self) -> HostFacts;
     /// Load since the last sample.
     fn sample(&mut self) -> HostSample;
-    /// File systems on real devices, as they are now. A dead network mount may hang this call.
-    fn disks(&mut self) -> Vec<Disk>;
 }

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io::{self, ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -133,27 +133,50 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FileError> {
     let mut created = Vec::new();
     for dir in missing_dirs(path) {
         match create_one_dir(&dir, mode) {
-            Ok(()) => created.push(dir),
+            Ok(true) => created.push(dir),
+            // Somebody else has made it since, and it is theirs.
+            Ok(false) => {}
             Err(error) => {
-                for dir in created.iter().chain([&dir]).rev() {
+                for dir in created.iter().rev() {
                     let _ = fs::remove_dir(dir);
                 }
                 return Err(error);
             }
         }
     }
-    if !path.is_dir() {
+    let is_dir = fs::metadata(path).map_err(FileError::on(path, "create the folder"))?.is_dir();
+    if !is_dir {
         return Err(FileError::on(path, "create the folder")(ErrorKind::NotADirectory.into()));
     }
     Ok(created)
 }
 
-fn create_one_dir(dir: &Path, mode: u32) -> Result<(), FileError> {
-    fs::DirBuilder::new().mode(mode).create(dir).map_err(FileError::on(dir, "create the folder"))?;
+/// Returns whether there was none before. What it could not finish it has removed again.
+fn create_one_dir(dir: &Path, mode: u32) -> Result<bool, FileError> {
+    match fs::DirBuilder::new().mode(mode).create(dir) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        created => created.map_err(FileError::on(dir, "create the folder"))?,
+    }
     // The umask may have taken bits away.
-    fs::set_permissions(dir, Permissions::from_mode(mode)).map_err(FileError::on(dir, "set the mode of"))?;
-    sync_dir(dir)?;
-    sync_parent(dir)
+    let finished = fs::set_permissions(dir, Permissions::from_mode(mode))
+        .map_err(FileError::on(dir, "set the mode of"))
+        .and_then(|()| sync_dir(dir))
+        .and_then(|()| sync_parent(dir));
+    if finished.is_err() {
+        let _ = fs::remove_dir(dir);
+    }
+    finished.map(|()| true)
+}
+
+/// Gives a file or folder its owner and mode. Follows a link.
+pub fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), FileError> {
+    let metadata = path.symlink_metadata().map_err(FileError::on(path, "read"))?;
+    if (metadata.uid(), metadata.gid()) == (uid, gid) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(FileError::on(path, "set the owner of"))?;
+    // A change of owner takes setuid and setgid bits away.
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(FileError::on(path, "set the mode of"))
 }
 
 /// Gives a file another name in the same folder, in place of whatever file or link was there.
@@ -186,13 +209,43 @@ pub fn sync_dir(path: &Path) -> Result<(), FileError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(FileError::on(path, "sync the folder"))
 }
 
-/// Bytes that this user can still write where `path` is or would be.
-pub fn available_bytes(path: &Path) -> Result<u64, FileError> {
-    let existing = path.ancestors().find(|dir| exists(dir)).unwrap_or(Path::new("."));
-    let stat = rustix::fs::statvfs(existing)
-        .map_err(io::Error::from)
-        .map_err(FileError::on(existing, "ask for the free space of"))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+/// More files and folders than an installation creates.
+const INSTALLATION_INODES: u64 = 64;
+
+/// A file system, as far as it matters to whoever puts programs there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Bytes that this user can still write.
+    pub free_bytes: u64,
+    /// Files that can still be created; none where the file system has no fixed number of inodes.
+    pub free_inodes: Option<u64>,
+    /// Whether programs on it may run: it is not mounted with `noexec`.
+    pub runs_programs: bool,
+}
+
+impl FileSystem {
+    /// The one where `path` is or would be.
+    pub fn of(path: &Path) -> Result<Self, FileError> {
+        let existing = path.ancestors().find(|dir| exists(dir)).unwrap_or(Path::new("."));
+        let stat = rustix::fs::statvfs(existing)
+            .map_err(io::Error::from)
+            .map_err(FileError::on(existing, "ask for the free space of"))?;
+        Ok(Self {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
+            runs_programs: !stat.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC),
+        })
+    }
+
+    /// What is missing for an installation of so many bytes: how much is needed, how much there is, and of what.
+    pub fn lacks(&self, bytes: u64) -> Option<(u64, u64, &'static str)> {
+        let inodes = self.free_inodes.unwrap_or(u64::MAX);
+        if self.free_bytes < bytes {
+            Some((bytes, self.free_bytes, "bytes"))
+        } else {
+            (inodes < INSTALLATION_INODES).then_some((INSTALLATION_INODES, inodes, "inodes"))
+        }
+    }
 }
 
 /// A dangling link exists, too: a folder cannot be created in its place.
@@ -227,8 +280,6 @@ fn sync_parent(path: &Path) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use rustix::io::Errno;
 
     use super::*;
@@ -344,7 +395,7 @@ mod tests {
     #[test]
     fn free_space_is_that_of_the_nearest_folder_that_exists() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(available_bytes(&dir.path().join("not/there/yet")).unwrap() > 0);
+        assert!(FileSystem::of(&dir.path().join("not/there/yet")).unwrap().free_bytes > 0);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The machine's GPUs: what the driver says of them, as it says it. Whether that is well is not judged here. Every call may hang for ever in the
 //! driver, so whoever calls does it on a thread of its own, with a deadline.
 
+mod card;
 mod nvml;
 mod reading;
 mod watch;
 
 use aio_protocol::inventory::{Gpu, GpuDriver};
 
+pub use card::{is_same, name_the_silent};
 pub use nvml::NvmlProbe;
 pub use reading::{Fabric, Gone, Reading, XidEvent};
 pub use watch::{GpuWatcher, Inquiries, Inquiry};

@@ -2,10 +2,12 @@
 //! Decides nothing about installations or sessions; it does and reports.
 
 pub mod config;
+pub mod dial;
 pub mod facts;
 pub mod files;
 pub mod gpu;
 pub mod layout;
+pub mod process;
 pub mod proxy;
 pub mod systemd;
 pub mod tls;

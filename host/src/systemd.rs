@@ -8,7 +8,7 @@ mod proxy;
 pub(crate) mod units;
 mod watch;
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 pub use dbus::Systemd;
 pub use watch::{ManagerReport, look, watch};
@@ -36,6 +36,37 @@ pub struct UnitState {
     pub exit_status: i32,
     /// What the service said of itself with `STATUS=`.
     pub status_text: String,
+}
+
+impl UnitState {
+    /// Whether somebody has masked it, in `/etc` or, until the next boot, in `/run`.
+    pub fn is_masked(&self) -> bool {
+        self.load_state == "masked" || self.file_state.starts_with("masked")
+    }
+
+    /// That it is masked, and until when.
+    pub fn mask(&self) -> &'static str {
+        if self.file_state == "masked-runtime" {
+            "aio-worker.service is masked until the next boot (in /run/systemd/system)"
+        } else {
+            "aio-worker.service is masked"
+        }
+    }
+}
+
+/// What a service is given at its start, after all drop-ins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The drop-ins, in the order in which they are read.
+    pub drop_ins: Vec<PathBuf>,
+    /// The user that it runs as.
+    pub user: String,
+    /// `LoadCredential=`: the names.
+    pub credentials: Vec<String>,
+    /// `RuntimeDirectory=`.
+    pub runtime_directories: Vec<String>,
+    /// `StateDirectory=`.
+    pub state_directories: Vec<String>,
 }
 
 /// Why the manager did not do what was asked.
@@ -66,37 +97,21 @@ pub enum SystemdError {
         result: String,
     },
     /// A job did not end in time.
-    #[error("the job {call} did not end within {}", humantime(*waited))]
+    #[error("the job {call} did not end within {}{}", humantime(*waited), waits_for(queued_behind))]
     JobTimeout {
         /// What was called.
         call: String,
         /// How long was waited.
         waited: Duration,
+        /// The units whose jobs have to end before this one begins.
+        queued_behind: Vec<String>,
     },
+}
+
+fn waits_for(units: &[String]) -> String {
+    if units.is_empty() { String::new() } else { format!("; it waits for {}", units.join(" and ")) }
 }
 
 fn humantime(duration: Duration) -> String {
     format!("{} s", duration.as_secs())
-}
-
-/// What the installer and the daemon need of a service manager.
-pub trait ServiceManager: Send + Sync {
-    /// The manager's version, e.g. `252.39-1~deb12u2`.
-    fn version(&self) -> impl Future<Output = Result<String, SystemdError>> + Send;
-    /// Reads a unit; one that does not exist has the load state `not-found`.
-    fn unit(&self, name: &str) -> impl Future<Output = Result<UnitState, SystemdError>> + Send;
-    /// Reads all unit files again.
-    fn reload(&self) -> impl Future<Output = Result<(), SystemdError>> + Send;
-    /// Makes the unit start at boot.
-    fn enable(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
-    /// Takes that back.
-    fn disable(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
-    /// Starts the unit and waits for the job (for `Type=notify`: for `READY=1`).
-    fn start(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
-    /// Stops the unit and waits for the job.
-    fn stop(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
-    /// Restarts the unit, or starts it, and waits for the job.
-    fn restart(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
-    /// Forgets that the unit has failed.
-    fn reset_failed(&self, name: &str) -> impl Future<Output = Result<(), SystemdError>> + Send;
 }

@@ -2,6 +2,7 @@
 //! system's roots, and the operator's own beside them. One provider and one configuration for HTTP and WebSocket.
 
 mod pinned;
+mod store;
 mod trouble;
 
 use std::{
@@ -19,6 +20,7 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 
 use pinned::Pinned;
+pub use store::unusable_files;
 pub use trouble::{Trouble, explain};
 
 /// Whom to trust.
@@ -73,6 +75,9 @@ impl TlsError {
         }
     }
 }
+
+/// What logs which files of the operating system's store it passes over, by number alone. Logged from ERROR on; `unusable_files` names them.
+pub const STORE_LOG_TARGET: &str = "rustls_platform_verifier";
 
 /// Makes the process's one cryptography provider known. To be called first in every `main` and test; again is harmless.
 pub fn install_provider() {

@@ -1,82 +1,70 @@
-//! The flow of an installation: undo what was cut off → ask the controller → observe → plan → apply → succeed, or put everything back and say
-//! why. What is decided where: `offer` what is installed, `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is
-//! told meanwhile, `undelivered` what becomes of a failure that cannot be told.
+//! The flow of an installation: undo what was cut off → ask the controller → observe → plan → apply
+//! → succeed, or put everything back and say why. What is decided where: `offer` what is installed,
+//! `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is told
+//! meanwhile.
 
-mod host;
 mod outcome;
-mod request;
 
-use std::{
-    cell::Cell,
-    fs,
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
-};
+use std::{fs, path::Path, time::SystemTime};
 
-use aio_host::{
-    config::ConfigFile,
-    layout::{Layout, UNIT},
-    systemd::ServiceManager,
-    tls::{PinnedAuthority, Trust},
-};
-use aio_protocol::{
-    claims::NodeClaims,
-    error_code::ErrorCode,
-    installation::{InstallationReport, UndeliveredFailure},
-};
+use aio_host::layout::UNIT;
+use aio_protocol::error_code::ErrorCode;
 use reqwest::Client;
 use secrecy::ExposeSecret;
 
 use crate::{
-    apply::{self, Checkpoint, Work},
-    bundle::Bundle,
     console::Console,
-    controller::Controller,
+    controller::{
+        calls::Controller,
+        http, online,
+        report::{self, Teller},
+        route::{Route, RouteOptions},
+        undelivered,
+    },
     doctor,
     failure::Failure,
-    http,
-    journal::Journal,
-    lock::Lock,
-    observe::observe,
-    offer::Offer,
-    online::{self, Snapshot},
-    plan::{Target, plan},
-    proxy::Way,
-    report, service_log,
-    step::Step,
-    undelivered,
-    undo::undo,
+    machine::{drop_ins::taken_away, host::Host, lock::Lock, observe::observe, service_log},
+    release::{bundle::Bundle, key, offer::Offer, prune::prune},
+    request::{Goal, Interrupt, Request, Surroundings, unless},
+    transaction::{
+        apply::{Applied, Stopped, apply},
+        checkpoint::Checkpoint,
+        config_text::Settings,
+        journal::Journal,
+        plan::{Plan, Target, plan},
+        proof::Proof,
+        step::Step,
+        undo::run::undo,
+        work::Work,
+    },
 };
 
 use self::outcome::running;
-pub use self::{
-    host::Host,
-    outcome::{Outcome, OutcomeKind, Planned, Timing},
-    request::{Goal, Interrupt, Request, Settings, Surroundings},
-};
-
-/// How long a report that is waited for may take, its tries together.
-const REPORT_PATIENCE: Duration = Duration::from_secs(5);
+pub use self::outcome::{Outcome, OutcomeKind, Planned};
 
 /// Installs, upgrades, or finds that nothing is to be done. On failure the machine is as it was.
-pub async fn install<S: ServiceManager>(
-    host: &Host<S>,
+pub async fn install(
+    host: &Host,
     request: &Request,
     surroundings: Surroundings<'_>,
 ) -> Result<Outcome, Failure> {
-    let base = endpoints(request)?;
+    check_endpoint(request)?;
     let bundle = request.bundle.as_deref().map(|path| Bundle::open(path, host.platform)).transpose()?;
-    let trust = trust_of(request.token.claims(), request.ca_file.clone(), &base, &host.layout);
-    let endpoint = request.settings.controller_endpoint.as_deref().unwrap_or(&request.token.claims().ctl);
-    let way = Way::to(endpoint, request.settings.proxy.as_deref(), &host.layout)?;
-    let settings = Settings { proxy: way.to_configure.clone(), ..request.settings.clone() };
-    let client =
-        http::client(&base, &trust, way.named.as_deref(), settings.insecure_http, request.stall_timeout)?;
+    let options = RouteOptions {
+        endpoint: request.settings.controller_endpoint.clone(),
+        ca_file: request.ca_file.clone(),
+        proxy: request.settings.proxy.clone(),
+        insecure_http: request.settings.insecure_http,
+        stall_timeout: request.stall_timeout,
+    };
+    let route = Route::to_controller(request.token.claims(), &options, &host.layout)?;
+    let settings = Settings { proxy: route.proxy.to_configure.clone(), ..request.settings.clone() };
+    let client = route.client()?;
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = match request.goal {
         Goal::Enabled => None,
         Goal::Online(_) | Goal::Ready => {
-            Some(Controller::new(&client, &base, &request.token, request.token.bearer(&host.layout))?)
+            Some(Controller::new(&client, &route.base, &request.token, request.token.bearer(&host.layout))?)
         }
     };
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
@@ -105,31 +93,13 @@ pub async fn install<S: ServiceManager>(
     outcome
 }
 
-/// The controller's base URL. The daemon's endpoint is looked at as well: it would refuse what is refused here.
-fn endpoints(request: &Request) -> Result<reqwest::Url, Failure> {
-    let claims = request.token.claims();
-    let insecure = request.settings.insecure_http;
+/// Refuses an endpoint that the daemon would refuse.
+fn check_endpoint(request: &Request) -> Result<(), Failure> {
     let (endpoint, source) = match &request.settings.controller_endpoint {
         Some(endpoint) => (endpoint.as_str(), "the controller endpoint that was given"),
-        None => (claims.ctl.as_str(), "the token's WebSocket endpoint"),
+        None => (request.token.claims().ctl.as_str(), "the token's WebSocket endpoint"),
     };
-    http::check_endpoint(endpoint, source, insecure)?;
-    http::parse(&claims.api, "the controller's address in the token", insecure)
-}
-
-/// Whom this installation trusts: the authority that the token names for the controller, and for all others the operating system's and
-/// the operator's own, those of an earlier installation included.
-pub(crate) fn trust_of(
-    claims: &NodeClaims,
-    ca_file: Option<PathBuf>,
-    base: &reqwest::Url,
-    layout: &Layout,
-) -> Trust {
-    let hosts = base.host_str().map(str::to_owned).into_iter().collect();
-    let pin = claims.ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
-    // A configuration that cannot be read is refused later on, by name.
-    let installed = || ConfigFile::read(&layout.config()).ok().and_then(|file| file.ca_file);
-    Trust { pin, ca_file: ca_file.or_else(installed) }
+    http::check_endpoint(endpoint, source, request.settings.insecure_http)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -137,8 +107,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// One run against one machine.
-struct Run<'a, S> {
-    host: &'a Host<S>,
+struct Run<'a> {
+    host: &'a Host,
     request: &'a Request,
     /// The request's, with the proxy that was found.
     settings: Settings,
@@ -151,12 +121,14 @@ struct Run<'a, S> {
     checkpoint: &'a dyn Checkpoint,
 }
 
-impl<S: ServiceManager> Run<'_, S> {
+impl Run<'_> {
     async fn preview(&self, cut_off: bool) -> Result<Outcome, Failure> {
         let offer = self.offer().await?;
         self.preflight().await?;
-        let steps = self.decide(&offer).await?;
-        let steps = steps.iter().map(|step| Planned { step: step.name(), summary: step.summary() }).collect();
+        let plan = self.decide(&offer).await?;
+        let proof = plan.proof.iter().map(|_| (Proof::NAME, Proof::SUMMARY.to_owned()));
+        let steps = plan.steps.iter().map(|step| (step.name(), step.summary())).chain(proof);
+        let steps = steps.map(|(step, summary)| Planned { step, summary }).collect();
         Ok(self.outcome(offer, OutcomeKind::Planned { steps, cut_off }))
     }
 
@@ -170,36 +142,30 @@ impl<S: ServiceManager> Run<'_, S> {
         if let Some(controller) = &self.controller {
             undelivered::deliver(&self.host.layout, &offer.node_id, controller).await;
         }
+        let Offer { node_id: node, version, .. } = &offer;
+        let teller = Teller { controller: self.controller.as_ref(), host: self.host, node, version };
         let decided = async {
             let warnings = self.preflight().await?;
             Ok((warnings, self.decide(&offer).await?))
         };
-        let (mut warnings, steps) = match unless(interrupt, decided).await {
+        let (warnings, plan) = match unless(interrupt, decided).await {
             Ok(decided) => decided,
             Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
             // The machine refuses: nothing was changed, and the controller hears why all the same.
-            Err(failure) => return Err(self.tell_refusal(&offer, failure).await),
+            Err(failure) => return Err(teller.refused(failure).await),
         };
-        if steps.is_empty() {
-            let kind = self.unchanged(&offer, interrupt).await?;
-            return Ok(self.outcome(offer, kind));
-        }
-        let at = Cell::new(None);
-        match self.transact(&offer, &steps, &mut journal, interrupt, &at).await {
-            Ok((timings, Some(worker))) => {
-                warnings.extend(steps.iter().filter_map(Step::note));
-                Ok(self.succeed(offer, warnings, timings, worker).await)
+        let kind = if plan.steps.is_empty() {
+            self.unchanged(&offer, interrupt).await?
+        } else {
+            match self.transact(&offer, &teller, &plan, &mut journal, interrupt).await {
+                Ok(applied) => self.done(&offer, &teller, &plan, &journal, applied, warnings).await,
+                Err(Stopped { step, failure }) => {
+                    let failure = self.put_back(&mut journal, failure).await;
+                    return Err(teller.failed(step, failure).await);
+                }
             }
-            Ok((timings, None)) if self.request.goal == Goal::Enabled => {
-                Ok(self.outcome(offer, OutcomeKind::Prepared { timings }))
-            }
-            // The controller hears of the success from the worker itself.
-            Ok((timings, None)) => Ok(self.outcome(offer, OutcomeKind::Started { timings })),
-            Err(failure) => {
-                let failure = self.put_back(&mut journal, failure).await;
-                Err(self.tell_failure(&offer, at.get(), failure).await)
-            }
-        }
+        };
+        Ok(self.outcome(offer, kind))
     }
 
     /// What is to be installed.
@@ -243,11 +209,17 @@ impl<S: ServiceManager> Run<'_, S> {
         doctor::preflight(self.host, self.request.force_os, time).await
     }
 
-    async fn decide(&self, offer: &Offer) -> Result<Vec<Step>, Failure> {
+    async fn decide(&self, offer: &Offer) -> Result<Plan, Failure> {
         let observed = observe(self.host, &offer.version).await?;
         tracing::debug!(?observed, "observed");
         // The version of a package is its package manager's to change, and to vouch for.
-        let release = if observed.packaged { None } else { Some(offer.promise(self.request)?) };
+        let (given, of_token) =
+            (self.request.release_key.as_deref(), self.request.token.claims().rel.as_deref());
+        let release = if observed.packaged {
+            None
+        } else {
+            Some(offer.promise(key::demanded(given, of_token)?.as_ref(), self.settings.insecure_http)?)
+        };
         let Request { token, goal, allow_downgrade, replace_identity, .. } = self.request;
         let target = Target {
             token,
@@ -261,38 +233,34 @@ impl<S: ServiceManager> Run<'_, S> {
         plan(&observed, &target, &self.host.layout)
     }
 
-    /// From the first report to the commit; on failure or interruption the journal holds what is to be undone.
+    /// From the first report to the commit; on failure or interruption the journal holds what is to
+    /// be undone.
     async fn transact(
         &self,
         offer: &Offer,
-        steps: &[Step],
+        teller: &Teller<'_>,
+        plan: &Plan,
         journal: &mut Journal,
         interrupt: &mut Interrupt<'_>,
-        at: &Cell<Option<&'static str>>,
-    ) -> Result<(Vec<Timing>, Option<Snapshot>), Failure> {
-        if let Some(controller) = &self.controller {
-            unless(interrupt, controller.report(&started(offer), soon())).await?;
-        }
+    ) -> Result<Applied, Stopped> {
+        unless(interrupt, teller.started()).await?;
         journal.begin(offer.node_id.clone(), offer.version.clone())?;
-        let work = report::beside(self.controller.as_ref(), async |reporter| {
-            let work = Work::new(self.host, self.client, self.console, &reporter, at, steps.len());
-            let timings = apply::apply(steps, &work, journal, self.checkpoint).await?;
-            let worker = work.online.take();
-            if worker.is_none() && matches!(self.request.goal, Goal::Online(_)) {
-                let message = "the plan did not end with a worker that is online";
-                return Err(Failure::new(ErrorCode::Internal, message));
-            }
-            Ok((timings, worker))
+        let applied = report::beside(self.controller.as_ref(), async |reporter| {
+            let work =
+                Work { host: self.host, client: self.client, console: self.console, reporter: &reporter };
+            apply(plan, &work, journal, self.checkpoint, interrupt).await
         });
-        let applied = unless(interrupt, work).await?;
-        journal.commit()?;
+        let applied = applied.await?;
+        journal.commit().map_err(|failure| Stopped { step: plan.names().last(), failure })?;
         Ok(applied)
     }
 
     /// Undoes what was done. `failure` says so when that failed as well.
     async fn put_back(&self, journal: &mut Journal, failure: Failure) -> Failure {
         self.console.clear();
-        let failure = self.quote_service(failure).await;
+        let since = SystemTime::now() - self.request.began.elapsed();
+        let secret = self.request.token.secret().expose_secret();
+        let failure = service_log::quote(&*self.host.service_log, failure, since, secret).await;
         self.console.say("putting the machine back as it was");
         match undo(self.host, journal, self.checkpoint).await {
             Ok(()) => failure,
@@ -303,72 +271,40 @@ impl<S: ServiceManager> Run<'_, S> {
         }
     }
 
-    /// `failure` with what the service said, where that is where the reason stands.
-    async fn quote_service(&self, failure: Failure) -> Failure {
-        if !matches!(failure.code, ErrorCode::ServiceFailed | ErrorCode::OnlineTimeout) {
-            return failure;
-        }
-        let since = SystemTime::now() - self.request.began.elapsed();
-        let lines = self.host.service_log.last_lines(UNIT, since).await;
-        let lines = service_log::presentable(lines, self.request.token.secret().expose_secret());
-        if lines.is_empty() { failure } else { failure.with("journal", lines) }
-    }
-
-    async fn succeed(
+    /// What has been committed holds, whatever else goes wrong: that is a warning.
+    async fn done(
         &self,
-        offer: Offer,
+        offer: &Offer,
+        teller: &Teller<'_>,
+        plan: &Plan,
+        journal: &Journal,
+        applied: Applied,
         mut warnings: Vec<String>,
-        timings: Vec<Timing>,
-        worker: Snapshot,
-    ) -> Outcome {
-        let took = self.request.began.elapsed();
-        let report = InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) };
-        if let Some(controller) = &self.controller
-            && let Err(failure) = controller.report(&report, soon()).await
-        {
+    ) -> OutcomeKind {
+        let Applied { timings, worker } = applied;
+        warnings.extend(plan.steps.iter().filter_map(Step::note));
+        warnings.extend(self.host.systemd.settings(UNIT).await.iter().flat_map(taken_away));
+        let pruned = plan.releases().map_or(Ok(()), |kept| prune(&self.host.layout, &kept));
+        for failure in [journal.sweep().err(), pruned.err()].into_iter().flatten() {
+            warnings.push(format!("what is not needed any more could not be removed: {}", failure.message));
+        }
+        let Some(worker) = worker else {
+            // The controller hears of the success from the worker itself.
+            return match self.request.goal {
+                Goal::Enabled => OutcomeKind::Prepared { timings },
+                Goal::Online(_) | Goal::Ready => OutcomeKind::Started { timings },
+            };
+        };
+        if let Err(failure) = teller.succeeded(self.request.began.elapsed()).await {
             warnings.push(format!("the controller could not be told of the success: {}", failure.message));
         }
-        let runs = running(&worker, &offer);
+        let runs = running(&worker, offer);
         if offer.is_planned() && runs != offer.version {
             let planned = &offer.version;
             // A package has its own, or a release was published under another's name.
             warnings.push(format!("the controller plans {planned}, and what runs says that it is {runs}"));
         }
-        let kind = OutcomeKind::Installed { worker: Box::new(worker), timings, warnings };
-        Outcome { took, ..self.outcome(offer, kind) }
-    }
-
-    /// Reports that nothing could be begun: a beginning and its end.
-    async fn tell_refusal(&self, offer: &Offer, failure: Failure) -> Failure {
-        let Some(controller) = &self.controller else { return failure };
-        match controller.report(&started(offer), soon()).await {
-            Ok(()) => self.tell_failure(offer, Some("plan"), failure).await,
-            Err(trouble) => failure.with("reportFailed", trouble.message),
-        }
-    }
-
-    /// Reports a failure at `step`, and says in it when that could not be done, and whether it is kept for later. What failed before any step is
-    /// not: the controller knows of no beginning, and nothing was changed.
-    async fn tell_failure(&self, offer: &Offer, step: Option<&str>, failure: Failure) -> Failure {
-        let error = failure.to_report();
-        let (begun, step) = (step.is_some(), step.unwrap_or("begin"));
-        let failure = failure.with("step", step);
-        let Some(controller) = &self.controller else { return failure };
-        let step = Some(step.to_owned());
-        let report = InstallationReport::Failed { step: step.clone(), error: error.clone() };
-        let Err(trouble) = controller.report(&report, soon()).await else { return failure };
-        let failure = failure.with("reportFailed", &*trouble.message);
-        if !begun || !trouble.is_transient() {
-            return failure;
-        }
-        let (node_id, at) = (offer.node_id.clone(), SystemTime::now().into());
-        match undelivered::keep(self.host, &UndeliveredFailure { node_id, at, step, error }) {
-            Ok(path) => failure.with("reportKept", path.display().to_string()),
-            Err(trouble) => {
-                tracing::warn!(message = %trouble.message, "the report could not be kept for later");
-                failure
-            }
-        }
+        OutcomeKind::Installed { worker: Box::new(worker), timings, warnings }
     }
 
     fn outcome(&self, offer: Offer, kind: OutcomeKind) -> Outcome {
@@ -385,25 +321,5 @@ impl<S: ServiceManager> Run<'_, S> {
             kind,
             took: self.request.began.elapsed(),
         }
-    }
-}
-
-fn started(offer: &Offer) -> InstallationReport {
-    InstallationReport::Started { version: Some(offer.version.clone()) }
-}
-
-fn soon() -> tokio::time::Instant {
-    tokio::time::Instant::now() + REPORT_PATIENCE
-}
-
-/// `work`, unless somebody interrupts it first.
-pub(crate) async fn unless<T>(
-    interrupt: &mut Interrupt<'_>,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::select! {
-        biased;
-        reason = interrupt => Err(Failure::new(ErrorCode::Interrupted, format!("the command was interrupted by {reason}"))),
-        outcome = work => outcome,
     }
 }

@@ -1,19 +1,24 @@
-//! Takes the worker off a machine: everything that the journal's committed installations did is undone, the last step first. A run that
-//! is killed is finished by the next: undoing a step asks how the thing was, not how far anything came.
+//! Takes the worker off a machine: everything that the journal's committed installations did is
+//! undone, the last step first. A run that is killed is finished by the next: undoing a step asks
+//! how the thing was, not how far anything came.
 
 use std::path::PathBuf;
 
-use aio_host::systemd::ServiceManager;
 use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
 use crate::{
-    apply::Checkpoint,
+    controller::undelivered,
     failure::Failure,
-    install::Host,
-    journal::Journal,
-    lock::Lock,
-    step, undelivered,
-    undo::{Undo, undo, undo_steps},
+    machine::{host::Host, lock::Lock},
+    transaction::{
+        checkpoint::Checkpoint,
+        journal::Journal,
+        step,
+        undo::{
+            record::Undo,
+            run::{undo, undo_steps},
+        },
+    },
 };
 
 /// What is asked for.
@@ -28,7 +33,8 @@ pub struct Removal {
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Removed {
-    /// As whom the machine was installed, and with what; nothing when no installation of ours is on it.
+    /// As whom the machine was installed, and with what; nothing when no installation of ours is on
+    /// it.
     pub installed: Option<(NodeId, ReleaseVersion)>,
     /// What was undone, or would be: one line for a person each.
     pub undone: Vec<String>,
@@ -39,8 +45,8 @@ pub struct Removed {
 }
 
 /// Removes what installations have put on this machine, and puts back what they replaced.
-pub async fn uninstall<S: ServiceManager>(
-    host: &Host<S>,
+pub async fn uninstall(
+    host: &Host,
     removal: Removal,
     checkpoint: &dyn Checkpoint,
 ) -> Result<Removed, Failure> {
@@ -57,18 +63,14 @@ pub async fn uninstall<S: ServiceManager>(
     outcome
 }
 
-async fn locked<S: ServiceManager>(
-    host: &Host<S>,
-    removal: Removal,
-    checkpoint: &dyn Checkpoint,
-) -> Result<Removed, Failure> {
+async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> Result<Removed, Failure> {
     let mut journal = Journal::open(&host.layout.journal_dir())?;
     let removed = foresee(host, &journal, removal);
     if journal.is_cut_off() {
         undo(host, &mut journal, checkpoint).await?;
     }
     let steps: Vec<_> = journal.committed_steps().filter(|(step, _)| !is_kept(step, removal)).collect();
-    undo_steps(host, &journal, &steps, checkpoint).await?;
+    undo_steps(host, journal.kept_copies(), &steps, checkpoint).await?;
     journal.forget(|step| is_kept(step, removal))?;
     if removal.purge {
         undelivered::forget(&host.layout)?;
@@ -80,7 +82,7 @@ fn is_kept(step: &str, removal: Removal) -> bool {
     !removal.purge && step == step::CONFIGURATION
 }
 
-fn foresee<S>(host: &Host<S>, journal: &Journal, removal: Removal) -> Removed {
+fn foresee(host: &Host, journal: &Journal, removal: Removal) -> Removed {
     let undone: Vec<_> = journal
         .committed_steps()
         .chain(journal.open_steps())

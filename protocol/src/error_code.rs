@@ -81,7 +81,7 @@ catalogue! {
     SystemdOutdated "SYSTEMD_OUTDATED", exit 69, "systemd is older than the worker's unit needs.",
         cure "Bring the machine to a system with systemd 247 or newer, for instance Ubuntu 22.04.";
     SystemUntested "SYSTEM_UNTESTED", exit 69, "This is not one of the systems that releases are tested on.",
-        cure "Install on Ubuntu 22.04 or 24.04 or Debian 11, 12 or 13; on another system with systemd 247 or newer, say --force-os.";
+        cure "Install on Ubuntu 22.04, 24.04 or 26.04 or Debian 11, 12 or 13; on another system with systemd 247 or newer, say --force-os.";
     ClockSkewed "CLOCK_SKEWED", exit 69, "The clocks of this machine and of the controller differ by more than 5 minutes.",
         cure "Set this machine's clock, best by systemd-timesyncd or chrony; if it is right, set the controller's.";
     SystemdMissing "SYSTEMD_MISSING", exit 69, "The machine was not booted with systemd.",
@@ -89,7 +89,7 @@ catalogue! {
     DbusUnreachable "DBUS_UNREACHABLE", exit 69, "systemd's manager does not answer on D-Bus.",
         cure "Check that dbus.service runs: systemctl status dbus.";
     UnitMasked "UNIT_MASKED", exit 78, "An admin has masked aio-worker.service.",
-        cure "systemctl unmask aio-worker.service, then install again.";
+        cure "systemctl unmask aio-worker.service (for a mask until the next boot: systemctl unmask --runtime aio-worker.service), then install again.";
     PackageConflict "PACKAGE_CONFLICT", exit 78, "aio-worker is on this machine as a Debian package and by an installation beside it.",
         cure "Keep one of the two: aio-worker uninstall takes the installation off, apt remove aio-worker the package.";
     ServiceFailed "SERVICE_FAILED", exit 70, "systemd could not start the service, or it ended at once.",
@@ -158,10 +158,14 @@ catalogue! {
         cure "Free the space that the message names on that file system.";
     TargetReadOnly "TARGET_READ_ONLY", exit 73, "A folder that the installation needs is read-only.",
         cure "Mount it writable, then run the installation again.";
+    TargetNoexec "TARGET_NOEXEC", exit 73, "Programs cannot run from a folder that the installation needs.",
+        cure "Mount its file system without noexec, then run the installation again.";
     FileFailed "FILE_FAILED", exit 74, "A file could not be read or written.",
         cure "The message names the file and the system's reason.";
     InstallLocked "INSTALL_LOCKED", exit 75, "Another installation is running on this machine.",
         cure "Wait for it to end.";
+    AccountsLocked "ACCOUNTS_LOCKED", exit 75, "Another program holds the lock of the system's accounts, /etc/.pwd.lock.",
+        cure "Wait for the program that the message names to end, or end it, then run the installation again.";
     JournalUnreadable "JOURNAL_UNREADABLE", exit 70, "The journal of an earlier installation cannot be understood, so it can be neither finished nor undone.",
         cure "Keep the journal that the message names for a bug report, then move it away.";
     InstallStalled "INSTALL_STALLED", exit 1, "The controller heard nothing of a running installation for too long, and counts it as failed.",
@@ -206,6 +210,55 @@ impl ErrorCode {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }
+
+    /// The code of a refusal with this HTTP status whose own code is not known here.
+    pub fn of_http_status(status: u16) -> Self {
+        match status {
+            401 => Self::TokenInvalid,
+            403 => Self::Forbidden,
+            404 => Self::NodeNotFound,
+            429 => Self::RateLimited,
+            500..=599 => Self::ControllerError,
+            _ => Self::ControllerInvalid,
+        }
+    }
+
+    /// Whether the same may succeed later without anybody doing anything about it.
+    pub fn is_transient(self) -> bool {
+        self.exit_status() == 1
+    }
+
+    /// Whether it is the token itself that is refused, and another may be welcome.
+    pub fn refuses_the_token(self) -> bool {
+        matches!(
+            self,
+            Self::TokenInvalid
+                | Self::TokenExpired
+                | Self::TokenRevoked
+                | Self::TokenForeign
+                | Self::Forbidden
+        )
+    }
+
+    /// Whether no waiting mends it: the controller will not have this token or this node, or the worker cannot use its
+    /// configuration.
+    pub fn is_final(self) -> bool {
+        self.refuses_the_token()
+            || matches!(
+                self,
+                Self::TokenMissing
+                    | Self::NodeNotFound
+                    | Self::NodeInactive
+                    | Self::NodeSuperseded
+                    | Self::ConfigInvalid
+                    | Self::InsecureUrl
+            )
+    }
+
+    /// Whether a person has to do something: it is final, or something else answers in the controller's place.
+    pub fn needs_a_person(self) -> bool {
+        self.is_final() || matches!(self, Self::CaMismatch | Self::TlsFailed | Self::ControllerInvalid)
+    }
 }
 
 impl fmt::Display for ErrorCode {
@@ -217,6 +270,18 @@ impl fmt::Display for ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passes_by_itself_needs_no_person() {
+        for code in ErrorCode::ALL {
+            assert!(!(code.is_transient() && code.needs_a_person()), "{code}");
+        }
+        for status in 0..=999 {
+            let code = ErrorCode::of_http_status(status);
+            assert_eq!(code.refuses_the_token(), matches!(status, 401 | 403), "{status}");
+            assert_eq!(code.is_transient(), status == 429 || (500..600).contains(&status), "{status}");
+        }
+    }
 
     #[test]
     fn codes_are_unique_and_speak_in_sentences() {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
     event::{GpuDevice, fitted_gpus},
+    left_out::LeftOut,
     service::Service,
     text::{bounded, list, told, words},
 };
@@ -76,7 +77,11 @@ pub struct Hardware {
     /// File systems on real devices.
     #[serde(deserialize_with = "list::<_, _, 64>")]
     pub disk: Vec<Disk>,
-    /// Network interfaces, the loopback left out.
+    /// Mounted file systems that did not answer in time; their sizes are not known.
+    #[serde(deserialize_with = "list::<_, _, 64>", skip_serializing_if = "Vec::is_empty")]
+    pub silent_mount: Vec<SilentMount>,
+    /// Network interfaces: physical ones and those with an address. The loopback is left out, and so are the
+    /// virtual ends of containers' links, unless the machine has no other.
     #[serde(deserialize_with = "list::<_, _, 64>")]
     pub network: Vec<NetworkInterface>,
     /// GPUs; empty unless the driver answered.
@@ -88,6 +93,9 @@ pub struct Hardware {
     /// What the GPU driver said of itself.
     #[serde(deserialize_with = "understood")]
     pub gpu_driver: GpuDriver,
+    /// How much the lists leave out.
+    #[serde(deserialize_with = "understood", skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
 }
 
 /// Processors.
@@ -129,6 +137,19 @@ pub struct Disk {
     pub total: u64,
     /// Bytes.
     pub available: u64,
+}
+
+/// A mounted file system that did not answer in time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct SilentMount {
+    /// Where it is mounted.
+    #[serde(deserialize_with = "bounded::<_, _, 255>")]
+    pub mount_point: String,
+    /// Its type, e.g. `fuse.sshfs`.
+    #[serde(deserialize_with = "bounded::<_, _, 32>")]
+    pub file_system: String,
 }
 
 /// A network interface.

@@ -9,12 +9,15 @@ pub mod event;
 pub mod ids;
 pub mod installation;
 pub mod inventory;
+pub mod left_out;
 pub mod node;
 pub mod release;
+pub mod retry_after;
 #[cfg(feature = "openapi")]
 pub mod schema;
 pub mod service;
 pub mod snapshot;
+pub mod sources;
 pub mod telemetry;
 pub mod text;
 pub mod time;

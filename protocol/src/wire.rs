@@ -3,6 +3,7 @@
 
 pub mod close;
 mod controller;
+mod fitting;
 mod worker;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

@@ -17,8 +17,9 @@ pub(crate) struct Arguments {
 /// The variable that names the system on the lab's machines: whoever sets it gets that one alone.
 const SUITE: &str = "AIO_LAB_SUITE";
 
-/// The oldest and the newest systemd that is promised: 247 and 257. All other tests run once, with the lab's usual system, 252.
-const OTHER_SUITES: [&str; 2] = ["bullseye", "trixie"];
+/// The suites with the oldest systemd that is promised (247), the newest stable one (257), and Debian testing, which stands in for Ubuntu 26.04.
+/// All other tests run once, with the lab's usual suite (252).
+const OTHER_SUITES: [&str; 3] = ["bullseye", "trixie", "forky"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.no_lab {
@@ -89,5 +90,5 @@ fn everything(programs: PathBuf, no_lab: bool, failed: &[&str]) -> Result<()> {
         return step::become_it(&mut tests);
     }
     step::run(&mut tests)?;
-    bail!("the lab failed on {}; its report stands above", failed.join(" and "))
+    bail!("the lab failed on {}; its report stands above", failed.join(", "))
 }

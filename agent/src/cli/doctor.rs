@@ -3,16 +3,17 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time::Duration};
 
 use aio_host::{
+    facts::silent_mounts,
     gpu::{GpuWatcher, NvmlProbe},
     layout::Layout,
-    systemd::{ServiceManager, Systemd},
+    systemd::Systemd,
 };
 use aio_installer::{
     cli::{DoctorArgs, Failure, Output, examine},
     doctor::{Finding, Verdict},
 };
 use aio_protocol::{
-    inventory::{Gpu, GpuDriver, GpuDriverState},
+    inventory::{Gpu, GpuDriver, GpuDriverState, SilentMount},
     telemetry::{Health, HealthSummary},
 };
 
@@ -77,12 +78,24 @@ fn findings(doctor: DoctorArgs) -> Result<Vec<Finding>, Failure> {
         let (findings, gpus) = tokio::join!(examine(doctor), of_gpus(&gpus, &health, &status_folder));
         let mut findings = findings?;
         findings.push(config::diagnosis(&Layout::default(), &environment));
+        findings.push(mounts(&silent_mounts()));
         findings.extend(gpus);
         Ok(findings)
     });
     // A driver that hangs must not keep the answer back.
     runtime.shutdown_background();
     findings
+}
+
+fn mounts(silent: &[SilentMount]) -> Finding {
+    const CHECK: &str = "mounts";
+    if silent.is_empty() {
+        return Finding::ok(CHECK, "every file system on a device answers");
+    }
+    let names: Vec<_> =
+        silent.iter().map(|mount| format!("{} ({})", mount.mount_point, mount.file_system)).collect();
+    let cure = "Find out why its device or its program does not answer, or `umount --lazy` it; the worker runs without its size.";
+    Finding::warning(CHECK, format!("no answer of {}", names.join(", ")), cure)
 }
 
 /// The checks of the driver, its devices and the GPUs.
@@ -205,7 +218,7 @@ fn persistence(gpus: &[Gpu], state: Option<String>) -> Finding {
 fn show(findings: &[Finding], output: Output) -> Result<u8, Failure> {
     match output {
         Output::Json => print_json(&serde_json::json!({ "checks": findings }))?,
-        Output::Text => print(&screen(findings)),
+        Output::Text => print(&screen(findings))?,
     }
     let failed = findings.iter().find(|finding| finding.result == Verdict::Failed);
     Ok(failed.map_or(0, |finding| finding.code.map_or(1, |code| code.exit_status())))
@@ -247,6 +260,17 @@ mod tests {
         );
         assert_eq!(screen(&findings), expected);
         assert_eq!(show(&findings, Output::Text).unwrap(), ErrorCode::DiskFull.exit_status());
+    }
+
+    #[test]
+    fn a_mount_that_does_not_answer_is_named() {
+        assert_eq!(mounts(&[]).result, Verdict::Ok);
+        let silent = SilentMount { mount_point: "/mnt/x".into(), file_system: "fuse.x".into() };
+        let finding = mounts(&[silent]);
+        assert_eq!(
+            (finding.result, finding.reason.as_str()),
+            (Verdict::Warning, "no answer of /mnt/x (fuse.x)")
+        );
     }
 
     #[test]

@@ -51,10 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let inventory = inventory(&readings)?;
     match arguments.answer.output {
         Output::Json => print_json(&inventory),
-        Output::Text => {
-            print(&screen(&inventory));
-            Ok(())
-        }
+        Output::Text => print(&screen(&inventory)),
     }
 }
 
@@ -94,9 +91,18 @@ fn screen(inventory: &Inventory) -> String {
         let (available, total) = (gpus::gibibytes(disk.available), gpus::gibibytes(disk.total));
         ("disk", format!("{} ({}), {available} of {total} free", disk.mount_point, disk.file_system))
     }));
+    rows.extend(
+        hardware
+            .silent_mount
+            .iter()
+            .map(|mount| ("disk", format!("{} ({}) does not answer", mount.mount_point, mount.file_system))),
+    );
     rows.extend(hardware.network.iter().map(|network| {
         ("network", format!("{} {} {}", network.name, network.mac_address, network.addresses.join(" ")))
     }));
+    if hardware.left_out.network > 0 {
+        rows.push(("network", format!("and {} links of containers", hardware.left_out.network)));
+    }
     rows.push(("containers", containers));
     rows.extend(services::line(services).map(|line| ("services", line)));
     rows.push(("GPUs", gpus::headline(Some(&hardware.gpu_driver), &hardware.gpu, &inventory.health)));

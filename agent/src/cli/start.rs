@@ -3,8 +3,9 @@
 use aio_host::{
     facts::{HostProbe, SysinfoProbe},
     gpu::{GpuWatcher, NvmlProbe},
+    proxy::ignored_exceptions,
 };
-use aio_installer::{cli::Failure, command_line};
+use aio_installer::cli::{Failure, command_line};
 use secrecy::ExposeSecret;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -12,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{internal, runtime};
+use super::{forbid_dumps, internal, runtime};
 use crate::{
     config::{Flags, Unusable, WorkerConfig, environment},
     confinement::forbid_execution,
@@ -30,6 +31,10 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     }
     let config = WorkerConfig::load(flags, &environment)?;
     let filter = logging::start(&config.log)?;
+    forbid_dumps();
+    for entry in ignored_exceptions() {
+        tracing::warn!(entry, "an entry of NO_PROXY names no host, address or network, and is ignored");
+    }
     // Before there is a second thread, which would not be bound by it.
     if let Err(error) = forbid_execution() {
         tracing::warn!(%error, "this kernel does not take the right to start programs away");

@@ -42,12 +42,30 @@ fn finding(health: Health, action: RecoveryAction, reason: impl Into<String>) ->
 
 fn reachability(evidence: &Evidence<'_>) -> Option<Finding> {
     let reading = evidence.reading;
-    Some(match reading.gone {
-        Some(Gone::Lost) => finding(Unhealthy, Reboot, "it has fallen off the bus"),
-        Some(Gone::ResetRequired) => finding(Unhealthy, ResetGpu, "it needs a reset before it can be used"),
-        None if !reading.answers() => finding(Unknown, Nothing, "the driver does not answer for it"),
-        None => return None,
-    })
+    let Some(gone) = &reading.gone else {
+        let silent = || finding(Unknown, Nothing, "the driver does not answer for it");
+        return (!reading.answers()).then(silent);
+    };
+    let (health, action, reason) = match gone {
+        Gone::Lost => (Unhealthy, Reboot, "it has fallen off the bus"),
+        Gone::ResetRequired => (Unhealthy, ResetGpu, "it needs a reset before it can be used"),
+        Gone::InsufficientPower => {
+            (Unhealthy, CheckMechanicals, "its external power cables are not attached properly")
+        }
+        Gone::InterruptIssue => (Unhealthy, Reboot, "the kernel found a problem with its interrupts"),
+        Gone::NoPermission => (Unknown, CheckPermissions, "the worker may not use its device"),
+        Gone::Blocked => (Unknown, CheckPermissions, "the operating system keeps the worker from its device"),
+        Gone::VersionMismatch => {
+            (Unknown, Reboot, "the driver's library and kernel module have different versions")
+        }
+        Gone::CorruptedInfoRom => (Unhealthy, ContactSupport, "its infoROM is corrupted"),
+        Gone::DriverError => (Unknown, ResetGpu, "the driver met an error of its own asking it"),
+        Gone::Failed(words) => {
+            let reason = format!("the driver does not answer for it: {words}");
+            return Some(finding(Unknown, ResetGpu, reason));
+        }
+    };
+    Some(finding(health, action, reason))
 }
 
 fn errors(evidence: &Evidence<'_>) -> Vec<Finding> {

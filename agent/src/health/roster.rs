@@ -1,7 +1,7 @@
 //! Which GPUs there are to be: those of the last time that all were here. One that is missing stays missing until it is back, another is in its place,
 //! or a person says how many there are to be. Pure.
 
-use aio_host::gpu::GpuReport;
+use aio_host::gpu::{GpuReport, is_same, name_the_silent};
 use aio_protocol::inventory::{Gpu, GpuDriverState};
 
 /// The GPUs that were seen.
@@ -28,17 +28,16 @@ impl Roster {
         &self.known
     }
 
-    /// Calls the roll. `expected` is what a person said.
-    pub(super) fn call(&mut self, report: &GpuReport, expected: Option<u32>) -> Roll {
-        if report.driver.state != GpuDriverState::Ok {
+    /// Compares the report with who is to be here. `expected` is what a person said.
+    pub(super) fn compare(&mut self, report: &GpuReport, expected: Option<u32>) -> Roll {
+        if report.driver.state == GpuDriverState::Unknown {
             // A driver that does not answer takes no GPU out of the machine, not even over a restart of this daemon.
-            let silent = report.driver.state == GpuDriverState::Unknown && report.gpus.is_empty();
-            let gpus = if silent { self.known.clone() } else { self.linked(report) };
+            let gpus = if report.gpus.is_empty() { self.known.clone() } else { self.linked(report) };
             return Roll { gpus, missing: vec![], expected: None };
         }
         let gpus = self.linked(report);
         let mut missing: Vec<_> =
-            self.known.iter().filter(|known| !gpus.iter().any(|gpu| same(gpu, known))).cloned().collect();
+            self.known.iter().filter(|known| !gpus.iter().any(|gpu| is_same(gpu, known))).cloned().collect();
         let needed = expected.map_or(self.known.len(), |count| usize::try_from(count).unwrap_or(usize::MAX));
         if gpus.len() >= needed {
             missing.clear();
@@ -47,7 +46,7 @@ impl Roster {
             // Another in the place of one that is missing is not one more.
             missing.truncate(needed.saturating_sub(gpus.len()));
             // One that is here for the first time, or has changed, is known from now on, too.
-            self.known.retain(|known| missing.iter().any(|gone| same(gone, known)));
+            self.known.retain(|known| missing.iter().any(|gone| is_same(gone, known)));
             self.known.splice(0..0, gpus.iter().cloned());
         }
         let all = gpus.len().saturating_add(missing.len());
@@ -58,19 +57,14 @@ impl Roster {
     /// The GPUs that are here, each with the most NVLinks that it ever had up.
     fn linked(&self, report: &GpuReport) -> Vec<Gpu> {
         let linked = |(index, gpu): (usize, &Gpu)| {
-            let before = self.known.iter().find(|known| same(known, gpu)).and_then(|known| known.nvlinks);
+            let before = self.known.iter().find(|known| is_same(known, gpu)).and_then(|known| known.nvlinks);
             let now = report.readings.get(index).and_then(|reading| reading.detail.nvlinks);
             Gpu { nvlinks: before.max(now), ..gpu.clone() }
         };
-        report.gpus.iter().enumerate().map(linked).collect()
-    }
-}
-
-/// Whether they are the very same card; those without a name are the same in the same place.
-fn same(one: &Gpu, other: &Gpu) -> bool {
-    match (&one.uuid, &other.uuid) {
-        (Some(one), Some(other)) => one == other,
-        _ => one.device_id == other.device_id,
+        // One that was lost before this daemon started cannot say who it is.
+        let mut gpus = report.gpus.clone();
+        name_the_silent(&mut gpus, &self.known);
+        gpus.iter().enumerate().map(linked).collect()
     }
 }
 
@@ -104,7 +98,7 @@ mod tests {
         let mut roster = Roster::new(vec![]);
         let own = |gpus: &[Gpu]| names(gpus).into_iter().map(str::to_owned).collect();
         let call = |names: &&[&str]| {
-            let roll = roster.call(&report(GpuDriverState::Ok, names), expected);
+            let roll = roster.compare(&report(GpuDriverState::Ok, names), expected);
             (own(&roll.gpus), own(&roll.missing), roll.expected)
         };
         reports.iter().map(call).collect()
@@ -143,14 +137,17 @@ mod tests {
     #[test]
     fn a_silent_driver_takes_no_gpu_away_even_after_a_restart() {
         let mut before = Roster::new(vec![]);
-        before.call(&report(GpuDriverState::Ok, &["a", "b"]), None);
+        before.compare(&report(GpuDriverState::Ok, &["a", "b"]), None);
         let mut after = Roster::new(before.known().to_vec());
-        let roll = after.call(&report(GpuDriverState::Unknown, &[]), None);
+        let roll = after.compare(&report(GpuDriverState::Unknown, &[]), None);
         assert_eq!((names(&roll.gpus), roll.missing.len()), (vec!["a", "b"], 0));
-        let roll = after.call(&report(GpuDriverState::Absent, &[]), None);
-        assert_eq!((roll.gpus.len(), roll.missing.len()), (0, 0));
+        // A driver that is taken away does, and the GPUs are missed.
+        let roll = after.compare(&report(GpuDriverState::Absent, &[]), None);
+        assert_eq!((roll.gpus.len(), names(&roll.missing)), (0, vec!["a", "b"]));
+        assert_eq!(after.compare(&report(GpuDriverState::Absent, &[]), Some(0)).missing, []);
+        after = Roster::new(before.known().to_vec());
         // Back with one less.
-        assert_eq!(names(&after.call(&report(GpuDriverState::Ok, &["b"]), None).missing), ["a"]);
+        assert_eq!(names(&after.compare(&report(GpuDriverState::Ok, &["b"]), None).missing), ["a"]);
     }
 
     #[test]
@@ -159,7 +156,7 @@ mod tests {
         let mut links = |count| {
             let mut report = report(GpuDriverState::Ok, &["a"]);
             report.readings[0].detail.nvlinks = count;
-            roster.call(&report, None).gpus[0].nvlinks
+            roster.compare(&report, None).gpus[0].nvlinks
         };
         assert_eq!(
             [links(None), links(Some(12)), links(Some(18)), links(Some(17)), links(None)],

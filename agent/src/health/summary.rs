@@ -20,16 +20,21 @@ pub fn summary(
     let unknown = |why: &str| told(Health::Unknown, why, RecoveryAction::Nothing);
     let reason = driver.reason.as_deref();
     match driver.state {
-        GpuDriverState::Absent => return unknown(reason.unwrap_or("no NVIDIA driver")),
+        GpuDriverState::Absent if missing.is_empty() => {
+            return unknown(reason.unwrap_or("no NVIDIA driver"));
+        }
         GpuDriverState::Unknown => return unknown(reason.unwrap_or("driver not answering")),
-        GpuDriverState::Ok => {}
+        GpuDriverState::Ok | GpuDriverState::Absent => {}
     }
     let here = details.len();
     if let Some(gpu) = missing.first() {
         let others = if missing.len() > 1 { " and others" } else { "" };
         let all = here.saturating_add(missing.len());
         let words = format!("{} of {all} GPUs missing: {}{others}", missing.len(), called(gpu));
-        return told(Health::Unhealthy, &words, RecoveryAction::Reboot);
+        return match reason.filter(|_| driver.state == GpuDriverState::Absent) {
+            Some(reason) => told(Health::Unhealthy, &format!("{reason}; {words}"), RecoveryAction::Nothing),
+            None => told(Health::Unhealthy, &words, RecoveryAction::Reboot),
+        };
     }
     if let Some(expected) = expected {
         let words = format!("{here} of {expected} expected GPUs are here");
@@ -125,6 +130,14 @@ mod tests {
         let lost = summary_of(&[gone], None);
         assert_eq!(lost.state, Health::Unhealthy);
         assert_eq!(lost.worst.as_deref(), Some("1 of 2 GPUs missing: GPU 1 (H100 GPU-1)"));
+        let absent = driver(GpuDriverState::Absent, Some("no NVIDIA driver: x not found"));
+        let gone = Gpu { device_id: "1".into(), model: "H100".into(), ..Gpu::default() };
+        let removed = summary(&absent, &[], &[gone], None);
+        assert_eq!(removed.state, Health::Unhealthy);
+        assert_eq!(
+            removed.worst.as_deref(),
+            Some("no NVIDIA driver: x not found; 1 of 1 GPUs missing: GPU 1 (H100)")
+        );
         let short = summary_of(&[], Some(8));
         assert_eq!(short.worst.as_deref(), Some("1 of 8 expected GPUs are here"));
     }

@@ -79,9 +79,20 @@ type Change = fn(&mut Bench);
 fn every_source_is_judged_with_its_reason_and_its_cure() {
     use Health::{Degraded, Unhealthy, Unknown};
     use RecoveryAction as Do;
-    let table: [(Change, Health, Do, &str); 17] = [
+    let table: [(Change, Health, Do, &str); 23] = [
         (|bench| bench.reading.gone = Some(Gone::Lost), Unhealthy, Do::Reboot, "fallen off the bus"),
         (|bench| bench.reading.gone = Some(Gone::ResetRequired), Unhealthy, Do::ResetGpu, "needs a reset"),
+        (
+            |bench| bench.reading.gone = Some(Gone::InsufficientPower),
+            Unhealthy,
+            Do::CheckMechanicals,
+            "power cables",
+        ),
+        (|bench| bench.reading.gone = Some(Gone::InterruptIssue), Unhealthy, Do::Reboot, "interrupts"),
+        (|bench| bench.reading.gone = Some(Gone::NoPermission), Unknown, Do::CheckPermissions, "may not use"),
+        (|bench| bench.reading.gone = Some(Gone::VersionMismatch), Unknown, Do::Reboot, "different versions"),
+        (|bench| bench.reading.gone = Some(Gone::DriverError), Unknown, Do::ResetGpu, "error of its own"),
+        (|bench| bench.reading.gone = Some(Gone::Failed("x".into())), Unknown, Do::ResetGpu, "for it: x"),
         (|bench| bench.reading = Reading::silent("0"), Unknown, Do::Nothing, "driver does not answer"),
         (|bench| bench.xid(79, 0), Unhealthy, Do::Reboot, "Xid 79: it has fallen off the bus"),
         (|bench| bench.xid(74, 0), Degraded, Do::CheckMechanicals, "Xid 74"),

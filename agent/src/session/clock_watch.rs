@@ -17,10 +17,8 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{
-    reporter::Tally,
-    suspend::{Clocks, Setting},
-};
+use super::suspend::{Clocks, Setting};
+use crate::tally::Tally;
 
 /// How often the clocks are looked at without being told to.
 const LOOK: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 //! looked at, and from nobody else. How another configuration is taken up stands in `reload`, and what becomes of
 //! tokens in `tokens`.
 
+mod files;
 mod reload;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use aio_protocol::{
     time::Timestamp,
     wire::{
         Body, CommandAck, CommandStatus, ControllerMessage, DisconnectReason, Disconnecting,
-        InstallationFailed, Unreadable, encode,
+        InstallationFailed, MAX_FRAME_BYTES, Unreadable, encode,
     },
 };
 use sd_notify::NotifyState;
@@ -30,8 +31,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
+
+use files::{Done, Files};
 
 use super::{
     Trusted,
@@ -39,7 +42,7 @@ use super::{
     clock_watch::ClockWatch,
     machine::{Effect, Input, Moment, Session, State, Timings},
     mailbox::Letter,
-    reporter::{Reporter, Tally},
+    reporter::Reporter,
     rotation::{self, Origin, Rotation},
     setback::{Patience, Setback},
     socket::{Event, Link},
@@ -49,8 +52,9 @@ use crate::{
     health::Judged,
     notify::Notifier,
     reload::Reload,
+    tally::Tally,
     telemetry::{
-        Readings, gathers,
+        Pace, Readings, gathers,
         messages::{Identity, Inventory},
     },
     undelivered::Undelivered,
@@ -58,6 +62,9 @@ use crate::{
 
 /// How often a file is looked at for another token, while there is no session.
 const TOKEN_CHECK: Duration = Duration::from_secs(2);
+
+/// From one registration for links or mounts alone to the next, at first and at most.
+const LINK_PAUSES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(900));
 
 /// A watchdog that wants to hear more often than this is a mistake in a unit, not a wish.
 const SHORTEST_WATCHDOG: Duration = Duration::from_millis(10);
@@ -101,6 +108,8 @@ pub(crate) struct Driver {
     tried: Option<SecretString>,
     /// What the controller knows of this machine, in this session.
     registered: Option<Inventory>,
+    /// When changes of links and mounts are told again.
+    link_pace: Pace,
     /// What the last heartbeat said of the GPUs' health.
     health: Option<Arc<Judged>>,
     /// The last heartbeat, and when it was sent.
@@ -108,7 +117,11 @@ pub(crate) struct Driver {
     misunderstood: Tally,
     clock_watch: ClockWatch,
     unwatched: Tally,
-    undelivered: Undelivered,
+    files: Files,
+    /// Counts the connections, those included that were only tried.
+    connection: u64,
+    /// None while it is being read.
+    undelivered: Option<Undelivered>,
 }
 
 impl Driver {
@@ -123,7 +136,9 @@ impl Driver {
             reload,
             authorities: config.authorities(),
             rotation: Rotation::new(config.endpoint.is_some()),
-            undelivered: Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone()),
+            undelivered: Some(Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone())),
+            files: Files::default(),
+            connection: 0,
             config,
             identity,
             notifier,
@@ -131,11 +146,12 @@ impl Driver {
             rounds,
             next_beat,
             reporter: Reporter::new(snapshots),
-            session: Session::new(timings),
+            session: Session::new(timings, tokio::time::Instant::now().into_std()),
             link: None,
             trusted: Trusted::default(),
             tried: None,
             registered: None,
+            link_pace: Pace::new(LINK_PAUSES),
             health: None,
             sent: (0, Timestamp::from_millis(0)),
             misunderstood: Tally::default(),
@@ -176,12 +192,8 @@ impl Driver {
                     self.take(Input::Elapsed);
                 }
                 slept = self.clock_watch.slept() => self.take(Input::Woke(slept)),
-                _ = token_check.tick(), if waiting && self.config.token.may_change() => {
-                    if self.token_replaced() {
-                        info!("another token is there; trying it at once");
-                        self.take(Input::TokenReplaced);
-                    }
-                }
+                done = self.files.done() => self.file_done(done),
+                _ = token_check.tick(), if waiting && self.config.token.may_change() => self.check_tokens(),
             }
         }
         self.reporter.session(&self.session, &*self.notifier);
@@ -215,8 +227,12 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
-            Effect::Dial => return self.dial(),
-            Effect::HangUp => self.link = None,
+            Effect::Dial => self.dial(),
+            Effect::HangUp => {
+                if self.link.take().is_none() && self.files.is_busy() {
+                    warn!("reading the token does not end: is there a disk that hangs?");
+                }
+            }
             Effect::SendRegister => self.send_register(),
             Effect::SendBeat(seq) => {
                 let beat = self.identity.heartbeat(seq, &self.readings.borrow());
@@ -233,7 +249,8 @@ impl Driver {
             }
             Effect::KeepToken => return self.rotate(|rotation, at| rotation.welcomed(at)),
             Effect::WeighOffer(message_id, offer) => {
-                return self.rotate(|rotation, at| rotation.offered(message_id, offer, now(), at));
+                // The token in use may still have to be put in order.
+                self.files.push(move || Done::OfferDue(message_id, offer));
             }
             Effect::RefuseCommand { message_id, kind } => self.refuse(message_id, &kind),
             Effect::SayGoodbye => {
@@ -311,32 +328,62 @@ impl Driver {
         }
     }
 
-    /// Compares what the controller was told with what the machine is, so that no change between the two is ever lost.
+    /// Compares what the controller was told with what the machine is, so that no change between the
+    /// two is ever lost. A change of links or mounts alone may wait: containers cause them all the time.
     fn register_changes(&mut self) {
-        let registered = self.registered.as_ref();
-        if registered.is_some() && registered != Inventory::of(&self.readings.borrow()).as_ref() {
-            debug!("the machine is no longer what was registered");
-            self.take(Input::InventoryChanged);
+        let Some(registered) = &self.registered else { return };
+        let inventory = Inventory::of(&self.readings.borrow());
+        if *registered == inventory {
+            return;
         }
+        if registered.differs_in_links_or_mounts_alone(&inventory) {
+            let now = tokio::time::Instant::now();
+            if now < self.link_pace.next() {
+                return;
+            }
+            self.link_pace = self.link_pace.told(now);
+        }
+        debug!("the machine is no longer what was registered");
+        self.take(Input::InventoryChanged);
     }
 
     fn send_register(&mut self) {
         let (register, inventory) = {
             let readings = self.readings.borrow();
+            if readings.facts.is_none() {
+                warn!("registering without the facts of this machine: reading them does not end");
+            }
             (self.identity.register(&readings), Inventory::of(&readings))
         };
-        if let Some(register) = register {
-            self.registered = inventory;
-            self.send(&register);
-        }
+        self.registered = Some(inventory);
+        self.send(&register);
     }
 
     /// What an installer could not tell is told when the controller is known to listen.
     fn tell_undelivered(&mut self, beat: u64) {
-        self.undelivered.acknowledged(beat);
-        for failure in self.undelivered.due(beat) {
-            let (node_id, step) = (failure.node_id.clone(), failure.step.clone());
-            self.send(&InstallationFailed { node_id, step, error: failure.told_late().fitted() });
+        let Some(mut undelivered) = self.undelivered.take() else { return };
+        let connection = self.connection;
+        self.files.push(move || {
+            let due = undelivered.due(connection, beat);
+            Done::UndeliveredRead { connection, undelivered, due }
+        });
+    }
+
+    fn file_done(&mut self, done: Option<Done>) {
+        let input = match done {
+            None => None,
+            Some(Done::UndeliveredRead { connection, undelivered, due }) => {
+                self.undelivered = Some(undelivered);
+                for failure in due.into_iter().filter(|_| connection == self.connection) {
+                    let (node_id, step) = (failure.node_id.clone(), failure.step.clone());
+                    self.send(&InstallationFailed { node_id, step, error: failure.told_late().fitted() });
+                }
+                None
+            }
+            Some(done) => self.token_done(done),
+        };
+        if let Some(input) = input {
+            self.take(input);
         }
     }
 
@@ -357,6 +404,9 @@ impl Driver {
 
     fn send<B: Body>(&self, body: &B) {
         match encode(body, Uuid::now_v7(), now()) {
+            Ok(text) if text.len() > MAX_FRAME_BYTES => {
+                error!(kind = B::TYPE, bytes = text.len(), "a message is too long and was not sent");
+            }
             Ok(text) => self.queue(Letter::Text(B::TYPE, text)),
             Err(error) => warn!(kind = B::TYPE, %error, "a message could not be written"),
         }

@@ -17,6 +17,8 @@ use super::{
 /// How long the machine waits for others. The defaults are the product's; tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
+    /// From the start to a first try without the machine's facts: reading them may hang.
+    pub facts: Duration,
     /// From dialling to an open WebSocket.
     pub connect: Duration,
     /// From an open WebSocket to `register.ack`. The controller itself waits 10 s for `node.register`.
@@ -30,6 +32,7 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
+            facts: Duration::from_secs(15),
             connect: Duration::from_secs(15),
             welcome: Duration::from_secs(15),
             pong: Duration::from_secs(20),
@@ -50,8 +53,11 @@ pub struct Moment {
 /// Where the worker stands with its controller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
-    /// The machine is being read; without its facts there is nothing to register.
-    Starting,
+    /// The machine is being read.
+    Starting {
+        /// When to go on without its facts.
+        until: Instant,
+    },
     /// Waiting before the next try.
     Waiting {
         /// When to try.
@@ -92,7 +98,7 @@ impl State {
         match self {
             Self::Waiting { after, .. } => Some(after),
             Self::Connecting { after, .. } | Self::Registering { after, .. } => after.as_ref(),
-            Self::Starting | Self::Online(_) | Self::Stopping { .. } | Self::Stopped => None,
+            Self::Starting { .. } | Self::Online(_) | Self::Stopping { .. } | Self::Stopped => None,
         }
     }
 }
@@ -164,9 +170,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// A machine that has just been started.
-    pub fn new(timings: Timings) -> Self {
-        Self { timings, state: State::Starting, backoff: Backoff::default(), acknowledged: false }
+    /// A machine that is started now.
+    pub fn new(timings: Timings, now: Instant) -> Self {
+        let state = State::Starting { until: now + timings.facts };
+        Self { timings, state, backoff: Backoff::default(), acknowledged: false }
     }
 
     /// The state.
@@ -177,8 +184,9 @@ impl Session {
     /// When [`Input::Elapsed`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Starting | State::Stopped => None,
-            State::Waiting { until, .. }
+            State::Stopped => None,
+            State::Starting { until }
+            | State::Waiting { until, .. }
             | State::Connecting { until, .. }
             | State::Registering { until, .. }
             | State::Stopping { until } => Some(*until),
@@ -200,9 +208,12 @@ impl Session {
             (State::Stopped, _) => (self, vec![]),
             (_, Input::StopRequested) => self.leave(at),
             (_, Input::SocketLost(setback)) => self.lost(setback, at),
-            (State::Starting, Input::FactsRead) => self.dial(None, at),
+            (State::Starting { .. }, Input::FactsRead) => self.dial(None, at),
             (State::Waiting { .. }, Input::TokenReplaced) => {
                 Self { backoff: Backoff::default(), ..self }.dial(None, at)
+            }
+            (State::Connecting { .. }, Input::TokenReplaced) => {
+                Self { backoff: Backoff::default(), ..self }.redial(None, at)
             }
             (State::Registering { .. } | State::Online(_), Input::TokenReplaced) => self.redial(None, at),
             (State::Connecting { .. }, Input::SocketOpened) => {
@@ -255,8 +266,8 @@ impl Session {
         };
         let after = self.state.after().cloned();
         match self.state {
-            State::Starting | State::Stopped => (self, vec![]),
-            State::Waiting { .. } => self.dial(after, at),
+            State::Stopped => (self, vec![]),
+            State::Starting { .. } | State::Waiting { .. } => self.dial(after, at),
             State::Connecting { .. } => {
                 let setback = silent("the controller did not take the connection", self.timings.connect);
                 self.hang_up(setback, at)
@@ -299,7 +310,7 @@ impl Session {
                 let (online, effects) = online.woken(at.now).send_due(at.now);
                 (self.with(State::Online(online)), effects)
             }
-            State::Starting | State::Stopping { .. } | State::Stopped => (self, vec![]),
+            State::Starting { .. } | State::Stopping { .. } | State::Stopped => (self, vec![]),
         }
     }
 
@@ -340,7 +351,9 @@ impl Session {
             State::Connecting { .. } | State::Registering { .. } => {
                 (self.with(State::Stopped), vec![Effect::HangUp])
             }
-            State::Starting | State::Waiting { .. } | State::Stopped => (self.with(State::Stopped), vec![]),
+            State::Starting { .. } | State::Waiting { .. } | State::Stopped => {
+                (self.with(State::Stopped), vec![])
+            }
         }
     }
 
@@ -350,7 +363,7 @@ impl Session {
                 (self.wait(setback, at), vec![])
             }
             State::Stopping { .. } => (self.with(State::Stopped), vec![]),
-            State::Starting | State::Waiting { .. } | State::Stopped => (self, vec![]),
+            State::Starting { .. } | State::Waiting { .. } | State::Stopped => (self, vec![]),
         }
     }
 

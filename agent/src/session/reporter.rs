@@ -21,25 +21,9 @@ use crate::{
     endpoint::Endpoint,
     health::Judged,
     notify::Notifier,
+    tally::Tally,
     telemetry::{Readings, messages::Identity},
 };
-
-/// Counts what repeats, and says when it is worth a line again.
-#[derive(Debug, Default)]
-pub(crate) struct Tally(u64);
-
-impl Tally {
-    /// Counts one more; the count, if it is worth a line.
-    pub(crate) fn count(&mut self) -> Option<u64> {
-        self.0 = self.0.saturating_add(1);
-        self.0.is_power_of_two().then_some(self.0)
-    }
-
-    /// The count, which starts anew.
-    pub(crate) fn clear(&mut self) -> u64 {
-        std::mem::take(&mut self.0)
-    }
-}
 
 pub(super) struct Reporter {
     snapshots: watch::Sender<WorkerSnapshot>,
@@ -153,7 +137,7 @@ impl Reporter {
                 let another = std::mem::replace(&mut self.failing_with, after.code) != after.code;
                 match after.code {
                     Some(code) if another || count.is_some() => {
-                        warn!(code = code.as_str(), failures = self.failures.0, "{}", words.detail);
+                        warn!(code = code.as_str(), failures = self.failures.total(), "{}", words.detail);
                     }
                     None if count.is_some() => info!("{}", words.detail),
                     _ => {}
@@ -207,18 +191,5 @@ pub(crate) fn first_snapshot(
         gpu_status: vec![],
         health: Judged::not_asked().summary,
         services: vec![],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_repeats_is_worth_a_line_at_every_doubling() {
-        let mut tally = Tally::default();
-        let lines: Vec<_> = (0..9).filter_map(|_| tally.count()).collect();
-        assert_eq!(lines, [1, 2, 4, 8]);
-        assert_eq!((tally.clear(), tally.count()), (9, Some(1)));
     }
 }

@@ -24,7 +24,7 @@ pub fn describe(state: &State, controller: &str, now: (Instant, Timestamp)) -> W
     let before =
         after.map(|after| format!("; before: {}.{}", after.message, cure(after))).unwrap_or_default();
     let (word, detail) = match state {
-        State::Starting => (SessionState::Waiting, "reading what this machine is made of".to_owned()),
+        State::Starting { .. } => (SessionState::Waiting, "reading what this machine is made of".to_owned()),
         State::Connecting { .. } => (SessionState::Connecting, format!("connecting to {controller}{before}")),
         State::Registering { .. } => {
             (SessionState::Registering, format!("connected to {controller}, not yet welcomed{before}"))

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Readings;
+use super::{Pace, Readings};
 
 /// The latest, or none as long as nobody has said anything.
 pub type Told = Option<Arc<ManagerReport>>;
@@ -39,7 +39,7 @@ pub(crate) async fn follow(mut watched: watch::Receiver<Told>, readings: watch::
             return;
         }
     }
-    let mut pace = Pace::default();
+    let mut pace = Pace::new(PAUSES);
     put(&readings, watched.borrow_and_update().clone());
     while watched.changed().await.is_ok() {
         sleep_until(pace.next()).await;
@@ -58,48 +58,11 @@ fn put(readings: &watch::Sender<Readings>, told: Told) -> bool {
     })
 }
 
-/// How soon after one change the next may be told: twice as long each time, until there has been quiet for as long again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Pace {
-    last: Option<(Instant, Duration)>,
-}
-
-impl Pace {
-    fn told(self, now: Instant) -> Self {
-        let pause = match self.last {
-            Some((last, pause)) if now < last + pause * 2 => (pause * 2).min(PAUSES.1),
-            _ => PAUSES.0,
-        };
-        Self { last: Some((now, pause)) }
-    }
-
-    /// Before this nothing is told.
-    fn next(self) -> Instant {
-        self.last.map_or_else(Instant::now, |(last, pause)| last + pause)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use aio_protocol::service::Service;
 
     use super::*;
-
-    #[test]
-    fn what_changes_without_end_is_told_ever_more_seldom_and_after_a_quiet_time_soon_again() {
-        let began = Instant::now();
-        let mut pace = Pace::default();
-        let mut pauses = vec![];
-        let mut now = began;
-        for _ in 0..6 {
-            pace = pace.told(now);
-            pauses.push((pace.next() - now).as_secs());
-            now = pace.next();
-        }
-        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
-        now += Duration::from_secs(60);
-        assert_eq!((pace.told(now).next() - now).as_secs(), 5);
-    }
 
     #[tokio::test]
     async fn the_first_change_is_told_at_once_and_of_those_that_follow_soon_the_newest() {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use aio_host::facts::{HostFacts, container_runtime_among};
 use aio_protocol::{
     ids::NodeId,
-    inventory::{Hardware, SystemInfo},
+    inventory::{Disk, Hardware, NetworkInterface, SilentMount, SystemInfo},
+    left_out::LeftOut,
     release::build,
     telemetry::{GpuDetail, HostUsage},
     wire::{Heartbeat, Metrics, Register, WorkerState},
@@ -15,6 +16,9 @@ use uuid::Uuid;
 
 use super::Readings;
 use crate::health::Judged;
+
+/// Entries of a heartbeat; no machine has more GPUs, and no reader takes more.
+const MAX_GPUS: usize = 64;
 
 /// Who speaks.
 #[derive(Debug, Clone)]
@@ -26,17 +30,18 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// `node.register`; none while the machine's facts are not known.
-    pub fn register(&self, readings: &Readings) -> Option<Register> {
-        let facts = readings.facts.as_ref()?;
-        Some(Register {
+    /// `node.register`, short enough for a frame.
+    pub fn register(&self, readings: &Readings) -> Register {
+        let facts = readings.facts.clone().unwrap_or_default();
+        Register {
             node_id: self.node_id.clone(),
             instance_id: self.instance_id,
             boot_id: facts.boot_id.clone(),
             daemon_version: build::VERSION.to_owned(),
             capabilities: vec![],
-            system_info: system_info(facts, readings),
-        })
+            system_info: system_info(&facts, readings),
+        }
+        .fitted()
     }
 
     /// `telemetry.heartbeat`.
@@ -47,7 +52,7 @@ impl Identity {
             status: WorkerState::Online,
             host: usage(readings),
             active_deployments: 0,
-            gpu_status: details(readings).iter().map(|detail| detail.status.clone()).collect(),
+            gpu_status: details(readings).iter().take(MAX_GPUS).map(|detail| detail.status.clone()).collect(),
             health: readings
                 .gpu
                 .as_ref()
@@ -58,7 +63,7 @@ impl Identity {
     /// `telemetry.metrics`; none before the machine's load is known.
     pub fn metrics(&self, readings: &Readings) -> Option<Metrics> {
         let load = readings.load.as_ref()?;
-        Some(Metrics {
+        let metrics = Metrics {
             node_id: self.node_id.clone(),
             host: usage(readings),
             memory_used: load.memory_used,
@@ -67,24 +72,41 @@ impl Identity {
             load_average: Some(load.load_average),
             temperature: load.temperatures.clone(),
             gpu: details(readings).to_vec(),
-        })
+            left_out: LeftOut::default(),
+        };
+        Some(metrics.fitted())
     }
 }
 
-/// What of the readings makes the inventory, with nothing in it that changes by itself: two of them differ when the machine does.
+/// What of the readings makes the inventory, with nothing in it that changes by itself: two of them
+/// differ when the machine does.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Inventory(SystemInfo);
+pub struct Inventory {
+    steady: SystemInfo,
+    /// What containers and their volumes may change all the time.
+    links: Vec<NetworkInterface>,
+    mounts: (Vec<Disk>, Vec<SilentMount>),
+}
 
 impl Inventory {
-    /// The inventory of these readings, if they are complete enough to have one.
-    pub fn of(readings: &Readings) -> Option<Self> {
-        let mut info = system_info(readings.facts.as_ref()?, readings);
-        for disk in &mut info.hardware.disk {
-            disk.available = 0;
-        }
+    /// The inventory of these readings.
+    pub fn of(readings: &Readings) -> Self {
+        let facts = readings.facts.clone().unwrap_or_default();
+        let mut steady = system_info(&facts, readings);
+        let hardware = &mut steady.hardware;
+        let links = std::mem::take(&mut hardware.network);
+        let mut disks = std::mem::take(&mut hardware.disk);
+        disks.iter_mut().for_each(|disk| disk.available = 0);
+        let mounts = (disks, std::mem::take(&mut hardware.silent_mount));
+        hardware.left_out = LeftOut::default();
         // The words may count seconds.
-        info.hardware.gpu_driver.reason = None;
-        Some(Self(info))
+        hardware.gpu_driver.reason = None;
+        Self { steady, links, mounts }
+    }
+
+    /// Whether only links and mounts are others: what a host of containers may change every second.
+    pub fn differs_in_links_or_mounts_alone(&self, other: &Self) -> bool {
+        self != other && self.steady == other.steady
     }
 }
 
@@ -99,10 +121,12 @@ pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
             cpu: facts.cpu.clone(),
             memory: facts.memory,
             disk: facts.disk.clone(),
+            silent_mount: facts.silent_mounts.clone(),
             network: facts.network.clone(),
             gpu: judged.gpus,
             missing_gpu: judged.missing,
             gpu_driver: judged.driver,
+            left_out: LeftOut { network: facts.links_left_out, ..LeftOut::default() },
         },
         virtualization: report.virtualization,
         container_runtime: container_runtime_among(&report.services)
@@ -129,7 +153,7 @@ fn rounded(percent: f32) -> f32 {
 pub(crate) mod tests {
     use aio_host::facts::HostSample;
     use aio_protocol::{
-        inventory::{Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
+        inventory::{Cpu, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
         telemetry::{GpuActivity, GpuStatus, Health, HealthSummary, NetworkTraffic, RecoveryAction},
         time::Timestamp,
         wire::encode,
@@ -159,9 +183,8 @@ pub(crate) mod tests {
                 total: 1 << 40,
                 available: 1 << 39,
             }],
-            network: vec![],
-            container_runtime: None,
             boot_id: Uuid::max().to_string(),
+            ..HostFacts::default()
         };
         let load = HostSample {
             usage: HostUsage { cpu_usage: 99.987_65, ram_usage: 98.765_43, uptime_seconds: 31_536_000 },
@@ -239,16 +262,28 @@ pub(crate) mod tests {
         busier.load = None;
         assert_eq!(Inventory::of(&before), Inventory::of(&busier));
         assert_ne!(Inventory::of(&before), Inventory::of(&full(1)));
-        assert_eq!(Inventory::of(&Readings::default()), None);
+        assert!(!Inventory::of(&before).differs_in_links_or_mounts_alone(&Inventory::of(&full(1))));
+        let mut bridged = before.clone();
+        let mut facts = HostFacts::clone(before.facts.as_ref().unwrap());
+        facts.links_left_out = 700;
+        bridged.facts = Some(Arc::new(facts.clone()));
+        assert_eq!(Inventory::of(&before), Inventory::of(&bridged));
+        facts.network.push(NetworkInterface {
+            name: "br-1".into(),
+            mac_address: String::new(),
+            addresses: vec![],
+        });
+        bridged.facts = Some(Arc::new(facts));
+        assert!(Inventory::of(&before).differs_in_links_or_mounts_alone(&Inventory::of(&bridged)));
     }
 
     #[test]
     fn without_an_answer_of_the_driver_the_gpus_are_unknown_and_not_absent() {
         let readings = Readings { gpu: None, ..full(8) };
-        let register = identity().register(&readings).unwrap();
+        let register = identity().register(&readings);
         assert_eq!(register.system_info.hardware.gpu_driver.state, GpuDriverState::Unknown);
         assert_eq!(identity().heartbeat(1, &readings).health.state, Health::Unknown);
-        assert_eq!(identity().register(&Readings::default()), None);
+        assert_eq!(identity().register(&Readings::default()).system_info.hardware.gpu.len(), 0);
     }
 
     #[test]

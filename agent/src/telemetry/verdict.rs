@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     config::WorkerConfig,
     health::{Judge, Judged, Memory, Moment, News},
-    session::reporter::Tally,
+    tally::Tally,
 };
 
 /// The judge at work.

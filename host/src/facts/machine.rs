@@ -4,12 +4,12 @@
 use std::{fs, path::Path};
 
 use aio_protocol::{
-    inventory::{Cpu, Disk, Memory, NetworkInterface, OperatingSystem},
+    inventory::{Cpu, Memory, NetworkInterface, OperatingSystem},
     telemetry::{HostUsage, NetworkTraffic, Temperature},
 };
 use sysinfo::{Components, MemoryRefreshKind, Networks, System};
 
-use super::{HostFacts, HostProbe, HostSample, containers, mounts};
+use super::{HostFacts, HostProbe, HostSample, containers, links, mounts::Mounts};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const LOOPBACK: &str = "lo";
@@ -23,6 +23,7 @@ pub struct SysinfoProbe {
     system: System,
     networks: Networks,
     sensors: Components,
+    mounts: Mounts,
 }
 
 impl SysinfoProbe {
@@ -30,28 +31,32 @@ impl SysinfoProbe {
     pub fn new() -> Result<Self, sysinfo::Error> {
         let mut system = System::new()?;
         system.refresh_cpu_usage();
-        Ok(Self { system, networks: Networks::new()?, sensors: Components::new()? })
+        Ok(Self {
+            system,
+            networks: Networks::new()?,
+            sensors: Components::new()?,
+            mounts: Mounts::default(),
+        })
     }
 
     fn refresh_memory(&mut self) {
         self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
     }
 
-    fn interfaces(&mut self) -> Vec<NetworkInterface> {
+    /// The links to tell, and how many are not.
+    fn interfaces(&mut self) -> (Vec<NetworkInterface>, u32) {
         self.networks.refresh(true);
-        let mut interfaces: Vec<_> = self
+        let interfaces = self
             .networks
             .iter()
             .filter(|(name, _)| *name != LOOPBACK)
             .map(|(name, data)| {
-                let mut addresses: Vec<_> = data.ip_networks().iter().map(ToString::to_string).collect();
-                addresses.sort();
+                let addresses = data.ip_networks().iter().map(ToString::to_string).collect();
                 let name = name.to_string_lossy().into_owned();
                 NetworkInterface { name, mac_address: data.mac_address().to_string(), addresses }
             })
             .collect();
-        interfaces.sort_by(|one, other| one.name.cmp(&other.name));
-        interfaces
+        links::told(Path::new("/"), interfaces)
     }
 }
 
@@ -73,6 +78,8 @@ fn hottest(sensors: &Components) -> Vec<Temperature> {
 impl HostProbe for SysinfoProbe {
     fn facts(&mut self) -> HostFacts {
         self.refresh_memory();
+        let (disk, silent_mounts) = self.mounts.survey();
+        let (network, links_left_out) = self.interfaces();
         let processors = self.system.cpus();
         HostFacts {
             os: OperatingSystem {
@@ -88,8 +95,10 @@ impl HostProbe for SysinfoProbe {
                 threads: processors.len().try_into().unwrap_or(u32::MAX),
             },
             memory: Memory { total: self.system.total_memory() },
-            disk: self.disks(),
-            network: self.interfaces(),
+            disk,
+            silent_mounts,
+            network,
+            links_left_out,
             container_runtime: containers::runtime(Path::new("/")),
             boot_id: fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default(),
         }
@@ -120,10 +129,6 @@ impl HostProbe for SysinfoProbe {
                 .map(|load| (load * 100.0).round() as f32 / 100.0),
             temperatures: hottest(&self.sensors),
         }
-    }
-
-    fn disks(&mut self) -> Vec<Disk> {
-        mounts::disks()
     }
 }
 

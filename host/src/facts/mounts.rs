@@ -1,9 +1,26 @@
-//! File systems on real devices, from the kernel's own list. Only those are asked for their size: a dead network mount, asked,
-//! hangs whoever asks.
+//! File systems on real devices, from the kernel's own list, each asked for its size with a deadline:
+//! a mount whose server or device is dead hangs whoever asks, for ever. One that does not answer is
+//! named, and not asked again before it has answered.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel},
+    thread,
+    time::{Duration, Instant},
+};
 
-use aio_protocol::inventory::Disk;
+use aio_protocol::inventory::{Disk, SilentMount};
+
+/// How long one mount may take to answer. A local file system needs microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long all may take together. The rest counts as silent, and is asked the next time.
+const LONGEST: Duration = Duration::from_secs(3);
+
+/// Stack of a thread that asks: it calls the kernel and nothing else.
+const STACK_BYTES: usize = 64 * 1024;
 
 /// Without a device under `/dev`, and real.
 const POOLED: [&str; 2] = ["zfs", "bcachefs"];
@@ -11,23 +28,99 @@ const POOLED: [&str; 2] = ["zfs", "bcachefs"];
 /// Images of something else, full by nature.
 const IMAGES: [&str; 4] = ["squashfs", "iso9660", "udf", "erofs"];
 
-pub(super) fn disks() -> Vec<Disk> {
-    let list = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts(&list).into_iter().filter_map(disk).collect()
+/// Bytes in all, and bytes that are available; none where there is nothing to tell.
+type Sizes = Option<(u64, u64)>;
+
+/// The file systems that answered, and those that did not.
+pub(super) type Survey = (Vec<Disk>, Vec<SilentMount>);
+
+/// Asks the mounts of this machine, and remembers which have not answered yet.
+#[derive(Debug)]
+pub(super) struct Mounts {
+    size: fn(&Path) -> Sizes,
+    patience: Duration,
+    silent: BTreeMap<Mount, Receiver<(Mount, Sizes)>>,
 }
 
-fn disk(mount: Mount) -> Option<Disk> {
-    let stat = rustix::fs::statvfs(Path::new(&mount.point)).ok()?;
+impl Default for Mounts {
+    fn default() -> Self {
+        Self { size, patience: PATIENCE, silent: BTreeMap::new() }
+    }
+}
+
+impl Mounts {
+    /// The machine's file systems as they are now.
+    pub(super) fn survey(&mut self) -> Survey {
+        self.ask(mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()))
+    }
+
+    fn ask(&mut self, mounts: Vec<Mount>) -> Survey {
+        let deadline = Instant::now() + LONGEST.max(self.patience);
+        self.silent.retain(|mount, _| mounts.contains(mount));
+        let mut disks = vec![];
+        // Those that have answered in the meantime may be asked again.
+        self.silent.retain(|_, answer| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
+        let mut rest: Vec<_> =
+            mounts.iter().rev().filter(|mount| !self.silent.contains_key(mount)).cloned().collect();
+        let mut unasked = vec![];
+        while !rest.is_empty() {
+            if Instant::now() >= deadline {
+                unasked.append(&mut rest);
+                break;
+            }
+            let Ok(answers) = spawn(self.size, rest.clone()) else {
+                unasked.append(&mut rest);
+                break;
+            };
+            while let Some(next) = rest.pop() {
+                match answers.recv_timeout(self.patience) {
+                    Ok((mount, sizes)) => disks.extend(disk(mount, sizes)),
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.silent.insert(next, answers);
+                        break;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            }
+        }
+        let is_silent = |mount: &Mount| self.silent.contains_key(mount) || unasked.contains(mount);
+        let silent = mounts
+            .into_iter()
+            .filter(is_silent)
+            .map(|mount| SilentMount { mount_point: mount.point, file_system: mount.file_system });
+        (disks, silent.collect())
+    }
+}
+
+/// Asks one mount after the other, the last of `mounts` first, on a thread that ends with the first
+/// answer that nobody waits for.
+fn spawn(size: fn(&Path) -> Sizes, mut mounts: Vec<Mount>) -> io::Result<Receiver<(Mount, Sizes)>> {
+    let (sender, answers) = channel();
+    let ask = move || {
+        while let Some(mount) = mounts.pop() {
+            let sizes = size(Path::new(&mount.point));
+            let late = sender.send((mount, sizes)).is_err();
+            if late {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("mounts".into()).stack_size(STACK_BYTES).spawn(ask)?;
+    Ok(answers)
+}
+
+fn size(path: &Path) -> Sizes {
+    let stat = rustix::fs::statvfs(path).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    (stat.f_blocks > 0).then(|| Disk {
-        mount_point: mount.point,
-        file_system: mount.file_system,
-        total: bytes(stat.f_blocks),
-        available: bytes(stat.f_bavail),
-    })
+    (stat.f_blocks > 0).then(|| (bytes(stat.f_blocks), bytes(stat.f_bavail)))
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+fn disk(mount: Mount, sizes: Sizes) -> Option<Disk> {
+    let (total, available) = sizes?;
+    Some(Disk { mount_point: mount.point, file_system: mount.file_system, total, available })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Mount {
     device: String,
     /// What of the file system is mounted: `/`, or less for a bind mount or a subvolume.
@@ -92,6 +185,11 @@ fn unescaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Condvar, Mutex,
+        atomic::{AtomicU32, Ordering},
+    };
+
     use proptest::prelude::*;
 
     use super::*;
@@ -119,8 +217,47 @@ garbage
 
     #[test]
     fn this_machines_disks_hold_something() {
-        for disk in disks() {
+        for disk in Mounts::default().survey().0 {
             assert!(disk.total > 0 && disk.available <= disk.total, "{disk:?}");
+        }
+    }
+
+    static RELEASED: Mutex<bool> = Mutex::new(false);
+    static HUNG: AtomicU32 = AtomicU32::new(0);
+    static CHANGED: Condvar = Condvar::new();
+
+    /// Mounts whose name says so hang until the test lets them answer.
+    fn scripted(path: &Path) -> Sizes {
+        if path.to_string_lossy().contains("dead") {
+            HUNG.fetch_add(1, Ordering::SeqCst);
+            drop(CHANGED.wait_while(RELEASED.lock().unwrap(), |released| !*released).unwrap());
+        }
+        Some((10, 5))
+    }
+
+    #[test]
+    fn a_mount_that_hangs_is_named_and_asked_once_and_the_others_are_told() {
+        let list: String = ["a", "dead1", "b", "dead2", "c"]
+            .map(|name| format!("1 1 0:1 / /{name} rw - ext4 /dev/{name} rw\n"))
+            .concat();
+        let mut mounts_of =
+            Mounts { size: scripted, patience: Duration::from_millis(100), silent: BTreeMap::new() };
+        let mut told = || {
+            let (mut disks, silent) = mounts_of.ask(mounts(&list));
+            disks.sort_by(|one, other| one.mount_point.cmp(&other.mount_point));
+            let disks: Vec<_> = disks.into_iter().map(|disk| disk.mount_point).collect();
+            let silent: Vec<_> = silent.into_iter().map(|mount| mount.mount_point).collect();
+            (disks.join(" "), silent.join(" "))
+        };
+        for _ in 0..3 {
+            assert_eq!(told(), ("/a /b /c".to_owned(), "/dead1 /dead2".to_owned()));
+        }
+        assert_eq!(HUNG.load(Ordering::SeqCst), 2, "a thread that hangs is not joined by another");
+        *RELEASED.lock().unwrap() = true;
+        CHANGED.notify_all();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while told() != ("/a /b /c /dead1 /dead2".to_owned(), String::new()) {
+            assert!(Instant::now() < deadline, "what answers again is told again");
         }
     }
 

@@ -12,15 +12,17 @@ use std::{path::PathBuf, time::Duration};
 use aio_protocol::inventory::{Gpu, GpuDriver, GpuDriverState};
 use nvml_wrapper::{Nvml, cuda_driver_version_major, cuda_driver_version_minor, error::NvmlError};
 
-use super::{GpuProbe, GpuReport, Inquiries, Inquiry, Reading, XidEvent};
+use super::{
+    GpuProbe, GpuReport, Inquiries, Inquiry, Reading, XidEvent, card::is_named, is_same, name_the_silent,
+};
 use events::{Events, Heard};
 use fabric::FabricInfos;
 
 /// The name under which every driver since 2010 installs its library. Newer ones have no `libnvidia-ml.so` without the number.
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
-/// What a GPU is called until its driver has named it.
-const UNNAMED: &str = "NVIDIA GPU";
+/// GPUs that are remembered, those that are gone included.
+const MAX_KNOWN: usize = 64;
 
 /// How long the thread listens for events before it looks whether anybody has asked: the longest that an inquiry waits for its turn.
 const LISTEN: Duration = Duration::from_secs(1);
@@ -35,7 +37,7 @@ const KEPT_XIDS: usize = 64;
 #[derive(Debug)]
 pub struct NvmlProbe {
     library: PathBuf,
-    /// What is known of the GPUs, by index: a lost one can no longer say who it is.
+    /// The GPUs that have said who they are: a lost one can no longer say it.
     known: Vec<Gpu>,
     /// Probes in a row in which a GPU was lost.
     lost: u32,
@@ -126,22 +128,24 @@ impl NvmlProbe {
     ) -> Result<GpuReport, NvmlError> {
         let count = nvml.device_count()?;
         let devices: Vec<_> = (0..count).map(|index| self.ask_device(nvml, fabric, index)).collect();
-        let (gpus, readings): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
-        self.known.clone_from(&gpus);
+        let (mut gpus, readings): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
+        name_the_silent(&mut gpus, &self.known);
+        // One that is gone from the list may come back.
+        let gone = self.known.iter().filter(|known| !gpus.iter().any(|gpu| is_same(gpu, known)));
+        let gone: Vec<_> = gone.take(MAX_KNOWN.saturating_sub(gpus.len())).cloned().collect();
+        self.known = gpus.iter().filter(|gpu| is_named(gpu)).cloned().chain(gone).collect();
         Ok(GpuReport { driver: driver.clone(), gpus, readings, xids: self.xids.clone() })
     }
 
     fn ask_device(&self, nvml: &Nvml, fabric: Option<&FabricInfos>, index: u32) -> (Gpu, Reading) {
         let device_id = index.to_string();
-        let unnamed = || Gpu { device_id: device_id.clone(), model: UNNAMED.to_owned(), ..Gpu::default() };
-        let known = self.known.iter().find(|gpu| gpu.device_id == device_id).cloned().unwrap_or_else(unnamed);
         match nvml.device_by_index(index) {
             Ok(device) => {
                 let fabric = fabric.and_then(|fabric| fabric.of(&device));
-                let reading = Reading { fabric, ..reading::reading(&device, device_id) };
-                (identity::identity(&device, known), reading)
+                let reading = Reading { fabric, ..reading::reading(&device, device_id.clone()) };
+                (identity::identity(&device, device_id, &self.known), reading)
             }
-            Err(error) => (known, reading::unreachable(&error, device_id)),
+            Err(error) => (identity::unnamed(device_id.clone()), reading::unreachable(&error, device_id)),
         }
     }
 
@@ -178,9 +182,27 @@ impl NvmlProbe {
                 GpuDriverState::Unknown,
                 "the NVIDIA driver's library and kernel module have different versions: reboot".to_owned(),
             ),
-            NvmlError::NoPermission => {
-                (GpuDriverState::Unknown, "no permission to talk to the NVIDIA driver".to_owned())
-            }
+            NvmlError::NoPermission => (
+                GpuDriverState::Unknown,
+                "no permission to talk to the NVIDIA driver: look at the mode of /dev/nvidiactl".to_owned(),
+            ),
+            NvmlError::OperatingSystem => (
+                GpuDriverState::Unknown,
+                "the operating system keeps the worker from /dev/nvidiactl: look at DeviceAllow= of its unit"
+                    .to_owned(),
+            ),
+            NvmlError::InsufficientPower => (
+                GpuDriverState::Unknown,
+                "a GPU's external power cables are not attached properly".to_owned(),
+            ),
+            NvmlError::IrqIssue => (
+                GpuDriverState::Unknown,
+                "the kernel found a problem with a GPU's interrupts: reboot, and look at dmesg".to_owned(),
+            ),
+            NvmlError::Unknown => (
+                GpuDriverState::Unknown,
+                "the NVIDIA driver failed with an error of its own: look at dmesg for NVRM".to_owned(),
+            ),
             error => (GpuDriverState::Unknown, format!("the NVIDIA driver failed: {error}")),
         };
         let driver = GpuDriver { state, reason: Some(reason), version: None, cuda_version: None };

@@ -26,13 +26,29 @@ pub struct Reading {
     pub fabric: Option<Fabric>,
 }
 
-/// Why a GPU cannot be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a GPU cannot be asked, as NVML says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gone {
     /// It has fallen off the bus.
     Lost,
     /// It needs a reset before it can be used.
     ResetRequired,
+    /// Its external power cables are not attached properly.
+    InsufficientPower,
+    /// The kernel found a problem with its interrupts.
+    InterruptIssue,
+    /// The worker's user may not use its device.
+    NoPermission,
+    /// The operating system blocks its device, e.g. by a control group.
+    Blocked,
+    /// The driver's library and its kernel module have different versions.
+    VersionMismatch,
+    /// Its configuration memory (infoROM) is corrupted.
+    CorruptedInfoRom,
+    /// The driver met an error of its own.
+    DriverError,
+    /// Anything else, in the words of the library.
+    Failed(String),
 }
 
 /// How a GPU stands in the fabric that connects GPUs through switches.

@@ -257,6 +257,66 @@ fn a_gpu_that_was_lost_before_it_was_ever_seen_is_listed_without_a_name() {
 }
 
 #[test]
+fn a_gpu_inherits_nothing_of_a_dead_one_whose_index_it_now_has() {
+    let driver = Driver::with(EIGHT);
+    let mut probe = driver.probe();
+    let before = probe.probe();
+    // GPU 0 is gone from the list, and the one behind it tells nothing but its name.
+    let moved = eight(|it| {
+        let gpus = it["gpus"].as_array_mut().unwrap();
+        gpus.remove(0);
+        gpus.truncate(1);
+        for function in ["nvmlDeviceGetSerial", "nvmlDeviceGetVbiosVersion", "nvmlDeviceGetEccMode"] {
+            gpus[0]["faults"][function] = "NOT_SUPPORTED".into();
+        }
+    });
+    driver.play(&moved);
+    let gpu = probe.probe().gpus.remove(0);
+    assert_eq!((&gpu.uuid, &gpu.serial), (&before.gpus[1].uuid, &before.gpus[1].serial));
+    driver.play(&eight(|it| {
+        it["gpus"] = serde_json::json!([{ "name": "NVIDIA T4", "uuid": "GPU-new", "temperature": 40 }]);
+    }));
+    let stranger = probe.probe().gpus.remove(0);
+    assert_eq!((stranger.device_id.as_str(), stranger.uuid.as_deref()), ("0", Some("GPU-new")));
+    assert_eq!((stranger.serial, stranger.vbios, stranger.mig, stranger.ecc), (None, None, None, None));
+}
+
+#[test]
+fn a_gpu_that_cannot_be_asked_says_why_in_nvmls_words() {
+    for (code, gone) in [
+        ("INSUFFICIENT_POWER", Gone::InsufficientPower),
+        ("IRQ_ISSUE", Gone::InterruptIssue),
+        ("NO_PERMISSION", Gone::NoPermission),
+        ("OPERATING_SYSTEM", Gone::Blocked),
+        ("LIB_RM_VERSION_MISMATCH", Gone::VersionMismatch),
+        ("CORRUPTED_INFOROM", Gone::CorruptedInfoRom),
+        ("UNKNOWN", Gone::DriverError),
+    ] {
+        let behind_a_handle =
+            eight(|it| it["gpus"][2] = serde_json::json!({ "uuid": "GPU-2", "fault": code }));
+        let report = Driver::with(&behind_a_handle).probe().probe();
+        assert_eq!(report.readings[2].gone, Some(gone), "{code}");
+        assert_eq!(active(&report).len(), 7, "{code}");
+    }
+    let busy = eight(|it| it["gpus"][2]["fault"] = "IN_USE".into());
+    let report = Driver::with(&busy).probe().probe();
+    assert!(matches!(report.readings[2].gone, Some(Gone::Failed(_))), "{:?}", report.readings[2].gone);
+}
+
+#[test]
+fn a_gpu_that_supports_no_measurement_at_all_answers_all_the_same() {
+    // As the integrated GPU of a Jetson.
+    let jetson = eight(|it| it["gpus"] = serde_json::json!([{ "name": "Orin (nvgpu)", "uuid": "GPU-0" }]));
+    let driver = Driver::with(&jetson);
+    let mut probe = driver.probe();
+    for _ in 0..3 {
+        let report = probe.probe();
+        assert_eq!((active(&report), report.readings[0].gone.clone()), (vec![0], None));
+        assert_eq!(report.readings[0].detail.status.temperature, None);
+    }
+}
+
+#[test]
 fn a_gpu_that_is_lost_behind_a_good_handle_is_unknown() {
     let scenario = eight(|it| {
         it["gpus"][2]["faults"] = serde_json::json!({ "nvmlDeviceGetUtilizationRates": "GPU_IS_LOST" });

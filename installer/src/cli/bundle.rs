@@ -1,7 +1,11 @@
-//! `aio-worker bundle`: downloads the release that the controller plans, verifies it, and makes one file of it for machines that reach no
-//! release server. Changes nothing else, and needs no root.
+//! `aio-worker bundle`: downloads the release that the controller plans, verifies it, and makes one
+//! file of it for machines that reach no release server. Changes nothing else, and needs no root.
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
 
 use aio_host::{files::StagedFile, layout::Layout};
 use aio_protocol::{
@@ -11,19 +15,23 @@ use aio_protocol::{
 use clap::Args;
 use serde_json::json;
 
-use super::{ControllerArgs, Output, interrupted, print_failure};
+use super::{
+    answer::print,
+    arguments::ControllerArgs,
+    present::{Output, conclude},
+    this_machine::interrupted,
+};
 use crate::{
-    bundle,
     console::Console,
-    controller::Controller,
-    download,
+    controller::{
+        calls::Controller,
+        http,
+        route::{Route, RouteOptions},
+    },
     failure::Failure,
-    http,
-    install::{trust_of, unless},
-    proxy::Way,
-    release_key,
+    release::{bundle, download, key, verify::Promise},
+    request::unless,
     token::NodeToken,
-    verify::Promise,
 };
 
 /// Makes one file of the release that the controller plans for a node.
@@ -46,30 +54,25 @@ pub struct BundleArgs {
 
 /// Makes a bundle and prints what is in it.
 pub async fn run_bundle(args: BundleArgs, output: Output) -> ExitCode {
-    match attempt(args).await {
-        Ok((path, release)) => {
-            let signed = release.signature.is_some();
-            match output {
-                Output::Text => println!(
-                    "{} holds aio-worker {} for {} ({} bytes, {}, {})",
-                    path.display(),
-                    release.version,
-                    release.platform,
-                    release.size,
-                    release.checksum,
-                    if signed { "signed" } else { "not signed" }
-                ),
-                Output::Json => println!(
-                    "{}",
-                    json!({ "file": path, "version": release.version, "platform": release.platform,
-                        "size": release.size, "checksum": release.checksum, "signed": signed })
-                ),
-            }
-            ExitCode::SUCCESS
+    let done = async {
+        let (path, release) = attempt(args).await?;
+        print(&answer(&path, &release, output))
+    };
+    conclude(done.await, output)
+}
+
+fn answer(path: &Path, release: &ReleaseManifest, output: Output) -> String {
+    let ReleaseManifest { version, platform, checksum, size, signature } = release;
+    let signed = signature.is_some();
+    match output {
+        Output::Text => {
+            let (path, signed) = (path.display(), if signed { "signed" } else { "not signed" });
+            format!("{path} holds aio-worker {version} for {platform} ({size} bytes, {checksum}, {signed})\n")
         }
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
+        Output::Json => {
+            let answer = json!({ "file": path, "version": version, "platform": platform,
+                "size": size, "checksum": checksum, "signed": signed });
+            format!("{answer}\n")
         }
     }
 }
@@ -82,17 +85,20 @@ async fn attempt(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure
 async fn make(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
     let BundleArgs { controller: args, platform, file } = args;
     let token = NodeToken::parse(&args.token()?, SystemTime::now().into())?;
-    let base =
-        http::parse(&token.claims().api, "the controller's address in the token", args.way.insecure_http)?;
     let layout = Layout::default();
-    let trust = trust_of(token.claims(), args.way.ca_file(), &base, &layout);
-    let way = Way::to(base.as_str(), args.way.proxy().as_deref(), &layout)?;
-    let client = http::client(&base, &trust, way.named.as_deref(), args.way.insecure_http, None)?;
-    let controller = Controller::new(&client, &base, &token, token.bearer(&layout))?;
+    let options = RouteOptions {
+        ca_file: args.route.ca_file(),
+        proxy: args.route.proxy(),
+        insecure_http: args.route.insecure_http,
+        ..RouteOptions::default()
+    };
+    let route = Route::to_controller(token.claims(), &options, &layout)?;
+    let client = route.client()?;
+    let controller = Controller::new(&client, &route.base, &token, token.bearer(&layout))?;
     let plan = controller.plan(platform).await?;
     let release = plan.release();
-    let url = http::parse(&plan.download_url, "the plan's download URL", args.way.insecure_http)?;
-    let key = release_key::demanded(args.release_key()?.as_deref(), token.claims().rel.as_deref())?;
+    let url = http::parse(&plan.download_url, "the plan's download URL", args.route.insecure_http)?;
+    let key = key::demanded(args.release_key()?.as_deref(), token.claims().rel.as_deref())?;
     let promise = Promise::of(release.clone(), url.as_str(), key.as_ref())?;
 
     let to = file.unwrap_or_else(|| format!("aio-worker-{}-{platform}.tar", release.version).into());

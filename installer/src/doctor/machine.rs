@@ -4,14 +4,14 @@ use std::{fs, path::Path};
 
 use aio_host::{
     facts::container_runtime,
-    files,
+    files::FileSystem,
     layout::Layout,
-    systemd::{SystemdError, UnitState},
+    systemd::{ServiceSettings, SystemdError, UnitState},
 };
 use aio_protocol::{error_code::ErrorCode, inventory::ContainerRuntime, release::Platform};
 
-use super::Finding;
-use crate::{failure::Failure, lock::Lock, observe};
+use super::finding::Finding;
+use crate::machine::{accounts, drop_ins, lock::Lock, observe};
 
 /// The systemd of Debian 11; Ubuntu 22.04 has 249.
 const OLDEST_SYSTEMD: u32 = 247;
@@ -19,8 +19,10 @@ const OLDEST_SYSTEMD: u32 = 247;
 /// Twice a release of the usual size.
 const ROOM: u64 = 32 << 20;
 
-/// Systems on which every release is tested, or whose neighbours are.
-const KNOWN: [(&str, &[&str]); 2] = [("ubuntu", &["22.04", "24.04"]), ("debian", &["11", "12", "13"])];
+/// Systems on which every release is tested, and Ubuntu's, whose systemd lies between those.
+/// Debian's next release has a code name and no version yet.
+const KNOWN: [(&str, &[&str]); 2] =
+    [("ubuntu", &["22.04", "24.04", "26.04"]), ("debian", &["11", "12", "13", "forky"])];
 
 pub(super) fn privileges(root: bool) -> Finding {
     if root {
@@ -39,14 +41,16 @@ pub(super) fn system(root: &Path) -> Finding {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.map(|value| value.trim().trim_matches('"').to_owned()).unwrap_or_default()
     };
-    let (id, version) = (field("ID"), field("VERSION_ID"));
+    let id = field("ID");
+    let version = Some(field("VERSION_ID")).filter(|version| !version.is_empty());
+    let version = version.unwrap_or_else(|| field("VERSION_CODENAME"));
     let name = Some(field("PRETTY_NAME")).filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| "a system that does not say what it is".to_owned());
     let known = KNOWN.iter().any(|(known, versions)| *known == id && versions.contains(&version.as_str()));
     if known {
         Finding::ok("system", name)
     } else {
-        let cure = "Ubuntu 22.04 and 24.04, Debian 11, 12 and 13 are known to work; on others with systemd 247 and glibc 2.31 or newer say install --force-os.";
+        let cure = "Ubuntu 22.04, 24.04 and 26.04, Debian 11, 12, 13 and testing are known to work; on others with systemd 247 and glibc 2.31 or newer say install --force-os.";
         Finding::warning("system", format!("{name} is not among the systems that were tested"), cure)
     }
 }
@@ -63,27 +67,32 @@ pub(super) fn processor(architecture: &str) -> Finding {
 
 pub(super) fn room(layout: &Layout) -> Finding {
     let path = layout.releases();
-    let found = files::available_bytes(&path).map_err(Failure::from);
-    match found {
-        Ok(bytes) if bytes < ROOM => {
-            let reason =
-                format!("{} has {} MiB free, and {} are needed", path.display(), bytes >> 20, ROOM >> 20);
+    let file_system = match FileSystem::of(&path) {
+        Ok(file_system) => file_system,
+        Err(error) => return Finding::of("disk", Err(error.into())),
+    };
+    match file_system.lacks(ROOM) {
+        Some((needed, available, what)) => {
+            let reason = format!("{} has {available} {what} free, and {needed} are needed", path.display());
             Finding::failed("disk", ErrorCode::DiskFull, reason)
         }
-        found => {
-            Finding::of("disk", found.map(|bytes| format!("{} MiB free at {}", bytes >> 20, path.display())))
+        None => {
+            Finding::ok("disk", format!("{} MiB free at {}", file_system.free_bytes >> 20, path.display()))
         }
     }
 }
 
-pub(super) fn writable(layout: &Layout) -> Finding {
-    match observe::read_only(layout).first() {
-        Some(folder) => {
-            let reason = format!("{} is on a read-only file system", folder.display());
-            Finding::failed("folders", ErrorCode::TargetReadOnly, reason)
-        }
-        None => Finding::ok("folders", "what an installation writes to is not read-only"),
+pub(super) fn folders(layout: &Layout) -> Finding {
+    if let Some(folder) = observe::read_only(layout).first() {
+        let reason = format!("{} is on a read-only file system", folder.display());
+        return Finding::failed("folders", ErrorCode::TargetReadOnly, reason);
     }
+    let releases = layout.releases();
+    if !layout.is_packaged() && FileSystem::of(&releases).is_ok_and(|found| !found.runs_programs) {
+        let reason = format!("{} is on a file system that is mounted with noexec", releases.display());
+        return Finding::failed("folders", ErrorCode::TargetNoexec, reason);
+    }
+    Finding::ok("folders", "what an installation writes to is writable, and programs run there")
 }
 
 pub(super) fn lock(layout: &Layout) -> Finding {
@@ -93,6 +102,17 @@ pub(super) fn lock(layout: &Layout) -> Finding {
         Finding::failed("lock", ErrorCode::InstallLocked, reason)
     } else {
         Finding::ok("lock", "no installation is running")
+    }
+}
+
+/// The daemon's user is created by the system's account tools, which wait for each other.
+pub(super) fn accounts(root: &Path) -> Finding {
+    match accounts::lock_holder(&root.join("etc")) {
+        Some(holder) => {
+            let reason = format!("{holder} holds /etc/.pwd.lock");
+            Finding::failed("accounts", ErrorCode::AccountsLocked, reason)
+        }
+        None => Finding::ok("accounts", "nobody holds the lock of the system's accounts"),
     }
 }
 
@@ -117,8 +137,8 @@ pub(super) fn unit(unit: Result<UnitState, SystemdError>) -> Finding {
         Err(error) => return Finding::of("unit", Err(error.into())),
     };
     let UnitState { load_state, active_state, file_state, result, .. } = &unit;
-    if load_state == "masked" || file_state.starts_with("masked") {
-        return Finding::failed("unit", ErrorCode::UnitMasked, "aio-worker.service is masked");
+    if unit.is_masked() {
+        return Finding::failed("unit", ErrorCode::UnitMasked, unit.mask());
     }
     match (load_state.as_str(), active_state.as_str()) {
         ("not-found", _) => Finding::ok("unit", "aio-worker is not installed yet"),
@@ -128,6 +148,21 @@ pub(super) fn unit(unit: Result<UnitState, SystemdError>) -> Finding {
             Finding::failed("unit", ErrorCode::ServiceFailed, reason)
         }
     }
+}
+
+/// Whether the unit gives the service what the worker needs, after all drop-ins.
+pub(super) fn drop_ins(settings: Result<ServiceSettings, SystemdError>) -> Finding {
+    const CHECK: &str = "drop_ins";
+    let taken = match settings {
+        Ok(settings) => drop_ins::taken_away(&settings),
+        Err(error) => return Finding::of(CHECK, Err(error.into())),
+    };
+    if taken.is_empty() {
+        return Finding::ok(CHECK, "none takes away what the worker needs");
+    }
+    let cure = "Take the line out of the drop-in; where that is not yours (LXC and Incus write it), the worker is given its token in /run/aio-worker, \
+        and the rest can be set again by systemctl edit aio-worker.";
+    Finding::warning(CHECK, taken.join("; "), cure)
 }
 
 /// What deployments run in. The worker itself needs none.
@@ -149,7 +184,7 @@ pub(super) fn containers(root: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::finding::Verdict;
 
     #[test]
     fn systems_are_known_by_name_and_version() {
@@ -160,6 +195,9 @@ mod tests {
             ("ID=ubuntu\nVERSION_ID=\"24.04\"\nPRETTY_NAME=\"Ubuntu 24.04 LTS\"\n", Verdict::Ok),
             ("ID=debian\nVERSION_ID=\"12\"\n", Verdict::Ok),
             ("ID=debian\nVERSION_ID=\"11\"\n", Verdict::Ok),
+            ("ID=ubuntu\nVERSION_ID=\"26.04\"\nVERSION_CODENAME=resolute\n", Verdict::Ok),
+            ("ID=debian\nVERSION_CODENAME=forky\n", Verdict::Ok),
+            ("ID=debian\nVERSION_ID=\"15\"\nVERSION_CODENAME=duke\n", Verdict::Warning),
             ("ID=ubuntu\nVERSION_ID=\"18.04\"\n", Verdict::Warning),
             ("ID=fedora\nVERSION_ID=40\n", Verdict::Warning),
         ] {
@@ -172,7 +210,7 @@ mod tests {
     fn an_outdated_systemd_is_no_ground_to_stand_on() {
         let code = |version: &str| manager(Ok(version.to_owned())).code;
         assert_eq!(code("245.4-4ubuntu3"), Some(ErrorCode::SystemdOutdated));
-        for version in ["247.3-7+deb11u5", "249", "252.39-1~deb12u2", "v257"] {
+        for version in ["247.3-7+deb11u5", "249", "252.39-1~deb12u2", "v257", "262-1"] {
             assert_eq!(code(version), None, "{version}");
         }
     }

@@ -1,4 +1,5 @@
-//! What the token says, and whether the controller that it names is there, is trusted, knows the node, and has the same time.
+//! What the token says, and whether the controller that it names is there, is trusted, knows the
+//! node, and has the same time.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,16 +9,22 @@ use aio_host::{
     tls::{self, Trust},
 };
 use aio_protocol::{error_code::ErrorCode, release::Platform, time::Timestamp};
-use reqwest::{Client, Response, Url, header::DATE};
+use reqwest::{Client, Url};
 use secrecy::SecretString;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
 };
 
-use super::{Examination, Finding};
+use super::{examination::Examination, finding::Finding};
 use crate::{
-    controller::Controller, failure::Failure, http, install::trust_of, proxy::Way, token::NodeToken,
+    controller::{
+        calls::Controller,
+        http,
+        route::{ProxyChoice, Route, RouteOptions},
+    },
+    failure::Failure,
+    token::NodeToken,
 };
 
 /// Tokens are accepted this long before they begin and after they end.
@@ -62,18 +69,19 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
         }
     };
     let mut findings = vec![Finding::of(TOKEN, NodeToken::parse(&text, now).map(|token| life(&token, now)))];
-    let base =
-        http::parse(&token.claims().api, "the controller's address in the token", examination.insecure_http);
-    let way = base.and_then(|base| {
-        let way = Way::to(base.as_str(), examination.proxy.as_deref(), &examination.layout)?;
-        Ok((base, way))
-    });
-    match way {
-        Ok((base, way)) => findings.extend(follow(&base, &way, examination, &token).await),
+    let options = RouteOptions {
+        ca_file: examination.ca_file.clone(),
+        proxy: examination.proxy.clone(),
+        insecure_http: examination.insecure_http,
+        ..RouteOptions::default()
+    };
+    match Route::to_controller(token.claims(), &options, &examination.layout) {
+        Ok(route) => findings.extend(follow(&route, examination, &token).await),
         Err(failure) => {
-            // A proxy that cannot be used is one check's trouble, an address that cannot be another's.
+            // A proxy that cannot be used is one check's trouble, an address that cannot be
+            // another's.
             let check = if failure.code == ErrorCode::ConfigInvalid { PROXY } else { CONTROLLER };
-            let skipped = all_but_token("the way to the controller cannot be used");
+            let skipped = all_but_token("the route to the controller cannot be used");
             findings.push(Finding::failed(check, failure.code, failure.message));
             findings.extend(skipped.into_iter().filter(|finding| finding.check != check));
         }
@@ -87,18 +95,19 @@ fn life(token: &NodeToken, now: Timestamp) -> String {
     format!("of node {}, ends in {days} days, at {}", claims.sub, claims.expires_at())
 }
 
-/// The way to the controller, from the nearest to the farthest: proxy, name, connection, trust, answer; and where the worker connects.
-async fn follow(base: &Url, way: &Way, examination: &Examination, token: &NodeToken) -> Vec<Finding> {
+/// The route to the controller, from the nearest to the farthest: proxy, name, connection, trust,
+/// answer; and where the worker connects.
+async fn follow(route: &Route, examination: &Examination, token: &NodeToken) -> Vec<Finding> {
+    let Route { base, trust, proxy, .. } = route;
     let direct = || "none; the controller is reached directly".to_owned();
     let mut findings = vec![
-        Finding::ok(PROXY, way.in_words().unwrap_or_else(direct)),
-        name(base, way).await,
-        Finding::of(CONNECTION, connection(base.as_str(), way).await),
+        Finding::ok(PROXY, proxy.in_words().unwrap_or_else(direct)),
+        name(base, proxy).await,
+        Finding::of(CONNECTION, connection(base.as_str(), proxy).await),
     ];
-    let trust = trust_of(token.claims(), examination.ca_file.clone(), base, &examination.layout);
-    match http::client(base, &trust, way.named.as_deref(), examination.insecure_http, None) {
+    match route.client() {
         Ok(client) => {
-            findings.push(Finding::ok(TRUST, authorities(&trust, base)));
+            findings.push(trusted(trust, base));
             findings.extend(ask(&client, base, examination, token).await);
         }
         Err(failure) => {
@@ -107,7 +116,7 @@ async fn follow(base: &Url, way: &Way, examination: &Examination, token: &NodeTo
             findings.extend([CONTROLLER, NODE, CLOCK].map(skipped));
         }
     }
-    let endpoint = connection(&token.claims().ctl, way).await;
+    let endpoint = connection(&token.claims().ctl, proxy).await;
     findings.push(Finding::of(
         ENDPOINT,
         endpoint.map(|reached| format!("{reached}; the worker opens no port of its own")),
@@ -115,9 +124,9 @@ async fn follow(base: &Url, way: &Way, examination: &Examination, token: &NodeTo
     findings
 }
 
-async fn name(base: &Url, way: &Way) -> Finding {
+async fn name(base: &Url, choice: &ProxyChoice) -> Finding {
     let (host, port) = (base.host_str().unwrap_or_default(), base.port_or_known_default().unwrap_or(443));
-    if way.proxy.is_some() {
+    if choice.proxy.is_some() {
         return Finding::skipped(NAME, "a proxy looks for the controller's name");
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -135,8 +144,9 @@ async fn name(base: &Url, way: &Way) -> Finding {
     }
 }
 
-/// A bare connection to where `url` leads, through the proxy if there is one: what a firewall in between would not let through.
-async fn connection(url: &str, way: &Way) -> Result<String, Failure> {
+/// A bare connection to where `url` leads, through the proxy if there is one: what a firewall in
+/// between would not let through.
+async fn connection(url: &str, choice: &ProxyChoice) -> Result<String, Failure> {
     let uri: Uri = url.parse().map_err(|error| {
         Failure::new(ErrorCode::ControllerInvalid, format!("`{url}` is not a URL: {error}"))
     })?;
@@ -144,7 +154,7 @@ async fn connection(url: &str, way: &Way) -> Result<String, Failure> {
     let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual));
     let began = Instant::now();
     let connected = async {
-        match &way.proxy {
+        match &choice.proxy {
             Some(proxy) => proxy.connect(&uri).await.map(drop).map_err(|error| {
                 let code = match error {
                     Blocked::Unreachable(_) => ErrorCode::ControllerUnreachable,
@@ -165,6 +175,25 @@ async fn connection(url: &str, way: &Way) -> Result<String, Failure> {
         Ok(()) => Ok(format!("{host}:{port} takes connections, within {} ms", began.elapsed().as_millis())),
         Err((code, why)) => Err(Failure::new(code, format!("{host}:{port} is not reached: {why}"))),
     }
+}
+
+/// Whom an installation would trust there, and what is wrong with the operating system's store
+/// where that counts.
+fn trusted(trust: &Trust, base: &Url) -> Finding {
+    let words = authorities(trust, base);
+    if trust.pin.is_some() || base.scheme() == "http" {
+        return Finding::ok(TRUST, words);
+    }
+    let unusable = tls::unusable_files();
+    let Some((path, reason)) = unusable.first() else { return Finding::ok(TRUST, words) };
+    let others = match unusable.len() - 1 {
+        0 => String::new(),
+        others => format!(", and {others} other files"),
+    };
+    let reason = format!("{words}, without what cannot be read: {} ({reason}){others}", path.display());
+    let cure =
+        "Remove the file or put the right certificate there, then run sudo update-ca-certificates --fresh.";
+    Finding::warning(TRUST, reason, cure)
 }
 
 /// Whom an installation would trust there.
@@ -196,7 +225,7 @@ async fn ask(client: &Client, base: &Url, examination: &Examination, token: &Nod
         }
     };
     let took = asked.elapsed();
-    let clock = clock(SystemTime::now().into(), their_time(&answer));
+    let clock = clock(SystemTime::now().into(), http::their_time(&answer));
     let version = answer.json::<serde_json::Value>().await.ok();
     let version = version.and_then(|health| Some(format!(" (version {})", health.get("version")?.as_str()?)));
     let reached = format!("{base} answers within {} ms{}", took.as_millis(), version.unwrap_or_default());
@@ -226,17 +255,6 @@ async fn plan(
     Ok(format!("{} ({}) is {}, and gets {}", plan.node_name, plan.node_id, plan.status, plan.version))
 }
 
-/// What time it is where the answer comes from, after its `Date`.
-pub(crate) fn their_time(answer: &Response) -> Option<Timestamp> {
-    parse_date(answer.headers().get(DATE)?.to_str().ok()?)
-}
-
-/// `Date`, as HTTP writes it.
-fn parse_date(text: &str) -> Option<Timestamp> {
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(Timestamp::from_millis(date.timestamp().as_millisecond()))
-}
-
 pub(super) fn clock(ours: Timestamp, theirs: Option<Timestamp>) -> Finding {
     let Some(theirs) = theirs else {
         return Finding::skipped(CLOCK, "the controller does not say what time it is");
@@ -263,11 +281,11 @@ pub(super) fn clock(ours: Timestamp, theirs: Option<Timestamp>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::doctor::finding::Verdict;
 
     #[test]
     fn a_clock_that_is_off_is_told_in_words() {
-        let noon = parse_date("Thu, 11 Dec 2025 12:00:00 GMT").unwrap();
+        let noon = aio_protocol::retry_after::date("Thu, 11 Dec 2025 12:00:00 GMT").unwrap();
         assert_eq!(noon.as_millis(), 1_765_454_400_000);
         let at = |seconds: i64| clock(Timestamp::from_millis(noon.as_millis() + seconds * 1000), Some(noon));
         for seconds in [-30, 0, 30] {

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
-pub use crate::apply::Timing;
-use crate::{offer::Offer, online::Snapshot};
+use crate::{controller::online::Snapshot, release::offer::Offer, transaction::work::Timing};
 
 /// A step that would be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +33,8 @@ pub struct Outcome {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum OutcomeKind {
-    /// Nothing: this would be done. `cut_off` says that an earlier installation would be undone first.
+    /// Nothing: this would be done. `cut_off` says that an earlier installation would be undone
+    /// first.
     Planned {
         /// In this order.
         steps: Vec<Planned>,

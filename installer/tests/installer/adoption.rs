@@ -43,7 +43,7 @@ trait Prepare {
     async fn reload_and_start(&self);
 }
 
-impl<S: aio_host::systemd::ServiceManager> Prepare for S {
+impl Prepare for aio_host::systemd::Systemd {
     async fn reload_and_start(&self) {
         self.reload().await.unwrap();
         self.enable(UNIT).await.unwrap();

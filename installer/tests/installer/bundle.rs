@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use aio_host::layout::UNIT;
-use aio_installer::install::{Goal, OutcomeKind};
+use aio_installer::{Goal, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
 use minisign::KeyPair;
 use serde_json::json;

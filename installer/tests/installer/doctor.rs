@@ -44,8 +44,10 @@ async fn a_machine_that_is_well_is_found_well_before_and_after_the_installation(
         "disk",
         "folders",
         "lock",
+        "accounts",
         "systemd",
         "unit",
+        "drop_ins",
         "containers",
         "token",
         "proxy",
@@ -124,8 +126,7 @@ async fn each_trouble_has_its_check_and_its_code() {
     assert_eq!(named(&found, "token").code, Some(ErrorCode::TokenInvalid));
     assert_eq!(named(&found, "clock").result, Verdict::Skipped);
 
-    let container =
-        examine::<aio_host::systemd::Systemd>(&examination(&world, None), Err(SystemdError::NotBooted)).await;
+    let container = examine(&examination(&world, None), Err(SystemdError::NotBooted)).await;
     assert_eq!(named(&container, "systemd").code, Some(ErrorCode::SystemdMissing));
     assert_eq!(named(&container, "unit").result, Verdict::Skipped);
 }

@@ -3,8 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use aio_installer::{
-    Uneventful,
-    install::Goal,
+    Goal, Uneventful,
     uninstall::{Removal, uninstall},
 };
 use aio_protocol::error_code::ErrorCode;

@@ -15,12 +15,13 @@ use std::{
 
 use aio_host::{
     layout::{Layout, UNIT},
-    systemd::{Systemd, fake::FakeSystemd},
+    systemd::fake::FakeSystemd,
 };
 use aio_installer::{
-    Accounts, Checkpoint, Failure, Lines, NodeToken, ServiceLog, Uneventful,
+    Accounts, Checkpoint, Failure, Goal, Host, Interrupt, Lines, NodeToken, Request, ServiceLog,
+    Surroundings, Uneventful,
     console::Console,
-    install::{Goal, Host, Interrupt, Outcome, OutcomeKind, Request, Surroundings, install},
+    install::{Outcome, OutcomeKind, install},
 };
 use aio_protocol::{
     release::{Platform, ReleaseVersion},
@@ -47,7 +48,7 @@ pub enum Daemon {
 /// A machine and everything around it.
 pub struct World {
     pub dir: tempfile::TempDir,
-    pub host: Host<Systemd>,
+    pub host: Host,
     pub systemd: FakeSystemd,
     pub server: Shared,
     pub daemon: Arc<Mutex<Daemon>>,

@@ -33,6 +33,8 @@ pub enum RecoveryAction {
     RestartApp,
     /// Restart the service that connects GPUs to each other, `nvidia-fabricmanager`.
     RestartFabricManager,
+    /// Let the worker's user use the device: its mode, and what the unit allows.
+    CheckPermissions,
     /// Look after cooling and power.
     CheckCooling,
     /// Check cables, connectors and the slot.
@@ -61,6 +63,7 @@ impl RecoveryAction {
             Self::Nothing => return None,
             Self::RestartApp => "restart the program that used it",
             Self::RestartFabricManager => "restart nvidia-fabricmanager",
+            Self::CheckPermissions => "look at the modes of /dev/nvidia* and at the unit's DeviceAllow=",
             Self::CheckCooling => "check cooling and power",
             Self::CheckMechanicals => "check cables, connectors and the slot",
             Self::DrainP2p => "give it no work that talks to other GPUs, and reset it soon",

@@ -9,6 +9,7 @@ use crate::{
     ids::NodeId,
     installation::MAX_STEP_BYTES,
     inventory::{Disk, SystemInfo, understood},
+    left_out::LeftOut,
     release::ReleaseVersion,
     telemetry::{GpuDetail, GpuStatus, HealthSummary, HostUsage, NetworkTraffic, Temperature},
     text::{bounded, list, words},
@@ -169,6 +170,9 @@ pub struct Metrics {
     /// One per GPU.
     #[serde(default, deserialize_with = "list::<_, _, 64>")]
     pub gpu: Vec<GpuDetail>,
+    /// How much the lists leave out.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "LeftOut::is_empty")]
+    pub left_out: LeftOut,
 }
 
 /// A clean goodbye.

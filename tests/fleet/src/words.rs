@@ -6,6 +6,7 @@ use aio_protocol::{
         Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Hardware, Memory, NetworkInterface, OperatingSystem,
         SystemInfo,
     },
+    left_out::LeftOut,
     telemetry::{GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic},
     time::Timestamp,
     wire::{Body, Heartbeat, Metrics, Register, WorkerState, encode},
@@ -63,13 +64,13 @@ impl Words {
                         addresses: vec!["10.0.0.7/16".to_owned()],
                     }],
                     gpu: (0..self.gpus).map(gpu).collect(),
-                    missing_gpu: vec![],
                     gpu_driver: GpuDriver {
                         state: GpuDriverState::Ok,
                         reason: None,
                         version: Some("550.54.15".to_owned()),
                         cuda_version: Some("12.4".to_owned()),
                     },
+                    ..Hardware::default()
                 },
                 virtualization: None,
                 container_runtime: None,
@@ -100,6 +101,7 @@ impl Words {
             load_average: Some([3.0, 2.0, 1.0]),
             temperature: vec![],
             gpu: self.gpu_status().into_iter().map(GpuDetail::of).collect(),
+            left_out: LeftOut::default(),
         })
     }
 

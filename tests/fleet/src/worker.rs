@@ -97,7 +97,7 @@ impl Worker {
             words,
             counts,
             talk,
-            session: Session::new(timings),
+            session: Session::new(timings, Instant::now()),
             link: Link::None,
             seq: 0,
             own_beat: None,

@@ -5,9 +5,8 @@ use std::{pin::Pin, time::SystemTime};
 
 use aio_host::{layout::Layout, systemd::Systemd};
 use aio_installer::{
-    Checkpoint, Failure, Journald, NodeToken, Point, STEPS, SystemAccounts,
-    console::Console,
-    install::{Host, Request, Surroundings, install},
+    Checkpoint, Failure, Host, Journald, NodeToken, Point, Request, STEPS, Surroundings, SystemAccounts,
+    console::Console, install::install,
 };
 use aio_protocol::release::Platform;
 use anyhow::{Context, Result, bail};

@@ -63,6 +63,8 @@ impl Suite {
             "--variant=minbase".to_owned(),
             format!("--include={PACKAGES}"),
             "--format=directory".to_owned(),
+            // The index of Debian testing counts for a week, and a mirror may lag behind.
+            "--aptopt=Acquire::Check-Valid-Until \"false\"".to_owned(),
             format!("--customize-hook=chroot \"$1\" systemctl mask {TIMERS}"),
             // The machine's name is given when it boots, not copied from the host that built the image.
             "--customize-hook=rm -f \"$1/etc/hostname\"".to_owned(),

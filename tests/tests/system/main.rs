@@ -1,6 +1,7 @@
 //! Whole-system tests. What boots a machine stands under `lab::`, so that one filter leaves it out.
 
 mod architecture;
+mod circles;
 mod demo;
 mod documented;
 mod documents;

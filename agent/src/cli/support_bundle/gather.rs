@@ -7,7 +7,7 @@ use aio_host::{
     config::ConfigFile,
     gpu::{GpuWatcher, NvmlProbe},
     layout::{Layout, UNDELIVERED, UNIT},
-    systemd::{ServiceManager, Systemd, SystemdError, UnitState},
+    systemd::{Systemd, SystemdError, UnitState},
 };
 use aio_installer::doctor::{self, Examination, Finding};
 use aio_protocol::{release::build, time::Timestamp};
@@ -190,7 +190,7 @@ async fn doctor(
     let machine = async {
         match (systemd, refusal) {
             (Some(systemd), _) => doctor::examine(&examination, Ok(systemd)).await,
-            (None, Some(error)) => doctor::examine::<Systemd>(&examination, Err(error)).await,
+            (None, Some(error)) => doctor::examine(&examination, Err(error)).await,
             (None, None) => Vec::new(),
         }
     };

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use aio_protocol::error_code::ErrorCode;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
-use super::{Driver, Input, Patience, Setback, State};
+use super::{Driver, Input, State};
 use crate::{
     config::{Unusable, WorkerConfig},
     notify::reloading,
@@ -38,22 +37,12 @@ impl Driver {
         // Whoever keeps a part of it hears of it here.
         self.configs.send_replace(Arc::new(self.config.clone()));
         let waiting = matches!(self.session.state(), State::Waiting { .. });
-        let again = connects_otherwise || waiting || self.token_replaced();
+        let again = connects_otherwise || waiting;
         info!(reconnects = again, "the configuration was reloaded");
         if again {
-            self.reconnect();
+            self.take(Input::TokenReplaced);
+        } else {
+            self.check_tokens();
         }
-    }
-
-    /// Makes a new connection, whatever becomes of the one that is there or is being made.
-    fn reconnect(&mut self) {
-        if matches!(self.session.state(), State::Connecting { .. }) {
-            self.link = None;
-            let message = "the configuration was reloaded".to_owned();
-            let code = Some(ErrorCode::ControllerUnreachable);
-            self.take(Input::SocketLost(Setback { code, message, patience: Patience::Backoff }));
-        }
-        self.link = None;
-        self.take(Input::TokenReplaced);
     }
 }

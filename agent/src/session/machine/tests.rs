@@ -72,8 +72,9 @@ enum Socket {
 
 impl World {
     fn new() -> Self {
-        let session = Session::new(Timings::default());
-        Self { session, now: Instant::now(), jitter: 0.5, socket: Socket::None }
+        let now = Instant::now();
+        let session = Session::new(Timings::default(), now);
+        Self { session, now, jitter: 0.5, socket: Socket::None }
     }
 
     /// Gives the input, and holds what must hold after any.
@@ -97,7 +98,7 @@ impl World {
             }
         }
         let expected = match self.session.state() {
-            State::Starting | State::Waiting { .. } | State::Stopped => Socket::None,
+            State::Starting { .. } | State::Waiting { .. } | State::Stopped => Socket::None,
             State::Connecting { .. } => Socket::Dialling,
             State::Registering { .. } | State::Online(_) | State::Stopping { .. } => Socket::Open,
         };
@@ -157,7 +158,7 @@ impl World {
 
     fn state(&self) -> &'static str {
         match self.session.state() {
-            State::Starting => "starting",
+            State::Starting { .. } => "starting",
             State::Waiting { .. } => "waiting",
             State::Connecting { .. } => "connecting",
             State::Registering { registered: false, .. } => "opened",
@@ -244,6 +245,7 @@ fn every_state_meets_every_input_as_written() {
             || Input::TokenReplaced,
             vec![
                 ("waiting", "connecting", vec![Dial]),
+                ("connecting", "connecting", vec![HangUp, Dial]),
                 ("opened", "connecting", vec![HangUp, Dial]),
                 ("registered", "connecting", vec![HangUp, Dial]),
                 ("online", "connecting", vec![HangUp, Dial]),
@@ -381,4 +383,20 @@ fn failures_lengthen_the_wait_until_a_session_lasted_a_minute() {
     world.now += 60 * SECOND;
     world.give(lost());
     assert_eq!(world.wait(), SECOND / 2);
+}
+
+#[test]
+fn a_machine_whose_facts_cannot_be_read_connects_all_the_same_after_a_while() {
+    let mut world = World::new();
+    assert_eq!(world.after(Timings::default().facts - SECOND), []);
+    assert_eq!(world.after(SECOND), [Effect::Dial]);
+    assert_eq!(world.give(Input::FactsRead), [], "facts that come later change no connection");
+}
+
+#[test]
+fn another_token_ends_an_attempt_that_is_under_way() {
+    let mut world = World::connecting();
+    let effects = world.give(Input::TokenReplaced);
+    assert_eq!(effects, [Effect::HangUp, Effect::Dial]);
+    assert!(world.session.state().after().is_none());
 }

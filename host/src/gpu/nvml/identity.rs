@@ -3,14 +3,33 @@
 use aio_protocol::inventory::{Gpu, Mig, MigInstance, PcieLink};
 use nvml_wrapper::Device;
 
-/// Who the device says it is, completed by what was known.
-pub(super) fn identity(device: &Device<'_>, known: Gpu) -> Gpu {
+use crate::gpu::is_same;
+
+/// Places for instances that are looked at; no GPU has more than 8 so far.
+const MAX_INSTANCES: u32 = 64;
+
+/// What a GPU is called until its driver has named it.
+const UNNAMED: &str = "NVIDIA GPU";
+
+/// A GPU of which nothing but its index is known.
+pub(super) fn unnamed(device_id: String) -> Gpu {
+    Gpu { device_id, model: UNNAMED.to_owned(), ..Gpu::default() }
+}
+
+/// Who the device says it is, completed by what was known of this very card.
+pub(super) fn identity(device: &Device<'_>, device_id: String, known: &[Gpu]) -> Gpu {
+    let said = Gpu {
+        uuid: device.uuid().ok(),
+        pci_bus_id: device.pci_info().ok().map(|pci| pci.bus_id),
+        ..unnamed(device_id.clone())
+    };
+    let known = known.iter().find(|known| is_same(known, &said)).cloned().unwrap_or_else(|| said.clone());
     Gpu {
-        device_id: known.device_id,
-        uuid: device.uuid().ok().or(known.uuid),
+        device_id,
+        uuid: said.uuid.or(known.uuid),
         model: device.name().unwrap_or(known.model),
         memory_total: device.memory_info().ok().map(|memory| memory.total).or(known.memory_total),
-        pci_bus_id: device.pci_info().ok().map(|pci| pci.bus_id).or(known.pci_bus_id),
+        pci_bus_id: said.pci_bus_id.or(known.pci_bus_id),
         serial: device.serial().ok().or(known.serial),
         vbios: device.vbios_version().ok().or(known.vbios),
         mig: mig(device).or(known.mig),
@@ -27,7 +46,7 @@ fn best_link(device: &Device<'_>) -> Option<PcieLink> {
 
 fn mig(device: &Device<'_>) -> Option<Mig> {
     let enabled = device.mig_mode().ok()?.current != 0;
-    let places = if enabled { device.mig_device_count().unwrap_or_default() } else { 0 };
+    let places = if enabled { device.mig_device_count().unwrap_or_default().min(MAX_INSTANCES) } else { 0 };
     let instances = (0..places).filter_map(|place| {
         // Most places are empty.
         let instance = device.mig_device_by_index(place).ok()?;

@@ -27,14 +27,13 @@ pub(super) fn reading(device: &Device<'_>, device_id: String) -> Reading {
     let temperature = device.temperature(TemperatureSensor::Gpu);
     let milliwatts = device.power_usage();
 
-    let errors = [
+    let answers = [
         utilization.as_ref().err(),
         memory_used.as_ref().err(),
         temperature.as_ref().err(),
         milliwatts.as_ref().err(),
     ];
-    let mute = errors.iter().all(Option::is_some);
-    if let Some(error) = errors.into_iter().flatten().find(|error| mute || is_gone(error)) {
+    if let Some(error) = silence(answers) {
         return unreachable(error, device_id);
     }
     let fields = Fields::of(device);
@@ -71,14 +70,33 @@ pub(super) fn reading(device: &Device<'_>, device_id: String) -> Reading {
     }
 }
 
+/// The error for which a GPU counts as silent: that it is gone, or what it says in place of every
+/// answer. What a GPU does not support (a Jetson, none of these) is an answer.
+fn silence(answers: [Option<&NvmlError>; 4]) -> Option<&NvmlError> {
+    let errors = || answers.into_iter().flatten();
+    let mute = answers.iter().all(Option::is_some);
+    errors().find(|error| is_gone(error)).or_else(|| errors().find(|error| mute && !is_unsupported(error)))
+}
+
+fn is_unsupported(error: &NvmlError) -> bool {
+    matches!(error, NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_))
+}
+
 /// A GPU that cannot be asked.
 pub(super) fn unreachable(error: &NvmlError, device_id: String) -> Reading {
     let gone = match error {
-        NvmlError::GpuLost => Some(Gone::Lost),
-        NvmlError::ResetRequired => Some(Gone::ResetRequired),
-        _ => None,
+        NvmlError::GpuLost => Gone::Lost,
+        NvmlError::ResetRequired => Gone::ResetRequired,
+        NvmlError::InsufficientPower => Gone::InsufficientPower,
+        NvmlError::IrqIssue => Gone::InterruptIssue,
+        NvmlError::NoPermission => Gone::NoPermission,
+        NvmlError::OperatingSystem => Gone::Blocked,
+        NvmlError::LibRmVersionMismatch => Gone::VersionMismatch,
+        NvmlError::CorruptedInfoROM => Gone::CorruptedInfoRom,
+        NvmlError::Unknown => Gone::DriverError,
+        error => Gone::Failed(error.to_string()),
     };
-    Reading { gone, ..Reading::silent(device_id) }
+    Reading { gone: Some(gone), ..Reading::silent(device_id) }
 }
 
 fn is_gone(error: &NvmlError) -> bool {

@@ -194,6 +194,13 @@ fn all_nodes_are_upgraded_as_the_page_on_operations_says() -> Result<()> {
     let site = Site::with_releases(Settings::default(), publish_next)?;
     let machine = Machine::boot_for_provisioning("ansible-upgrade")?;
     let control = Control::of(&machine, &site.controller.added_as("ansible", &[NODE])?)?;
+    // A hardened machine: no program runs in these.
+    machine
+        .sh("for dir in /tmp /var/tmp; do mount --bind $dir $dir; mount -o remount,bind,noexec $dir; done")
+        .read()?;
+    let nowhere = ["--extra-vars", r#"{"aio_worker_temporary_folders": ["/tmp", "/var/tmp"]}"#];
+    let refused = control.play(&nowhere)?;
+    ensure!(refused.failed == 1 && refused.output.contains("error[TARGET_NOEXEC]"), "{}", refused.output);
     assert_eq!(control.changes(&[])?, 1);
     let config = machine.read("/etc/aio-worker/config.toml")?;
 

@@ -185,7 +185,9 @@ fn a_bad_release_is_refused_and_the_controller_hears_why() -> Result<()> {
 
 #[test]
 fn a_machine_that_cannot_take_the_worker_is_left_alone() -> Result<()> {
-    use ErrorCode::{ConfigInvalid, DbusUnreachable, DiskFull, SystemdMissing, TargetReadOnly, UnitMasked};
+    use ErrorCode::{
+        ConfigInvalid, DbusUnreachable, DiskFull, SystemdMissing, TargetNoexec, TargetReadOnly, UnitMasked,
+    };
     let site = Site::new(Settings::default())?;
     let mut untouched = Untouched::new(site.machine("machines")?)?;
     let token = site.token.clone();
@@ -207,9 +209,19 @@ fn a_machine_that_cannot_take_the_worker_is_left_alone() -> Result<()> {
     untouched.refuses("read-only /usr/local", TargetReadOnly, || install(&untouched.machine, &token))?;
     untouched.change("umount /usr/local; mount -t tmpfs -o size=1m none /usr/local/lib")?;
     untouched.refuses("full disk", DiskFull, || install(&untouched.machine, &token))?;
-    untouched.change(&format!(
-        "umount /usr/local/lib; ln -s /dev/null /etc/systemd/system/{UNIT}; systemctl daemon-reload"
-    ))?;
+    untouched.change("umount /usr/local/lib; mount -t tmpfs -o nr_inodes=20 none /usr/local/lib")?;
+    untouched.refuses("no inodes", DiskFull, || install(&untouched.machine, &token))?;
+    doctor_says(&untouched.machine, &token, DiskFull, "inodes")?;
+    untouched.change("umount /usr/local/lib; mount -t tmpfs -o noexec none /usr/local/lib")?;
+    untouched.refuses("noexec", TargetNoexec, || install(&untouched.machine, &token))?;
+    doctor_says(&untouched.machine, &token, TargetNoexec, "/usr/local/lib/aio-worker")?;
+    untouched.change(&format!("umount /usr/local/lib; systemctl mask --runtime {UNIT}"))?;
+    untouched.refuses("masked until the next boot", UnitMasked, || install(&untouched.machine, &token))?;
+    doctor_says(&untouched.machine, &token, UnitMasked, "until the next boot")?;
+    let cure = UnitMasked.cure();
+    let cure = cure.split_once("next boot: ").and_then(|(_, rest)| rest.split_once(')')).context(cure)?.0;
+    untouched.change(cure)?;
+    untouched.change(&format!("ln -s /dev/null /etc/systemd/system/{UNIT}; systemctl daemon-reload"))?;
     untouched.refuses("masked unit", UnitMasked, || install(&untouched.machine, &token))?;
     untouched.change(&format!(
         "rm /etc/systemd/system/{UNIT}; systemctl daemon-reload
@@ -220,6 +232,43 @@ fn a_machine_that_cannot_take_the_worker_is_left_alone() -> Result<()> {
 
     untouched.change("rm -r /etc/aio-worker")?;
     succeed(install(&untouched.machine, &token), &untouched.machine).map(drop)
+}
+
+/// The doctor fails with this code, for a reason in which these words stand.
+fn doctor_says(machine: &Machine, token: &str, code: ErrorCode, words: &str) -> Result<()> {
+    let doctor = machine.command(COMMAND).args(["doctor", "--output", "json", "--token-file", "-"]);
+    let outcome = doctor.input(token.to_owned()).run()?;
+    let said = json_of(&outcome)?;
+    let checks = said["checks"].as_array().context("no checks")?;
+    let found =
+        checks.iter().find(|check| check["code"] == code.as_str()).with_context(|| format!("{outcome}"))?;
+    ensure!(found["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{found}");
+    Ok(())
+}
+
+/// Holds the lock of the system's accounts, as lckpwdf(3) does, until it is killed. The command ends when the lock is held.
+const LOCK_HOLDER: &str =
+    "exec perl -MFcntl -e 'pipe my $held, my $tell; if (fork) { close $tell; <$held>; exit }
+    open my $lock, q(>>), q(/etc/.pwd.lock) or die; my $whole = pack q(ssx4qqi), F_WRLCK, 0, 0, 0, 0;
+    fcntl $lock, F_SETLKW, $whole or die; close $tell; sleep'";
+
+#[test]
+fn who_holds_the_account_lock_is_told_while_the_installation_waits_for_it() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("account-lock")?;
+    machine.write("/root/hold", "0755", format!("#!/bin/sh\n{LOCK_HOLDER}\n"))?;
+    machine.sh("systemd-run --quiet --unit holder --property Type=forking /root/hold").read()?;
+    doctor_says(&machine, &site.token, ErrorCode::AccountsLocked, "perl (process ")?;
+    let script = format!(
+        "{COMMAND} install --token {} 2>/root/said & pid=$!
+        until grep -q 'waiting for perl (process ' /root/said || ! kill -0 $pid; do sleep 0.05; done
+        systemctl stop holder; wait $pid",
+        site.token
+    );
+    let outcome = machine.sh(&script).run()?;
+    ensure!(outcome.status == Some(0), "{outcome}{}", machine.read("/root/said")?);
+    ensure!(machine.read("/root/said")?.contains("waiting for perl (process "), "it was not told");
+    site.wait_until_online(&machine).map(drop)
 }
 
 #[test]

@@ -62,6 +62,41 @@ fn the_install_script_works_when_it_is_pasted_into_a_root_shell() -> Result<()> 
     Ok(())
 }
 
+#[test]
+fn the_install_script_takes_a_folder_where_programs_run_or_says_which_have_no_room() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("script-noexec")?;
+    let script = site.controller.token(site.id(), &json!({}))?.install_script.context("no script")?;
+    let refused = |status: i32, error: &str| -> Result<()> {
+        let outcome = paste(&machine, &script)?;
+        ensure!(outcome.status == Some(status) && outcome.stdout.contains(error), "{outcome}");
+        Ok(())
+    };
+    let before = machine.listing()?;
+
+    let noexec = "for dir in /tmp /var/tmp /var/lib /root; do
+        mount --bind $dir $dir; mount -o remount,bind,noexec $dir; done";
+    machine.sh(noexec).read()?;
+    refused(73, "error[TARGET_NOEXEC]: no program runs from /tmp /var/tmp /var/lib /root")?;
+    machine.sh("umount /root; mount -t tmpfs -o size=1m none /root").read()?;
+    refused(73, "error[DISK_FULL]: there is no room for the installer in /root")?;
+    machine.sh("umount /root; mount -t tmpfs -o nr_inodes=1 none /root").read()?;
+    refused(73, "error[DISK_FULL]: there is no room for the installer in /root")?;
+    machine.sh("umount /root; umount /var/lib").read()?;
+    assert_eq!(before.changes_to(&machine.listing()?), "");
+
+    let outcome = paste(&machine, &script)?;
+    assert_eq!(outcome.status, Some(0), "{outcome}");
+    site.wait_until_online(&machine)?;
+    assert_eq!(
+        machine
+            .sh("ls -d /tmp/aio-worker.* /var/tmp/aio-worker.* /var/lib/aio-worker.* || echo none")
+            .read()?,
+        "none\n"
+    );
+    Ok(())
+}
+
 /// On a terminal, as a person has one, so that what differs in an interactive shell differs here too.
 pub(super) fn paste(machine: &Machine, script: &str) -> Result<Outcome> {
     let shell =

@@ -2,7 +2,8 @@
 //! upgrade and a broken installation leave behind.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,7 +15,7 @@ use aio_tests::{
     lab::{Inside, Machine, Outcome},
     wait::wait_for,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -67,9 +68,13 @@ impl Repacked {
         dpkg_deb(&["--raw-extract"], [package, &root])?;
         let control = root.join("DEBIAN/control");
         let text = fs::read_to_string(&control)?;
+        let name = text.lines().find_map(|line| line.strip_prefix("Package: ")).context("no name")?;
         let line =
             text.lines().find(|line| line.starts_with("Version: ")).context("a package without a version")?;
         fs::write(&control, text.replace(line, &format!("Version: {version}")))?;
+        // Its sample of the configuration is another one.
+        let sample = folder.path().join("root/usr/share").join(name).join("config.toml");
+        OpenOptions::new().append(true).open(sample)?.write_all(format!("# {version}\n").as_bytes())?;
         dpkg_deb(&["--root-owner-group", "-Znone", "--build"], [&root, &file])?;
         Ok(Self { file, _folder: folder })
     }
@@ -123,7 +128,7 @@ fn whoever_follows_the_page_on_packages_line_by_line_has_an_online_node() -> Res
         Ok(outcome.stdout)
     };
     let blocks = documented("With Debian packages")?;
-    let [controller, node] = &blocks[..] else { anyhow::bail!("the section has {} blocks", blocks.len()) };
+    let [controller, node] = &blocks[..] else { bail!("the section has {} blocks", blocks.len()) };
     let said = follow(&controller.replace("apt install", "apt install --yes"))?;
     let token = said.split_whitespace().last().context("no command was printed")?;
     let said = follow(&node.replace("apt install", "apt install --yes").replace("<JWT>", token))?;
@@ -188,10 +193,66 @@ fn an_upgrade_of_the_package_keeps_configuration_and_identity_and_restarts_once_
         assert_eq!(machine.read("/etc/aio-worker/config.toml")?, config);
         assert_eq!(machine.read("/etc/aio-worker/token")?, token);
     }
-    // Stopped and forbidden by somebody, it stays so.
-    machine.command("systemctl").args(["disable", "--now", UNIT]).read()?;
-    installed(&machine, &Repacked::of(&package, "1.0.2")?.file)?;
-    assert_eq!(state(&machine, UNIT)?.0, "inactive");
+    // Stopped by somebody, it stays so, forbidden or not; started although it is disabled, it is restarted.
+    for (change, version, expected) in [
+        ("systemctl stop", "1.0.2", ("inactive", "enabled")),
+        ("systemctl disable --now", "1.0.3", ("inactive", "disabled")),
+        ("systemctl start", "1.0.4", ("active", "disabled")),
+    ] {
+        machine.sh(&format!("{change} {UNIT}")).read()?;
+        let before = starts(&machine)?;
+        installed(&machine, &Repacked::of(&package, version)?.file)?;
+        let (active, enabled) = state(&machine, UNIT)?;
+        assert_eq!((active.as_str(), enabled.as_str()), expected, "{change}");
+        assert_eq!(starts(&machine)?, before + usize::from(active == "active"), "{change}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_was_there_before_the_package_stays_and_dpkg_asks_nobody() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = Machine::boot("package-config")?;
+    machine.write("/usr/bin/sudo", "0755", SUDO)?;
+    let file = "/etc/aio-worker/config.toml";
+    let facts = format!("stat --format='%a %U %G' {file}; cat {file}");
+    let [page] = &documented("Through a proxy")?[..] else { bail!("the section has another block") };
+    machine.sh(page).read()?;
+    let before = machine.sh(&facts).read()?;
+    ensure!(before.starts_with("640 root aio-worker\nproxy = "), "{before}");
+    for package in [WORKER, CONTROLLER] {
+        let (package, service) = (site.artifacts.package(package)?, format!("{package}.service"));
+        // Nobody is there to answer.
+        installed(&machine, &package)?;
+        machine.sh(&format!("systemctl stop {service}; for file in /etc/aio-*/config.toml; do echo '# mine' >> $file; done")).read()?;
+        let mine = machine.sh("cat /etc/aio-*/config.toml").read()?;
+        installed(&machine, &Repacked::of(&package, "1.0.1")?.file)?;
+        assert_eq!(machine.sh("cat /etc/aio-*/config.toml").read()?, mine);
+        let odd = machine.sh("dpkg --audit; find /etc -name '*.dpkg-*' -path '*aio*'").read()?;
+        assert_eq!(odd, "");
+    }
+    ensure!(machine.sh(&facts).read()?.starts_with(before.trim_end()), "the first lines are another's");
+    // What somebody has taken away is not put back.
+    machine.sh(&format!("rm {file}")).read()?;
+    installed(&machine, &Repacked::of(&site.artifacts.package(WORKER)?, "1.0.2")?.file)?;
+    assert_eq!(machine.sh(&format!("test -e {file} || echo gone")).read()?, "gone\n");
+    Ok(())
+}
+
+#[test]
+fn a_purge_leaves_a_person_s_account_and_what_an_installation_has_taken_over() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("package-purge")?;
+    let package = site.artifacts.package(WORKER)?;
+    machine.sh("useradd --create-home --shell /bin/bash aio-worker").read()?;
+    let account = machine.sh("getent passwd aio-worker; getent group aio-worker").read()?;
+    installed(&machine, &package)?;
+    ensure!(apt(&machine, &["remove", WORKER]).run()?.status == Some(0));
+    succeed(install(&machine, &site.token), &machine)?;
+    ensure!(apt(&machine, &["purge", WORKER]).run()?.status == Some(0));
+    assert_eq!(machine.sh("getent passwd aio-worker; getent group aio-worker").read()?, account);
+    machine.sh("systemctl restart aio-worker").read()?;
+    site.wait_until_online(&machine)?;
     Ok(())
 }
 
@@ -229,7 +290,7 @@ fn a_package_and_an_installation_beside_it_are_told_and_never_two_workers() -> R
     // apt gives dpkg a terminal, and so one stream.
     let said = refused.to_string();
     ensure!(refused.status == Some(100) && said.contains("PACKAGE_CONFLICT"), "{refused}");
-    ensure!(said.contains("sudo aio-worker uninstall"), "{refused}");
+    ensure!(said.contains("sudo aio-worker uninstall") && said.contains("Its token goes"), "{refused}");
     let known = "dpkg --audit; dpkg-query --show --showformat '${db:Status-Status}' aio-worker";
     assert_eq!(machine.sh(known).read()?.trim(), "not-installed");
     site.wait_until_online(&machine)?;

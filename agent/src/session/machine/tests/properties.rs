@@ -65,7 +65,7 @@ proptest! {
         let well_since = world.now;
         for _ in 0..10 {
             match world.session.state() {
-                State::Starting => { world.give(Input::FactsRead); }
+                State::Starting { .. } => { world.give(Input::FactsRead); }
                 State::Waiting { .. } => { world.at_deadline(); }
                 State::Connecting { .. } => { world.give(Input::SocketOpened); }
                 State::Registering { registered: false, .. } => { world.give(connection_ack()); }

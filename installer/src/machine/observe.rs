@@ -1,0 +1,156 @@
+//! What the machine is, as far as an installation minds: files with content and mode, links, the
+//! user, the unit, room, and what cannot be written. Looks and changes nothing; `plan` decides what
+//! follows.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use aio_host::{
+    files::FileSystem,
+    layout::{Layout, UNIT, USER},
+    systemd::UnitState,
+};
+use aio_protocol::release::{Checksum, ReleaseVersion};
+use rustix::fs::{Access, access};
+
+use crate::{
+    failure::Failure,
+    machine::{adoption::OlderUnit, host::Host, state_folder::StateFolder},
+    release::verify,
+    shipped,
+    transaction::journal::Journal,
+};
+
+/// What is at a path.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Nothing.
+    Absent,
+    /// A file.
+    File { mode: u32, bytes: Vec<u8> },
+    /// A symbolic link.
+    Link { target: PathBuf },
+    /// A folder, or something odd.
+    Other,
+}
+
+/// Says nothing of what is in a file: it may be the token.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::File { mode, bytes } => write!(f, "File({mode:o}, {} bytes)", bytes.len()),
+            Self::Link { target } => write!(f, "Link({})", target.display()),
+            Self::Other => f.write_str("Other"),
+        }
+    }
+}
+
+impl Entry {
+    fn at(path: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::io("read", path, &error);
+        let metadata = match path.symlink_metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::Absent),
+            Err(error) => return Err(failed(error)),
+        };
+        if metadata.is_symlink() {
+            Ok(Self::Link { target: fs::read_link(path).map_err(failed)? })
+        } else if metadata.is_file() {
+            let mode = metadata.permissions().mode() & 0o7777;
+            Ok(Self::File { mode, bytes: fs::read(path).map_err(failed)? })
+        } else {
+            Ok(Self::Other)
+        }
+    }
+
+    /// Whether it is a file of exactly these bytes and this mode.
+    pub(crate) fn is_file(&self, wanted: &[u8], wanted_mode: u32) -> bool {
+        matches!(self, Self::File { mode, bytes } if *mode == wanted_mode && bytes == wanted)
+    }
+
+    /// Whether it is a link to exactly this.
+    pub(crate) fn is_link(&self, wanted: &Path) -> bool {
+        matches!(self, Self::Link { target } if target == wanted)
+    }
+}
+
+/// The machine at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    pub(crate) config: Entry,
+    pub(crate) ca_file: Entry,
+    pub(crate) token: Entry,
+    pub(crate) unit: Entry,
+    /// The unit file, where no installation of ours wrote it as it is.
+    pub(crate) older_unit: Option<OlderUnit>,
+    pub(crate) state: StateFolder,
+    pub(crate) declaration: Entry,
+    pub(crate) current: Entry,
+    pub(crate) command: Entry,
+    /// The checksum of the release's file, when it is in its place and can be run.
+    pub(crate) placed: Option<Checksum>,
+    /// Whether both the daemon's user and its group are there.
+    pub(crate) user: bool,
+    pub(crate) service: UnitState,
+    /// Whether a Debian package has brought program and unit.
+    pub(crate) packaged: bool,
+    /// Where releases go.
+    pub(crate) releases: FileSystem,
+    /// Folders that the installation needs and nobody can write.
+    pub(crate) read_only: Vec<PathBuf>,
+}
+
+/// Looks at the machine, with an eye on one release.
+pub(crate) async fn observe(host: &Host, version: &ReleaseVersion) -> Result<Observed, Failure> {
+    let layout = &host.layout;
+    let unit = Entry::at(&layout.unit())?;
+    let journal = Journal::read(&layout.journal_dir())?;
+    Ok(Observed {
+        older_unit: older_unit(layout, &unit, &journal),
+        state: StateFolder::of(host, journal.made(&layout.state_dir()))?,
+        config: Entry::at(&layout.config())?,
+        ca_file: Entry::at(&layout.ca_file())?,
+        token: Entry::at(&layout.token())?,
+        unit,
+        declaration: Entry::at(&layout.sysusers())?,
+        current: Entry::at(&layout.current())?,
+        command: Entry::at(&layout.command())?,
+        placed: placed(&layout.release(version).join(shipped::BINARY))?,
+        user: host.lists("etc/passwd", USER) && host.lists("etc/group", USER),
+        service: host.systemd.unit(UNIT).await?,
+        packaged: layout.is_packaged(),
+        releases: FileSystem::of(&layout.releases())?,
+        read_only: read_only(layout),
+    })
+}
+
+fn older_unit(layout: &Layout, unit: &Entry, journal: &Journal) -> Option<OlderUnit> {
+    let Entry::File { bytes, .. } = unit else { return None };
+    let ours = bytes == shipped::UNIT_TEXT.as_bytes() || journal.unit() == Some(&verify::checksum(bytes));
+    (!ours).then(|| OlderUnit::read(&layout.unit(), &String::from_utf8_lossy(bytes)))
+}
+
+fn placed(path: &Path) -> Result<Option<Checksum>, Failure> {
+    Ok(match Entry::at(path)? {
+        Entry::File { mode: shipped::RELEASE_MODE, bytes } => Some(verify::checksum(&bytes)),
+        _ => None,
+    })
+}
+
+/// Folders that an installation needs and that are on read-only file systems.
+pub(crate) fn read_only(layout: &Layout) -> Vec<PathBuf> {
+    let files = [layout.command(), layout.config(), layout.unit(), layout.sysusers(), layout.current()];
+    let dirs = files.iter().filter_map(|file| file.parent());
+    // What is missing will be made in the nearest folder that is there.
+    let existing = dirs.filter_map(|dir| dir.ancestors().find(|dir| dir.exists()));
+    let mut found: Vec<_> = existing
+        .filter(|dir| access(*dir, Access::WRITE_OK) == Err(rustix::io::Errno::ROFS))
+        .map(Path::to_owned)
+        .collect();
+    found.dedup();
+    found
+}
