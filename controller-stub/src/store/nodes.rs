@@ -14,7 +14,7 @@ use super::{
     database::Store,
     error::StoreError,
     outbox,
-    rows::{corrupt, count, from_json, json, node_id, optional_time, owned_node, status, time},
+    rows::{corrupt, count, from_json, json, node_id, optional_time, status, time},
     tokens,
     writer::Write,
 };
@@ -100,11 +100,19 @@ impl Store {
         &self,
         status: NodeStatus,
     ) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
-        let rows = sqlx::query("SELECT id, org_id FROM nodes WHERE status = $1")
-            .bind(status.as_str())
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(owned_node).collect()
+        // A row for each organisation: one for each node would take a fleet's time in the driver.
+        let rows =
+            sqlx::query("SELECT org_id, JSON_GROUP_ARRAY(id) FROM nodes WHERE status = $1 GROUP BY org_id")
+                .bind(status.as_str())
+                .fetch_all(&self.pool)
+                .await?;
+        let mut nodes = Vec::new();
+        for row in &rows {
+            let org: OwnerId = row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))?;
+            let ids: Vec<NodeId> = from_json("id", &row.try_get::<String, _>(1)?)?;
+            nodes.extend(ids.into_iter().map(|id| (id, org.clone())));
+        }
+        Ok(nodes)
     }
 
     /// Writes when nodes were last heard of. Moves a node's time back only where it is later than `now`.

@@ -122,7 +122,7 @@ async fn more_upgrades_in_a_second_than_are_allowed_are_told_when_to_come_back()
 
 #[tokio::test]
 async fn when_most_of_a_fleet_falls_silent_nobody_goes_offline_until_it_has_lasted() {
-    let lease = Duration::from_millis(1500);
+    let lease = Duration::from_millis(4000);
     let controller = Controller::start_with(|config| config.heartbeat_timeout = lease).await;
     let fleet = Fleet::of(&controller, 12).await;
     let silent_since = tokio::time::Instant::now();
@@ -142,7 +142,7 @@ async fn when_most_of_a_fleet_falls_silent_nobody_goes_offline_until_it_has_last
 
 #[tokio::test]
 async fn one_organisation_s_silent_fleet_keeps_no_other_organisation_s_node_online() {
-    let lease = Duration::from_millis(1500);
+    let lease = Duration::from_millis(4000);
     let controller = Controller::start_with(|config| config.heartbeat_timeout = lease).await;
     let large = Fleet::of(&controller, 12).await;
     let small = Fleet::of_organisation(&controller, "other", 1).await;
@@ -154,7 +154,7 @@ async fn one_organisation_s_silent_fleet_keeps_no_other_organisation_s_node_onli
 
 #[tokio::test]
 async fn a_fleet_that_is_heard_again_was_never_offline_and_who_stays_away_then_goes_alone() {
-    let lease = Duration::from_millis(1500);
+    let lease = Duration::from_millis(4000);
     let controller = Controller::start_with(|config| config.heartbeat_timeout = lease).await;
     let mut fleet = Fleet::of(&controller, 12).await;
     let welcomed = tokio::time::Instant::now();
