@@ -129,7 +129,7 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// This process's environment.
 pub fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 impl WorkerConfig {

@@ -1,8 +1,9 @@
 //! The controller's WebSocket endpoint as a checked value: `wss://`, or `ws://` to this very machine; plain `ws://` elsewhere only
 //! when a person has said so. Does not connect.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
+use aio_host::dial::is_this_machine;
 use aio_protocol::error_code::ErrorCode;
 use tokio_tungstenite::tungstenite::http::Uri;
 
@@ -77,16 +78,15 @@ impl Endpoint {
         self.0.host()
     }
 
+    /// The port, the scheme's own where none is written.
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port_u16().unwrap_or(if self.encrypted() { 443 } else { 80 })
+    }
+
     /// For the dialler.
     pub(crate) fn uri(&self) -> &Uri {
         &self.0
     }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl fmt::Display for Endpoint {

@@ -1,12 +1,13 @@
 //! The read-only status socket: one line of JSON to whoever connects, and one at every change. Serves and reads it. What stands in
 //! the lines is the session's business; nothing is ever read from a client.
 
+mod seats;
+
 use std::{
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -15,13 +16,12 @@ use aio_protocol::snapshot::WorkerSnapshot;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::timeout,
 };
 use tracing::{debug, warn};
 
-/// Any user may connect, so there is a bound.
-const MOST_READERS: usize = 32;
+use seats::Seats;
 
 /// Who does not take a line within this time is dropped.
 const SLOWEST: Duration = Duration::from_secs(5);
@@ -59,17 +59,17 @@ pub fn bind(folder: &Path) -> io::Result<StatusSocket> {
 impl StatusSocket {
     /// Serves for ever.
     pub async fn serve(self, snapshots: watch::Receiver<WorkerSnapshot>) {
-        let places = Arc::new(Semaphore::new(MOST_READERS));
+        let seats = Seats::default();
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let Ok(place) = places.clone().try_acquire_owned() else {
-                        debug!("the status socket has {MOST_READERS} readers and takes no more");
+                    let Some(seat) = stream.peer_cred().ok().and_then(|peer| seats.take(peer.uid())) else {
+                        debug!("a reader of the status socket is turned away: its user has enough of them");
                         continue;
                     };
                     let snapshots = snapshots.clone();
                     tokio::spawn(async move {
-                        let _place = place;
+                        let _seat = seat;
                         if let Err(error) = tell(stream, snapshots).await {
                             debug!(%error, "a reader of the status socket is gone");
                         }

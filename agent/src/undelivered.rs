@@ -10,18 +10,20 @@ use aio_host::{files, layout::UNDELIVERED};
 use aio_protocol::{ids::NodeId, installation::UndeliveredFailure};
 use tracing::{debug, info, warn};
 
+/// How many are told behind one heartbeat; the rest is told behind the next, so that the queue of a
+/// connection never drops one.
+const MAX_AT_ONCE: usize = 8;
+
 /// What is larger was written by nobody who knows what belongs here.
 const MAX_BYTES: u64 = 64 * 1024;
-
-/// Maximum number of failures told behind one heartbeat: the send queue has room for them, so that none is dropped and
-/// then acknowledged with the rest.
-const MAX_AT_ONCE: usize = 8;
 
 /// What is still to be told.
 #[derive(Debug)]
 pub(crate) struct Undelivered {
     folder: PathBuf,
     node: NodeId,
+    /// The connection that was used last.
+    connection: u64,
     /// Told on this connection, each behind the heartbeat of this number.
     told: Vec<(u64, PathBuf)>,
 }
@@ -29,11 +31,17 @@ pub(crate) struct Undelivered {
 impl Undelivered {
     /// In the daemon's state folder.
     pub(crate) fn in_state_dir(state_dir: &Path, node: NodeId) -> Self {
-        Self { folder: state_dir.join(UNDELIVERED), node, told: Vec::new() }
+        Self { folder: state_dir.join(UNDELIVERED), node, connection: 0, told: Vec::new() }
     }
 
-    /// What to tell now that the heartbeat of this number was sent: the oldest that were not told on this connection.
-    pub(crate) fn due(&mut self, beat: u64) -> Vec<UndeliveredFailure> {
+    /// What to tell now that the controller has read all up to the heartbeat of this number: what was not told on this connection, oldest first.
+    /// What was told before that heartbeat is forgotten. Reads and removes files.
+    pub(crate) fn due(&mut self, connection: u64, beat: u64) -> Vec<UndeliveredFailure> {
+        if std::mem::replace(&mut self.connection, connection) != connection {
+            // What was not acknowledged on the last one is told again.
+            self.told.clear();
+        }
+        self.acknowledged(beat);
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let is_due = |path: &PathBuf| {
             path.extension().is_some_and(|extension| extension == "json")
@@ -43,6 +51,9 @@ impl Undelivered {
         paths.sort();
         let mut due = Vec::new();
         for path in paths {
+            if due.len() >= MAX_AT_ONCE {
+                break;
+            }
             let read = match read(&path) {
                 Ok(read) => read,
                 // A disk that fails now may give it later.
@@ -54,12 +65,11 @@ impl Undelivered {
             match read {
                 // One of another node is not this session's to tell.
                 Ok(failure) if failure.node_id != self.node => {}
-                Ok(failure) if due.len() < MAX_AT_ONCE => {
+                Ok(failure) => {
                     info!(code = failure.error.code, at = %failure.at, "telling the controller of an installation that failed");
                     self.told.push((beat, path));
                     due.push(failure);
                 }
-                Ok(_) => break,
                 Err(reason) => {
                     warn!(path = %path.display(), reason, "a report that was left here cannot be read, and is forgotten");
                     forget(&path);
@@ -70,7 +80,7 @@ impl Undelivered {
     }
 
     /// The controller has read everything up to the heartbeat of this number.
-    pub(crate) fn acknowledged(&mut self, beat: u64) {
+    fn acknowledged(&mut self, beat: u64) {
         self.told.retain(|(behind, path)| {
             let read = *behind < beat;
             if read {
@@ -78,11 +88,6 @@ impl Undelivered {
             }
             !read
         });
-    }
-
-    /// There is a new connection: what was not acknowledged on the last one is told again.
-    pub(crate) fn reconnected(&mut self) {
-        self.told.clear();
     }
 }
 
@@ -120,7 +125,7 @@ mod tests {
     }
 
     fn codes(undelivered: &mut Undelivered, beat: u64) -> Vec<String> {
-        undelivered.due(beat).into_iter().map(|failure| failure.error.code).collect()
+        undelivered.due(1, beat).into_iter().map(|failure| failure.error.code).collect()
     }
 
     #[test]
@@ -130,29 +135,13 @@ mod tests {
         leave(&undelivered, "2.json", NODE, "SECOND");
         leave(&undelivered, "1.json", NODE, "FIRST");
         assert_eq!(codes(&mut undelivered, 7), ["FIRST", "SECOND"]);
-        assert_eq!(codes(&mut undelivered, 8), [""; 0]);
         let left = |undelivered: &Undelivered| fs::read_dir(&undelivered.folder).unwrap().count();
-        undelivered.acknowledged(7);
-        assert_eq!(left(&undelivered), 2, "what came behind heartbeat 7 may not have been read with it");
-        undelivered.acknowledged(8);
-        assert_eq!(left(&undelivered), 0);
-    }
-
-    #[test]
-    fn however_many_were_left_each_is_told_before_it_goes() {
-        let state = tempfile::tempdir().unwrap();
-        let mut undelivered = undelivered(state.path());
-        for number in 10..50 {
-            leave(&undelivered, &format!("{number}.json"), NODE, &number.to_string());
-        }
-        let mut told = Vec::new();
-        for beat in 0..8 {
-            undelivered.acknowledged(beat);
-            let due = codes(&mut undelivered, beat);
-            assert!(due.len() <= MAX_AT_ONCE, "{due:?}");
-            told.extend(due);
-        }
-        assert_eq!(told, (10..50).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(
+            (codes(&mut undelivered, 7), left(&undelivered)),
+            (vec![], 2),
+            "7 itself may not have come with it"
+        );
+        assert_eq!((codes(&mut undelivered, 8), left(&undelivered)), (vec![], 0));
     }
 
     #[test]
@@ -161,9 +150,21 @@ mod tests {
         let mut undelivered = undelivered(state.path());
         leave(&undelivered, "1.json", NODE, "FIRST");
         assert_eq!(codes(&mut undelivered, 7), ["FIRST"]);
-        undelivered.reconnected();
-        undelivered.acknowledged(8);
-        assert_eq!(codes(&mut undelivered, 1), ["FIRST"]);
+        let again: Vec<_> = undelivered.due(2, 8).into_iter().map(|failure| failure.error.code).collect();
+        assert_eq!(again, ["FIRST"]);
+    }
+
+    #[test]
+    fn however_many_were_left_all_are_told_and_none_goes_untold() {
+        let state = tempfile::tempdir().unwrap();
+        let mut undelivered = undelivered(state.path());
+        for number in 100..150 {
+            leave(&undelivered, &format!("{number}.json"), NODE, &format!("F{number}"));
+        }
+        let told: Vec<_> = (1..20).map(|beat| codes(&mut undelivered, beat)).collect();
+        assert!(told.iter().all(|codes| codes.len() <= MAX_AT_ONCE), "{told:?}");
+        assert_eq!(told.concat(), (100..150).map(|number| format!("F{number}")).collect::<Vec<_>>());
+        assert_eq!(fs::read_dir(&undelivered.folder).unwrap().count(), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Decides nothing about installations or sessions; it does and reports.
 
 pub mod config;
+pub mod dial;
 pub mod facts;
 pub mod files;
 pub mod gpu;

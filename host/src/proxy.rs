@@ -1,18 +1,26 @@
 //! The HTTP proxy on the way to the controller, where there is one: named by somebody, or found in the variables that everybody knows
 //! (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`). Connects through it with `CONNECT`; whose word counts is the callers' to decide.
 
-use std::{error::Error, net::IpAddr};
+mod exceptions;
+
+use std::error::Error;
 
 use http::{HeaderValue, Uri};
 use hyper_util::{
     client::{
-        legacy::connect::{HttpConnector, proxy::Tunnel},
+        legacy::connect::proxy::Tunnel,
         proxy::matcher::{Intercept, Matcher},
     },
     rt::TokioIo,
 };
 use tokio::net::TcpStream;
 use tower_service::Service;
+
+use crate::dial::{Dialer, is_this_machine};
+use exceptions::Exceptions;
+
+/// A variable of the environment.
+type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A proxy. Its `Debug` shows no password.
 #[derive(Debug, Clone)]
@@ -37,7 +45,7 @@ pub enum Blocked {
 impl Proxy {
     /// The proxy that `text` names; `source` is where it stands.
     pub fn named(text: &str, source: &str) -> Result<Self, NoProxy> {
-        let matcher = Matcher::builder().all(text.to_owned()).build();
+        let matcher = Matcher::builder().all(unquoted(text).to_owned()).build();
         let anywhere = Uri::from_static("https://aiwm.invalid");
         matcher.intercept(&anywhere).and_then(Self::usable).ok_or_else(|| NoProxy(source.to_owned()))
     }
@@ -45,18 +53,29 @@ impl Proxy {
     /// The proxy that the environment wants between this machine and `target` (`http`, `https`, `ws` or `wss`), `NO_PROXY` obeyed. This very
     /// machine is never reached through one: a proxy would look for it on its own.
     pub fn from_environment(target: &Uri) -> Result<Option<Self>, NoProxy> {
-        Self::found_by(&Matcher::from_env(), target)
+        Ok(url_from_environment(target)?.map(|(_, proxy)| proxy))
     }
 
-    fn found_by(matcher: &Matcher, target: &Uri) -> Result<Option<Self>, NoProxy> {
-        if is_this_machine(target) {
+    fn found_in(variables: Variables<'_>, target: &Uri) -> Result<Option<(String, Self)>, NoProxy> {
+        let Some(target) = over_http(target) else { return Ok(None) };
+        let (host, port) = (target.host().unwrap_or_default(), target.port_u16().unwrap_or_default());
+        if is_this_machine(host) || exceptions(variables).cover(host, port) {
             return Ok(None);
         }
-        let Some(target) = over_http(target) else { return Ok(None) };
-        let Some(found) = matcher.intercept(&target) else { return Ok(None) };
-        Self::usable(found)
-            .map(Some)
-            .ok_or_else(|| NoProxy("the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)".to_owned()))
+        let specific = match target.scheme_str() {
+            Some("https") => ["https_proxy", "HTTPS_PROXY"],
+            // A CGI program gets a request's `Proxy:` header as HTTP_PROXY.
+            _ if variables("REQUEST_METHOD").is_some() => ["http_proxy", "http_proxy"],
+            _ => ["http_proxy", "HTTP_PROXY"],
+        };
+        let found = specific.into_iter().chain(["all_proxy", "ALL_PROXY"]).find_map(|name| {
+            let value = variables(name)?;
+            let text = unquoted(&value);
+            (!text.is_empty()).then(|| (name, text.to_owned()))
+        });
+        let Some((name, text)) = found else { return Ok(None) };
+        let proxy = Self::named(&text, &format!("{name} in the environment"))?;
+        Ok(Some((text, proxy)))
     }
 
     fn usable(intercept: Intercept) -> Option<Self> {
@@ -83,7 +102,7 @@ impl Proxy {
     pub async fn connect(&self, target: &Uri) -> Result<TcpStream, Blocked> {
         let target =
             over_http(target).ok_or_else(|| Blocked::Refused("the target has no host".to_owned()))?;
-        let mut tunnel = Tunnel::new(self.0.uri().clone(), HttpConnector::new());
+        let mut tunnel = Tunnel::new(self.0.uri().clone(), Dialer);
         if let Some(authorization) = self.authorization() {
             tunnel = tunnel.with_auth(authorization.clone());
         }
@@ -115,9 +134,24 @@ fn over_http(target: &Uri) -> Option<Uri> {
     Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build().ok()
 }
 
-fn is_this_machine(target: &Uri) -> bool {
-    let host = target.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+/// The environment's proxy to `target` as its variable names it, user and password included, and as it is used.
+pub fn url_from_environment(target: &Uri) -> Result<Option<(String, Proxy)>, NoProxy> {
+    Proxy::found_in(&|name| std::env::var(name).ok(), target)
+}
+
+/// The entries of `NO_PROXY` that stand for nothing, so that people can be told.
+pub fn ignored_exceptions() -> Vec<String> {
+    exceptions(&|name| std::env::var(name).ok()).ignored()
+}
+
+fn exceptions(variables: Variables<'_>) -> Exceptions {
+    let text = ["no_proxy", "NO_PROXY"].into_iter().find_map(variables).unwrap_or_default();
+    Exceptions::parse(unquoted(&text))
+}
+
+/// Without blanks and the quotes that a file of variables leaves around a value.
+fn unquoted(text: &str) -> &str {
+    text.trim().trim_matches(['"', '\'']).trim()
 }
 
 #[cfg(test)]
@@ -129,20 +163,47 @@ mod tests {
 
     use super::*;
 
-    fn found(proxy: &str, except: &str, target: &str) -> Option<String> {
-        let matcher = Matcher::builder().https(proxy.to_owned()).no(except.to_owned()).build();
-        Proxy::found_by(&matcher, &target.parse().unwrap()).unwrap().map(|proxy| proxy.address())
+    fn found(variables: &[(&str, &str)], target: &str) -> Result<Option<String>, NoProxy> {
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let found = Proxy::found_in(&variable, &target.parse().unwrap())?;
+        Ok(found.map(|(_, proxy)| proxy.address()))
+    }
+
+    #[test]
+    fn variables_are_read_as_people_write_them() {
+        let proxy = Ok(Some("http://proxy.example:3128".to_owned()));
+        let target = "wss://aiwm.example/ws/node";
+        for variables in [
+            [("https_proxy", "http://proxy.example:3128"), ("no_proxy", "")],
+            [("HTTPS_PROXY", "\"http://proxy.example:3128\""), ("NO_PROXY", "other.example")],
+            [("ALL_PROXY", " 'proxy.example:3128' "), ("https_proxy", "")],
+        ] {
+            assert_eq!(found(&variables, target), proxy, "{variables:?}");
+        }
+        assert_eq!(found(&[("HTTP_PROXY", "http://proxy.example:3128")], target), Ok(None));
+        assert!(found(&[("HTTPS_PROXY", "socks5://proxy.example")], target).is_err(), "not silently none");
+        let cgi = [("HTTP_PROXY", "http://evil.example"), ("REQUEST_METHOD", "GET")];
+        assert_eq!(found(&cgi, "ws://aiwm.example"), Ok(None));
     }
 
     #[test]
     fn a_proxy_leads_everywhere_but_to_this_machine_and_to_what_is_excepted() {
         let proxy = Some("http://proxy.example:3128".to_owned());
-        let through = |except: &str, target: &str| found("http://proxy.example:3128", except, target);
+        let through = |except: &str, target: &str| {
+            found(&[("https_proxy", "http://proxy.example:3128"), ("NO_PROXY", except)], target).unwrap()
+        };
         for target in ["https://aiwm.example/x", "wss://aiwm.example/ws/node", "wss://10.0.0.7:3305"] {
             assert_eq!(through("", target), proxy, "{target}");
         }
-        for target in ["https://localhost:1", "wss://127.0.0.1:3305", "wss://[::1]:3305", "ws://aiwm.example"]
-        {
+        for target in [
+            "https://localhost:1",
+            "wss://LOCALHOST:1",
+            "wss://127.0.0.1:3305",
+            "wss://[::1]:3305",
+            "ws://aiwm.example",
+        ] {
             assert_eq!(through("", target), None, "{target}");
         }
         assert_eq!(through("example", "wss://aiwm.example"), None);

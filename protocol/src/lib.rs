@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod left_out;
 pub mod node;
 pub mod release;
+pub mod retry_after;
 #[cfg(feature = "openapi")]
 pub mod schema;
 pub mod service;

@@ -3,6 +3,7 @@
 use aio_host::{
     facts::{HostProbe, SysinfoProbe},
     gpu::{GpuWatcher, NvmlProbe},
+    proxy::ignored_exceptions,
 };
 use aio_installer::cli::{Failure, command_line};
 use secrecy::ExposeSecret;
@@ -31,6 +32,9 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let config = WorkerConfig::load(flags, &environment)?;
     let filter = logging::start(&config.log)?;
     forbid_dumps();
+    for entry in ignored_exceptions() {
+        tracing::warn!(entry, "an entry of NO_PROXY names no host, address or network, and is ignored");
+    }
     // Before there is a second thread, which would not be bound by it.
     if let Err(error) = forbid_execution() {
         tracing::warn!(%error, "this kernel does not take the right to start programs away");

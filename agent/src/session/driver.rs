@@ -3,6 +3,7 @@
 //! looked at, and from nobody else. How another configuration is taken up stands in `reload`, and what becomes of
 //! tokens in `tokens`.
 
+mod files;
 mod reload;
 #[cfg(test)]
 mod tests;
@@ -30,8 +31,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
+
+use files::{Done, Files};
 
 use super::{
     Trusted,
@@ -114,7 +117,11 @@ pub(crate) struct Driver {
     misunderstood: Tally,
     clock_watch: ClockWatch,
     unwatched: Tally,
-    undelivered: Undelivered,
+    files: Files,
+    /// Counts the connections, those included that were only tried.
+    connection: u64,
+    /// None while it is being read.
+    undelivered: Option<Undelivered>,
 }
 
 impl Driver {
@@ -129,7 +136,9 @@ impl Driver {
             reload,
             authorities: config.authorities(),
             rotation: Rotation::new(config.endpoint.is_some()),
-            undelivered: Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone()),
+            undelivered: Some(Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone())),
+            files: Files::default(),
+            connection: 0,
             config,
             identity,
             notifier,
@@ -183,12 +192,8 @@ impl Driver {
                     self.take(Input::Elapsed);
                 }
                 slept = self.clock_watch.slept() => self.take(Input::Woke(slept)),
-                _ = token_check.tick(), if waiting && self.config.token.may_change() => {
-                    if self.token_replaced() {
-                        info!("another token is there; trying it at once");
-                        self.take(Input::TokenReplaced);
-                    }
-                }
+                done = self.files.done() => self.file_done(done),
+                _ = token_check.tick(), if waiting && self.config.token.may_change() => self.check_tokens(),
             }
         }
         self.reporter.session(&self.session, &*self.notifier);
@@ -222,8 +227,12 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
-            Effect::Dial => return self.dial(),
-            Effect::HangUp => self.link = None,
+            Effect::Dial => self.dial(),
+            Effect::HangUp => {
+                if self.link.take().is_none() && self.files.is_busy() {
+                    warn!("reading the token does not end: is there a disk that hangs?");
+                }
+            }
             Effect::SendRegister => self.send_register(),
             Effect::SendBeat(seq) => {
                 let beat = self.identity.heartbeat(seq, &self.readings.borrow());
@@ -240,7 +249,8 @@ impl Driver {
             }
             Effect::KeepToken => return self.rotate(|rotation, at| rotation.welcomed(at)),
             Effect::WeighOffer(message_id, offer) => {
-                return self.rotate(|rotation, at| rotation.offered(message_id, offer, now(), at));
+                // The token in use may still have to be put in order.
+                self.files.push(move || Done::OfferDue(message_id, offer));
             }
             Effect::RefuseCommand { message_id, kind } => self.refuse(message_id, &kind),
             Effect::SayGoodbye => {
@@ -351,10 +361,29 @@ impl Driver {
 
     /// What an installer could not tell is told when the controller is known to listen.
     fn tell_undelivered(&mut self, beat: u64) {
-        self.undelivered.acknowledged(beat);
-        for failure in self.undelivered.due(beat) {
-            let (node_id, step) = (failure.node_id.clone(), failure.step.clone());
-            self.send(&InstallationFailed { node_id, step, error: failure.told_late().fitted() });
+        let Some(mut undelivered) = self.undelivered.take() else { return };
+        let connection = self.connection;
+        self.files.push(move || {
+            let due = undelivered.due(connection, beat);
+            Done::UndeliveredRead { connection, undelivered, due }
+        });
+    }
+
+    fn file_done(&mut self, done: Option<Done>) {
+        let input = match done {
+            None => None,
+            Some(Done::UndeliveredRead { connection, undelivered, due }) => {
+                self.undelivered = Some(undelivered);
+                for failure in due.into_iter().filter(|_| connection == self.connection) {
+                    let (node_id, step) = (failure.node_id.clone(), failure.step.clone());
+                    self.send(&InstallationFailed { node_id, step, error: failure.told_late().fitted() });
+                }
+                None
+            }
+            Some(done) => self.token_done(done),
+        };
+        if let Some(input) = input {
+            self.take(input);
         }
     }
 

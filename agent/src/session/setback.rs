@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aio_protocol::{api::ApiError, error_code::ErrorCode, time::Timestamp, wire::close};
+use aio_protocol::{api::ApiError, error_code::ErrorCode, retry_after, time::Timestamp, wire::close};
 use tokio_tungstenite::tungstenite::http::{
     Response,
     header::{LOCATION, RETRY_AFTER},
@@ -90,12 +90,12 @@ impl Setback {
     /// The controller (or what stands in its place) refused the upgrade.
     pub fn of_http(refusal: HttpRefusal<'_>, now: Timestamp) -> Self {
         let HttpRefusal { status, retry_after, location, body } = refusal;
-        let told = retry_after.and_then(|text| retry_after_delay(text, now)).map(Patience::Told);
+        let told = retry_after
+            .and_then(|text| retry_after::delay(text, now))
+            .map(|told| Patience::Told(told.min(LONGEST_TOLD)));
         let answer = serde_json::from_slice::<ApiError>(body).ok();
         let code =
             answer.as_ref().and_then(|answer| ErrorCode::parse(&answer.code)).unwrap_or(match status {
-                401 => ErrorCode::TokenInvalid,
-                403 => ErrorCode::Forbidden,
                 429 => ErrorCode::RateLimited,
                 500..=599 => ErrorCode::ControllerError,
                 _ => ErrorCode::ControllerInvalid,
@@ -107,6 +107,10 @@ impl Setback {
                 Some(location) => format!(
                     "the answer to the connection was HTTP {status}, to go to `{}`: the token names the controller, and no answer does",
                     location.chars().take(LOCATION_CHARS).collect::<String>()
+                ),
+                // Only the controller's own form is a verdict on the token.
+                None if matches!(status, 401 | 403) => format!(
+                    "the answer to the connection was HTTP {status}, and not in a controller's form: a proxy or firewall on the way may have given it"
                 ),
                 None => format!("the answer to the connection was HTTP {status}"),
             },
@@ -160,19 +164,6 @@ impl Setback {
     }
 }
 
-/// The wait that a `Retry-After` asks for: seconds, or an HTTP date seen from `now`.
-fn retry_after_delay(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    let delay = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-            Timestamp::from_millis(date.as_millisecond()).since(now)
-        }
-    };
-    Some(delay.min(LONGEST_TOLD))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,8 +199,9 @@ mod tests {
     #[test]
     fn a_status_alone_still_has_a_code() {
         for (status, code, patience) in [
-            (401, ErrorCode::TokenInvalid, Patience::Long),
-            (403, ErrorCode::Forbidden, Patience::Long),
+            (401, ErrorCode::ControllerInvalid, Patience::Long),
+            (403, ErrorCode::ControllerInvalid, Patience::Long),
+            (407, ErrorCode::ControllerInvalid, Patience::Long),
             (404, ErrorCode::ControllerInvalid, Patience::Long),
             (200, ErrorCode::ControllerInvalid, Patience::Long),
             (302, ErrorCode::ControllerInvalid, Patience::Long),
@@ -220,6 +212,7 @@ mod tests {
         ] {
             let setback = http(status, None, "<html>");
             assert_eq!((setback.code, setback.patience), (Some(code), patience), "{status}");
+            assert!(!setback.refuses_the_token(), "{status}: whoever says that has not seen the token");
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aio_host::{
+    dial,
     proxy::{Blocked, Proxy},
     tls,
 };
@@ -19,7 +20,7 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config, connect_async_tls_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
         Error, Message,
         client::ClientRequestBuilder,
@@ -133,15 +134,15 @@ async fn connect(credentials: &Credentials, trusted: &Trusted) -> Result<Socket,
     config.max_frame_size = Some(MAX_FRAME_BYTES);
     let connector =
         if endpoint.encrypted() { Connector::Rustls(trusted.config(trust).await?) } else { Connector::Plain };
-    let opened = match proxy {
-        None => connect_async_tls_with_config(request, Some(config), true, Some(connector)).await,
+    let stream = match proxy {
+        None => dial::connect(endpoint.host().unwrap_or_default(), endpoint.port())
+            .await
+            .map_err(|error| refused(Error::Io(error), endpoint))?,
         Some(proxy) => {
-            let tunnel =
-                proxy.connect(endpoint.uri()).await.map_err(|error| blocked(&error, proxy, endpoint))?;
-            client_async_tls_with_config(request, tunnel, Some(config), Some(connector)).await
+            proxy.connect(endpoint.uri()).await.map_err(|error| blocked(&error, proxy, endpoint))?
         }
     };
-    match opened {
+    match client_async_tls_with_config(request, stream, Some(config), Some(connector)).await {
         Ok((socket, _)) => Ok(socket),
         Err(error) => {
             if let Some(trouble) = tls::explain(&error) {

@@ -165,6 +165,24 @@ fn a_command_line_that_is_not_understood_is_status_two() {
 }
 
 #[test]
+fn an_empty_variable_is_as_good_as_none() {
+    const VARIABLES: [&str; 6] = [
+        "AIO_NODE_ID",
+        "AIO_CA_FILE",
+        "AIO_INSECURE_HTTP",
+        "AIO_PROXY",
+        "AIO_RELEASE_KEY",
+        "AIO_CONTROLLER_ENDPOINT",
+    ];
+    for value in ["", " "] {
+        let mut install = program(&["install", "--dry-run", "--token", "no.token"]);
+        install.envs(VARIABLES.map(|name| (name, value)));
+        let (status, _, stderr) = run(&mut install);
+        assert!(stderr.starts_with("error[TOKEN_INVALID]: "), "{status} {stderr}");
+    }
+}
+
+#[test]
 fn nobody_answering_is_told_with_its_code() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();

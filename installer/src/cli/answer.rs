@@ -10,6 +10,7 @@ use std::{
 use aio_protocol::error_code::ErrorCode;
 use clap::Parser;
 
+use super::arguments::without_empty_variables;
 use crate::failure::Failure;
 
 /// Prints an answer, or a part of one, to standard output.
@@ -40,7 +41,9 @@ fn lost(error: io::Error) -> Failure {
 
 /// Reads this process's command line. Help and version that cannot be printed are no success.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|asked| {
+    let command = without_empty_variables(C::command());
+    let parsed = command.try_get_matches().and_then(|matches| C::from_arg_matches(&matches));
+    parsed.map_err(|asked| {
         let printed = asked.print().and_then(|()| io::stdout().flush());
         if printed.is_err() && !asked.use_stderr() {
             return ErrorCode::FileFailed.exit_status().into();

@@ -2,11 +2,12 @@
 //! this machine alone unless the operator said otherwise, redirects included; calls to the
 //! controller follow no redirect at all, so the token goes nowhere else.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aio_host::tls::{self, Trust};
 use aio_protocol::{
     error_code::ErrorCode,
+    retry_after,
     sources::{innermost, with_sources},
     time::Timestamp,
 };
@@ -55,6 +56,12 @@ pub(crate) fn client(
             )
         })?;
         builder = builder.proxy(proxy);
+    } else {
+        // By the same rules as the daemon. A proxy that cannot be used was refused before.
+        builder = builder.proxy(reqwest::Proxy::custom(|url| {
+            let target = url.as_str().parse().ok()?;
+            aio_host::proxy::url_from_environment(&target).ok()?.map(|(url, _)| url)
+        }));
     }
     builder.build().map_err(|error| Failure::new(ErrorCode::Internal, with_sources(&error)))
 }
@@ -110,33 +117,19 @@ fn permit(url: &Url, insecure_http: bool) -> Result<(), Failure> {
 
 /// Whether the URL's host is this machine by its very name or address.
 pub(crate) fn is_this_machine(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    url.host_str().is_some_and(aio_host::dial::is_this_machine)
 }
 
 /// What time it is where the answer comes from, after its `Date`.
 pub(crate) fn their_time(answer: &Response) -> Option<Timestamp> {
-    parse_date(answer.headers().get(DATE)?.to_str().ok()?)
+    retry_after::date(answer.headers().get(DATE)?.to_str().ok()?)
 }
 
-/// `Date`, as HTTP writes it.
-pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
-    Some(httpdate::parse_http_date(text.trim()).ok()?.into())
-}
-
-/// How long the server asked to wait: so many seconds, or until a time by its own clock.
+/// How long the server asked to wait; a date is seen from the server's own clock, where it tells the time.
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    let now = their_time(response).unwrap_or_else(|| SystemTime::now().into());
-    delay(text, now)
-}
-
-fn delay(text: &str, now: Timestamp) -> Option<Duration> {
-    match text.trim().parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(parse_date(text)?.since(now)),
-    }
+    let now = their_time(response).unwrap_or_else(|| std::time::SystemTime::now().into());
+    retry_after::delay(text, now)
 }
 
 /// `failure`, when the server wants to be left alone for longer than a command waits.
@@ -205,24 +198,6 @@ mod tests {
                 ErrorCode::ControllerInvalid,
                 "{url}"
             );
-        }
-    }
-
-    #[test]
-    fn a_server_asks_for_patience_in_seconds_or_until_a_date_of_any_form() {
-        let now = parse_date("Thu, 11 Dec 2025 12:00:00 GMT").unwrap();
-        for text in [
-            "90",
-            " 90 ",
-            "Thu, 11 Dec 2025 12:01:30 GMT",
-            "Thursday, 11-Dec-25 12:01:30 GMT",
-            "Thu Dec 11 12:01:30 2025",
-        ] {
-            assert_eq!(delay(text, now), Some(Duration::from_secs(90)), "{text}");
-        }
-        assert_eq!(delay("Thu, 11 Dec 2025 11:00:00 GMT", now), Some(Duration::ZERO), "it is over");
-        for text in ["soon", "", "-1", "1.5"] {
-            assert_eq!(delay(text, now), None, "{text}");
         }
     }
 

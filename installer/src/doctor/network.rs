@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_is_told_in_words() {
-        let noon = http::parse_date("Thu, 11 Dec 2025 12:00:00 GMT").unwrap();
+        let noon = aio_protocol::retry_after::date("Thu, 11 Dec 2025 12:00:00 GMT").unwrap();
         assert_eq!(noon.as_millis(), 1_765_454_400_000);
         let at = |seconds: i64| clock(Timestamp::from_millis(noon.as_millis() + seconds * 1000), Some(noon));
         for seconds in [-30, 0, 30] {

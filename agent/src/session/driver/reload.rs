@@ -37,10 +37,12 @@ impl Driver {
         // Whoever keeps a part of it hears of it here.
         self.configs.send_replace(Arc::new(self.config.clone()));
         let waiting = matches!(self.session.state(), State::Waiting { .. });
-        let again = connects_otherwise || waiting || self.token_replaced();
+        let again = connects_otherwise || waiting;
         info!(reconnects = again, "the configuration was reloaded");
         if again {
             self.take(Input::TokenReplaced);
+        } else {
+            self.check_tokens();
         }
     }
 }

@@ -7,14 +7,64 @@ use aio_protocol::error_code::ErrorCode;
 use secrecy::ExposeSecret;
 use tracing::{info, warn};
 
-use super::{Driver, Input, Link, Origin, Patience, Rotation, Setback, now, refusal, rotation};
+use super::{Done, Driver, Input, Link, Origin, Patience, Rotation, Setback, State, now, refusal, rotation};
+use crate::session::rotation::Held;
 use crate::{config::Unusable, token::TokenError};
 
 impl Driver {
-    /// Dials with the tokens as they are now; without a usable one, that is the setback.
-    pub(super) fn dial(&mut self) -> Option<Input> {
-        self.undelivered.reconnected();
-        let (held, missing) = match self.config.tokens() {
+    /// Reads the tokens as they are now, and then dials with one of them.
+    pub(super) fn dial(&mut self) {
+        self.connection = self.connection.saturating_add(1);
+        let (connection, config) = (self.connection, self.config.clone());
+        self.files.push(move || Done::TokensRead { connection, tokens: config.tokens() });
+    }
+
+    /// Looks whether another token is there.
+    pub(super) fn check_tokens(&mut self) {
+        if !self.files.is_busy() {
+            let config = self.config.clone();
+            self.files.push(move || Done::TokensChecked(config.tokens()));
+        }
+    }
+
+    /// What comes of work on the tokens' files.
+    pub(super) fn token_done(&mut self, done: Done) -> Option<Input> {
+        match done {
+            Done::TokensRead { connection, tokens } => {
+                let awaited =
+                    connection == self.connection && matches!(self.session.state(), State::Connecting { .. });
+                if awaited { self.dial_with(tokens) } else { None }
+            }
+            Done::TokensChecked(Ok(held)) if self.rotation.is_news(held.clone()) => {
+                info!("another token is there; trying it at once");
+                Some(Input::TokenReplaced)
+            }
+            Done::OfferDue(message_id, offer) => {
+                self.rotate(|rotation, at| rotation.offered(message_id, offer, now(), at))
+            }
+            Done::Stored { offer, outcome } => self.rotate(|rotation, _| rotation.stored(offer, outcome)),
+            Done::Kept(origin, Ok(())) => {
+                if origin == Origin::Candidate {
+                    info!("the new token is the one from now on");
+                }
+                self.rotate(|rotation, _| rotation.kept())
+            }
+            // It is tried first after a restart, too, and is then welcome again.
+            Done::Kept(_, Err(error)) => {
+                warn!(%error, reason = %error.source, "the tokens of this node could not be put in order");
+                None
+            }
+            Done::Discarded(Err(error)) => {
+                warn!(%error, reason = %error.source, "the refused token could not be removed");
+                None
+            }
+            Done::TokensChecked(_) | Done::Discarded(Ok(())) | Done::UndeliveredRead { .. } => None,
+        }
+    }
+
+    /// Dials with the newest usable token; without one, that is the setback.
+    fn dial_with(&mut self, tokens: Result<Vec<Held>, Unusable>) -> Option<Input> {
+        let (held, missing) = match tokens {
             Ok(held) => (held, Unusable::from(TokenError::Missing)),
             Err(unusable) => (vec![], unusable),
         };
@@ -45,10 +95,6 @@ impl Driver {
         }
     }
 
-    pub(super) fn token_replaced(&self) -> bool {
-        self.config.tokens().is_ok_and(|held| self.rotation.is_news(held))
-    }
-
     /// Hears what the end of a connection says of the token. Where another is there, it is tried soon.
     pub(super) fn judged(&mut self, setback: Setback) -> Setback {
         self.rotate(|rotation, _| rotation.lost(&setback));
@@ -72,37 +118,24 @@ impl Driver {
     fn perform_rotation(&mut self, effect: rotation::Effect) -> Option<Input> {
         let rotated = self.config.rotated();
         match effect {
-            rotation::Effect::Store { offer, token } => {
+            rotation::Effect::Store { offer, token } => self.files.push(move || {
                 let outcome = rotated.store(offer, &token).map_err(|error| {
                     let code = if error.is_disk_full() { ErrorCode::DiskFull } else { ErrorCode::FileFailed };
                     refusal(code, format!("{error}: {}", error.source))
                 });
-                return self.rotate(|rotation, _| rotation.stored(offer, outcome));
-            }
+                Done::Stored { offer, outcome }
+            }),
             rotation::Effect::Redial => {
                 info!("the controller offered a new token; connecting with it");
                 self.link = None;
                 return Some(Input::TokenReplaced);
             }
             rotation::Effect::Keep(origin) => {
-                match rotated.keep(origin) {
-                    Ok(()) => {
-                        if origin == Origin::Candidate {
-                            info!("the new token is the one from now on");
-                        }
-                        return self.rotate(|rotation, _| rotation.kept());
-                    }
-                    // It is tried first after a restart, too, and is then welcome again.
-                    Err(error) => {
-                        warn!(%error, reason = %error.source, "the tokens of this node could not be put in order")
-                    }
-                }
+                self.files.push(move || Done::Kept(origin, rotated.keep(origin)));
             }
             rotation::Effect::Discard => {
                 warn!("the controller refused the token that it had offered; going back to the one before");
-                if let Err(error) = rotated.discard() {
-                    warn!(%error, reason = %error.source, "the refused token could not be removed");
-                }
+                self.files.push(move || Done::Discarded(rotated.discard()));
             }
             rotation::Effect::GiveBack { offer, error } => {
                 warn!(code = error.code, reason = error.message, "an offered token is given back");
