@@ -9,10 +9,10 @@ use std::{
 };
 
 /// Between two lines about one download; one that is over sooner has none.
-const LINE_PACE: Duration = Duration::from_secs(5);
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Between two updates of the line on a terminal.
-const UPDATE_PACE: Duration = Duration::from_millis(100);
+const UPDATE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Goes back to the start of a terminal's line, and clears it.
 const CLEAR_LINE: &str = "\r\u{1b}[K";
@@ -53,12 +53,12 @@ impl Console {
         match self {
             Self::Silent => {}
             Self::Lines(download) => {
-                if let Some(line) = download.line(bytes, total, Instant::now(), LINE_PACE) {
+                if let Some(line) = download.line(bytes, total, Instant::now(), LINE_INTERVAL) {
                     say(&line);
                 }
             }
             Self::Terminal(download) => {
-                if let Some(line) = download.line(bytes, total, Instant::now(), UPDATE_PACE) {
+                if let Some(line) = download.line(bytes, total, Instant::now(), UPDATE_INTERVAL) {
                     write(&format!("{CLEAR_LINE}{line}"));
                 }
             }
@@ -122,7 +122,7 @@ mod tests {
         let (download, began) = (Download::default(), Instant::now());
         let at = |tenths: u64| {
             let bytes = tenths * 100_000;
-            download.line(bytes, 10_000_000, began + Duration::from_millis(tenths * 100), LINE_PACE)
+            download.line(bytes, 10_000_000, began + Duration::from_millis(tenths * 100), LINE_INTERVAL)
         };
         let lines: Vec<_> = (0..=100).filter_map(at).collect();
         assert_eq!(lines, ["  5.0 of 10.0 MB (50 %), 1.0 MB/s, 5 s left"]);

@@ -86,7 +86,7 @@ pub async fn install(
     }
     let lock = Lock::take(&dir)?;
     let outcome = run.locked(&mut interrupt).await;
-    // The folder stays while a journal is in it; that it cannot go is nobody's trouble.
+    // The folder stays while a journal is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {
         tracing::warn!(message = %failure.message, "could not tidy up");
     }

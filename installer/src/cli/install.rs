@@ -1,4 +1,4 @@
-//! `install`: arguments, environment, exit status. What happens between is `install`'s business,
+//! `install`: arguments, environment, exit status. The flow is `crate::install`'s,
 //! how it looks `present`'s.
 
 use std::{
