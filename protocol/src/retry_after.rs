@@ -8,10 +8,11 @@ use crate::time::Timestamp;
 /// The wait that `text` asks for, seen from `now`; a date that has passed asks for none.
 pub fn delay(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => date(text).map(|date| date.since(now)),
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return date(text).map(|date| date.since(now));
     }
+    // More digits than a number takes ask for the longest wait.
+    Some(text.parse().map_or(Duration::MAX, Duration::from_secs))
 }
 
 /// A date as HTTP writes it.
@@ -35,6 +36,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
             ("", None),
             ("-1", None),
+            ("+1", None),
             ("soon", None),
             ("1.5", None),
         ] {

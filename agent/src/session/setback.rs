@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(http(503, Some("Thu, 11 Dec 2025 12:00:30 GMT"), "").patience, told(30));
         assert_eq!(http(503, Some("Thu, 11 Dec 2025 11:00:00 GMT"), "").patience, told(0));
         assert_eq!(http(503, Some("86400"), "").patience, Patience::Told(LONGEST_TOLD));
-        assert_eq!(http(503, Some("99999999999999999999999"), "").patience, Patience::Long);
+        assert_eq!(http(503, Some("99999999999999999999999"), "").patience, Patience::Told(LONGEST_TOLD));
         assert_eq!(http(503, Some("soon"), "").patience, Patience::Long);
     }
 

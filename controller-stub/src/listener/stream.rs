@@ -20,9 +20,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use tokio_rustls::server::TlsStream;
-
 use super::{answer::PIECE, in_flight::Shared};
+use crate::tls::TlsStream;
 
 pub(super) struct Stream {
     tcp: TcpStream,
@@ -80,7 +79,7 @@ impl Transport for Stream {
 
 impl Transport for TlsStream<Stream> {
     fn detach(&mut self) -> io::Result<()> {
-        self.get_mut().0.detach()
+        self.io_mut().detach()
     }
 }
 

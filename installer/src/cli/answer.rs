@@ -3,14 +3,14 @@
 //! is done.
 
 use std::{
+    ffi::OsStr,
     io::{self, ErrorKind, Write},
     process::ExitCode,
 };
 
 use aio_protocol::error_code::ErrorCode;
-use clap::Parser;
+use clap::{Arg, Command, Parser};
 
-use super::arguments::without_empty_variables;
 use crate::failure::Failure;
 
 /// Prints an answer, or a part of one, to standard output.
@@ -39,15 +39,25 @@ fn lost(error: io::Error) -> Failure {
     Failure::new(ErrorCode::FileFailed, message)
 }
 
-/// Reads this process's command line. Help and version that cannot be printed are no success.
+/// Reads this process's command line and variables. Help and version that cannot be printed are no success.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
-    let command = without_empty_variables(C::command());
-    let parsed = command.try_get_matches().and_then(|matches| C::from_arg_matches(&matches));
-    parsed.map_err(|asked| {
+    let matches = without_empty_variables(C::command()).try_get_matches();
+    matches.and_then(|matches| C::from_arg_matches(&matches)).map_err(|asked| {
         let printed = asked.print().and_then(|()| io::stdout().flush());
         if printed.is_err() && !asked.use_stderr() {
             return ErrorCode::FileFailed.exit_status().into();
         }
         u8::try_from(asked.exit_code()).unwrap_or(ErrorCode::Usage.exit_status()).into()
     })
+}
+
+/// `command` without those of its variables that are empty: an empty one is as good as none.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty =
+        |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.to_string_lossy().trim().is_empty());
+    let bare = |argument: Arg| match argument.get_env() {
+        Some(name) if is_empty(name) => argument.env(None::<&'static str>),
+        _ => argument,
+    };
+    command.mut_args(bare).mut_subcommands(without_empty_variables)
 }

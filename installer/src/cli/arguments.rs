@@ -9,18 +9,6 @@ use secrecy::{ExposeSecret, SecretString};
 use super::command_line;
 use crate::{failure::Failure, release::key, token};
 
-/// `command` without those of its variables that are empty: an empty one is as good as none.
-pub(super) fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &std::ffi::OsStr| {
-        std::env::var_os(name).is_some_and(|value| value.to_string_lossy().trim().is_empty())
-    };
-    let bare = |argument: clap::Arg| match argument.get_env() {
-        Some(name) if is_empty(name) => argument.env(None::<&'static str>),
-        _ => argument,
-    };
-    command.mut_args(bare).mut_subcommands(without_empty_variables)
-}
-
 /// The route to the controller, and whom to trust on it.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RouteArgs {
