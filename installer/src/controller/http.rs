@@ -2,7 +2,7 @@
 //! this machine alone unless the operator said otherwise, redirects included; calls to the
 //! controller follow no redirect at all, so the token goes nowhere else.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aio_host::tls::{self, Trust};
 use aio_protocol::{
@@ -128,7 +128,7 @@ pub(crate) fn their_time(answer: &Response) -> Option<Timestamp> {
 /// How long the server asked to wait; a date is seen from the server's own clock, where it tells the time.
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    let now = their_time(response).unwrap_or_else(|| SystemTime::now().into());
+    let now = their_time(response).unwrap_or_else(|| std::time::SystemTime::now().into());
     retry_after::delay(text, now)
 }
 
