@@ -21,10 +21,8 @@ impl Driver {
 
     /// Looks whether another token is there.
     pub(super) fn check_tokens(&mut self) {
-        if !self.files.is_busy() {
-            let config = self.config.clone();
-            self.files.push(move || Done::TokensChecked(config.tokens()));
-        }
+        let config = self.config.clone();
+        self.files.push(move || Done::TokensChecked(config.tokens()));
     }
 
     /// What comes of work on the tokens' files.
