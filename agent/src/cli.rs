@@ -22,7 +22,7 @@ mod version;
 
 use std::{process::ExitCode, time::Duration};
 
-use aio_installer::cli::{Failure, Output, print_failure};
+use aio_installer::cli::{Failure, Output, print, print_failure, print_part};
 use aio_protocol::{error_code::ErrorCode, release::build};
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
@@ -170,21 +170,9 @@ fn internal(message: impl Into<String>) -> Failure {
     Failure::new(ErrorCode::Internal, message)
 }
 
-/// Prints an answer. Who reads no further has had enough, which is no failure.
-fn print(text: &str) {
-    let _ = is_read(text);
-}
-
-/// Prints a part of an answer that goes on, and says whether somebody reads it.
-fn is_read(text: &str) -> bool {
-    use std::io::Write;
-    std::io::stdout().lock().write_all(text.as_bytes()).is_ok()
-}
-
 /// Prints an answer for programs.
 fn print_json(answer: &impl serde::Serialize) -> Result<(), Failure> {
-    print(&json_line(answer)?);
-    Ok(())
+    print(&json_line(answer)?)
 }
 
 /// An answer for programs, or one of several.

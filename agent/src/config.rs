@@ -371,8 +371,11 @@ pub(crate) fn token_source(
         return Ok(TokenSource::Given(token.into()));
     }
     let credential = env("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join("token"));
+    // Where systemd gives no credentials, the unit copies the token there.
+    let copied = env("RUNTIME_DIRECTORY").map(|folder| Path::new(&folder).join("token"));
     credential
         .into_iter()
+        .chain(copied)
         .chain([layout.token()])
         .find(|path| std::fs::File::open(path).is_ok())
         .map(TokenSource::File)

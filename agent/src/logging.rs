@@ -53,7 +53,12 @@ pub fn start(filter: &str) -> Result<Filter, Unusable> {
             .with(layer.with_field_prefix(Some("AIO".to_owned())).with_priority_mappings(PRIORITIES))
             .try_init(),
         None => registry
-            .with(fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()))
+            .with(
+                fmt::layer()
+                    .log_internal_errors(false)
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal()),
+            )
             .try_init(),
     };
     Ok(Filter(handle))

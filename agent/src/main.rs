@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use aio_installer::cli::without_empty_variables;
+use aio_installer::cli::parse;
 use aio_worker::cli::Cli;
-use clap::{CommandFactory, FromArgMatches};
 
 fn main() -> ExitCode {
     aio_host::tls::install_provider();
-    let matches = without_empty_variables(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).run()
+    match parse::<Cli>() {
+        Ok(cli) => cli.run(),
+        Err(status) => status,
+    }
 }

@@ -2,13 +2,13 @@
 //! goes once the controller has read everything up to a later heartbeat. Told twice is possible after a crash, never told is not.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use aio_host::{files, layout::UNDELIVERED};
 use aio_protocol::{ids::NodeId, installation::UndeliveredFailure};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// How many are told behind one heartbeat; the rest is told behind the next, so that the queue of a
 /// connection never drops one.
@@ -54,7 +54,15 @@ impl Undelivered {
             if due.len() >= MAX_AT_ONCE {
                 break;
             }
-            match read(&path) {
+            let read = match read(&path) {
+                Ok(read) => read,
+                // A disk that fails now may give it later.
+                Err(error) => {
+                    debug!(path = %path.display(), %error, "a report that was left here cannot be read now");
+                    continue;
+                }
+            };
+            match read {
                 // One of another node is not this session's to tell.
                 Ok(failure) if failure.node_id != self.node => {}
                 Ok(failure) => {
@@ -83,13 +91,14 @@ impl Undelivered {
     }
 }
 
-fn read(path: &Path) -> Result<UndeliveredFailure, String> {
-    let size = fs::symlink_metadata(path).map_err(|error| error.to_string())?.len();
+/// What is in a file; an error of the outer kind where it cannot be read now, of the inner one where it is no report.
+fn read(path: &Path) -> io::Result<Result<UndeliveredFailure, String>> {
+    let size = fs::symlink_metadata(path)?.len();
     if size > MAX_BYTES {
-        return Err(format!("it has {size} bytes"));
+        return Ok(Err(format!("it has {size} bytes")));
     }
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    let bytes = fs::read(path)?;
+    Ok(serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
 }
 
 fn forget(path: &Path) {

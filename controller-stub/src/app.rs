@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use secrecy::SecretString;
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub store: Store,
     pub lifecycle: Lifecycle,
     pub enroller: Enroller,
+    /// Where workers' connections run.
+    pub gateway: Handle,
     pub registry: Registry,
     pub admission: Arc<Admission>,
     pub noti: Noti,

@@ -218,7 +218,7 @@ impl Config {
             installation_timeout: Duration::from_secs(15 * 60),
             register_timeout: Duration::from_secs(10),
             token_grace: Duration::from_secs(5 * 60),
-            last_seen_lag: Duration::from_secs(10),
+            last_seen_lag: Duration::from_secs(60),
             upgrades_per_second: UPGRADES_PER_SECOND,
             max_handshakes: 512,
             answer_bytes: 256 * 1024 * 1024,

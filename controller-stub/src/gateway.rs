@@ -10,6 +10,7 @@ pub(crate) mod drain;
 mod pace;
 pub(crate) mod registry;
 mod session;
+pub(crate) mod thread;
 mod timetable;
 
 use std::{
@@ -49,8 +50,7 @@ use connection::{Newcomer, Peer};
 /// What a worker may do. It sends about one frame in ten seconds.
 const LIMITS: Limits = Limits {
     max_message_bytes: MAX_FRAME_BYTES,
-    max_write_buffer_bytes: 4 * MAX_FRAME_BYTES,
-    frames: &Rate { interval: Duration::from_millis(100), burst: 120 },
+    frames: Rate { interval: Duration::from_millis(100), burst: 120 },
 };
 
 /// Connect as a worker
@@ -121,8 +121,9 @@ fn admit(
     let newcomer =
         Newcomer { handshake, before: node.node.instance_id, not_before: node.node.tokens_not_before };
     let newcomer = Box::new(newcomer);
+    let runtime = app.gateway.clone();
     let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
-    Ok(upgrade.accept(SUBPROTOCOL, LIMITS, move |socket| {
+    Ok(upgrade.accept(SUBPROTOCOL, &LIMITS, &runtime, move |socket| {
         // Tracked, so that a shutdown waits.
         let connections = app.connections.clone();
         connections.spawn(connection::run(app, peer, socket));

@@ -19,7 +19,6 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     time::sleep,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use activity::Patience;
@@ -27,6 +26,7 @@ use connection::Server;
 use holder::Holder;
 pub(crate) use in_flight::InFlight;
 use slots::Slots;
+pub(crate) use stream::{Transport, detach};
 
 /// How many connections there may be, and how long they may take. Workers' sockets are not among them.
 #[derive(Debug, Clone)]
@@ -78,8 +78,7 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-    let server = Arc::new(Server::new(tls, router, limits.patience, stop.clone()));
+    let server = Arc::new(Server::new(tls.map(Arc::new), router, limits.patience, stop.clone()));
     let slots = Slots::new(limits.connections, limits.per_holder);
     let connections = TaskTracker::new();
     let mut exhausted = false;

@@ -27,7 +27,7 @@ use crate::{
     enrolment::Enroller,
     exporter::Exporter,
     failures::Failures,
-    gateway::{admission::Admission, drain, registry::Registry},
+    gateway::{admission::Admission, drain, registry::Registry, thread::Thread},
     leases::Leases,
     lifecycle::Lifecycle,
     listener::{self, Limits, budget::Budget},
@@ -63,6 +63,7 @@ pub struct Server {
     tasks: Tasks,
     pulses: Pulses,
     store: Store,
+    _gateway: Thread,
     // Held until the very end: two servers must not share a data folder or a database.
     _locks: (File, File),
 }
@@ -84,6 +85,8 @@ enum Cause {
     Exposed(SocketAddr),
     #[error("{name} is plain HTTP, and its host {host} is not this machine")]
     InTheClear { name: &'static str, host: String },
+    #[error("the thread for workers' connections cannot be started")]
+    Gateway(#[source] io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -106,6 +109,7 @@ impl StartError {
             Cause::Locked(_) | Cause::Listen { .. } | Cause::WebhookKey(_) => ErrorCode::ConfigInvalid,
             Cause::Exposed(_) => ErrorCode::InsecureListen,
             Cause::InTheClear { .. } => ErrorCode::InsecureUrl,
+            Cause::Gateway(_) => ErrorCode::Internal,
             Cause::Tls(error) => error.code(),
             Cause::Secrets(error) => error.code(),
             Cause::Store(error) => error.code(),
@@ -151,6 +155,7 @@ impl Server {
         let destination = Destination::of(&config);
         let limit = descriptors::raise_limit();
         let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
+        let gateway = Thread::start().map_err(Cause::Gateway)?;
         let outbox = Outbox::new(config.noti_breaker_pause);
         let (workers, installations) =
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
@@ -163,6 +168,7 @@ impl Server {
                 releases: Releases::new(deployment.releases.clone(), deployment.checksums.clone()),
                 deployment,
             },
+            gateway: gateway.handle(),
             registry: Registry::default(),
             clones: Mutex::default(),
             brakes: Mutex::new(Brakes::new(config.heartbeat_timeout)),
@@ -214,6 +220,10 @@ impl Server {
         let limits = Limits::new(room, config.trusted_proxies);
         let served = listener::serve(listener, acceptor, api::router(app.clone()), limits, stop.clone());
         tasks.spawn("listener", served);
+        let (on_thread, stopped) = (gateway.ended(), stop.clone());
+        tasks.spawn("gateway", async move {
+            let _ = stopped.run_until_cancelled(on_thread).await;
+        });
         if let Some(tls) = tls {
             tasks.spawn("certificates", tls.keep_fresh(stop.clone()));
         }
@@ -246,6 +256,7 @@ impl Server {
             tasks,
             pulses,
             store,
+            _gateway: gateway,
             _locks: (lock, serving),
         })
     }

@@ -1,11 +1,12 @@
 //! The controller's own TLS: which certificate is served, and when another takes its place. A given pair of
 //! files is read again when it changes, and a broken new pair changes nothing; the certificate of the private
-//! authority is made anew before it ends. How bytes are encrypted is rustls's business, who connects the
-//! listener's.
+//! authority is made anew before it ends. How bytes are encrypted is `stream`'s and
+//! rustls's business, who connects the listener's.
 
 mod authority;
 mod pair;
 mod served;
+mod stream;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -21,6 +22,7 @@ use crate::{clock, config::Config};
 pub(crate) use authority::{Authority, Published};
 use pair::{PairFiles, Stamp};
 use served::{Exactly, Served};
+pub(crate) use stream::TlsStream;
 
 /// How often the files' dates and the clock are looked at.
 const LOOK: Duration = Duration::from_secs(2);

@@ -1,38 +1,32 @@
-//! A WebSocket's server side, for workers and dashboards: counts each frame against the peer's rate, gives
-//! every fault of the peer its close code, and completes the closing handshake. Does not decide who may
+//! A WebSocket's server side, for workers and dashboards: counts each frame against the peer's rate, answers
+//! pings, gives every fault of the peer its close code, and completes the closing handshake. Keeps no buffer
+//! while nothing is under way: a library's is most of what an idle connection costs. Does not decide who may
 //! connect or what a message means.
 
 mod frames;
 
 use std::{
     borrow::Cow,
+    future::poll_fn,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use aio_protocol::wire::close;
-use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error,
-        error::ProtocolError,
-        protocol::{CloseFrame, Role, WebSocketConfig},
-    },
+
+use crate::{
+    listener::{self, Transport},
+    rate::{Allowance, Rate},
 };
-
-use crate::rate::{Allowance, Rate};
-use frames::FrameCounter;
-
-pub(crate) use tokio_tungstenite::tungstenite::Message;
+use frames::{Fault, Frame, Opcode, Reader};
 
 /// A peer that does not take a frame for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,11 +34,11 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a close may take to be sent, and to be answered.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The default of 128 KiB per connection would be most of what a connection costs. Larger frames take more reads.
-const READ_BUFFER_BYTES: usize = 1024;
+/// What is read at once. A heartbeat and its ping fit, so that they cost one system call.
+const CHUNK_BYTES: usize = 4096;
 
 /// What is read and dropped of a peer that is closed because of a fault: more than two sockets' buffers hold.
-const MAX_DRAINED_BYTES: usize = 8 * 1024 * 1024;
+const MAX_DRAINED_BYTES: u64 = 8 * 1024 * 1024;
 
 const TOO_MANY_FRAMES: &str = "RATE_LIMITED: more frames than any peer has to send";
 
@@ -52,17 +46,40 @@ const TOO_MANY_FRAMES: &str = "RATE_LIMITED: more frames than any peer has to se
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub max_message_bytes: usize,
-    /// Bytes that may wait to be written to a peer that does not read.
-    pub max_write_buffer_bytes: usize,
     /// Frames of any kind.
-    pub frames: &'static Rate,
+    pub frames: Rate,
+}
+
+/// What a peer says.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Text(String),
+    Binary,
+    Pong(Vec<u8>),
 }
 
 /// An open WebSocket.
 pub(crate) struct Socket {
-    stream: WebSocketStream<Metered<TokioIo<Upgraded>>>,
+    stream: Box<dyn Transport>,
+    limits: &'static Limits,
+    allowance: Allowance,
+    reader: Reader,
+    /// Bytes that the peer has not taken yet.
+    unsent: Vec<u8>,
+    /// The answer to the last ping.
+    pong: Option<Vec<u8>>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// This end closed it, and waits for the answer.
+    Closing,
+    /// The peer closed it, with this code.
+    ClosedByPeer(Option<u16>),
     /// What the peer sends cannot be read as frames any more.
-    faulty: bool,
+    Faulty,
 }
 
 /// How a connection ends.
@@ -83,38 +100,38 @@ impl End {
 }
 
 impl Socket {
-    pub(crate) async fn new(upgraded: Upgraded, limits: Limits) -> Self {
-        let metered = Metered {
-            inner: TokioIo::new(upgraded),
-            frames: FrameCounter::default(),
-            rate: limits.frames,
+    /// Takes over what an upgrade leaves. The runtime that calls is the one that has to use it.
+    pub(crate) fn new(upgraded: Upgraded, limits: &'static Limits) -> io::Result<Self> {
+        let (stream, early) = listener::detach(upgraded)?;
+        let mut reader = Reader::default();
+        reader.push(&early);
+        Ok(Self {
+            stream,
+            limits,
             allowance: Allowance::new(Instant::now()),
-        };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(limits.max_write_buffer_bytes)
-            .max_frame_size(Some(limits.max_message_bytes))
-            .max_message_size(Some(limits.max_message_bytes));
-        let stream = WebSocketStream::from_raw_socket(metered, Role::Server, Some(config)).await;
-        Self { stream, faulty: false }
+            reader,
+            unsent: Vec::new(),
+            pong: None,
+            state: State::Open,
+        })
     }
 
     /// The next message, or how the connection ends. May be cancelled. Pings are answered at the next read or write.
     pub(crate) async fn receive(&mut self) -> Result<Message, End> {
-        match self.stream.next().await {
-            Some(Ok(Message::Close(_))) => Err(End::ClosedByPeer),
-            Some(Ok(message)) => Ok(message),
-            Some(Err(error)) => {
-                self.faulty = true;
-                Err(end_after(&error))
-            }
-            None => Err(End::Gone),
-        }
+        poll_fn(|cx| self.poll_receive(cx)).await
     }
 
-    pub(crate) async fn send(&mut self, message: Message) -> Result<(), SendError> {
-        match timeout(SEND_TIMEOUT, self.stream.send(message)).await {
+    pub(crate) async fn send_text(&mut self, text: &str) -> Result<(), SendError> {
+        self.send(Opcode::Text, text.as_bytes()).await
+    }
+
+    pub(crate) async fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.send(Opcode::Ping, payload).await
+    }
+
+    async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), SendError> {
+        frames::write(opcode, payload, &mut self.unsent);
+        match timeout(SEND_TIMEOUT, poll_fn(|cx| self.poll_flush(cx))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(SendError::Broken),
             Err(_) => Err(SendError::TimedOut),
@@ -123,40 +140,107 @@ impl Socket {
 
     /// Spends `units` of the rate of frames beyond the frames themselves; says whether the peer had them.
     pub(crate) fn spend(&mut self, units: u32) -> bool {
-        let metered = self.stream.get_mut();
-        metered.allowance.spend(*metered.rate, units, Instant::now())
+        self.allowance.spend(self.limits.frames, units, Instant::now())
     }
 
     /// Completes the closing handshake, and closes the connection under it.
     pub(crate) async fn finish(mut self, end: End) {
-        match end {
-            End::Gone => return,
-            // The library has an answer with the same code ready.
-            End::ClosedByPeer => {}
-            End::Close { code, reason } => {
-                let frame = CloseFrame { code: code.into(), reason: reason.as_ref().into() };
-                let sent = timeout(CLOSE_TIMEOUT, self.stream.send(Message::Close(Some(frame)))).await;
-                if !matches!(sent, Ok(Ok(()))) {
-                    return;
-                }
-            }
+        let (code, reason) = match (end, self.state) {
+            (End::Gone, _) => return,
+            (_, State::ClosedByPeer(code)) => (code, Cow::Borrowed("")),
+            (End::Close { code, reason }, _) => (Some(code), reason),
+            (End::ClosedByPeer, _) => return,
+        };
+        if self.state == State::Open {
+            self.state = State::Closing;
+        }
+        self.pong = None;
+        frames::write_close(code, &reason, &mut self.unsent);
+        if !matches!(timeout(CLOSE_TIMEOUT, poll_fn(|cx| self.poll_flush(cx))).await, Ok(Ok(()))) {
+            return;
         }
         let closing = async {
-            if !self.faulty {
-                while let Some(answer) = self.stream.next().await {
-                    self.faulty |= answer.is_err();
-                }
-            }
-            let connection = &mut self.stream.get_mut().inner;
-            let _ = connection.shutdown().await;
-            if self.faulty {
+            while self.state == State::Closing && self.receive().await.is_ok() {}
+            let _ = self.stream.shutdown().await;
+            if self.state == State::Faulty {
                 // A socket that is dropped with something unread loses what was sent last.
-                let _ =
-                    tokio::io::copy(&mut connection.take(MAX_DRAINED_BYTES as u64), &mut tokio::io::sink())
-                        .await;
+                let mut rest = (&mut self.stream).take(MAX_DRAINED_BYTES);
+                let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
             }
         };
         let _ = timeout(CLOSE_TIMEOUT, closing).await;
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+        loop {
+            // A peer that does not take its pongs is still heard.
+            if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(End::Gone));
+            }
+            match self.reader.next(self.limits.max_message_bytes) {
+                Ok(Some(frame)) => {
+                    if let Some(heard) = self.hear(frame) {
+                        return Poll::Ready(heard);
+                    }
+                    continue;
+                }
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(self.fail(end_after(fault)))),
+            }
+            let mut chunk = [MaybeUninit::uninit(); CHUNK_BYTES];
+            let mut chunk = ReadBuf::uninit(&mut chunk);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut chunk)) {
+                Ok(()) if !chunk.filled().is_empty() => self.reader.push(chunk.filled()),
+                _ => return Poll::Ready(Err(End::Gone)),
+            }
+        }
+    }
+
+    /// Counts a frame; says what it means, if it is for whoever listens.
+    fn hear(&mut self, frame: Frame) -> Option<Result<Message, End>> {
+        if !self.spend(1) {
+            return Some(Err(self.fail(End::close(close::TOO_FAST, TOO_MANY_FRAMES))));
+        }
+        match frame {
+            Frame::Piece => None,
+            Frame::Text(text) => Some(Ok(Message::Text(text))),
+            Frame::Binary(_) => Some(Ok(Message::Binary)),
+            Frame::Pong(payload) => Some(Ok(Message::Pong(payload))),
+            // Behind a close frame nothing is said.
+            Frame::Ping(_) if self.state == State::Closing => None,
+            Frame::Ping(payload) => {
+                self.pong = Some(payload);
+                None
+            }
+            Frame::Close(code) => {
+                self.state = State::ClosedByPeer(code);
+                Some(Err(End::ClosedByPeer))
+            }
+        }
+    }
+
+    fn fail(&mut self, end: End) -> End {
+        self.state = State::Faulty;
+        end
+    }
+
+    /// Writes what is unsent, and the pong behind it.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.unsent.is_empty() {
+                let Some(pong) = self.pong.take() else { break };
+                frames::write(Opcode::Pong, &pong, &mut self.unsent);
+            }
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.drain(..count);
+            if self.unsent.is_empty() {
+                self.unsent = Vec::new();
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 }
 
@@ -174,60 +258,10 @@ impl From<SendError> for End {
     }
 }
 
-fn end_after(error: &Error) -> End {
-    match error {
-        Error::Capacity(_) => End::close(close::TOO_LARGE, "the message is too large"),
-        Error::Utf8(_) => End::close(close::NOT_UTF8, "the text is not UTF-8"),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
-        // Its own text says what of RFC 6455 was broken, and nothing of the peer's.
-        Error::Protocol(error) => End::close(close::PROTOCOL_ERROR, error.to_string()),
-        Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<TooManyFrames>()) => {
-            End::close(close::TOO_FAST, TOO_MANY_FRAMES)
-        }
-        _ => End::Gone,
-    }
-}
-
-/// A peer sent more frames than its rate allows.
-#[derive(Debug, thiserror::Error)]
-#[error("too many frames")]
-struct TooManyFrames;
-
-/// A connection whose frames are counted as they are read.
-struct Metered<S> {
-    inner: S,
-    frames: FrameCounter,
-    rate: &'static Rate,
-    allowance: Allowance,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
-        let frames = self.frames.count(buffer.filled().get(before..).unwrap_or_default());
-        let rate = *self.rate;
-        if frames > 0 && !self.allowance.spend(rate, frames, Instant::now()) {
-            return Poll::Ready(Err(io::Error::other(TooManyFrames)));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+fn end_after(fault: Fault) -> End {
+    match fault {
+        Fault::TooLarge => End::close(close::TOO_LARGE, "the message is too large"),
+        Fault::NotUtf8 => End::close(close::NOT_UTF8, "the text is not UTF-8"),
+        Fault::Protocol(what) => End::close(close::PROTOCOL_ERROR, what),
     }
 }

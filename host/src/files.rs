@@ -133,27 +133,39 @@ pub fn create_dir(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FileError> {
     let mut created = Vec::new();
     for dir in missing_dirs(path) {
         match create_one_dir(&dir, mode) {
-            Ok(()) => created.push(dir),
+            Ok(true) => created.push(dir),
+            // Somebody else has made it since, and it is theirs.
+            Ok(false) => {}
             Err(error) => {
-                for dir in created.iter().chain([&dir]).rev() {
+                for dir in created.iter().rev() {
                     let _ = fs::remove_dir(dir);
                 }
                 return Err(error);
             }
         }
     }
-    if !path.is_dir() {
+    let is_dir = fs::metadata(path).map_err(FileError::on(path, "create the folder"))?.is_dir();
+    if !is_dir {
         return Err(FileError::on(path, "create the folder")(ErrorKind::NotADirectory.into()));
     }
     Ok(created)
 }
 
-fn create_one_dir(dir: &Path, mode: u32) -> Result<(), FileError> {
-    fs::DirBuilder::new().mode(mode).create(dir).map_err(FileError::on(dir, "create the folder"))?;
+/// Returns whether there was none before. What it could not finish it has removed again.
+fn create_one_dir(dir: &Path, mode: u32) -> Result<bool, FileError> {
+    match fs::DirBuilder::new().mode(mode).create(dir) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        created => created.map_err(FileError::on(dir, "create the folder"))?,
+    }
     // The umask may have taken bits away.
-    fs::set_permissions(dir, Permissions::from_mode(mode)).map_err(FileError::on(dir, "set the mode of"))?;
-    sync_dir(dir)?;
-    sync_parent(dir)
+    let finished = fs::set_permissions(dir, Permissions::from_mode(mode))
+        .map_err(FileError::on(dir, "set the mode of"))
+        .and_then(|()| sync_dir(dir))
+        .and_then(|()| sync_parent(dir));
+    if finished.is_err() {
+        let _ = fs::remove_dir(dir);
+    }
+    finished.map(|()| true)
 }
 
 /// Gives a file or folder its owner and mode. Follows a link.

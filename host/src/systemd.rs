@@ -54,6 +54,21 @@ impl UnitState {
     }
 }
 
+/// What a service is given at its start, after all drop-ins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The drop-ins, in the order in which they are read.
+    pub drop_ins: Vec<PathBuf>,
+    /// The user that it runs as.
+    pub user: String,
+    /// `LoadCredential=`: the names.
+    pub credentials: Vec<String>,
+    /// `RuntimeDirectory=`.
+    pub runtime_directories: Vec<String>,
+    /// `StateDirectory=`.
+    pub state_directories: Vec<String>,
+}
+
 /// Why the manager did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
@@ -82,13 +97,19 @@ pub enum SystemdError {
         result: String,
     },
     /// A job did not end in time.
-    #[error("the job {call} did not end within {}", humantime(*waited))]
+    #[error("the job {call} did not end within {}{}", humantime(*waited), waits_for(queued_behind))]
     JobTimeout {
         /// What was called.
         call: String,
         /// How long was waited.
         waited: Duration,
+        /// The units whose jobs have to end before this one begins.
+        queued_behind: Vec<String>,
     },
+}
+
+fn waits_for(units: &[String]) -> String {
+    if units.is_empty() { String::new() } else { format!("; it waits for {}", units.join(" and ")) }
 }
 
 fn humantime(duration: Duration) -> String {

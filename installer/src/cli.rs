@@ -1,5 +1,7 @@
-//! The command line of an installation, for `aio-installer` and `aio-worker` alike: one file per command, and how answers look.
+//! The command line of an installation, for `aio-installer` and `aio-worker` alike: one file per
+//! command, and how answers look.
 
+mod answer;
 mod arguments;
 mod bundle;
 pub mod command_line;
@@ -10,7 +12,7 @@ mod this_machine;
 mod uninstall;
 
 pub use self::{
-    arguments::without_empty_variables,
+    answer::{parse, print, print_part},
     bundle::{BundleArgs, run_bundle},
     doctor::{DoctorArgs, examine},
     install::{InstallArgs, run_install},

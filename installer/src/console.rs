@@ -1,9 +1,9 @@
-//! What a person sees while an installation runs: a bar for the download on a terminal, plain lines otherwise, on standard error.
-//! The result is printed elsewhere, on standard output.
+//! What a person sees while an installation runs: a bar for the download on a terminal, plain lines
+//! otherwise, on standard error. The result is printed elsewhere, on standard output.
 
 use std::{
     cell::Cell,
-    io::IsTerminal,
+    io::{self, IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -31,7 +31,7 @@ impl Console {
     /// What fits this process's standard error.
     pub fn of_this_process() -> Self {
         let lines = Self::Lines(Download::default());
-        if !std::io::stderr().is_terminal() {
+        if !io::stderr().is_terminal() {
             return lines;
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -46,8 +46,8 @@ impl Console {
     pub(crate) fn say(&self, line: &str) {
         match self {
             Self::Silent => {}
-            Self::Lines(_) => eprintln!("{line}"),
-            Self::Terminal(bar) => bar.suspend(|| eprintln!("{line}")),
+            Self::Lines(_) => say(line),
+            Self::Terminal(bar) => bar.suspend(|| say(line)),
         }
     }
 
@@ -57,7 +57,7 @@ impl Console {
             Self::Silent => {}
             Self::Lines(download) => {
                 if let Some(line) = download.line(bytes, total, Instant::now()) {
-                    eprintln!("{line}");
+                    say(&line);
                 }
             }
             Self::Terminal(bar) => {
@@ -78,6 +78,12 @@ impl Console {
             Self::Terminal(bar) => bar.finish_and_clear(),
         }
     }
+}
+
+/// Says a line on standard error. Nobody may be there to read it: a terminal that was closed, a
+/// pipe without a reader, a full disk.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 impl Download {

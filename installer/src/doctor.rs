@@ -1,5 +1,6 @@
-//! Looks at all that an installation and a running worker need, and changes nothing: one finding per check. A check that another one
-//! has made impossible is skipped and says so. `machine` looks around here, `network` asks the controller; GPUs are the worker's to look at.
+//! Looks at all that an installation and a running worker need, and changes nothing: one finding
+//! per check. A check that another one has made impossible is skipped and says so. `machine` looks
+//! around here, `network` asks the controller; GPUs are the worker's to look at.
 
 mod examination;
 mod finding;
@@ -8,6 +9,7 @@ mod network;
 
 use std::time::SystemTime;
 
+use aio_host::layout::UNIT;
 use aio_host::systemd::{Systemd, SystemdError};
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 
@@ -17,8 +19,8 @@ pub use self::{
 };
 use crate::{failure::Failure, machine::host::Host, token};
 
-/// What an installation asks before it changes anything, beside what its plan refuses. Gives what the operator should know; `theirs` is the
-/// controller's time.
+/// What an installation asks before it changes anything, beside what its plan refuses. Gives what
+/// the operator should know; `theirs` is the controller's time.
 pub(crate) async fn preflight(
     host: &Host,
     force_os: bool,
@@ -59,11 +61,19 @@ pub async fn examine(examination: &Examination, systemd: Result<&Systemd, System
     match systemd {
         Ok(systemd) => {
             findings.push(machine::manager(systemd.version().await));
-            findings.push(machine::unit(systemd.unit(aio_host::layout::UNIT).await));
+            let unit = systemd.unit(UNIT).await;
+            let is_loaded = unit.as_ref().is_ok_and(|unit| unit.load_state == "loaded");
+            findings.push(machine::unit(unit));
+            findings.push(if is_loaded {
+                machine::drop_ins(systemd.settings(UNIT).await)
+            } else {
+                Finding::skipped("drop_ins", "there is no unit that they could change")
+            });
         }
         Err(error) => {
             findings.push(Finding::of("systemd", Err(error.into())));
-            findings.push(Finding::skipped("unit", "systemd was not reached"));
+            findings
+                .extend(["unit", "drop_ins"].map(|check| Finding::skipped(check, "systemd was not reached")));
         }
     }
     findings.push(machine::containers(layout.root()));

@@ -1,5 +1,6 @@
-//! Why a command ends without success: a code of the catalogue, one sentence on what was tried on what, and details for programs.
-//! Turns the errors of lower layers into codes, each in one place. How a failure looks to people is `present`'s business.
+//! Why a command ends without success: a code of the catalogue, one sentence on what was tried on
+//! what, and details for programs. Turns the errors of lower layers into codes, each in one place.
+//! How a failure looks to people is `present`'s business.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use aio_host::{
     files::FileError,
     systemd::{SystemdError, UnitState},
 };
-use aio_protocol::{error_code::ErrorCode, event::ErrorReport};
+use aio_protocol::{error_code::ErrorCode, event::ErrorReport, sources::with_sources};
 use serde_json::{Map, Value};
 
 /// A failure that a user sees. Never holds a secret.
@@ -32,12 +33,6 @@ impl Failure {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
-    }
-
-    /// Whether the same may succeed later without anybody doing anything about it.
-    pub(crate) fn is_transient(&self) -> bool {
-        // What the exit status says to whoever runs the command.
-        self.code.exit_status() == ErrorCode::ControllerUnreachable.exit_status()
     }
 
     /// As reports to the controller carry it.
@@ -71,13 +66,13 @@ impl From<FileError> for Failure {
         } else {
             ErrorCode::FileFailed
         };
-        Self::new(code, chain(&error))
+        Self::new(code, with_sources(&error))
     }
 }
 
 impl From<SystemdError> for Failure {
     fn from(error: SystemdError) -> Self {
-        let message = chain(&error);
+        let message = with_sources(&error);
         match error {
             SystemdError::NotBooted => Self::new(ErrorCode::SystemdMissing, message),
             SystemdError::Unreachable(_) => Self::new(ErrorCode::DbusUnreachable, message),
@@ -92,8 +87,9 @@ impl From<SystemdError> for Failure {
             SystemdError::JobFailed { result, .. } => {
                 Self::new(ErrorCode::ServiceFailed, message).with("jobResult", result)
             }
-            SystemdError::JobTimeout { .. } => {
-                Self::new(ErrorCode::ServiceFailed, message).with("jobResult", "timeout")
+            SystemdError::JobTimeout { queued_behind, .. } => {
+                let failure = Self::new(ErrorCode::ServiceFailed, message).with("jobResult", "timeout");
+                if queued_behind.is_empty() { failure } else { failure.with("waitsFor", queued_behind) }
             }
         }
     }
@@ -102,7 +98,8 @@ impl From<SystemdError> for Failure {
 /// `failure` with how the service ended.
 pub(crate) fn of_service(failure: Failure, unit: &UnitState) -> Failure {
     let mut message = failure.message;
-    if !unit.result.is_empty() {
+    // A service that never ran has not failed.
+    if !matches!(unit.result.as_str(), "" | "success") {
         message.push_str(&format!(
             "; the service ended with `{}`, exit status {}",
             unit.result, unit.exit_status
@@ -123,19 +120,4 @@ pub(crate) fn not_a_file(path: &Path) -> Failure {
     let message =
         format!("{} is neither a file nor a link, and a file of that name is needed", path.display());
     Failure::new(ErrorCode::FileFailed, message).with("path", path.display().to_string())
-}
-
-/// An error and what it came from, in one sentence. Sources that say nothing new are left out.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        source = inner.source();
-    }
-    text
 }

@@ -1,21 +1,14 @@
-//! The flow of an installation: undo what was cut off → ask the controller → observe → plan → apply → succeed, or put everything back and say
-//! why. What is decided where: `offer` what is installed, `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is
-//! told meanwhile, `undelivered` what becomes of a failure that cannot be told.
+//! The flow of an installation: undo what was cut off → ask the controller → observe → plan → apply
+//! → succeed, or put everything back and say why. What is decided where: `offer` what is installed,
+//! `plan` which steps, `step` what each does, `undo` how it goes back, `report` what is told
+//! meanwhile.
 
 mod outcome;
 
-use std::{
-    cell::Cell,
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{fs, path::Path, time::SystemTime};
 
 use aio_host::layout::UNIT;
-use aio_protocol::{
-    error_code::ErrorCode,
-    installation::{InstallationReport, UndeliveredFailure},
-};
+use aio_protocol::error_code::ErrorCode;
 use reqwest::Client;
 use secrecy::ExposeSecret;
 
@@ -23,34 +16,31 @@ use crate::{
     console::Console,
     controller::{
         calls::Controller,
-        http,
-        online::{self, Snapshot},
-        report,
+        http, online,
+        report::{self, Teller},
         route::{Route, RouteOptions},
         undelivered,
     },
     doctor,
     failure::Failure,
-    machine::{host::Host, lock::Lock, observe::observe, service_log},
-    release::{bundle::Bundle, key, offer::Offer},
+    machine::{drop_ins::taken_away, host::Host, lock::Lock, observe::observe, service_log},
+    release::{bundle::Bundle, key, offer::Offer, prune::prune},
     request::{Goal, Interrupt, Request, Surroundings, unless},
     transaction::{
-        apply,
+        apply::{Applied, Stopped, apply},
         checkpoint::Checkpoint,
         config_text::Settings,
         journal::Journal,
-        plan::{Target, plan},
+        plan::{Plan, Target, plan},
+        proof::Proof,
         step::Step,
         undo::run::undo,
-        work::{Timing, Work},
+        work::Work,
     },
 };
 
 use self::outcome::running;
 pub use self::outcome::{Outcome, OutcomeKind, Planned};
-
-/// How long a report that is waited for may take, its tries together.
-const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Installs, upgrades, or finds that nothing is to be done. On failure the machine is as it was.
 pub async fn install(
@@ -135,8 +125,10 @@ impl Run<'_> {
     async fn preview(&self, cut_off: bool) -> Result<Outcome, Failure> {
         let offer = self.offer().await?;
         self.preflight().await?;
-        let steps = self.decide(&offer).await?;
-        let steps = steps.iter().map(|step| Planned { step: step.name(), summary: step.summary() }).collect();
+        let plan = self.decide(&offer).await?;
+        let proof = plan.proof.iter().map(|_| (Proof::NAME, Proof::SUMMARY.to_owned()));
+        let steps = plan.steps.iter().map(|step| (step.name(), step.summary())).chain(proof);
+        let steps = steps.map(|(step, summary)| Planned { step, summary }).collect();
         Ok(self.outcome(offer, OutcomeKind::Planned { steps, cut_off }))
     }
 
@@ -150,36 +142,30 @@ impl Run<'_> {
         if let Some(controller) = &self.controller {
             undelivered::deliver(&self.host.layout, &offer.node_id, controller).await;
         }
+        let Offer { node_id: node, version, .. } = &offer;
+        let teller = Teller { controller: self.controller.as_ref(), host: self.host, node, version };
         let decided = async {
             let warnings = self.preflight().await?;
             Ok((warnings, self.decide(&offer).await?))
         };
-        let (mut warnings, steps) = match unless(interrupt, decided).await {
+        let (warnings, plan) = match unless(interrupt, decided).await {
             Ok(decided) => decided,
             Err(failure) if failure.code == ErrorCode::Interrupted => return Err(failure),
             // The machine refuses: nothing was changed, and the controller hears why all the same.
-            Err(failure) => return Err(self.tell_refusal(&offer, failure).await),
+            Err(failure) => return Err(teller.refused(failure).await),
         };
-        if steps.is_empty() {
-            let kind = self.unchanged(&offer, interrupt).await?;
-            return Ok(self.outcome(offer, kind));
-        }
-        let at = Cell::new(None);
-        match self.transact(&offer, &steps, &mut journal, interrupt, &at).await {
-            Ok((timings, Some(worker))) => {
-                warnings.extend(steps.iter().filter_map(Step::note));
-                Ok(self.succeed(offer, warnings, timings, worker).await)
+        let kind = if plan.steps.is_empty() {
+            self.unchanged(&offer, interrupt).await?
+        } else {
+            match self.transact(&offer, &teller, &plan, &mut journal, interrupt).await {
+                Ok(applied) => self.done(&offer, &teller, &plan, &journal, applied, warnings).await,
+                Err(Stopped { step, failure }) => {
+                    let failure = self.put_back(&mut journal, failure).await;
+                    return Err(teller.failed(step, failure).await);
+                }
             }
-            Ok((timings, None)) if self.request.goal == Goal::Enabled => {
-                Ok(self.outcome(offer, OutcomeKind::Prepared { timings }))
-            }
-            // The controller hears of the success from the worker itself.
-            Ok((timings, None)) => Ok(self.outcome(offer, OutcomeKind::Started { timings })),
-            Err(failure) => {
-                let failure = self.put_back(&mut journal, failure).await;
-                Err(self.tell_failure(&offer, at.get(), failure).await)
-            }
-        }
+        };
+        Ok(self.outcome(offer, kind))
     }
 
     /// What is to be installed.
@@ -223,7 +209,7 @@ impl Run<'_> {
         doctor::preflight(self.host, self.request.force_os, time).await
     }
 
-    async fn decide(&self, offer: &Offer) -> Result<Vec<Step>, Failure> {
+    async fn decide(&self, offer: &Offer) -> Result<Plan, Failure> {
         let observed = observe(self.host, &offer.version).await?;
         tracing::debug!(?observed, "observed");
         // The version of a package is its package manager's to change, and to vouch for.
@@ -247,38 +233,34 @@ impl Run<'_> {
         plan(&observed, &target, &self.host.layout)
     }
 
-    /// From the first report to the commit; on failure or interruption the journal holds what is to be undone.
+    /// From the first report to the commit; on failure or interruption the journal holds what is to
+    /// be undone.
     async fn transact(
         &self,
         offer: &Offer,
-        steps: &[Step],
+        teller: &Teller<'_>,
+        plan: &Plan,
         journal: &mut Journal,
         interrupt: &mut Interrupt<'_>,
-        at: &Cell<Option<&'static str>>,
-    ) -> Result<(Vec<Timing>, Option<Snapshot>), Failure> {
-        if let Some(controller) = &self.controller {
-            unless(interrupt, controller.report(&started(offer), soon())).await?;
-        }
+    ) -> Result<Applied, Stopped> {
+        unless(interrupt, teller.started()).await?;
         journal.begin(offer.node_id.clone(), offer.version.clone())?;
-        let work = report::beside(self.controller.as_ref(), async |reporter| {
-            let work = Work::new(self.host, self.client, self.console, &reporter, at, steps.len());
-            let timings = apply::apply(steps, &work, journal, self.checkpoint).await?;
-            let worker = work.online.take();
-            if worker.is_none() && matches!(self.request.goal, Goal::Online(_)) {
-                let message = "the plan did not end with a worker that is online";
-                return Err(Failure::new(ErrorCode::Internal, message));
-            }
-            Ok((timings, worker))
+        let applied = report::beside(self.controller.as_ref(), async |reporter| {
+            let work =
+                Work { host: self.host, client: self.client, console: self.console, reporter: &reporter };
+            apply(plan, &work, journal, self.checkpoint, interrupt).await
         });
-        let applied = unless(interrupt, work).await?;
-        journal.commit()?;
+        let applied = applied.await?;
+        journal.commit().map_err(|failure| Stopped { step: plan.names().last(), failure })?;
         Ok(applied)
     }
 
     /// Undoes what was done. `failure` says so when that failed as well.
     async fn put_back(&self, journal: &mut Journal, failure: Failure) -> Failure {
         self.console.clear();
-        let failure = self.quote_service(failure).await;
+        let since = SystemTime::now() - self.request.began.elapsed();
+        let secret = self.request.token.secret().expose_secret();
+        let failure = service_log::quote(&*self.host.service_log, failure, since, secret).await;
         self.console.say("putting the machine back as it was");
         match undo(self.host, journal, self.checkpoint).await {
             Ok(()) => failure,
@@ -289,72 +271,40 @@ impl Run<'_> {
         }
     }
 
-    /// `failure` with what the service said, where that is where the reason stands.
-    async fn quote_service(&self, failure: Failure) -> Failure {
-        if !matches!(failure.code, ErrorCode::ServiceFailed | ErrorCode::OnlineTimeout) {
-            return failure;
-        }
-        let since = SystemTime::now() - self.request.began.elapsed();
-        let lines = self.host.service_log.last_lines(UNIT, since).await;
-        let lines = service_log::presentable(lines, self.request.token.secret().expose_secret());
-        if lines.is_empty() { failure } else { failure.with("journal", lines) }
-    }
-
-    async fn succeed(
+    /// What has been committed holds, whatever else goes wrong: that is a warning.
+    async fn done(
         &self,
-        offer: Offer,
+        offer: &Offer,
+        teller: &Teller<'_>,
+        plan: &Plan,
+        journal: &Journal,
+        applied: Applied,
         mut warnings: Vec<String>,
-        timings: Vec<Timing>,
-        worker: Snapshot,
-    ) -> Outcome {
-        let took = self.request.began.elapsed();
-        let report = InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) };
-        if let Some(controller) = &self.controller
-            && let Err(failure) = controller.report(&report, soon()).await
-        {
+    ) -> OutcomeKind {
+        let Applied { timings, worker } = applied;
+        warnings.extend(plan.steps.iter().filter_map(Step::note));
+        warnings.extend(self.host.systemd.settings(UNIT).await.iter().flat_map(taken_away));
+        let pruned = plan.releases().map_or(Ok(()), |kept| prune(&self.host.layout, &kept));
+        for failure in [journal.sweep().err(), pruned.err()].into_iter().flatten() {
+            warnings.push(format!("what is not needed any more could not be removed: {}", failure.message));
+        }
+        let Some(worker) = worker else {
+            // The controller hears of the success from the worker itself.
+            return match self.request.goal {
+                Goal::Enabled => OutcomeKind::Prepared { timings },
+                Goal::Online(_) | Goal::Ready => OutcomeKind::Started { timings },
+            };
+        };
+        if let Err(failure) = teller.succeeded(self.request.began.elapsed()).await {
             warnings.push(format!("the controller could not be told of the success: {}", failure.message));
         }
-        let runs = running(&worker, &offer);
+        let runs = running(&worker, offer);
         if offer.is_planned() && runs != offer.version {
             let planned = &offer.version;
             // A package has its own, or a release was published under another's name.
             warnings.push(format!("the controller plans {planned}, and what runs says that it is {runs}"));
         }
-        let kind = OutcomeKind::Installed { worker: Box::new(worker), timings, warnings };
-        Outcome { took, ..self.outcome(offer, kind) }
-    }
-
-    /// Reports that nothing could be begun: a beginning and its end.
-    async fn tell_refusal(&self, offer: &Offer, failure: Failure) -> Failure {
-        let Some(controller) = &self.controller else { return failure };
-        match controller.report(&started(offer), soon()).await {
-            Ok(()) => self.tell_failure(offer, Some("plan"), failure).await,
-            Err(trouble) => failure.with("reportFailed", trouble.message),
-        }
-    }
-
-    /// Reports a failure at `step`, and says in it when that could not be done, and whether it is kept for later. What failed before any step is
-    /// not: the controller knows of no beginning, and nothing was changed.
-    async fn tell_failure(&self, offer: &Offer, step: Option<&str>, failure: Failure) -> Failure {
-        let error = failure.to_report();
-        let (begun, step) = (step.is_some(), step.unwrap_or("begin"));
-        let failure = failure.with("step", step);
-        let Some(controller) = &self.controller else { return failure };
-        let step = Some(step.to_owned());
-        let report = InstallationReport::Failed { step: step.clone(), error: error.clone() };
-        let Err(trouble) = controller.report(&report, soon()).await else { return failure };
-        let failure = failure.with("reportFailed", &*trouble.message);
-        if !begun || !trouble.is_transient() {
-            return failure;
-        }
-        let (node_id, at) = (offer.node_id.clone(), SystemTime::now().into());
-        match undelivered::keep(self.host, &UndeliveredFailure { node_id, at, step, error }) {
-            Ok(path) => failure.with("reportKept", path.display().to_string()),
-            Err(trouble) => {
-                tracing::warn!(message = %trouble.message, "the report could not be kept for later");
-                failure
-            }
-        }
+        OutcomeKind::Installed { worker: Box::new(worker), timings, warnings }
     }
 
     fn outcome(&self, offer: Offer, kind: OutcomeKind) -> Outcome {
@@ -372,12 +322,4 @@ impl Run<'_> {
             took: self.request.began.elapsed(),
         }
     }
-}
-
-fn started(offer: &Offer) -> InstallationReport {
-    InstallationReport::Started { version: Some(offer.version.clone()) }
-}
-
-fn soon() -> tokio::time::Instant {
-    tokio::time::Instant::now() + REPORT_PATIENCE
 }

@@ -1,10 +1,11 @@
-//! `aio-installer`: the installation alone, for a machine that has nothing yet. The same code as `aio-worker install`.
+//! `aio-installer`: the installation alone, for a machine that has nothing yet. The same code as
+//! `aio-worker install`.
 
 use std::process::ExitCode;
 
-use aio_installer::cli::{InstallArgs, Output, run_install, without_empty_variables};
+use aio_installer::cli::{InstallArgs, Output, parse, run_install};
 use aio_protocol::release::build;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::Parser;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     fmt,
@@ -28,11 +29,13 @@ struct Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     aio_host::tls::install_provider();
-    // The token is in no image of this process's memory; where that cannot be, the installation goes on.
+    // The token is in no image of this process's memory; where that cannot be, the installation
+    // goes on.
     let _ = aio_host::process::forbid_dumps();
-    let matches = without_empty_variables(Command::command()).get_matches();
-    let Command { install, output } =
-        Command::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Command { install, output } = match parse() {
+        Ok(command) => command,
+        Err(status) => return status,
+    };
     let filter = std::env::var("AIO_LOG").ok().and_then(|filter| filter.parse::<Targets>().ok());
     let usual = || {
         Targets::new()
@@ -40,6 +43,6 @@ async fn main() -> ExitCode {
             .with_target(aio_host::tls::STORE_LOG_TARGET, LevelFilter::ERROR)
     };
     let filter = filter.unwrap_or_else(usual);
-    registry().with(filter).with(fmt::layer().with_writer(std::io::stderr)).init();
+    registry().with(filter).with(fmt::layer().log_internal_errors(false).with_writer(std::io::stderr)).init();
     run_install(install, output).await
 }

@@ -22,7 +22,8 @@ pub struct Request {
     pub token: NodeToken,
     /// What the daemon's configuration must say.
     pub settings: Settings,
-    /// Authorities (PEM) that are to be trusted beside the operating system's; copied for the daemon.
+    /// Authorities (PEM) that are to be trusted beside the operating system's; copied for the
+    /// daemon.
     pub ca_file: Option<PathBuf>,
     /// Whether a newer version may be replaced by an older one.
     pub allow_downgrade: bool,
@@ -32,7 +33,8 @@ pub struct Request {
     pub force_os: bool,
     /// What the installation has come to when it is done.
     pub goal: Goal,
-    /// The key (base64, or a `.pub` file's text) that the release must be signed with, whatever the token says.
+    /// The key (base64, or a `.pub` file's text) that the release must be signed with, whatever the
+    /// token says.
     pub release_key: Option<String>,
     /// Where the release is taken from, instead of a release server.
     pub bundle: Option<PathBuf>,
@@ -45,7 +47,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// The usual: from a release server, waiting a minute for the worker to be online, and overruling nothing. The command begins now.
+    /// The usual: from a release server, waiting a minute for the worker to be online, and
+    /// overruling nothing. The command begins now.
     pub fn new(token: NodeToken) -> Self {
         Self {
             token,
@@ -67,11 +70,13 @@ impl Request {
 /// When an installation is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
-    /// When the controller has acknowledged the worker's heartbeat, within this time after its start.
+    /// When the controller has acknowledged the worker's heartbeat, within this time after its
+    /// start.
     Online(Duration),
     /// When the service says that it is ready.
     Ready,
-    /// When the service will start with the next boot. Its controller is not asked, so a bundle is needed.
+    /// When the service will start with the next boot. Its controller is not asked, so a bundle is
+    /// needed.
     Enabled,
 }
 

@@ -1,5 +1,5 @@
-//! What an installation ships besides the release itself: the unit, the declaration of the daemon's user, the documented configuration, and the
-//! modes of the files that it writes.
+//! What an installation ships besides the release itself: the unit, the declaration of the daemon's
+//! user, the documented configuration, and the modes of the files that it writes.
 
 /// The unit: one copy for the installer and the Debian package.
 pub(crate) const UNIT_TEXT: &str = include_str!("../../systemd/aio-worker.service");

@@ -1,11 +1,12 @@
-//! Where the node token comes from, and what it claims. The text lives in a `SecretString`: it is shown to nobody but the controller
-//! and the token file. Whether the signature holds is the controller's to say.
+//! Where the node token comes from, and what it claims. The text lives in a `SecretString`: it is
+//! shown to nobody but the controller and the token file. Whether the signature holds is the
+//! controller's to say.
 
 use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use aio_host::layout::{KEPT_TOKEN, Layout};
 use aio_protocol::{
-    claims::{NodeClaims, UnreadableToken},
+    claims::{NodeClaims, UnreadableToken, pasted},
     error_code::ErrorCode,
     time::Timestamp,
 };
@@ -30,11 +31,11 @@ pub struct NodeToken {
 impl NodeToken {
     /// Reads a token's claims and refuses one that has ended at `now`.
     pub fn parse(text: &SecretString, now: Timestamp) -> Result<Self, Failure> {
-        let text = text.expose_secret().trim();
-        let claims = NodeClaims::read_unverified(text).map_err(|error| {
+        let text = SecretString::from(pasted::unwrapped(text.expose_secret()));
+        let claims = NodeClaims::read_unverified(text.expose_secret()).map_err(|error| {
             let code = match error {
                 UnreadableToken::Empty => ErrorCode::TokenMissing,
-                UnreadableToken::Shape | UnreadableToken::Claims(_) => ErrorCode::TokenInvalid,
+                _ => ErrorCode::TokenInvalid,
             };
             Failure::new(code, error.to_string())
         })?;
@@ -46,7 +47,7 @@ impl NodeToken {
             );
             return Err(Failure::new(ErrorCode::TokenExpired, message));
         }
-        Ok(Self { text: text.into(), claims })
+        Ok(Self { text, claims })
     }
 
     /// What the token says.
@@ -54,8 +55,9 @@ impl NodeToken {
         &self.claims
     }
 
-    /// What to show to the controller: where this very token is installed and the daemon holds a newer one of the same node, that one,
-    /// because the controller has revoked the one that it replaced.
+    /// What to show to the controller: where this very token is installed and the daemon holds a
+    /// newer one of the same node, that one, because the controller has revoked the one that it
+    /// replaced.
     pub(crate) fn bearer(&self, layout: &Layout) -> SecretString {
         let installed = read_plain_file(&layout.token());
         if installed.is_none_or(|text| text.expose_secret() != self.text.expose_secret()) {
@@ -75,7 +77,8 @@ impl NodeToken {
     }
 }
 
-/// Where a token was given, the first that is set: argument, file (`-` is standard input), environment.
+/// Where a token was given, the first that is set: argument, file (`-` is standard input),
+/// environment.
 pub(crate) fn obtain(
     argument: Option<&SecretString>,
     file: Option<&Path>,
@@ -101,7 +104,8 @@ pub(crate) fn installed(layout: &Layout) -> Option<SecretString> {
     read_plain_file(&layout.token())
 }
 
-/// What is in a file, if it is one: where the daemon's user may write, root follows no link and waits for nobody.
+/// What is in a file, if it is one: where the daemon's user may write, root follows no link and
+/// waits for nobody.
 fn read_plain_file(path: &Path) -> Option<SecretString> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).ok()?;

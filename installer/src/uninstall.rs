@@ -1,5 +1,6 @@
-//! Takes the worker off a machine: everything that the journal's committed installations did is undone, the last step first. A run that
-//! is killed is finished by the next: undoing a step asks how the thing was, not how far anything came.
+//! Takes the worker off a machine: everything that the journal's committed installations did is
+//! undone, the last step first. A run that is killed is finished by the next: undoing a step asks
+//! how the thing was, not how far anything came.
 
 use std::path::PathBuf;
 
@@ -32,7 +33,8 @@ pub struct Removal {
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Removed {
-    /// As whom the machine was installed, and with what; nothing when no installation of ours is on it.
+    /// As whom the machine was installed, and with what; nothing when no installation of ours is on
+    /// it.
     pub installed: Option<(NodeId, ReleaseVersion)>,
     /// What was undone, or would be: one line for a person each.
     pub undone: Vec<String>,

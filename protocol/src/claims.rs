@@ -1,6 +1,8 @@
 //! What tokens say. A node reads its own token without the key: it needs the endpoints and the dates in it, and the controller
 //! verifies. Nothing here signs or verifies.
 
+pub mod pasted;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -79,6 +81,14 @@ pub enum UnreadableToken {
     /// Nothing but white space.
     #[error("the token is empty")]
     Empty,
+    /// A character that is in no token.
+    #[error("`{}` (U+{:04X}), character {position} of the token, is in no token", character.escape_debug(), u32::from(*character))]
+    Character {
+        /// Which.
+        character: char,
+        /// Where, counted from 1.
+        position: usize,
+    },
     /// Not three base64url parts.
     #[error("the token is not a JWT of three parts joined by dots; it may be cut off")]
     Shape,
@@ -93,6 +103,12 @@ impl NodeClaims {
         let token = token.trim();
         if token.is_empty() {
             return Err(UnreadableToken::Empty);
+        }
+        let is_foreign = |character: &char| !character.is_ascii_alphanumeric() && !"-_.".contains(*character);
+        if let Some((index, character)) =
+            token.chars().enumerate().find(|(_, character)| is_foreign(character))
+        {
+            return Err(UnreadableToken::Character { character, position: index + 1 });
         }
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature), None) =
@@ -179,6 +195,9 @@ mod tests {
             NodeClaims::read_unverified(whole.rsplit_once('.').unwrap().0),
             Err(UnreadableToken::Shape)
         );
+        let cut = format!("{}…", &whole[..7]);
+        let error = NodeClaims::read_unverified(&cut).unwrap_err();
+        assert_eq!(error.to_string(), "`…` (U+2026), character 8 of the token, is in no token");
         let user = token(r#"{"sub":"u","orgId":"o","roles":[],"exp":1}"#);
         assert!(matches!(NodeClaims::read_unverified(&user), Err(UnreadableToken::Claims(_))));
     }

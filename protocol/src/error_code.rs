@@ -212,6 +212,55 @@ impl ErrorCode {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }
+
+    /// The code of a refusal with this HTTP status whose own code is not known here.
+    pub fn of_http_status(status: u16) -> Self {
+        match status {
+            401 => Self::TokenInvalid,
+            403 => Self::Forbidden,
+            404 => Self::NodeNotFound,
+            429 => Self::RateLimited,
+            500..=599 => Self::ControllerError,
+            _ => Self::ControllerInvalid,
+        }
+    }
+
+    /// Whether the same may succeed later without anybody doing anything about it.
+    pub fn is_transient(self) -> bool {
+        self.exit_status() == 1
+    }
+
+    /// Whether it is the token itself that is refused, and another may be welcome.
+    pub fn refuses_the_token(self) -> bool {
+        matches!(
+            self,
+            Self::TokenInvalid
+                | Self::TokenExpired
+                | Self::TokenRevoked
+                | Self::TokenForeign
+                | Self::Forbidden
+        )
+    }
+
+    /// Whether no waiting mends it: the controller will not have this token or this node, or the worker cannot use its
+    /// configuration.
+    pub fn is_final(self) -> bool {
+        self.refuses_the_token()
+            || matches!(
+                self,
+                Self::TokenMissing
+                    | Self::NodeNotFound
+                    | Self::NodeInactive
+                    | Self::NodeSuperseded
+                    | Self::ConfigInvalid
+                    | Self::InsecureUrl
+            )
+    }
+
+    /// Whether a person has to do something: it is final, or something else answers in the controller's place.
+    pub fn needs_a_person(self) -> bool {
+        self.is_final() || matches!(self, Self::CaMismatch | Self::TlsFailed | Self::ControllerInvalid)
+    }
 }
 
 impl fmt::Display for ErrorCode {
@@ -223,6 +272,18 @@ impl fmt::Display for ErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_passes_by_itself_needs_no_person() {
+        for code in ErrorCode::ALL {
+            assert!(!(code.is_transient() && code.needs_a_person()), "{code}");
+        }
+        for status in 0..=999 {
+            let code = ErrorCode::of_http_status(status);
+            assert_eq!(code.refuses_the_token(), matches!(status, 401 | 403), "{status}");
+            assert_eq!(code.is_transient(), status == 429 || (500..600).contains(&status), "{status}");
+        }
+    }
 
     #[test]
     fn codes_are_unique_and_speak_in_sentences() {

@@ -17,6 +17,7 @@ pub mod retry_after;
 pub mod schema;
 pub mod service;
 pub mod snapshot;
+pub mod sources;
 pub mod telemetry;
 pub mod text;
 pub mod time;

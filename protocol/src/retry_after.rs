@@ -3,32 +3,21 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp as Instant, civil::DateTime, fmt::strtime, tz::TimeZone};
-
 use crate::time::Timestamp;
-
-/// The older ways to write a date: that of RFC 850 and that of C's `asctime`.
-const OLDER_DATES: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
 
 /// The wait that `text` asks for, seen from `now`; a date that has passed asks for none.
 pub fn delay(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => date(text).map(|date| date.since(now)),
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return date(text).map(|date| date.since(now));
     }
+    // More digits than a number takes ask for the longest wait.
+    Some(text.parse().map_or(Duration::MAX, Duration::from_secs))
 }
 
 /// A date as HTTP writes it.
 pub fn date(text: &str) -> Option<Timestamp> {
-    let text = text.trim();
-    let older = |format: &&str| -> Option<Instant> {
-        let civil: DateTime = strtime::parse(format, text).ok()?.to_datetime().ok()?;
-        Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp())
-    };
-    let usual = jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp());
-    let date = usual.or_else(|| OLDER_DATES.iter().find_map(older))?;
-    Some(Timestamp::from_millis(date.as_millisecond()))
+    Some(httpdate::parse_http_date(text.trim()).ok()?.into())
 }
 
 #[cfg(test)]
@@ -47,6 +36,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
             ("", None),
             ("-1", None),
+            ("+1", None),
             ("soon", None),
             ("1.5", None),
         ] {

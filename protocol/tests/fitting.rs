@@ -1,4 +1,5 @@
 //! Whatever a machine is made of, what it says fits into a frame, and what was left out is counted.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use aio_protocol::{
     inventory::{Disk, Gpu, Mig, MigInstance, NetworkInterface, OperatingSystem, SilentMount},

@@ -26,6 +26,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         // clap_complete 4.6 spells a program's dash in two ways, and so finds none of its commands.
         script = script.replace("aio__subcmd__worker", "aio__worker");
     }
-    print(&script);
-    Ok(())
+    print(&script)
 }

@@ -218,7 +218,7 @@ fn persistence(gpus: &[Gpu], state: Option<String>) -> Finding {
 fn show(findings: &[Finding], output: Output) -> Result<u8, Failure> {
     match output {
         Output::Json => print_json(&serde_json::json!({ "checks": findings }))?,
-        Output::Text => print(&screen(findings)),
+        Output::Text => print(&screen(findings))?,
     }
     let failed = findings.iter().find(|finding| finding.result == Verdict::Failed);
     Ok(failed.map_or(0, |finding| finding.code.map_or(1, |code| code.exit_status())))

@@ -51,10 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let inventory = inventory(&readings)?;
     match arguments.answer.output {
         Output::Json => print_json(&inventory),
-        Output::Text => {
-            print(&screen(&inventory));
-            Ok(())
-        }
+        Output::Text => print(&screen(&inventory)),
     }
 }
 

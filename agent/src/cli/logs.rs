@@ -20,11 +20,11 @@ use tokio::{
 
 use self::access::{Access, access};
 use super::{
-    Answer, internal, is_read,
+    Answer, internal,
     journal::{Entry, journalctl},
     json_line,
     paint::{Tone, paint},
-    runtime,
+    print_part, runtime,
 };
 
 /// As many as a person reads.
@@ -138,7 +138,7 @@ async fn print_all(entries: Option<ChildStdout>, output: Output) -> Result<bool,
                 Output::Text => screen(&entry) + "\n",
                 Output::Json => json_line(&entry)?,
             };
-            if !is_read(&shown) {
+            if !print_part(&shown)? {
                 return Ok(false);
             }
         }

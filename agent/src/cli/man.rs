@@ -32,8 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let Some(folder) = &arguments.output_dir else {
-        print(&page(command)?);
-        return Ok(());
+        return print(&page(command)?);
     };
     let failed = |path: &Path, error: &io::Error| {
         Failure::new(ErrorCode::FileFailed, format!("could not write {}: {error}", path.display()))

@@ -17,7 +17,7 @@ use aio_protocol::{
 };
 use serde::Serialize;
 
-use super::{Answer, installed, is_read, json_line, print, runtime};
+use super::{Answer, installed, json_line, print, print_part, runtime};
 use crate::{
     config::{environment, runtime_dir},
     status_socket::StatusReader,
@@ -80,7 +80,7 @@ async fn tell(folder: &Path, follow: bool, output: Output) -> Result<ExitCode, F
         Output::Json => json_line(&told)?,
         Output::Text => screen::screen(&told, SystemTime::now().into()),
     };
-    print(&first);
+    print(&first)?;
     if !follow {
         return Ok(verdict(&told.worker.session).into());
     }
@@ -93,7 +93,7 @@ async fn tell(folder: &Path, follow: bool, output: Output) -> Result<ExitCode, F
             Output::Json => json_line(&now)?,
             Output::Text => screen::changes(&told, &now, SystemTime::now().into()),
         };
-        if !is_read(&change) {
+        if !print_part(&change)? {
             return Ok(ExitCode::SUCCESS);
         }
         told = now;

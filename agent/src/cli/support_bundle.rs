@@ -81,7 +81,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map_err(|error| internal(format!("the archive could not be packed: {error}")))?;
     if to_stdout {
         // Who reads no further has no archive: other than with an answer, that is a failure.
-        let written = std::io::stdout().lock().write_all(&archive);
+        let mut out = std::io::stdout().lock();
+        let written = out.write_all(&archive).and_then(|()| out.flush());
         written.map_err(|error| {
             Failure::new(ErrorCode::FileFailed, format!("could not write the archive: {error}"))
         })?;
@@ -94,11 +95,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     // Standard output is the archive's where that goes there.
     if to_stdout {
-        eprint!("{text}")
-    } else {
-        print(&text)
+        // Nobody may be there to read it.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        return Ok(());
     }
-    Ok(())
+    print(&text)
 }
 
 /// Also the archive's name, without its ending.

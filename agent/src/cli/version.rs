@@ -21,9 +21,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             print_json(&answer)
         }
-        Output::Text => {
-            print(&format!("aio-worker {}\n", build::version()));
-            Ok(())
-        }
+        Output::Text => print(&format!("aio-worker {}\n", build::version())),
     }
 }

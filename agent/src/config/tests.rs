@@ -98,9 +98,11 @@ fn tokens_are_looked_for_from_flag_to_credential() {
     let credential = setting.folder.path().join("token");
     std::fs::write(&credential, format!("{}\n", token())).unwrap();
     let folder = setting.folder.path().to_str().unwrap().to_owned();
-    let mut setting = setting.env("CREDENTIALS_DIRECTORY", &folder);
+    let setting = setting.env("CREDENTIALS_DIRECTORY", &folder);
     assert_eq!(setting.load().unwrap().node_id.as_str(), NODE);
-    setting = setting.env("AIO_NODE_TOKEN", &token_of(other, "wss://aiwm.example"));
+    let setting = Setting::new().without_token().env("RUNTIME_DIRECTORY", &folder);
+    assert_eq!(setting.load().unwrap().node_id.as_str(), NODE, "the unit has copied it there");
+    let mut setting = setting.env("AIO_NODE_TOKEN", &token_of(other, "wss://aiwm.example"));
     assert_eq!(setting.load().unwrap().node_id.as_str(), other);
     setting.flags.token_file = Some(credential);
     assert_eq!(setting.load().unwrap().node_id.as_str(), NODE);

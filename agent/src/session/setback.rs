@@ -79,38 +79,12 @@ impl Setback {
 
     /// Whether no further try will help until a person has done something.
     pub fn needs_a_person(&self) -> bool {
-        self.code.is_some_and(|code| {
-            matches!(
-                code,
-                ErrorCode::TokenMissing
-                    | ErrorCode::TokenInvalid
-                    | ErrorCode::TokenExpired
-                    | ErrorCode::TokenRevoked
-                    | ErrorCode::TokenForeign
-                    | ErrorCode::NodeNotFound
-                    | ErrorCode::NodeInactive
-                    | ErrorCode::NodeSuperseded
-                    | ErrorCode::Forbidden
-                    | ErrorCode::InsecureUrl
-                    | ErrorCode::CaMismatch
-                    | ErrorCode::TlsFailed
-                    | ErrorCode::ControllerInvalid
-            )
-        })
+        self.code.is_some_and(ErrorCode::needs_a_person)
     }
 
     /// Whether it is the token itself that was refused, and another might be welcome.
     pub fn refuses_the_token(&self) -> bool {
-        self.code.is_some_and(|code| {
-            matches!(
-                code,
-                ErrorCode::TokenInvalid
-                    | ErrorCode::TokenExpired
-                    | ErrorCode::TokenRevoked
-                    | ErrorCode::TokenForeign
-                    | ErrorCode::Forbidden
-            )
-        })
+        self.code.is_some_and(ErrorCode::refuses_the_token)
     }
 
     /// The controller (or what stands in its place) refused the upgrade.
@@ -274,7 +248,7 @@ mod tests {
         assert_eq!(http(503, Some("Thu, 11 Dec 2025 12:00:30 GMT"), "").patience, told(30));
         assert_eq!(http(503, Some("Thu, 11 Dec 2025 11:00:00 GMT"), "").patience, told(0));
         assert_eq!(http(503, Some("86400"), "").patience, Patience::Told(LONGEST_TOLD));
-        assert_eq!(http(503, Some("99999999999999999999999"), "").patience, Patience::Long);
+        assert_eq!(http(503, Some("99999999999999999999999"), "").patience, Patience::Told(LONGEST_TOLD));
         assert_eq!(http(503, Some("soon"), "").patience, Patience::Long);
     }
 

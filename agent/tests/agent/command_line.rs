@@ -142,6 +142,48 @@ async fn whoever_follows_and_is_not_read_any_more_ends() {
     assert!(daemon.alive());
 }
 
+/// A standard output or error that takes nothing: the reader has gone, or the disk is full.
+fn takes_nothing() -> [Stdio; 2] {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    [writer.into(), std::fs::File::options().write(true).open("/dev/full").unwrap().into()]
+}
+
+#[tokio::test]
+async fn no_command_succeeds_without_its_answer_and_none_minds_a_lost_standard_error() {
+    let mut controller = Controller::start().await;
+    let online = Daemon::start(&controller.url);
+    let (mut peer, _) = controller.welcomed(30_000).await;
+    peer.heartbeat().await;
+    online.snapshot(|snapshot| snapshot.session.state == SessionState::Online).await;
+    let runtime_dir = online.runtime_dir.to_str().unwrap().to_owned();
+    let commands: [&[&str]; 10] = [
+        &["status", "--runtime-dir", &runtime_dir],
+        &["status", "--runtime-dir", &runtime_dir, "--output", "json"],
+        &["status", "--follow", "--runtime-dir", &runtime_dir],
+        &["inventory", "--output", "json"],
+        &["config", "show"],
+        &["version"],
+        &["man"],
+        &["completions", "bash"],
+        &["--help"],
+        &["support-bundle", "--file", "-"],
+    ];
+    for arguments in commands {
+        for lost in takes_nothing() {
+            let mut command = program(arguments);
+            command.stdout(lost).stderr(Stdio::null());
+            let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
+            assert_eq!(status.code(), Some(74), "{arguments:?}");
+        }
+    }
+    for lost in takes_nothing() {
+        let mut command = program(&["status", "--runtime-dir", "/nowhere"]);
+        command.env("AIO_LOG", "trace").stdout(Stdio::null()).stderr(lost);
+        assert_eq!(command.status().unwrap().code(), Some(69), "the words are lost, not the verdict");
+    }
+}
+
 /// The command on a terminal, which `script` makes; and what it printed there.
 fn on_a_terminal(command: &Command, variables: &[(&str, &str)]) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -15,6 +15,7 @@ use axum::{
     response::Response,
 };
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use utoipa::IntoParams;
 
 use super::{auth, client::ClientAddress, error::Rejection, upgrade::Upgrade};
@@ -26,12 +27,8 @@ use crate::{
 };
 
 /// What a dashboard may do. It says its token and answers pings, one for each batch of events.
-const LIMITS: Limits = Limits {
-    max_message_bytes: 16 * 1024,
-    // A batch of events, twice.
-    max_write_buffer_bytes: 512 * 1024,
-    frames: &Rate { interval: Duration::from_millis(10), burst: 200 },
-};
+const LIMITS: Limits =
+    Limits { max_message_bytes: 16 * 1024, frames: Rate { interval: Duration::from_millis(10), burst: 200 } };
 
 /// Who is refused a seat may ask again after this time.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -90,7 +87,7 @@ pub(super) async fn watch(
     })?;
     let visitor = Visitor { app: app.clone(), entry, since };
     // Only the name of the protocol is answered, never the token beside it.
-    Ok(upgrade.accept(SUBPROTOCOL, LIMITS, move |socket| {
+    Ok(upgrade.accept(SUBPROTOCOL, &LIMITS, &Handle::current(), move |socket| {
         app.connections.spawn(dashboard::run(visitor, socket));
     }))
 }

@@ -9,6 +9,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::upgrade::OnUpgrade;
+use tokio::runtime::Handle;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::error::Rejection;
@@ -59,17 +60,20 @@ impl Upgrade {
         self.protocols.iter().map(String::as_str)
     }
 
-    /// Answers with `protocol`, and calls `serve` with the socket once it is open.
+    /// Answers with `protocol`, and calls `serve` on `runtime` with the socket once it is open.
     pub(crate) fn accept(
         self,
         protocol: &'static str,
-        limits: Limits,
+        limits: &'static Limits,
+        runtime: &Handle,
         serve: impl FnOnce(Socket) + Send + 'static,
     ) -> Response {
         let Self { key, on_upgrade, .. } = self;
-        tokio::spawn(async move {
-            if let Ok(upgraded) = on_upgrade.await {
-                serve(Socket::new(upgraded, limits).await);
+        runtime.spawn(async move {
+            let Ok(upgraded) = on_upgrade.await else { return };
+            match Socket::new(upgraded, limits) {
+                Ok(socket) => serve(socket),
+                Err(error) => tracing::debug!(%error, "an upgraded connection could not be taken over"),
             }
         });
         let headers = [

@@ -176,7 +176,7 @@ impl Connection {
                 self.timetable.be_content();
                 self.take(Input::PatienceEnded).await
             }
-            Due::Ping => self.send(Message::Ping(Default::default())).await,
+            Due::Ping => Ok(self.socket.ping(&[]).await?),
             Due::Offer => self.offer_token().await,
         }
     }
@@ -184,9 +184,8 @@ impl Connection {
     async fn hear(&mut self, message: Message) -> Result<(), End> {
         match message {
             Message::Text(text) => self.take(Input::Received(&text)).await,
-            Message::Binary(_) => self.take(Input::ReceivedBinary).await,
-            // Pings are answered at the next read or write: after all that came before.
-            _ => Ok(()),
+            Message::Binary => self.take(Input::ReceivedBinary).await,
+            Message::Pong(_) => Ok(()),
         }
     }
 
@@ -328,16 +327,12 @@ impl Connection {
 
     async fn send_text(&mut self, text: Result<String, serde_json::Error>) -> Result<(), End> {
         match text {
-            Ok(text) => self.send(Message::text(text)).await,
+            Ok(text) => Ok(self.socket.send_text(&text).await?),
             Err(error) => {
                 tracing::error!(node = %self.node, %error, "a message could not be written");
                 Err(End::Gone)
             }
         }
-    }
-
-    async fn send(&mut self, message: Message) -> Result<(), End> {
-        Ok(self.socket.send(message).await?)
     }
 
     /// Notes that the node is not connected, unless another connection counts by now, and completes the closing handshake.

@@ -17,12 +17,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{sleep_until, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -35,11 +35,12 @@ use super::{
     slots::Slot,
     stream::Stream,
 };
+use crate::tls::TlsStream;
 
 /// What all connections of a listener share.
 pub(super) struct Server {
     http: auto::Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     patience: Patience,
     stop: CancellationToken,
@@ -47,7 +48,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(
-        tls: Option<TlsAcceptor>,
+        tls: Option<Arc<ServerConfig>>,
         router: Router,
         patience: Patience,
         stop: CancellationToken,
@@ -73,9 +74,9 @@ impl Server {
         let slot = Arc::new(slot);
         let shared = Arc::new(Shared::of(&slot));
         let stream = Stream::new(tcp, shared.clone(), self.patience.stall);
-        let Some(acceptor) = &self.tls else { return self.serve_http(stream, peer, shared, slot).await };
+        let Some(config) = self.tls.clone() else { return self.serve_http(stream, peer, shared, slot).await };
         let shaken = tokio::select! {
-            shaken = timeout(self.patience.handshake, acceptor.accept(stream)) => shaken,
+            shaken = timeout(self.patience.handshake, TlsStream::accept(config, stream)) => shaken,
             () = self.stop.cancelled() => return,
             () = slot.evicted() => return,
         };

@@ -1,13 +1,19 @@
-//! A TCP stream that breaks when its peer does not read: beneath TLS, HTTP and WebSockets alike.
+//! A TCP stream that breaks when its peer does not read: beneath TLS, HTTP and WebSockets alike. An upgrade
+//! takes it away from the listener.
 
 use std::{
     io::{self, IoSlice},
+    net,
+    os::fd::AsFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -15,10 +21,12 @@ use tokio::{
 };
 
 use super::{answer::PIECE, in_flight::Shared};
+use crate::tls::TlsStream;
 
 pub(super) struct Stream {
     tcp: TcpStream,
-    shared: Arc<Shared>,
+    /// Until an upgrade.
+    shared: Option<Arc<Shared>>,
     patience: Duration,
     /// Runs while the peer takes less than it is given. Most never do, so it is made when needed.
     timer: Option<Pin<Box<Sleep>>>,
@@ -28,7 +36,7 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(tcp: TcpStream, shared: Arc<Shared>, patience: Duration) -> Self {
-        Self { tcp, shared, patience, timer: None, taken: 0 }
+        Self { tcp, shared: Some(shared), patience, timer: None, taken: 0 }
     }
 
     /// Notes how much of `offered` was taken. A peer that takes little by little has the same time for each piece as one that takes none.
@@ -55,6 +63,39 @@ impl Stream {
     }
 }
 
+/// What carries a WebSocket: a stream, or TLS on it.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Leaves the listener, and lets the runtime that calls watch the socket from now on.
+    fn detach(&mut self) -> io::Result<()>;
+}
+
+impl Transport for Stream {
+    fn detach(&mut self) -> io::Result<()> {
+        self.tcp = TcpStream::from_std(net::TcpStream::from(self.tcp.as_fd().try_clone_to_owned()?))?;
+        self.shared = None;
+        Ok(())
+    }
+}
+
+impl Transport for TlsStream<Stream> {
+    fn detach(&mut self) -> io::Result<()> {
+        self.io_mut().detach()
+    }
+}
+
+/// Detaches what an upgrade leaves, and says what came already.
+pub(crate) fn detach(upgraded: Upgraded) -> io::Result<(Box<dyn Transport>, Bytes)> {
+    let (mut transport, early): (Box<dyn Transport>, _) = match downcast::<TokioIo<Stream>>(upgraded) {
+        Ok(parts) => (Box::new(parts.io.into_inner()), parts.read_buf),
+        Err(upgraded) => match downcast::<TokioIo<TlsStream<Stream>>>(upgraded) {
+            Ok(parts) => (Box::new(parts.io.into_inner()), parts.read_buf),
+            Err(_) => return Err(io::ErrorKind::Unsupported.into()),
+        },
+    };
+    transport.detach()?;
+    Ok((transport, early))
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -63,8 +104,10 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.tcp).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.shared.heard(Instant::now());
+        if let Some(shared) = &self.shared
+            && buf.filled().len() > before
+        {
+            shared.heard(Instant::now());
         }
         read
     }

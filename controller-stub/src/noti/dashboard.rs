@@ -132,10 +132,10 @@ async fn asked_who(socket: &mut Socket, patience: Duration) -> Result<Authentica
         loop {
             match socket.receive().await? {
                 Message::Text(text) => return Ok(text),
-                Message::Binary(_) => {
+                Message::Binary => {
                     return Err(End::close(close::MALFORMED, "a binary frame came; there are none"));
                 }
-                _ => {}
+                Message::Pong(_) => {}
             }
         }
     });
@@ -179,14 +179,13 @@ impl Show<'_> {
             let input = tokio::select! {
                 biased;
                 message = self.socket.receive() => match message? {
-                    Message::Pong(payload) => match <[u8; 8]>::try_from(payload.as_ref()) {
+                    Message::Pong(payload) => match <[u8; 8]>::try_from(payload.as_slice()) {
                         Ok(number) => Input::Ponged(u64::from_be_bytes(number)),
                         Err(_) => continue,
                     },
-                    Message::Text(_) | Message::Binary(_) => {
+                    Message::Text(_) | Message::Binary => {
                         return Err(End::close(close::MALFORMED, "a dashboard says nothing but who it is"));
                     }
-                    _ => continue,
                 },
                 Ok(()) = news.changed() => Input::NewsCame,
                 () = sleep_until(self.stream.deadline().into()) => Input::Elapsed,
@@ -207,8 +206,7 @@ impl Show<'_> {
                         say(self.socket, &notice(NoticeBody::Live {})).await?;
                     }
                     Effect::Ping(number) => {
-                        let payload = number.to_be_bytes().to_vec();
-                        send(self.socket, Message::Ping(payload.into())).await?;
+                        self.socket.ping(&number.to_be_bytes()).await.map_err(unsent)?;
                     }
                     Effect::Close { code, reason } => return Err(End::close(code, reason)),
                 }
@@ -245,15 +243,15 @@ async fn say(socket: &mut Socket, message: &impl Serialize) -> Result<usize, End
         End::Gone
     })?;
     let bytes = text.len();
-    send(socket, Message::text(text)).await?;
+    socket.send_text(&text).await.map_err(unsent)?;
     Ok(bytes)
 }
 
-async fn send(socket: &mut Socket, message: Message) -> Result<(), End> {
-    socket.send(message).await.map_err(|error| match error {
+fn unsent(error: SendError) -> End {
+    match error {
         SendError::Broken => End::Gone,
         SendError::TimedOut => {
             End::close(close::TOO_FAST, "RATE_LIMITED: events come faster than they are read")
         }
-    })
+    }
 }

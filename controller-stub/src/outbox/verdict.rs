@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aio_protocol::time::Timestamp;
+use aio_protocol::{retry_after, time::Timestamp};
 
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,8 @@ pub(super) fn judge(answer: &Answer, now: Timestamp) -> Verdict {
         410 => Verdict::Gone,
         408 | 425 => Verdict::Retry(RETRY),
         429 | 503 => {
-            let hold = retry_after.as_deref().and_then(|text| parse_retry_after(text, now));
+            let hold = retry_after.as_deref().and_then(|text| retry_after::delay(text, now));
+            let hold = hold.map(|asked| asked.min(LONGEST_HOLD));
             Verdict::Retry(Retry { hold, ..RETRY })
         }
         // 401, 403, 404, and what else says that this controller or its address is wrong: the event is not.
@@ -94,17 +95,6 @@ pub(super) fn health(verdict: Verdict, elapsed: Duration) -> Health {
         Verdict::Retry(Retry { hold: Some(_), .. }) | Verdict::Gone => Health::Unknown,
         Verdict::Retry(_) => Health::Bad,
     }
-}
-
-/// `Retry-After` (RFC 9110): seconds, or an HTTP date in any of its three forms.
-fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than there are seconds are an hour, too.
-        return Some(text.parse().map_or(LONGEST_HOLD, Duration::from_secs).min(LONGEST_HOLD));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(Timestamp::from(date).since(now).min(LONGEST_HOLD))
 }
 
 impl Answer {

@@ -110,7 +110,8 @@ impl Store {
         seen: Vec<(NodeId, Timestamp)>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.writer.write(PutLastSeen { seen, now }).await
+        let seen: BTreeMap<_, _> = seen.iter().map(|(id, at)| (id.as_str(), at.as_millis())).collect();
+        self.writer.write(PutLastSeen { seen: json("seen", &seen)?, now }).await
     }
 
     /// Notes that no node is connected: at start, none is.
@@ -297,7 +298,8 @@ async fn record(
 
 /// Writes when nodes were last heard of.
 struct PutLastSeen {
-    seen: Vec<(NodeId, Timestamp)>,
+    /// Milliseconds by node, in JSON.
+    seen: String,
     now: Timestamp,
 }
 
@@ -305,17 +307,15 @@ impl Write for PutLastSeen {
     type Answer = ();
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
-        for (id, at) in &self.seen {
-            sqlx::query(
-                "UPDATE nodes SET last_seen_at = $2 WHERE id = $1 \
-                 AND (COALESCE(last_seen_at, 0) < $2 OR last_seen_at > $3)",
-            )
-            .bind(id.as_str())
-            .bind(at.as_millis())
-            .bind(self.now.as_millis())
-            .execute(&mut *connection)
-            .await?;
-        }
+        // One statement for the whole fleet: each would cost its own way to the database's thread and back.
+        sqlx::query(
+            "UPDATE nodes SET last_seen_at = seen.value FROM json_each($1) AS seen \
+             WHERE nodes.id = seen.key AND (COALESCE(last_seen_at, 0) < seen.value OR last_seen_at > $2)",
+        )
+        .bind(&self.seen)
+        .bind(self.now.as_millis())
+        .execute(connection)
+        .await?;
         Ok(())
     }
 }

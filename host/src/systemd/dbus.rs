@@ -7,7 +7,7 @@ use tokio::{sync::Mutex, time::timeout};
 use zbus::{Connection, DBusError, OwnedObjectPath, fdo};
 
 use super::{
-    SystemdError, UnitState,
+    ServiceSettings, SystemdError, UnitState,
     proxy::{self, JobRemovedStream, ManagerProxy},
 };
 
@@ -16,6 +16,9 @@ const JOB_BOUND: Duration = Duration::from_secs(90);
 
 /// How long the manager may take to answer a call. The longest is a reload on a machine with thousands of units.
 const CALL_BOUND: Duration = Duration::from_secs(60);
+
+/// Maximum number of units that a message names.
+const MAX_QUEUED_BEHIND: usize = 4;
 
 /// A job of this mode replaces whatever other job of the unit is queued, as `systemctl` does.
 const REPLACE: &str = "replace";
@@ -95,17 +98,33 @@ impl Systemd {
 
     /// Starts the unit and waits for the job (for `Type=notify`: for `READY=1`).
     pub async fn start(&self, name: &str) -> Result<(), SystemdError> {
-        self.run_job(Job::Start, name).await
+        self.start_within(name, self.job_bound).await
     }
 
     /// Stops the unit and waits for the job.
     pub async fn stop(&self, name: &str) -> Result<(), SystemdError> {
-        self.run_job(Job::Stop, name).await
+        self.run_job(Job::Stop, name, self.job_bound).await
     }
 
     /// Restarts the unit, or starts it, and waits for the job.
     pub async fn restart(&self, name: &str) -> Result<(), SystemdError> {
-        self.run_job(Job::Restart, name).await
+        self.restart_within(name, self.job_bound).await
+    }
+
+    /// Starts the unit and waits for the job no longer than this: it may be queued behind others.
+    pub async fn start_within(&self, name: &str, bound: Duration) -> Result<(), SystemdError> {
+        self.run_job(Job::Start, name, bound).await
+    }
+
+    /// The same for a restart.
+    pub async fn restart_within(&self, name: &str, bound: Duration) -> Result<(), SystemdError> {
+        self.run_job(Job::Restart, name, bound).await
+    }
+
+    /// What the service is given at its start, after all drop-ins.
+    pub async fn settings(&self, name: &str) -> Result<ServiceSettings, SystemdError> {
+        let manager = self.manager().await?;
+        read_settings(&manager, name).await.map_err(refused(&format!("LoadUnit({name})")))
     }
 
     /// Forgets that the unit has failed.
@@ -124,17 +143,20 @@ impl Systemd {
     }
 
     /// Queues a job and waits until it has ended.
-    async fn run_job(&self, job: Job, unit: &str) -> Result<(), SystemdError> {
+    async fn run_job(&self, job: Job, unit: &str, bound: Duration) -> Result<(), SystemdError> {
         let tried = format!("{}({unit})", job.method());
         let manager = self.manager().await?;
         // The manager tells ended jobs only to clients that asked, and a quick job ends before a later question.
         let ended = subscribe(&manager, unit).await.map_err(refused("Subscribe"))?;
         let queued = job.queue(&manager, unit).await.map_err(refused(&tried))?;
-        match timeout(self.job_bound, result_of(&queued, ended)).await {
+        match timeout(bound, result_of(&queued, ended)).await {
             Ok(Ok(result)) if result == "done" => Ok(()),
             Ok(Ok(result)) => Err(SystemdError::JobFailed { call: tried, result }),
             Ok(Err(error)) => Err(SystemdError::Unreachable(error)),
-            Err(_) => Err(SystemdError::JobTimeout { call: tried, waited: self.job_bound }),
+            Err(_) => {
+                let queued_behind = queued_behind(&manager, &queued).await;
+                Err(SystemdError::JobTimeout { call: tried, waited: bound, queued_behind })
+            }
         }
     }
 }
@@ -241,6 +263,36 @@ fn refused(call: &str) -> impl FnOnce(zbus::Error) -> SystemdError {
         },
         error => SystemdError::Unreachable(error),
     }
+}
+
+/// The units whose jobs this one waits for: of a chain of waiting jobs the one that runs, too. None where the manager does not
+/// say.
+async fn queued_behind(manager: &ManagerProxy<'static>, job: &OwnedObjectPath) -> Vec<String> {
+    let id = |path: &str| path.rsplit('/').next().and_then(|id| id.parse::<u32>().ok());
+    let (mut units, mut ids) = (Vec::new(), Vec::from_iter(id(job.as_str())));
+    while let Some(id) = ids.pop() {
+        for (id, unit, _, _, _, _) in manager.get_job_before(id).await.unwrap_or_default() {
+            if units.len() < MAX_QUEUED_BEHIND && !units.contains(&unit) {
+                units.push(unit);
+                ids.push(id);
+            }
+        }
+    }
+    units
+}
+
+async fn read_settings(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<ServiceSettings> {
+    let path = manager.load_unit(name).await?;
+    let connection = manager.inner().connection();
+    let unit = proxy::unit(connection, path.clone()).await?;
+    let service = proxy::service(connection, path).await?;
+    Ok(ServiceSettings {
+        drop_ins: unit.drop_in_paths().await?.into_iter().map(Into::into).collect(),
+        user: service.user().await?,
+        credentials: service.load_credential().await?.into_iter().map(|(name, _)| name).collect(),
+        runtime_directories: service.runtime_directory().await?,
+        state_directories: service.state_directory().await?,
+    })
 }
 
 async fn read_unit(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<UnitState> {
@@ -390,8 +442,12 @@ mod tests {
         let Bench { fake, systemd, dir: _dir, .. } = Bench::new().await;
         let systemd = systemd.with_job_bound(Duration::from_millis(50));
         fake.next_start(StartOutcome::Never);
+        fake.queue_behind(&["network-online.target", "systemd-networkd-wait-online.service"]);
         let error = systemd.start(UNIT).await.unwrap_err();
         assert!(matches!(&error, SystemdError::JobTimeout { call, .. } if call.contains(UNIT)), "{error:?}");
+        let said = error.to_string();
+        let expected = "waits for network-online.target and systemd-networkd-wait-online.service";
+        assert!(said.ends_with(expected), "{said}");
     }
 
     #[tokio::test]

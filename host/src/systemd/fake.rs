@@ -14,8 +14,8 @@ use std::{
 use zbus::{Connection, Guid, connection::Builder};
 
 use self::interfaces::FakeManager;
-use super::{Systemd, UnitState};
-use crate::layout::Layout;
+use super::{ServiceSettings, Systemd, UnitState};
+use crate::layout::{Layout, USER};
 
 /// What becomes of the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,16 @@ impl FakeSystemd {
         self.machine.lock().refusals.insert(method, refusal);
     }
 
+    /// Has every job wait for a job of the first of these units, which waits for one of the second, and so on.
+    pub fn queue_behind(&self, units: &[&str]) {
+        self.machine.lock().queue = units.iter().map(|unit| (*unit).to_owned()).collect();
+    }
+
+    /// What the service manager gives the services, after all drop-ins.
+    pub fn give(&self, settings: ServiceSettings) {
+        self.machine.lock().settings = Some(settings);
+    }
+
     /// Masks a unit as `systemctl mask` does.
     pub fn mask(&self, name: &str) -> io::Result<()> {
         let file = self.machine.lock().units_dir().join(name);
@@ -118,6 +128,17 @@ impl Machine {
         Self(Arc::new(Mutex::new(State { root: root.to_owned(), ..State::default() })))
     }
 
+    /// As the worker's unit has them, unless a test says otherwise.
+    fn settings(&self) -> ServiceSettings {
+        self.lock().settings.clone().unwrap_or_else(|| ServiceSettings {
+            drop_ins: Vec::new(),
+            user: USER.to_owned(),
+            credentials: vec!["token".to_owned()],
+            runtime_directories: vec![USER.to_owned()],
+            state_directories: vec![USER.to_owned()],
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,6 +155,8 @@ struct State {
     outcomes: VecDeque<StartOutcome>,
     refusals: BTreeMap<&'static str, Refusal>,
     service: Option<Service>,
+    queue: Vec<String>,
+    settings: Option<ServiceSettings>,
 }
 
 #[derive(Debug, Clone)]

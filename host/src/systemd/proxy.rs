@@ -3,6 +3,9 @@
 
 use zbus::{Connection, ObjectPath, OwnedObjectPath, proxy, proxy::CacheProperties};
 
+/// A job in the manager's queue: id, unit, type, state, and the paths of job and unit.
+pub(crate) type QueuedJob = (u32, String, String, String, OwnedObjectPath, OwnedObjectPath);
+
 #[proxy(
     interface = "org.freedesktop.systemd1.Manager",
     default_service = "org.freedesktop.systemd1",
@@ -28,6 +31,8 @@ pub(crate) trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    /// The queued jobs that have to end before this one begins: id, unit, type, state, and two paths.
+    fn get_job_before(&self, id: u32) -> zbus::Result<Vec<QueuedJob>>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
 
     #[zbus(property(emits_changed_signal = "false"))]
@@ -50,6 +55,8 @@ pub(crate) trait Unit {
     #[zbus(property(emits_changed_signal = "false"))]
     fn fragment_path(&self) -> zbus::Result<String>;
     #[zbus(property(emits_changed_signal = "false"))]
+    fn drop_in_paths(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
     fn active_enter_timestamp(&self) -> zbus::Result<u64>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn inactive_enter_timestamp(&self) -> zbus::Result<u64>;
@@ -69,6 +76,14 @@ pub(crate) trait Service {
     fn exec_main_status(&self) -> zbus::Result<i32>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn status_text(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn user(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn load_credential(&self) -> zbus::Result<Vec<(String, String)>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn runtime_directory(&self) -> zbus::Result<Vec<String>>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn state_directory(&self) -> zbus::Result<Vec<String>>;
 }
 
 /// The manager.

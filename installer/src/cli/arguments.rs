@@ -1,4 +1,5 @@
-//! The arguments that commands share: the route to the controller, whom to trust on it, and the token.
+//! The arguments that commands share: the route to the controller, whom to trust on it, and the
+//! token.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,26 +9,16 @@ use secrecy::{ExposeSecret, SecretString};
 use super::command_line;
 use crate::{failure::Failure, release::key, token};
 
-/// `command` without those of its variables that are empty: an empty one is as good as none.
-pub fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &std::ffi::OsStr| {
-        std::env::var_os(name).is_some_and(|value| value.to_string_lossy().trim().is_empty())
-    };
-    let bare = |argument: clap::Arg| match argument.get_env() {
-        Some(name) if is_empty(name) => argument.env(None::<&'static str>),
-        _ => argument,
-    };
-    command.mut_args(bare).mut_subcommands(without_empty_variables)
-}
-
 /// The route to the controller, and whom to trust on it.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RouteArgs {
-    /// A PEM file of authorities to trust beside the operating system's; an installation copies it for the daemon
+    /// A PEM file of authorities to trust beside the operating system's; an installation copies it
+    /// for the daemon
     #[arg(long, value_name = "FILE", env = "AIO_CA_FILE")]
     pub(super) ca_file: Option<PathBuf>,
 
-    /// The proxy to the controller, http://HOST:PORT, instead of what config.toml, or HTTPS_PROXY and NO_PROXY say (which sudo keeps only when it is told to)
+    /// The proxy to the controller, http://HOST:PORT, instead of what config.toml, or HTTPS_PROXY
+    /// and NO_PROXY say (which sudo keeps only when it is told to)
     #[arg(long, value_name = "URL", env = "AIO_PROXY", hide_env_values = true)]
     pub(super) proxy: Option<String>,
 
@@ -50,7 +41,8 @@ impl RouteArgs {
 /// Who asks the controller, on which route, and which releases are believed.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ControllerArgs {
-    /// The node token. Other users of this machine may see arguments: prefer --token-file or AIO_NODE_TOKEN
+    /// The node token. Other users of this machine may see arguments: prefer --token-file or
+    /// AIO_NODE_TOKEN
     #[arg(long, value_name = "JWT", conflicts_with = "token_file", value_parser = |text: &str| Ok::<_, String>(SecretString::from(text)))]
     pub(super) token: Option<SecretString>,
 
@@ -61,7 +53,8 @@ pub(super) struct ControllerArgs {
     #[command(flatten)]
     pub(super) route: RouteArgs,
 
-    /// The minisign public key, or its file, that the release must be signed with, whatever the token says
+    /// The minisign public key, or its file, that the release must be signed with, whatever the
+    /// token says
     #[arg(long, value_name = "KEY", env = "AIO_RELEASE_KEY")]
     pub(super) release_key: Option<String>,
 }

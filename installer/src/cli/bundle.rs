@@ -1,7 +1,11 @@
-//! `aio-worker bundle`: downloads the release that the controller plans, verifies it, and makes one file of it for machines that reach no
-//! release server. Changes nothing else, and needs no root.
+//! `aio-worker bundle`: downloads the release that the controller plans, verifies it, and makes one
+//! file of it for machines that reach no release server. Changes nothing else, and needs no root.
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
 
 use aio_host::{files::StagedFile, layout::Layout};
 use aio_protocol::{
@@ -12,8 +16,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
+    answer::print,
     arguments::ControllerArgs,
-    present::{Output, print_failure},
+    present::{Output, conclude},
     this_machine::interrupted,
 };
 use crate::{
@@ -49,30 +54,25 @@ pub struct BundleArgs {
 
 /// Makes a bundle and prints what is in it.
 pub async fn run_bundle(args: BundleArgs, output: Output) -> ExitCode {
-    match attempt(args).await {
-        Ok((path, release)) => {
-            let signed = release.signature.is_some();
-            match output {
-                Output::Text => println!(
-                    "{} holds aio-worker {} for {} ({} bytes, {}, {})",
-                    path.display(),
-                    release.version,
-                    release.platform,
-                    release.size,
-                    release.checksum,
-                    if signed { "signed" } else { "not signed" }
-                ),
-                Output::Json => println!(
-                    "{}",
-                    json!({ "file": path, "version": release.version, "platform": release.platform,
-                        "size": release.size, "checksum": release.checksum, "signed": signed })
-                ),
-            }
-            ExitCode::SUCCESS
+    let done = async {
+        let (path, release) = attempt(args).await?;
+        print(&answer(&path, &release, output))
+    };
+    conclude(done.await, output)
+}
+
+fn answer(path: &Path, release: &ReleaseManifest, output: Output) -> String {
+    let ReleaseManifest { version, platform, checksum, size, signature } = release;
+    let signed = signature.is_some();
+    match output {
+        Output::Text => {
+            let (path, signed) = (path.display(), if signed { "signed" } else { "not signed" });
+            format!("{path} holds aio-worker {version} for {platform} ({size} bytes, {checksum}, {signed})\n")
         }
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
+        Output::Json => {
+            let answer = json!({ "file": path, "version": version, "platform": platform,
+                "size": size, "checksum": checksum, "signed": signed });
+            format!("{answer}\n")
         }
     }
 }

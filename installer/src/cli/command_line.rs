@@ -1,5 +1,6 @@
-//! Takes a secret out of this process's command line, which every user of the machine can read in `/proc`. Until the process has come so far it
-//! stands there, and in that of a `sudo` before it: a file, standard input or the environment are better places for a token.
+//! Takes a secret out of this process's command line, which every user of the machine can read in
+//! `/proc`. Until the process has come so far it stands there, and in that of a `sudo` before it: a
+//! file, standard input or the environment are better places for a token.
 
 use std::{
     fs::{self, OpenOptions},
@@ -7,11 +8,12 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-/// Where proc(5) has the first and the last address of the arguments in `/proc/self/stat`, counted behind the name in parentheses.
+/// Where proc(5) has the first and the last address of the arguments in `/proc/self/stat`, counted
+/// behind the name in parentheses.
 const ARG_START: usize = 45;
 
-/// Overwrites `secret` wherever it stands in the arguments as others see them. Nobody in this program reads them there again: they were
-/// copied when the program began.
+/// Overwrites `secret` wherever it stands in the arguments as others see them. Nobody in this
+/// program reads them there again: they were copied when the program began.
 pub fn hide(secret: &str) {
     if secret.is_empty() {
         return;
@@ -46,7 +48,8 @@ mod tests {
         let before = fs::read("/proc/self/cmdline").unwrap();
         overwrite(b"stands-in-no-argument").unwrap();
         assert_eq!(fs::read("/proc/self/cmdline").unwrap(), before);
-        // The program's own path does; only its last letters are taken, so that whoever looks on still knows the process.
+        // The program's own path does; only its last letters are taken, so that whoever looks on
+        // still knows the process.
         let program = before.split(|byte| *byte == 0).next().unwrap();
         let tail = &program[program.len() - 4..];
         overwrite(tail).unwrap();

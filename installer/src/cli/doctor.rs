@@ -16,7 +16,8 @@ use crate::{
 /// Looks at what the worker needs on this machine, and changes nothing.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
-    /// A file that holds the node token; `-` is standard input [default: AIO_NODE_TOKEN, else the installed one]
+    /// A file that holds the node token; `-` is standard input [default: AIO_NODE_TOKEN, else the
+    /// installed one]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 

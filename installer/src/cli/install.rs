@@ -1,4 +1,5 @@
-//! `install`: arguments, environment, exit status. What happens between is `install`'s business, how it looks `present`'s.
+//! `install`: arguments, environment, exit status. What happens between is `install`'s business,
+//! how it looks `present`'s.
 
 use std::{
     path::PathBuf,
@@ -11,7 +12,7 @@ use clap::Args;
 
 use super::{
     arguments::{ControllerArgs, duration},
-    present::{Output, print_failure, print_outcome},
+    present::{Output, conclude, print_outcome},
     this_machine::{interrupted, this_machine},
 };
 use crate::{
@@ -38,11 +39,13 @@ pub struct InstallArgs {
     #[arg(long, value_name = "URL", env = "AIO_CONTROLLER_ENDPOINT")]
     controller_endpoint: Option<String>,
 
-    /// Take the release from this file, which aio-worker bundle has made, and not from a release server
+    /// Take the release from this file, which aio-worker bundle has made, and not from a release
+    /// server
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
 
-    /// Ask no controller, and start nothing: the worker connects with the next boot. The release's key must be known
+    /// Ask no controller, and start nothing: the worker connects with the next boot. The release's
+    /// key must be known
     #[arg(long, requires = "bundle", conflicts_with_all = ["timeout", "no_wait"])]
     delay_connect: bool,
 
@@ -62,7 +65,8 @@ pub struct InstallArgs {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     timeout: Duration,
 
-    /// Do not wait until the worker is online: its service is started and ready, and what follows is seen on the controller
+    /// Do not wait until the worker is online: its service is started and ready, and what follows
+    /// is seen on the controller
     #[arg(long, conflicts_with = "timeout")]
     no_wait: bool,
 
@@ -76,22 +80,14 @@ The token may also come from the environment: AIO_NODE_TOKEN.
 
 Exit status: 0 done; 1 try again later; 2 usage; 65 the release is not what was published; 69 this machine or the release \
 server lacks something; 70 the service or the program failed; 73 no room, or read-only; 74 a file could not be read or \
-written; 75 another installation is running; 77 not root; 78 token or configuration; 130 interrupted. On any of them but 0 \
-the machine is as it was.";
+written, or standard output did not take the answer; 75 another installation is running; 77 not root; 78 token or \
+configuration; 130 interrupted. On any of them but 0 the machine is as it was, unless only the answer was lost.";
 
 /// Runs an installation and prints what came of it.
 pub async fn run_install(args: InstallArgs, output: Output) -> ExitCode {
     let began = Instant::now();
-    match attempt(args, began).await {
-        Ok(outcome) => {
-            print_outcome(&outcome, output);
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
-        }
-    }
+    let done = async { print_outcome(&attempt(args, began).await?, output) };
+    conclude(done.await, output)
 }
 
 async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> {

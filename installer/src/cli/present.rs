@@ -1,11 +1,15 @@
-//! How results and failures look: text for people, one JSON object for programs. Results go to standard output, failures as text to
-//! standard error. Decides no outcome.
+//! How results and failures look: text for people, one JSON object for programs. Results go to
+//! standard output, failures as text to standard error. Decides no outcome.
+
+use std::process::ExitCode;
 
 use aio_protocol::inventory::GpuDriverState;
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
+use super::answer::print;
 use crate::{
+    console::say,
     controller::online::Snapshot,
     failure::Failure,
     install::{Outcome, OutcomeKind, Planned},
@@ -23,32 +27,43 @@ pub enum Output {
     Json,
 }
 
-/// Prints a failure: as text to standard error, as JSON to standard output.
+/// Prints a failure: as text to standard error, as JSON to standard output, or as text where that
+/// does not take it.
 pub fn print_failure(failure: &Failure, output: Output) {
-    match output {
-        Output::Text => eprintln!("{}", failure_text(failure)),
-        Output::Json => println!("{}", failure_json(failure)),
+    if output == Output::Text || print(&format!("{}\n", failure_json(failure))).is_err() {
+        say(&failure_text(failure));
     }
 }
 
 /// Prints what came of an installation.
-pub(crate) fn print_outcome(outcome: &Outcome, output: Output) {
-    match output {
-        Output::Text => println!("{}", outcome_text(outcome)),
-        Output::Json => println!("{}", outcome_json(outcome)),
-    }
+pub(crate) fn print_outcome(outcome: &Outcome, output: Output) -> Result<(), Failure> {
     if let (OutcomeKind::Installed { warnings, .. }, Output::Text) = (&outcome.kind, output) {
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            say(&format!("warning: {warning}"));
         }
+    }
+    match output {
+        Output::Text => print(&(outcome_text(outcome) + "\n")),
+        Output::Json => print(&format!("{}\n", outcome_json(outcome))),
     }
 }
 
 /// Prints what came of an uninstallation.
-pub(crate) fn print_removed(removed: &Removed, output: Output) {
+pub(crate) fn print_removed(removed: &Removed, output: Output) -> Result<(), Failure> {
     match output {
-        Output::Text => println!("{}", removed_text(removed)),
-        Output::Json => println!("{}", removed_json(removed)),
+        Output::Text => print(&(removed_text(removed) + "\n")),
+        Output::Json => print(&format!("{}\n", removed_json(removed))),
+    }
+}
+
+/// Prints how a command has ended, and turns it into the exit status.
+pub(crate) fn conclude(result: Result<(), Failure>, output: Output) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print_failure(&failure, output);
+            failure.code.exit_status().into()
+        }
     }
 }
 

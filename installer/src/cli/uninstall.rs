@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    present::{Output, print_failure, print_removed},
+    present::{Output, conclude, print_removed},
     this_machine::{interrupted, this_machine},
 };
 use crate::{
@@ -32,20 +32,13 @@ pub struct UninstallArgs {
 
 /// Runs an uninstallation and prints what came of it.
 pub async fn run_uninstall(args: UninstallArgs, output: Output) -> ExitCode {
-    match attempt_uninstall(args).await {
-        Ok(removed) => {
-            print_removed(&removed, output);
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            print_failure(&failure, output);
-            failure.code.exit_status().into()
-        }
-    }
+    let done = async { print_removed(&attempt_uninstall(args).await?, output) };
+    conclude(done.await, output)
 }
 
 async fn attempt_uninstall(args: UninstallArgs) -> Result<Removed, Failure> {
-    // From here on a signal kills no more: half an uninstallation serves nobody, and a whole one takes seconds.
+    // From here on a signal kills no more: half an uninstallation serves nobody, and a whole one
+    // takes seconds.
     let _deaf = interrupted()?;
     let removal = Removal { purge: args.purge, dry_run: args.dry_run };
     uninstall(&this_machine().await?, removal, &Uneventful).await

@@ -1,5 +1,6 @@
-//! The controller as an installer sees it: it gives the plan and takes reports. Says precisely why it does not: unreachable, not a
-//! controller, a fault of its own, or a refusal with a code. What to do with a plan is `plan`'s business.
+//! The controller as an installer sees it: it gives the plan and takes reports. Says precisely why
+//! it does not: unreachable, not a controller, a fault of its own, or a refusal with a code. What
+//! to do with a plan is `plan`'s business.
 
 use std::{cell::Cell, time::Duration};
 
@@ -68,7 +69,8 @@ impl<'a> Controller<'a> {
         self.time.get()
     }
 
-    /// What to install here. The answer is checked: it is for this node, this platform, and of a sane size.
+    /// What to install here. The answer is checked: it is for this node, this platform, and of a
+    /// sane size.
     pub(crate) async fn plan(&self, platform: Platform) -> Result<InstallationPlan, Failure> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("platform", platform.as_str());
@@ -99,8 +101,8 @@ impl<'a> Controller<'a> {
         Ok(plan)
     }
 
-    /// Delivers a report, trying until `deadline`. That the node's status does not fit is noted and no failure: a node that is online
-    /// or in maintenance stays so.
+    /// Delivers a report, trying until `deadline`. That the node's status does not fit is noted and
+    /// no failure: a node that is online or in maintenance stays so.
     pub(crate) async fn report(&self, report: &InstallationReport, deadline: Instant) -> Result<(), Failure> {
         match self.persist(deadline, false, || self.client.post(self.url.clone()).json(report)).await {
             Err(failure) if failure.code == ErrorCode::TransitionRefused => {
@@ -111,7 +113,8 @@ impl<'a> Controller<'a> {
         }
     }
 
-    /// Tries until `deadline`, which moves on by what the controller asks for where that is `obliging`.
+    /// Tries until `deadline`, which moves on by what the controller asks for where that is
+    /// `obliging`.
     async fn persist(
         &self,
         mut deadline: Instant,
@@ -198,23 +201,26 @@ impl<'a> Controller<'a> {
             let failure = Failure::new(ErrorCode::ControllerError, message).with("status", status.as_u16());
             return Trouble { failure, again: Some(asked) };
         }
-        let Some(said) = said else {
-            return Trouble { failure: self.not_a_controller(format!("it answered {status}")), again: None };
-        };
-        let code = ErrorCode::parse(&said.code).unwrap_or(match status {
-            StatusCode::UNAUTHORIZED => ErrorCode::TokenInvalid,
-            StatusCode::FORBIDDEN => ErrorCode::TokenForeign,
-            StatusCode::NOT_FOUND => ErrorCode::NodeNotFound,
-            StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,
-            _ => ErrorCode::ControllerInvalid,
+        let too_many = status == StatusCode::TOO_MANY_REQUESTS;
+        // Only an answer in the controller's own form is a verdict; a proxy or a captive portal in
+        // between knows no token.
+        let said = said.filter(|said| said.status_code == status.as_u16());
+        let code = said.as_ref().map(|said| {
+            // A newer controller may have newer codes.
+            ErrorCode::parse(&said.code).unwrap_or(ErrorCode::of_http_status(status.as_u16()))
         });
-        let mut message = format!("the controller at {} refused: {}", self.place(), said.message);
+        let Some(code) = too_many.then_some(ErrorCode::RateLimited).or(code) else {
+            let reason = format!("it answered {status}, and not as a controller does");
+            return Trouble { failure: self.not_a_controller(reason), again: None };
+        };
+        let said = said.map_or_else(|| status.to_string(), |said| said.message);
+        let mut message = format!("the controller at {} refused: {}", self.place(), said);
         if code == ErrorCode::NotFound {
             let hint = "may lack the path that a proxy serves the controller under (PUBLIC_URL)";
             message = format!("{message}; the token's address {} {hint}", self.base());
         }
         let failure = Failure::new(code, message).with("status", status.as_u16());
-        let again = (status == StatusCode::TOO_MANY_REQUESTS).then_some(asked);
+        let again = too_many.then_some(asked);
         Trouble { failure, again }
     }
 

@@ -1,17 +1,23 @@
-//! The one HTTP client of an installation, and what a failed request means. Plain `http` goes to this machine alone unless the
-//! operator said otherwise, redirects included; calls to the controller follow no redirect at all, so the token goes nowhere else.
+//! The one HTTP client of an installation, and what a failed request means. Plain `http` goes to
+//! this machine alone unless the operator said otherwise, redirects included; calls to the
+//! controller follow no redirect at all, so the token goes nowhere else.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aio_host::tls::{self, Trust};
-use aio_protocol::{error_code::ErrorCode, retry_after, time::Timestamp};
+use aio_protocol::{
+    error_code::ErrorCode,
+    retry_after,
+    sources::{innermost, with_sources},
+    time::Timestamp,
+};
 use reqwest::{
     Client, Response, Url,
     header::{DATE, RETRY_AFTER},
     redirect,
 };
 
-use crate::failure::{Failure, chain};
+use crate::failure::Failure;
 
 /// How long a connection may take, name resolution and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,11 +25,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// More redirects than any release server needs.
 const MAX_REDIRECTS: usize = 5;
-/// A server that asks for more patience than this is answered with a failure that says so: somebody sits before the terminal.
+/// A server that asks for more patience than this is answered with a failure that says so: somebody
+/// sits before the terminal.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Builds the client. `controller` is the base of the calls that follow no redirect; `proxy` is one that somebody named, instead of the
-/// environment's.
+/// Builds the client. `controller` is the base of the calls that follow no redirect; `proxy` is one
+/// that somebody named, instead of the environment's.
 pub(crate) fn client(
     controller: &Url,
     trust: &Trust,
@@ -31,7 +38,7 @@ pub(crate) fn client(
     insecure_http: bool,
     stall_timeout: Option<Duration>,
 ) -> Result<Client, Failure> {
-    let tls = tls::client_config(trust).map_err(|error| Failure::new(error.code(), chain(&error)))?;
+    let tls = tls::client_config(trust).map_err(|error| Failure::new(error.code(), with_sources(&error)))?;
     let mut builder = Client::builder()
         .tls_backend_preconfigured((*tls).clone())
         .user_agent(concat!("aio-installer/", env!("CARGO_PKG_VERSION")))
@@ -43,7 +50,10 @@ pub(crate) fn client(
         builder = builder.no_proxy();
     } else if let Some(proxy) = proxy {
         let proxy = reqwest::Proxy::all(proxy).map_err(|error| {
-            Failure::new(ErrorCode::ConfigInvalid, format!("the proxy cannot be used: {}", chain(&error)))
+            Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!("the proxy cannot be used: {}", with_sources(&error)),
+            )
         })?;
         builder = builder.proxy(proxy);
     } else {
@@ -53,7 +63,7 @@ pub(crate) fn client(
             aio_host::proxy::url_from_environment(&target).ok()?.map(|(url, _)| url)
         }));
     }
-    builder.build().map_err(|error| Failure::new(ErrorCode::Internal, chain(&error)))
+    builder.build().map_err(|error| Failure::new(ErrorCode::Internal, with_sources(&error)))
 }
 
 fn redirects(controller: Url, insecure_http: bool) -> redirect::Policy {
@@ -118,7 +128,7 @@ pub(crate) fn their_time(answer: &Response) -> Option<Timestamp> {
 /// How long the server asked to wait; a date is seen from the server's own clock, where it tells the time.
 pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    let now = their_time(response).unwrap_or_else(|| std::time::SystemTime::now().into());
+    let now = their_time(response).unwrap_or_else(|| SystemTime::now().into());
     retry_after::delay(text, now)
 }
 
@@ -129,7 +139,8 @@ pub(crate) fn asked_too_much(failure: Failure, asked: Duration) -> Failure {
     Failure { message, ..failure }.with("retryAfterSeconds", seconds)
 }
 
-/// Before the try after the `failed`-th: a random part of a span that doubles, or what the server asked for.
+/// Before the try after the `failed`-th: a random part of a span that doubles, or what the server
+/// asked for.
 pub(crate) fn pause(failed: u32, asked: Option<Duration>) -> Duration {
     asked.unwrap_or_else(|| {
         let span = 400u64.saturating_mul(1 << failed.min(4));
@@ -137,7 +148,8 @@ pub(crate) fn pause(failed: u32, asked: Option<Duration>) -> Duration {
     })
 }
 
-/// Whether it is a proxy that keeps a request from its goal. The tunnel's own error is not public, and its words are all that it has.
+/// Whether it is a proxy that keeps a request from its goal. The tunnel's own error is not public,
+/// and its words are all that it has.
 pub(crate) fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
@@ -156,14 +168,7 @@ pub(crate) fn reason(error: reqwest::Error) -> String {
     if error.is_timeout() && error.is_connect() {
         return format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
     }
-    // The outermost words say only that a request failed; the innermost say why.
-    let mut words = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(inner) = source {
-        words = inner.to_string();
-        source = inner.source();
-    }
-    words
+    innermost(&error)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Waits for a worker that is online: reads the daemon's status socket until the controller has acknowledged a heartbeat of the present
-//! session. Ends early when waiting cannot help: the service is down, or the controller refuses this token or node for good.
+//! Waits for a worker that is online: reads the daemon's status socket until the controller has
+//! acknowledged a heartbeat of the present session. Ends early when waiting cannot help: the
+//! service is down, or the controller refuses this token or node for good.
 
 use std::{path::Path, time::Duration};
 
@@ -18,7 +19,8 @@ use crate::{
     machine::host::Host,
 };
 
-/// What an installation reads of a `WorkerSnapshot`, and passes on. All of it would take a good part of the small program that this is.
+/// What an installation reads of a `WorkerSnapshot`, and passes on. All of it would take a good
+/// part of the small program that this is.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
@@ -83,21 +85,11 @@ async fn listen(socket: &Path) -> Option<Lines<BufReader<UnixStream>>> {
     Some(BufReader::new(UnixStream::connect(socket).await.ok()?).lines())
 }
 
-/// What no waiting mends: the controller will not have this token or this node, or the daemon cannot use its configuration.
+/// What no waiting mends: the controller will not have this token or this node, or the daemon
+/// cannot use its configuration.
 fn refusal(snapshot: &Snapshot) -> Option<Failure> {
     let code = ErrorCode::parse(snapshot.session.code.as_deref()?)?;
-    matches!(
-        code,
-        ErrorCode::TokenInvalid
-            | ErrorCode::TokenExpired
-            | ErrorCode::TokenRevoked
-            | ErrorCode::TokenForeign
-            | ErrorCode::NodeNotFound
-            | ErrorCode::NodeInactive
-            | ErrorCode::ConfigInvalid
-            | ErrorCode::InsecureUrl
-    )
-    .then(|| {
+    code.is_final().then(|| {
         let message =
             format!("the worker runs and is refused by {}: {}", snapshot.controller, snapshot.session.detail);
         Failure::new(code, message).with("controller", &*snapshot.controller)

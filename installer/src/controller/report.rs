@@ -1,20 +1,87 @@
-//! Tells the controller how far an installation is, from a side task: no step waits for a report, there is at most one a second, and
-//! they arrive in order. The first and the last report of an installation are awaited by the flow itself.
+//! What the controller is told of an installation. Progress goes from a side task: no step waits
+//! for a report, there is at most one a second, and they arrive in order. The first and the last
+//! report are awaited by the flow itself; a failure that cannot be told is kept for later.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use aio_protocol::installation::InstallationReport;
+use aio_protocol::{
+    ids::NodeId,
+    installation::{InstallationReport, UndeliveredFailure},
+    release::ReleaseVersion,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::controller::calls::Controller;
+use super::{calls::Controller, undelivered};
+use crate::{failure::Failure, machine::host::Host};
 
 /// Between two reports of progress.
 const PACE: Duration = Duration::from_secs(1);
 /// For one report of progress; the next one says more anyway.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// For a report that is waited for, its tries together.
+const AWAITED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tells how an installation of `node` begins and ends. Without a controller nobody is told.
+pub(crate) struct Teller<'a> {
+    pub(crate) controller: Option<&'a Controller<'a>>,
+    pub(crate) host: &'a Host,
+    pub(crate) node: &'a NodeId,
+    pub(crate) version: &'a ReleaseVersion,
+}
+
+impl Teller<'_> {
+    async fn tell(&self, report: &InstallationReport) -> Result<(), Failure> {
+        match self.controller {
+            Some(controller) => controller.report(report, Instant::now() + AWAITED_PATIENCE).await,
+            None => Ok(()),
+        }
+    }
+
+    /// It begins.
+    pub(crate) async fn started(&self) -> Result<(), Failure> {
+        self.tell(&InstallationReport::Started { version: Some(self.version.clone()) }).await
+    }
+
+    /// It has succeeded.
+    pub(crate) async fn succeeded(&self, took: Duration) -> Result<(), Failure> {
+        self.tell(&InstallationReport::Succeeded { seconds: Some(took.as_secs_f64()) }).await
+    }
+
+    /// Nothing could be begun: tells of a beginning and its end.
+    pub(crate) async fn refused(&self, failure: Failure) -> Failure {
+        match self.started().await {
+            Ok(()) => self.failed(Some("plan"), failure).await,
+            Err(trouble) => failure.with("reportFailed", trouble.message),
+        }
+    }
+
+    /// It has failed at `step`. Says in `failure` when that could not be told, and whether it is
+    /// kept for later. What failed before any step is not: the controller knows of no beginning,
+    /// and nothing was changed.
+    pub(crate) async fn failed(&self, step: Option<&str>, failure: Failure) -> Failure {
+        let error = failure.to_report();
+        let name = step.unwrap_or("begin").to_owned();
+        let failure = failure.with("step", &*name);
+        let report = InstallationReport::Failed { step: Some(name.clone()), error: error.clone() };
+        let Err(trouble) = self.tell(&report).await else { return failure };
+        let failure = failure.with("reportFailed", &*trouble.message);
+        if step.is_none() || !trouble.code.is_transient() {
+            return failure;
+        }
+        let (node_id, at) = (self.node.clone(), SystemTime::now().into());
+        match undelivered::keep(self.host, &UndeliveredFailure { node_id, at, step: Some(name), error }) {
+            Ok(path) => failure.with("reportKept", path.display().to_string()),
+            Err(trouble) => {
+                tracing::warn!(message = %trouble.message, "the report could not be kept for later");
+                failure
+            }
+        }
+    }
+}
 
 /// Where steps say how far they are.
 #[derive(Debug, Clone)]
@@ -40,8 +107,9 @@ impl Reporter {
     }
 }
 
-/// Runs `work` with a reporter whose reports are delivered beside it. When the work has ended, a report that is under way may arrive
-/// first, within bounds, so that none overtakes what the caller says next. Without a controller they are for nobody.
+/// Runs `work` with a reporter whose reports are delivered beside it. When the work has ended, a
+/// report that is under way may arrive first, within bounds, so that none overtakes what the caller
+/// says next. Without a controller they are for nobody.
 pub(crate) async fn beside<T>(
     controller: Option<&Controller<'_>>,
     work: impl AsyncFnOnce(Reporter) -> T,

@@ -1,5 +1,6 @@
-//! The route to the controller: its address, whom to trust there, and which proxy leads to it. Says what the daemon must be told of the proxy: a
-//! service sees none of the variables of a login. Whoever is nearest counts: the command line, then the configuration, then the environment.
+//! The route to the controller: its address, whom to trust there, and which proxy leads to it. Says
+//! what the daemon must be told of the proxy: a service sees none of the variables of a login.
+//! Whoever is nearest counts: the command line, then the configuration, then the environment.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -36,8 +37,8 @@ pub(crate) struct RouteOptions {
 pub(crate) struct Route {
     /// The base of the controller's HTTP API.
     pub(crate) base: Url,
-    /// Whom to trust: the authority that the token names for the controller, and for all others the operating system's and the operator's own,
-    /// those of an earlier installation included.
+    /// Whom to trust: the authority that the token names for the controller, and for all others the
+    /// operating system's and the operator's own, those of an earlier installation included.
     pub(crate) trust: Trust,
     /// The proxy, if one is needed.
     pub(crate) proxy: ProxyChoice,
@@ -74,7 +75,8 @@ impl Route {
 /// Which proxy leads to the controller, and who said so.
 #[derive(Clone, Default)]
 pub(crate) struct ProxyChoice {
-    /// The proxy that somebody named, for the HTTP client; those of the environment it finds by itself.
+    /// The proxy that somebody named, for the HTTP client; those of the environment it finds by
+    /// itself.
     named: Option<String>,
     /// What leads to the controller, whoever said so.
     pub(crate) proxy: Option<Proxy>,

@@ -1,5 +1,6 @@
-//! Failures that the controller could not be told: kept as one small file each, and told by the next installation, or by the worker where
-//! one stays on the machine. Nothing secret is in them. Only failures are kept: progress is stale, and a success the worker itself shows.
+//! Failures that the controller could not be told: kept as one small file each, and told by the
+//! next installation, or by the worker where one stays on the machine. Nothing secret is in them.
+//! Only failures are kept: progress is stale, and a success the worker itself shows.
 
 use std::{
     fs,
@@ -21,13 +22,15 @@ use tokio::time::Instant;
 
 use crate::{controller::calls::Controller, failure::Failure, machine::host::Host};
 
-/// The newest so many; who fails more often has said enough.
-const MOST: usize = 20;
+/// Maximum number of kept failures. Beyond it something fails every few minutes for days; then the
+/// oldest go.
+const MAX_KEPT: usize = 1000;
 
 /// For telling all of them: somebody waits for an installation.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps `failure`, for the worker where one stays here, else for the next installation. Says where.
+/// Keeps `failure`, for the worker where one stays here, else for the next installation. Says
+/// where.
 pub(crate) fn keep(host: &Host, failure: &UndeliveredFailure) -> Result<PathBuf, Failure> {
     let dir = host.layout.undelivered();
     let bytes = serde_json::to_vec(failure).map_err(|error| Failure::io("write", &dir, &error.into()))?;
@@ -43,14 +46,15 @@ pub(crate) fn keep(host: &Host, failure: &UndeliveredFailure) -> Result<PathBuf,
     let path = dir.join(name);
     files::replace_file(&path, &bytes, 0o600)?;
     let kept = list(&dir);
-    for old in kept.iter().take(kept.len().saturating_sub(MOST)) {
+    for old in kept.iter().take(kept.len().saturating_sub(MAX_KEPT)) {
+        tracing::warn!(path = %old.display(), "too many reports wait to be told, and the oldest is forgotten");
         files::remove_file(old)?;
     }
     Ok(path)
 }
 
-/// Writes a file into the daemon's folder and gives it to the daemon. Its user could have put anything there, so no link is followed and
-/// nothing is replaced.
+/// Writes a file into the daemon's folder and gives it to the daemon. Its user could have put
+/// anything there, so no link is followed and nothing is replaced.
 fn hand_over(state: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let state = open(state, folder, Mode::empty())?;
@@ -69,16 +73,21 @@ fn hand_over(state: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Tells the controller what it does not know yet of `node`. What cannot be told now stays; what it does not want is forgotten.
+/// Tells the controller what it does not know yet of `node`. What cannot be told now stays; what it
+/// does not want is forgotten.
 pub(crate) async fn deliver(layout: &Layout, node: &NodeId, controller: &Controller<'_>) {
     let dir = layout.undelivered();
     let deadline = Instant::now() + PATIENCE;
     for path in list(&dir) {
-        let read = fs::read(&path).map_err(|error| error.to_string());
-        let parsed = read.and_then(|bytes| {
-            serde_json::from_slice::<UndeliveredFailure>(&bytes).map_err(|error| error.to_string())
-        });
-        let told = match parsed {
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            // A disk that fails today may give it tomorrow.
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a kept report cannot be read now");
+                continue;
+            }
+        };
+        let told = match serde_json::from_slice::<UndeliveredFailure>(&bytes) {
             Ok(failure) if failure.node_id != *node => continue,
             Ok(failure) => {
                 let step = failure.step.clone();
@@ -86,12 +95,12 @@ pub(crate) async fn deliver(layout: &Layout, node: &NodeId, controller: &Control
                 controller.report(&report, deadline).await
             }
             Err(reason) => {
-                tracing::warn!(path = %path.display(), reason, "a kept report cannot be read, and is forgotten");
+                tracing::warn!(path = %path.display(), %reason, "what was kept is no report, and is forgotten");
                 Ok(())
             }
         };
         match told {
-            Err(trouble) if trouble.is_transient() => return,
+            Err(trouble) if trouble.code.is_transient() => return,
             Err(trouble) => {
                 tracing::debug!(message = %trouble.message, "the controller refused a kept report")
             }

@@ -6,12 +6,12 @@ use aio_host::{
     facts::container_runtime,
     files::FileSystem,
     layout::Layout,
-    systemd::{SystemdError, UnitState},
+    systemd::{ServiceSettings, SystemdError, UnitState},
 };
 use aio_protocol::{error_code::ErrorCode, inventory::ContainerRuntime, release::Platform};
 
 use super::finding::Finding;
-use crate::machine::{accounts, lock::Lock, observe};
+use crate::machine::{accounts, drop_ins, lock::Lock, observe};
 
 /// The systemd of Debian 11; Ubuntu 22.04 has 249.
 const OLDEST_SYSTEMD: u32 = 247;
@@ -19,7 +19,8 @@ const OLDEST_SYSTEMD: u32 = 247;
 /// Twice a release of the usual size.
 const ROOM: u64 = 32 << 20;
 
-/// Systems on which every release is tested, and Ubuntu's, whose systemd lies between those. Debian's next release has a code name and no version yet.
+/// Systems on which every release is tested, and Ubuntu's, whose systemd lies between those.
+/// Debian's next release has a code name and no version yet.
 const KNOWN: [(&str, &[&str]); 2] =
     [("ubuntu", &["22.04", "24.04", "26.04"]), ("debian", &["11", "12", "13", "forky"])];
 
@@ -147,6 +148,21 @@ pub(super) fn unit(unit: Result<UnitState, SystemdError>) -> Finding {
             Finding::failed("unit", ErrorCode::ServiceFailed, reason)
         }
     }
+}
+
+/// Whether the unit gives the service what the worker needs, after all drop-ins.
+pub(super) fn drop_ins(settings: Result<ServiceSettings, SystemdError>) -> Finding {
+    const CHECK: &str = "drop_ins";
+    let taken = match settings {
+        Ok(settings) => drop_ins::taken_away(&settings),
+        Err(error) => return Finding::of(CHECK, Err(error.into())),
+    };
+    if taken.is_empty() {
+        return Finding::ok(CHECK, "none takes away what the worker needs");
+    }
+    let cure = "Take the line out of the drop-in; where that is not yours (LXC and Incus write it), the worker is given its token in /run/aio-worker, \
+        and the rest can be set again by systemctl edit aio-worker.";
+    Finding::warning(CHECK, taken.join("; "), cure)
 }
 
 /// What deployments run in. The worker itself needs none.

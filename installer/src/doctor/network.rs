@@ -1,4 +1,5 @@
-//! What the token says, and whether the controller that it names is there, is trusted, knows the node, and has the same time.
+//! What the token says, and whether the controller that it names is there, is trusted, knows the
+//! node, and has the same time.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -77,7 +78,8 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
     match Route::to_controller(token.claims(), &options, &examination.layout) {
         Ok(route) => findings.extend(follow(&route, examination, &token).await),
         Err(failure) => {
-            // A proxy that cannot be used is one check's trouble, an address that cannot be another's.
+            // A proxy that cannot be used is one check's trouble, an address that cannot be
+            // another's.
             let check = if failure.code == ErrorCode::ConfigInvalid { PROXY } else { CONTROLLER };
             let skipped = all_but_token("the route to the controller cannot be used");
             findings.push(Finding::failed(check, failure.code, failure.message));
@@ -93,7 +95,8 @@ fn life(token: &NodeToken, now: Timestamp) -> String {
     format!("of node {}, ends in {days} days, at {}", claims.sub, claims.expires_at())
 }
 
-/// The route to the controller, from the nearest to the farthest: proxy, name, connection, trust, answer; and where the worker connects.
+/// The route to the controller, from the nearest to the farthest: proxy, name, connection, trust,
+/// answer; and where the worker connects.
 async fn follow(route: &Route, examination: &Examination, token: &NodeToken) -> Vec<Finding> {
     let Route { base, trust, proxy, .. } = route;
     let direct = || "none; the controller is reached directly".to_owned();
@@ -141,7 +144,8 @@ async fn name(base: &Url, choice: &ProxyChoice) -> Finding {
     }
 }
 
-/// A bare connection to where `url` leads, through the proxy if there is one: what a firewall in between would not let through.
+/// A bare connection to where `url` leads, through the proxy if there is one: what a firewall in
+/// between would not let through.
 async fn connection(url: &str, choice: &ProxyChoice) -> Result<String, Failure> {
     let uri: Uri = url.parse().map_err(|error| {
         Failure::new(ErrorCode::ControllerInvalid, format!("`{url}` is not a URL: {error}"))
@@ -173,7 +177,8 @@ async fn connection(url: &str, choice: &ProxyChoice) -> Result<String, Failure> 
     }
 }
 
-/// Whom an installation would trust there, and what is wrong with the operating system's store where that counts.
+/// Whom an installation would trust there, and what is wrong with the operating system's store
+/// where that counts.
 fn trusted(trust: &Trust, base: &Url) -> Finding {
     let words = authorities(trust, base);
     if trust.pin.is_some() || base.scheme() == "http" {

@@ -33,7 +33,8 @@ pub struct Outcome {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum OutcomeKind {
-    /// Nothing: this would be done. `cut_off` says that an earlier installation would be undone first.
+    /// Nothing: this would be done. `cut_off` says that an earlier installation would be undone
+    /// first.
     Planned {
         /// In this order.
         steps: Vec<Planned>,

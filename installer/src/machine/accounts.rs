@@ -1,5 +1,6 @@
-//! The daemon's user: whether it is there, made after our declaration by `systemd-sysusers`, and taken away again. Its files are edited
-//! by the system's own tools, because others edit them too. Who decides that is `step/create_user`.
+//! The daemon's user: whether it is there, made after our declaration by `systemd-sysusers`, and
+//! taken away again. Its files are edited by the system's own tools, because others edit them too.
+//! Who decides that is `step/create_user`.
 
 use std::{
     fs::{self, OpenOptions},
@@ -33,7 +34,8 @@ pub type Ran<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
 /// Who edits the system's accounts.
 pub trait Accounts {
-    /// Makes the user and group that the sysusers file at `declaration` names, unless they are there.
+    /// Makes the user and group that the sysusers file at `declaration` names, unless they are
+    /// there.
     fn create<'a>(&'a self, declaration: &'a Path) -> Ran<'a>;
     /// Takes a user away.
     fn remove_user<'a>(&'a self, name: &'a str) -> Ran<'a>;
@@ -45,8 +47,8 @@ pub trait Accounts {
     }
 }
 
-/// The real system's tools, one at a time. A tool that has begun comes to its end even if nobody waits for it any more: killed in mid-work it
-/// would leave half of it in `/etc`.
+/// The real system's tools, one at a time. A tool that has begun comes to its end even if nobody
+/// waits for it any more: killed in mid-work it would leave half of it in `/etc`.
 #[derive(Debug, Clone, Default)]
 pub struct SystemAccounts {
     turn: Arc<Mutex<()>>,
@@ -126,7 +128,8 @@ async fn run(tool: &'static str, argument: &Path) -> Result<(), Failure> {
     Err(failed(format!("ended with {}: {}", output.status, said.trim())))
 }
 
-/// What account tools call the files that they will put in place of the account files: systemd-sysusers makes them with mkostemp(3).
+/// What account tools call the files that they will put in place of the account files:
+/// systemd-sysusers makes them with mkostemp(3).
 const STAGES: [&str; 4] = [".#passwd", ".#group", ".#shadow", ".#gshadow"];
 
 /// The lock of all account tools, see lckpwdf(3).
@@ -147,8 +150,9 @@ pub(crate) fn lock_holder(dir: &Path) -> Option<String> {
     })
 }
 
-/// The process that holds a lock of this file, by the lines of proc_locks(5): `1: POSIX ADVISORY WRITE 4711 fe:00:1234 0 EOF`, whose device numbers
-/// are hexadecimal. It is -1 for a lock of an open file description. A line with `->` is a process that waits.
+/// The process that holds a lock of this file, by the lines of proc_locks(5): `1: POSIX ADVISORY
+/// WRITE 4711 fe:00:1234 0 EOF`, whose device numbers are hexadecimal. It is -1 for a lock of an
+/// open file description. A line with `->` is a process that waits.
 fn holder_of(device: u64, inode: u64, locks: &str) -> Option<i64> {
     let file = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
     locks.lines().find_map(|line| {
@@ -165,8 +169,8 @@ pub(crate) fn stages(dir: &Path) -> Vec<String> {
     names.filter(|name| STAGES.iter().any(|stage| name.starts_with(stage))).collect()
 }
 
-/// Removes the half-written account files in `dir` but for those that are `known`. While an account tool runs they may be its own, so it waits for
-/// their common lock.
+/// Removes the half-written account files in `dir` but for those that are `known`. While an account
+/// tool runs they may be its own, so it waits for their common lock.
 pub(crate) async fn remove_stages(dir: &Path, known: &[String]) -> Result<(), Failure> {
     if stages(dir).iter().all(|name| known.contains(name)) {
         return Ok(());

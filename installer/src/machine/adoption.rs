@@ -1,5 +1,6 @@
-//! What was on the machine before this installer: the unit that the older script or an admin wrote. Reads what such a unit sets, so that
-//! nothing is lost when ours takes its place. Decides nothing: `plan` does.
+//! What was on the machine before this installer: the unit that the older script or an admin wrote.
+//! Reads what such a unit sets, so that nothing is lost when ours takes its place. Decides nothing:
+//! `plan` does.
 
 use std::{
     collections::HashMap,
@@ -20,21 +21,23 @@ pub(crate) struct OlderUnit {
 }
 
 impl OlderUnit {
-    /// Reads a unit file's `Environment=` lines; what they set otherwise stays in the copy of the file.
+    /// Reads a unit file's `Environment=` lines; what they set otherwise stays in the copy of the
+    /// file.
     pub(crate) fn read(path: &Path, text: &str) -> Self {
         let variables = environment(text);
         let value =
             |name: &str| variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty());
         let of_token = || Some(NodeClaims::read_unverified(value("AIO_NODE_TOKEN")?).ok()?.sub);
         Self {
-            backup: free_backup(path),
+            backup: free_name(path, "bak"),
             controller_endpoint: value("AIO_CONTROLLER_ENDPOINT").map(str::to_owned),
             node: value("AIO_NODE_ID").and_then(|id| id.parse().ok()).or_else(of_token),
         }
     }
 }
 
-/// The variables that a unit sets, as systemd.exec(5) has it: quoted words, a later one wins, an empty assignment forgets all before.
+/// The variables that a unit sets, as systemd.exec(5) has it: quoted words, a later one wins, an
+/// empty assignment forgets all before.
 fn environment(text: &str) -> HashMap<String, String> {
     let mut variables = HashMap::new();
     for line in text.replace("\\\n", " ").lines() {
@@ -52,16 +55,17 @@ fn environment(text: &str) -> HashMap<String, String> {
     variables
 }
 
-/// The first name beside `path` that is free for a copy: `.bak`, then `.bak.1` and so on.
-fn free_backup(path: &Path) -> PathBuf {
+/// The first name beside `path` that is free: with this suffix, then with `.1` and so on behind it.
+pub(crate) fn free_name(path: &Path, suffix: &str) -> PathBuf {
     let named = |suffix: String| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
-    let numbered = (1_u32..).map(|number| named(format!(".bak.{number}")));
-    let mut names = std::iter::once(named(".bak".to_owned())).chain(numbered);
-    names.find(|name| name.symlink_metadata().is_err()).unwrap_or_else(|| named(".bak".to_owned()))
+    let numbered = (1_u32..).map(|number| named(format!(".{suffix}.{number}")));
+    let first = named(format!(".{suffix}"));
+    let mut names = std::iter::once(first.clone()).chain(numbered);
+    names.find(|name| name.symlink_metadata().is_err()).unwrap_or(first)
 }
 
 #[cfg(test)]
@@ -99,7 +103,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("aio-worker.service");
         for expected in ["aio-worker.service.bak", "aio-worker.service.bak.1", "aio-worker.service.bak.2"] {
-            let free = free_backup(&path);
+            let free = free_name(&path, "bak");
             assert_eq!(free, dir.path().join(expected));
             std::fs::write(free, "").unwrap();
         }

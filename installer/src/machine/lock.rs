@@ -1,13 +1,14 @@
-//! One installation at a time: an advisory lock on the installer's own folder, which only root can open. The kernel drops it with the
-//! process, so a killed installation blocks nobody.
+//! One installation at a time: an advisory lock on the installer's own folder, which only root can
+//! open. The kernel drops it with the process, so a killed installation blocks nobody.
 
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::Path,
 };
 
-use aio_host::files;
+use aio_host::files::{self, FileError};
 use aio_protocol::error_code::ErrorCode;
 use rustix::fs::{FlockOperation, flock};
 
@@ -15,6 +16,10 @@ use crate::failure::Failure;
 
 /// The installer's folder is private: it holds copies of what was replaced.
 const MODE: u32 = 0o700;
+
+/// Maximum number of times that another installation may remove the folder while this one takes the
+/// lock.
+const TRIES: u32 = 100;
 
 /// The lock. It ends with this value, or with the process.
 #[derive(Debug)]
@@ -25,12 +30,12 @@ pub(crate) struct Lock {
 impl Lock {
     /// Takes the lock on `dir`, which is made if it is not there.
     pub(crate) fn take(dir: &Path) -> Result<Self, Failure> {
-        loop {
-            files::create_dir(dir, MODE)?;
-            let folder = match File::open(dir) {
-                Ok(folder) => folder,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Failure::io("open", dir, &error)),
+        for _ in 0..TRIES {
+            let opened = files::create_dir(dir, MODE)
+                .and_then(|_| File::open(dir).map_err(FileError::on(dir, "open")));
+            let folder = match opened {
+                Err(error) if error.source.kind() == ErrorKind::NotFound => continue,
+                opened => opened?,
             };
             match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -40,14 +45,17 @@ impl Lock {
                 }
                 Err(error) => return Err(Failure::io("lock", dir, &error.into())),
             }
-            // Whoever held it before may have removed the folder between our two calls; then ours is nobody's.
+            // Whoever held it before may have removed the folder between our two calls; then ours
+            // is nobody's.
             if is_still(dir, &folder) {
                 return Ok(Self { _folder: folder });
             }
         }
+        Err(Failure::new(ErrorCode::InstallLocked, format!("others take {} again and again", dir.display())))
     }
 
-    /// Whether somebody holds the lock on `dir`, as far as this user may see; leaves nothing behind.
+    /// Whether somebody holds the lock on `dir`, as far as this user may see; leaves nothing
+    /// behind.
     pub(crate) fn is_held(dir: &Path) -> bool {
         let Ok(folder) = File::open(dir) else { return false };
         flock(&folder, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
@@ -81,5 +89,30 @@ mod tests {
         assert!(!Lock::is_held(&dir) && !dir.exists());
         drop(Lock::take(&dir).unwrap());
         assert!(Lock::take(&dir).is_ok(), "a process that died holds nothing");
+    }
+
+    #[test]
+    fn of_two_first_installations_at_once_one_is_refused_and_the_other_keeps_its_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("lib").join("aio-installer");
+        for _ in 0..200 {
+            let begin = std::sync::Barrier::new(2);
+            let take = || {
+                begin.wait();
+                Lock::take(&dir)
+            };
+            let (first, second) = std::thread::scope(|scope| {
+                let other = scope.spawn(take);
+                (take(), other.join().unwrap())
+            });
+            let (Ok(lock), Err(refused)) = (if first.is_ok() { (first, second) } else { (second, first) })
+            else {
+                panic!("not one of two")
+            };
+            assert_eq!(refused.code, ErrorCode::InstallLocked, "{}", refused.message);
+            assert!(Lock::is_held(&dir));
+            lock.release(&dir).unwrap();
+            std::fs::remove_dir(dir.parent().unwrap()).unwrap();
+        }
     }
 }

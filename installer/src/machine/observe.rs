@@ -1,5 +1,6 @@
-//! What the machine is, as far as an installation minds: files with content and mode, links, the user, the unit, room, and what cannot be
-//! written. Looks and changes nothing; `plan` decides what follows.
+//! What the machine is, as far as an installation minds: files with content and mode, links, the
+//! user, the unit, room, and what cannot be written. Looks and changes nothing; `plan` decides what
+//! follows.
 
 use std::{
     fmt, fs,
@@ -17,7 +18,7 @@ use rustix::fs::{Access, access};
 
 use crate::{
     failure::Failure,
-    machine::{adoption::OlderUnit, host::Host},
+    machine::{adoption::OlderUnit, host::Host, state_folder::StateFolder},
     release::verify,
     shipped,
     transaction::journal::Journal,
@@ -86,6 +87,7 @@ pub(crate) struct Observed {
     pub(crate) unit: Entry,
     /// The unit file, where no installation of ours wrote it as it is.
     pub(crate) older_unit: Option<OlderUnit>,
+    pub(crate) state: StateFolder,
     pub(crate) declaration: Entry,
     pub(crate) current: Entry,
     pub(crate) command: Entry,
@@ -106,8 +108,10 @@ pub(crate) struct Observed {
 pub(crate) async fn observe(host: &Host, version: &ReleaseVersion) -> Result<Observed, Failure> {
     let layout = &host.layout;
     let unit = Entry::at(&layout.unit())?;
+    let journal = Journal::read(&layout.journal_dir())?;
     Ok(Observed {
-        older_unit: older_unit(layout, &unit)?,
+        older_unit: older_unit(layout, &unit, &journal),
+        state: StateFolder::of(host, journal.made(&layout.state_dir()))?,
         config: Entry::at(&layout.config())?,
         ca_file: Entry::at(&layout.ca_file())?,
         token: Entry::at(&layout.token())?,
@@ -124,11 +128,10 @@ pub(crate) async fn observe(host: &Host, version: &ReleaseVersion) -> Result<Obs
     })
 }
 
-fn older_unit(layout: &Layout, unit: &Entry) -> Result<Option<OlderUnit>, Failure> {
-    let Entry::File { bytes, .. } = unit else { return Ok(None) };
-    let journal = Journal::read(&layout.journal_dir())?;
+fn older_unit(layout: &Layout, unit: &Entry, journal: &Journal) -> Option<OlderUnit> {
+    let Entry::File { bytes, .. } = unit else { return None };
     let ours = bytes == shipped::UNIT_TEXT.as_bytes() || journal.unit() == Some(&verify::checksum(bytes));
-    Ok((!ours).then(|| OlderUnit::read(&layout.unit(), &String::from_utf8_lossy(bytes))))
+    (!ours).then(|| OlderUnit::read(&layout.unit(), &String::from_utf8_lossy(bytes)))
 }
 
 fn placed(path: &Path) -> Result<Option<Checksum>, Failure> {

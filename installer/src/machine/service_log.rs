@@ -1,5 +1,6 @@
-//! What the service said last, for whoever must find out why it does not run. Read with journalctl, because journald has no other
-//! stable interface without its C library; that it cannot be read is never a failure of its own.
+//! What the service said last, for whoever must find out why it does not run. Read with journalctl,
+//! because journald has no other stable interface without its C library; that it cannot be read is
+//! never a failure of its own.
 
 use std::{
     pin::Pin,
@@ -7,7 +8,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use aio_host::layout::UNIT;
+use aio_protocol::error_code::ErrorCode;
 use tokio::{process::Command, time::timeout};
+
+use crate::failure::Failure;
 
 /// How many lines are shown and reported.
 const LINES: usize = 20;
@@ -61,8 +66,23 @@ impl ServiceLog for Journald {
     }
 }
 
-/// The lines as they may be shown and reported: the last that there is room for, short, and without `secret`.
-pub(crate) fn presentable(lines: Vec<String>, secret: &str) -> Vec<String> {
+/// `failure` with what the service said since then, where that is where the reason stands.
+pub(crate) async fn quote(
+    log: &dyn ServiceLog,
+    failure: Failure,
+    since: SystemTime,
+    secret: &str,
+) -> Failure {
+    if !matches!(failure.code, ErrorCode::ServiceFailed | ErrorCode::OnlineTimeout) {
+        return failure;
+    }
+    let lines = presentable(log.last_lines(UNIT, since).await, secret);
+    if lines.is_empty() { failure } else { failure.with("journal", lines) }
+}
+
+/// The lines as they may be shown and reported: the last that there is room for, short, and without
+/// `secret`.
+fn presentable(lines: Vec<String>, secret: &str) -> Vec<String> {
     let mut room = MAX_BYTES;
     let shown = lines.into_iter().rev().take(LINES).map(|line| {
         let line = line.replace(secret, "[node token]");

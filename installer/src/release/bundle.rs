@@ -1,5 +1,6 @@
-//! One file that carries a release to machines which reach no release server: a tar archive of `release.json` and the release file. Reads
-//! and writes it. A bundle vouches for nothing: what is in it is verified like a download, by what the controller or a key says.
+//! One file that carries a release to machines which reach no release server: a tar archive of
+//! `release.json` and the release file. Reads and writes it. A bundle vouches for nothing: what is
+//! in it is verified like a download, by what the controller or a key says.
 
 use std::{
     fs::{File, OpenOptions},
@@ -52,7 +53,8 @@ impl Bundle {
         Ok(Self { path: path.to_owned(), release })
     }
 
-    /// Brings the release file into `into`, a new file that only root can read, if it is what was promised. `received` hears of every piece.
+    /// Brings the release file into `into`, a new file that only root can read, if it is what was
+    /// promised. `received` hears of every piece.
     pub(crate) async fn unpack(
         path: &Path,
         promise: &Promise,
@@ -81,7 +83,8 @@ impl Bundle {
     }
 }
 
-/// Writes a bundle of the verified release at `file` to `to`, where nothing may be yet. The same release gives the same bytes.
+/// Writes a bundle of the verified release at `file` to `to`, where nothing may be yet. The same
+/// release gives the same bytes.
 pub(crate) fn write(to: &Path, release: &ReleaseManifest, file: &Path) -> Result<(), Failure> {
     let staged = StagedFile::beside(to)?;
     let failed = |error: io::Error| Failure::io("write", to, &error);

@@ -1,5 +1,6 @@
-//! Brings a release file from its server into one local file: taken up where it was when the transfer breaks, given up when it
-//! gets no further, and checked as the bytes come. Does not decide where the file goes, nor ever makes it executable.
+//! Brings a release file from its server into one local file: taken up where it was when the
+//! transfer breaks, given up when it gets no further, and checked as the bytes come. Does not
+//! decide where the file goes, nor ever makes it executable.
 
 use std::{
     fs::{File, OpenOptions},
@@ -31,7 +32,8 @@ const WORTH_A_LINE: Duration = Duration::from_secs(3);
 /// This part of the file, at least, is some way further.
 const PROGRESS: u64 = 16;
 
-/// A transfer that failed, and whether another may do better; if so, how long the server asked to wait.
+/// A transfer that failed, and whether another may do better; if so, how long the server asked to
+/// wait.
 struct Broken {
     failure: Failure,
     again: Option<Option<Duration>>,
@@ -43,7 +45,8 @@ impl From<Failure> for Broken {
     }
 }
 
-/// Fetches what `promise` names into `path`, a new file that only root can read. `received` hears of every piece.
+/// Fetches what `promise` names into `path`, a new file that only root can read. `received` hears
+/// of every piece.
 pub(crate) async fn fetch(
     client: &Client,
     url: &Url,
@@ -76,7 +79,8 @@ pub(crate) async fn fetch(
     }
 }
 
-/// What has come so far. A transfer that breaks is taken up behind it, if the server can say that its file is still the same.
+/// What has come so far. A transfer that breaks is taken up behind it, if the server can say that
+/// its file is still the same.
 struct Part<'p> {
     promise: &'p Promise,
     path: &'p Path,
@@ -137,7 +141,8 @@ impl<'p> Part<'p> {
         let check = std::mem::replace(&mut self.check, Check::new(self.promise)?);
         let resumed = self.resumed;
         match check.finish() {
-            // The parts may be of different files after all: the whole in one transfer may be right.
+            // The parts may be of different files after all: the whole in one transfer may be
+            // right.
             Err(failure) if resumed => {
                 self.whole_only = true;
                 Err(Broken { failure, again: Some(None) })

@@ -1,5 +1,6 @@
-//! Which key a release must be signed with, if any. Where several are known, the word of whoever is nearest to the machine counts: the
-//! operator's, then the token's, then the one that this program was built with. Verifies nothing itself; `verify` does.
+//! Which key a release must be signed with, if any. Where several are known, the word of whoever is
+//! nearest to the machine counts: the operator's, then the token's, then the one that this program
+//! was built with. Verifies nothing itself; `verify` does.
 
 use std::fs;
 
@@ -8,10 +9,12 @@ use minisign_verify::PublicKey;
 
 use crate::failure::Failure;
 
-/// The base64 of the key that a fleet's owner has built in, by this variable of the build's environment.
+/// The base64 of the key that a fleet's owner has built in, by this variable of the build's
+/// environment.
 const BUILT_IN: Option<&str> = option_env!("AIO_BUILT_IN_RELEASE_KEY");
 
-/// The key that is demanded: `given` by the operator, else the `token`'s, else the one that is built in; none where nobody names one.
+/// The key that is demanded: `given` by the operator, else the `token`'s, else the one that is
+/// built in; none where nobody names one.
 pub(crate) fn demanded(given: Option<&str>, token: Option<&str>) -> Result<Option<PublicKey>, Failure> {
     // A build that sets the variable to nothing builds in nothing.
     let built_in = BUILT_IN.filter(|key| !key.is_empty());

@@ -1,5 +1,6 @@
-//! What is to be installed, whence, and on whose word: the controller's plan, with the file from its release server or from a bundle, or
-//! a bundle alone, or what a Debian package has put there already. Decides nothing about the machine.
+//! What is to be installed, whence, and on whose word: the controller's plan, with the file from
+//! its release server or from a bundle, or a bundle alone, or what a Debian package has put there
+//! already. Decides nothing about the machine.
 
 use std::path::PathBuf;
 
@@ -50,7 +51,8 @@ struct ReleaseFile {
 }
 
 impl Offer {
-    /// What `controller` plans for this node; from `bundle`, if there is one, which must hold that very release.
+    /// What `controller` plans for this node; from `bundle`, if there is one, which must hold that
+    /// very release.
     pub(crate) async fn of_controller(
         controller: &Controller<'_>,
         platform: Platform,
@@ -77,7 +79,8 @@ impl Offer {
         Self { node_id, node_name: None, version, file: Some(file) }
     }
 
-    /// What a package has brought, where the controller has no release to offer and none is needed: this program's version, as far as it knows.
+    /// What a package has brought, where the controller has no release to offer and none is needed:
+    /// this program's version, as far as it knows.
     pub(crate) fn of_package(node_id: NodeId) -> Result<Self, Failure> {
         let version = format!("v{}", build::VERSION).parse();
         let version = version.map_err(|error| Failure::new(ErrorCode::Internal, format!("{error}")))?;
@@ -89,7 +92,8 @@ impl Offer {
         self.file.is_some()
     }
 
-    /// Where the release comes from, and what it must be. Where no controller vouches for it, a key must.
+    /// Where the release comes from, and what it must be. Where no controller vouches for it, a key
+    /// must.
     pub(crate) fn promise(
         &self,
         key: Option<&PublicKey>,

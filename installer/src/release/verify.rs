@@ -1,5 +1,6 @@
-//! Whether a file is the release that was promised: size, SHA-256, the signature by the key that is demanded with what it says of the
-//! file, and a program for this platform. Looks at bytes as they pass; touches no file and no network. There is no way to skip a check.
+//! Whether a file is the release that was promised: size, SHA-256, the signature by the key that is
+//! demanded with what it says of the file, and a program for this platform. Looks at bytes as they
+//! pass; touches no file and no network. There is no way to skip a check.
 
 use std::{fmt, path::Path};
 
@@ -42,8 +43,8 @@ impl fmt::Debug for Promise {
 }
 
 impl Promise {
-    /// What `release` promises, under `key`. With a key, a signature that is missing, unreadable, by another key or of another file is refused
-    /// before a byte is fetched.
+    /// What `release` promises, under `key`. With a key, a signature that is missing, unreadable,
+    /// by another key or of another file is refused before a byte is fetched.
     pub(crate) fn of(
         release: ReleaseManifest,
         origin: &str,

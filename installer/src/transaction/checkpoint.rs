@@ -1,4 +1,5 @@
-//! The moments of an installation at which a machine may lose power, and who hears of them. Decides nothing: tests break an installation here.
+//! The moments of an installation at which a machine may lose power, and who hears of them. Decides
+//! nothing: tests break an installation here.
 
 use std::pin::Pin;
 
@@ -19,7 +20,8 @@ pub enum Point<'a> {
     Complete,
 }
 
-/// Hears of every such moment, and may fail there: how tests prove that an installation survives it.
+/// Hears of every such moment, and may fail there: how tests prove that an installation survives
+/// it.
 pub trait Checkpoint {
     /// The installation has come to `point`, and goes on when this returns.
     fn reached<'a>(&'a self, point: Point<'a>) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;

@@ -1,5 +1,6 @@
-//! `config.toml` as the installer leaves it: the documented sample with what the operator asked for; a file that is there already is
-//! kept, comments and all. What the keys mean is `aio_host::config`'s business.
+//! `config.toml` as the installer leaves it: the documented sample with what the operator asked
+//! for; a file that is there already is kept, comments and all. What the keys mean is
+//! `aio_host::config`'s business.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,8 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
 }
 
-/// The text that the file at `path` must have, given what it holds now. Refuses a file that the daemon would refuse, and one that
-/// says otherwise than the operator.
+/// The text that the file at `path` must have, given what it holds now. Refuses a file that the
+/// daemon would refuse, and one that says otherwise than the operator.
 pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) -> Result<String, Failure> {
     let text = existing.unwrap_or(SAMPLE);
     let file = ConfigFile::parse(path, text).map_err(invalid)?;
@@ -55,9 +56,7 @@ pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) 
             _ => {}
         }
     }
-    let text = wanted.into_iter().fold(text.to_owned(), |text, (key, value)| set(&text, key, &value));
-    ConfigFile::parse(path, &text).map_err(invalid)?;
-    Ok(text)
+    wanted.into_iter().try_fold(text.to_owned(), |text, (key, value)| set(path, &text, key, &value))
 }
 
 /// Whether a configuration names the controller's endpoint.
@@ -65,31 +64,49 @@ pub(crate) fn names_endpoint(text: &str) -> bool {
     ConfigFile::parse(Path::new(""), text).is_ok_and(|file| file.controller_endpoint.is_some())
 }
 
-/// `text` with `key = value`, in place of the commented sample of that key where there is one.
-fn set(text: &str, key: &str, value: &str) -> String {
-    let line = format!("{key} = {value}");
-    let is_sample = |candidate: &str| {
-        candidate
-            .strip_prefix('#')
-            .and_then(|rest| rest.split_once('='))
-            .is_some_and(|(name, _)| name.trim() == key)
+/// `text` with `key = value`: in place of the commented sample of that key, else above the first
+/// table, else at the end. Where a line stands in TOML (in a table, in a string of several lines)
+/// is the parser's to say: the first place counts at which the key is read, and all else as before.
+fn set(path: &Path, text: &str, key: &str, value: &str) -> Result<String, Failure> {
+    let line = format!("{key} = {value}\n");
+    let parse = |text: &str| ConfigFile::parse(path, text).map_err(invalid);
+    let (before, added) = (parse(text)?, parse(&line)?);
+    let expected = ConfigFile {
+        insecure_http: added.insecure_http.or(before.insecure_http),
+        controller_endpoint: added.controller_endpoint.or(before.controller_endpoint),
+        proxy: added.proxy.or(before.proxy),
+        ca_file: added.ca_file.or(before.ca_file),
+        ..before
     };
-    let mut found = false;
-    let mut lines: Vec<&str> = text
-        .lines()
-        .map(|candidate| {
-            if !found && is_sample(candidate) {
-                found = true;
-                line.as_str()
-            } else {
-                candidate
-            }
-        })
-        .collect();
-    if !found {
-        lines.push(&line);
-    }
-    lines.join("\n") + "\n"
+    let is_right = |candidate: &String| parse(candidate).is_ok_and(|file| file == expected);
+    let is_sample = |candidate: &str| {
+        let assigned = candidate.strip_prefix('#').and_then(|rest| rest.split_once('='));
+        assigned.is_some_and(|(name, _)| name.trim() == key)
+    };
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let with = |place: std::ops::Range<usize>| {
+        let (above, below) = (lines.get(..place.start).unwrap_or(&[]), lines.get(place.end..).unwrap_or(&[]));
+        let mut above = above.concat();
+        if !above.is_empty() && !above.ends_with('\n') {
+            above.push('\n');
+        }
+        above + &line + &below.concat()
+    };
+    let numbered = || lines.iter().enumerate();
+    let samples = numbered().filter(|(_, line)| is_sample(line)).map(|(index, _)| index..index + 1);
+    let tables = numbered().filter(|(_, line)| line.trim_start().starts_with('[')).map(|(index, _)| {
+        // What stands above a table without a gap is about the table.
+        let about = lines.get(..index).unwrap_or(&[]).iter().rev().take_while(|line| line.starts_with('#'));
+        let place = index - about.count();
+        place..place
+    });
+    let end = std::iter::once(lines.len()..lines.len());
+    samples.chain(tables).chain(end).map(with).find(is_right).ok_or_else(|| {
+        let (path, line) = (path.display(), line.trim_end());
+        let message =
+            format!("`{line}` finds no place in {path}; write it there by hand, above the first table");
+        Failure::new(ErrorCode::ConfigInvalid, message).with("path", path.to_string())
+    })
 }
 
 fn contradiction(path: &Path, says: &str, flag: &str) -> Failure {
@@ -146,6 +163,31 @@ mod tests {
         assert_eq!(of(Some(mine), &Settings::default()).unwrap(), mine);
         let settings = Settings { insecure_http: true, ..Settings::default() };
         assert_eq!(of(Some(mine), &settings).unwrap(), format!("{mine}insecure_http = true\n"));
+    }
+
+    #[test]
+    fn a_key_is_added_above_the_tables_wherever_these_stand() {
+        let settings =
+            Settings { proxy: Some("http://proxy.example:3128".to_owned()), ..Settings::default() };
+        let line = "proxy = \"http://proxy.example:3128\"\n";
+        for (above, below) in [
+            ("", "[health]\nexpected_gpus = 8\n"),
+            ("log = \"debug\"\n\n", "# When a GPU is too hot.\n[health]\nexpected_gpus = 8\n"),
+            ("log = \"debug\"\n", "  [health]  # mine\n#proxy = \"http://sample\"\n"),
+            // Neither a table nor a sample, but a string.
+            ("log = \"\"\"\n[health]\n#proxy = x\n\"\"\"\n", "[health]\n"),
+            ("log = \"debug\"\r\n", "[health]\r\nexpected_gpus = 8\r\n"),
+            ("log = \"debug\"\n", ""),
+            ("", ""),
+        ] {
+            let mine = format!("{above}{below}");
+            let Ok(_) = ConfigFile::parse(Path::new("x"), &mine) else { panic!("{mine}") };
+            let text = of(Some(&mine), &settings).unwrap();
+            assert_eq!(text, format!("{above}{line}{below}"));
+            assert_eq!(of(Some(&text), &settings).unwrap(), text, "a second run changes nothing");
+        }
+        let unended = of(Some("log = \"debug\""), &settings).unwrap();
+        assert_eq!(unended, format!("log = \"debug\"\n{line}"));
     }
 
     #[test]

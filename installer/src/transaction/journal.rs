@@ -1,8 +1,10 @@
-//! The installation's journal: one JSON object per line, on disk before the effect that it is about. A line of intent carries the way
-//! back; a transaction without `committed` was cut off. What an installation replaced lies beside it as a copy, so no secret is ever in
-//! a line. Decides what is durable when; not what a step does, nor how it is undone.
+//! The installation's journal: one JSON object per line, on disk before the effect that it is
+//! about. A line of intent carries the way back; a transaction without `committed` was cut off.
+//! What an installation replaced lies beside it as a copy, so no secret is ever in a line. Decides
+//! what is durable when; not what a step does, nor how it is undone.
 //!
-//! Committed transactions stay, merged into one: the earliest word on each thing says how the machine was before aio-worker.
+//! Committed transactions stay, merged into one: the earliest word on each thing says how the
+//! machine was before aio-worker.
 
 pub(crate) mod copies;
 
@@ -37,7 +39,8 @@ enum Record {
         node: NodeId,
         version: ReleaseVersion,
         installer: String,
-        /// Of the unit file that it leaves: a file that is neither this nor the present one was edited by somebody.
+        /// Of the unit file that it leaves: a file that is neither this nor the present one was
+        /// edited by somebody.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unit: Option<Checksum>,
     },
@@ -62,10 +65,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal in `dir`, and sweeps away what belongs to no transaction. The caller holds the lock on `dir`.
+    /// Reads the journal in `dir`, and sweeps away what belongs to no transaction. The caller holds
+    /// the lock on `dir`.
     pub(crate) fn open(dir: &Path) -> Result<Self, Failure> {
         let journal = Self::read(dir)?;
-        journal.sweep()?;
+        journal.sweep_or_warn();
         Ok(journal)
     }
 
@@ -112,17 +116,20 @@ impl Journal {
         self.append(Record::Intent { step: step.to_owned(), undo }, true)
     }
 
-    /// Says that it is done. Losing this line loses nothing: undoing a step asks not how far it came.
+    /// Says that it is done. Losing this line loses nothing: undoing a step asks not how far it
+    /// came.
     pub(crate) fn done(&mut self, step: &str) -> Result<(), Failure> {
         self.append(Record::Done { step: step.to_owned() }, false)
     }
 
-    /// Ends the transaction: from now on its effects stay.
+    /// Ends the transaction: from now on its effects stay. What is not needed any more is the
+    /// caller's to sweep away.
     pub(crate) fn commit(&mut self) -> Result<(), Failure> {
         let records = merge(&self.committed, &self.open);
         self.rewrite(&records)?;
         self.committed = records;
-        self.settle()
+        self.close();
+        Ok(())
     }
 
     /// Forgets the open transaction, which has been undone.
@@ -132,13 +139,21 @@ impl Journal {
         } else {
             self.rewrite(&self.committed)?;
         }
-        self.settle()
+        self.close();
+        self.sweep_or_warn();
+        Ok(())
     }
 
-    fn settle(&mut self) -> Result<(), Failure> {
+    fn close(&mut self) {
         self.open.clear();
         self.file = None;
-        self.sweep()
+    }
+
+    /// What cannot be swept away now is swept away by the next run.
+    fn sweep_or_warn(&self) {
+        if let Err(failure) = self.sweep() {
+            tracing::warn!(message = %failure.message, "what an installation replaced could not be removed");
+        }
     }
 
     /// The steps of the open transaction that may have taken effect, in their order.
@@ -165,6 +180,12 @@ impl Journal {
             Record::Began { unit, .. } => unit.as_ref(),
             _ => None,
         })
+    }
+
+    /// Whether an installation has made the folder at `path`, and all that is in it.
+    pub(crate) fn made(&self, path: &Path) -> bool {
+        let undo = self.committed_steps().flat_map(|(_, undo)| undo);
+        undo.filter_map(Undo::tree).any(|tree| tree == path)
     }
 
     /// Forgets the committed steps that have been undone: all but those that are kept.
@@ -211,7 +232,7 @@ impl Journal {
     }
 
     /// Removes copies that no record names, and what a killed rewrite left.
-    fn sweep(&self) -> Result<(), Failure> {
+    pub(crate) fn sweep(&self) -> Result<(), Failure> {
         let path = self.dir.join(FILE);
         if !path.exists() {
             // This clears the stage beside it, too.
@@ -245,7 +266,8 @@ fn line(record: &Record) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// All lines but a torn last one, whose effect has not begun. An error says which line, counted from 1.
+/// All lines but a torn last one, whose effect has not begun. An error says which line, counted
+/// from 1.
 fn parse(text: &str) -> Result<Vec<Record>, (usize, String)> {
     text.split_inclusive('\n')
         .enumerate()
@@ -254,7 +276,8 @@ fn parse(text: &str) -> Result<Vec<Record>, (usize, String)> {
         .collect()
 }
 
-/// One transaction that goes back to where `older` goes back to, and undoes what `newer` did beside.
+/// One transaction that goes back to where `older` goes back to, and undoes what `newer` did
+/// beside.
 fn merge(older: &[Record], newer: &[Record]) -> Vec<Record> {
     let mut merged: Vec<Record> =
         newer.iter().filter(|r| matches!(r, Record::Began { .. })).cloned().collect();
@@ -342,6 +365,7 @@ mod tests {
         let mut journal = began(dir.path());
         journal.intend("write_unit", vec![remove("/unit")]).unwrap();
         journal.commit().unwrap();
+        journal.sweep().unwrap();
         let committed = fs::read(dir.path().join(FILE)).unwrap();
         let mut journal = began(dir.path());
         journal.intend("write_unit", vec![remove("/other")]).unwrap();
@@ -363,6 +387,7 @@ mod tests {
         journal.intend("create_user", vec![until_committed]).unwrap();
         assert!(Journal::open(dir.path()).unwrap().kept_copies().kept(&backup).is_ok());
         journal.commit().unwrap();
+        journal.sweep().unwrap();
         assert!(
             journal.kept_copies().kept(&backup).is_err(),
             "a copy of what is not ours to restore is gone"
@@ -374,6 +399,7 @@ mod tests {
         journal.intend("write_unit", vec![restore(ours.clone()), Undo::ReloadManager]).unwrap();
         journal.intend("place_release", vec![remove("/v2")]).unwrap();
         journal.commit().unwrap();
+        journal.sweep().unwrap();
 
         let journal = Journal::open(dir.path()).unwrap();
         assert_eq!(journal.kept_copies().kept(&foreign).unwrap(), b"by hand");

@@ -1,5 +1,6 @@
-//! Decides which steps bring a machine from what it is to what it must be: a pure function. Where a machine must not be changed it
-//! refuses, before anything is; on a machine that is right already it plans nothing.
+//! Decides which steps bring a machine from what it is to what it must be: a pure function. Where a
+//! machine must not be changed it refuses, before anything is; on a machine that is right already
+//! it plans nothing.
 
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use crate::{
     token::NodeToken,
     transaction::{
         config_text::{self, Settings},
+        proof::Proof,
         step::{self, Step},
     },
 };
@@ -38,8 +40,32 @@ pub(crate) struct Target<'a> {
     pub(crate) replace_identity: bool,
 }
 
-/// The steps from `observed` to `target`, in their order.
-pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
+/// What is to be done, in this order, and what proves that it was right.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) proof: Option<Proof>,
+}
+
+impl Plan {
+    /// The releases that stay, where another one is switched to.
+    pub(crate) fn releases(&self) -> Option<Vec<&ReleaseVersion>> {
+        self.steps.iter().find_map(|step| match step {
+            Step::SwitchRelease(switch) => {
+                Some([&switch.version].into_iter().chain(&switch.previous).collect())
+            }
+            _ => None,
+        })
+    }
+
+    /// The words of the steps and of the proof.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.steps.iter().map(Step::name).chain(self.proof.iter().map(|_| Proof::NAME))
+    }
+}
+
+/// The way from `observed` to `target`.
+pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Plan, Failure> {
     refuse_masked(observed)?;
     refuse_other_identity(observed, target)?;
     let places = [
@@ -61,7 +87,13 @@ pub(crate) fn plan(observed: &Observed, target: &Target<'_>, layout: &Layout) ->
             refuse_noexec(observed, layout)?;
         }
     }
-    Ok(steps)
+    let proof = match target.goal {
+        Goal::Online(patience) if !steps.is_empty() => {
+            Some(Proof { node: target.token.claims().sub.clone(), patience })
+        }
+        _ => None,
+    };
+    Ok(Plan { steps, proof })
 }
 
 fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<Vec<Step>, Failure> {
@@ -73,7 +105,8 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
             settings(&mut steps, observed, target, layout)?;
             units(&mut steps, observed, &promise.release.version, layout);
         }
-        // A package has brought program, user and unit, and keeps them; this machine's own is what it cannot bring.
+        // A package has brought program, user and unit, and keeps them; this machine's own is what
+        // it cannot bring.
         None => {
             refuse_beside_package(observed, layout)?;
             settings(&mut steps, observed, target, layout)?;
@@ -82,14 +115,15 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
     let running = matches!(observed.service.active_state.as_str(), "active" | "activating" | "reloading");
     let wanted = running || target.goal != Goal::Enabled;
     if observed.service.file_state != "enabled" {
-        steps.push(step::EnableUnit { starts_later: !wanted });
+        let starts_later = (!wanted).then(|| observed.state.clone());
+        steps.push(step::EnableUnit { starts_later });
     }
     if wanted && (steps.worker_changes || !running) {
-        steps.push(step::StartUnit { running });
-    }
-    if let (false, Goal::Online(patience)) = (steps.list.is_empty(), target.goal) {
-        let node = target.token.claims().sub.clone();
-        steps.push(step::AwaitOnline { node, patience });
+        let patience = match target.goal {
+            Goal::Online(patience) => Some(patience),
+            Goal::Ready | Goal::Enabled => None,
+        };
+        steps.push(step::StartUnit { running, patience, state: observed.state.clone() });
     }
     Ok(steps.list)
 }
@@ -165,7 +199,11 @@ fn units(steps: &mut Steps, observed: &Observed, version: &ReleaseVersion, layou
         steps.push_for_worker(step::WriteUnit { path: layout.unit(), keep });
     }
     if !observed.current.is_link(Path::new(&version.to_string())) {
-        steps.push_for_worker(step::SwitchRelease { link: layout.current(), version: version.clone() });
+        steps.push_for_worker(step::SwitchRelease {
+            link: layout.current(),
+            version: version.clone(),
+            previous: present_release(observed),
+        });
     }
     let target_of_command = layout.current().join(shipped::BINARY);
     if !observed.command.is_link(&target_of_command) {
@@ -211,7 +249,8 @@ fn config(
     Ok((!files.is_empty()).then_some(step::WriteConfig { files }))
 }
 
-/// The controller's endpoint of a unit that ours replaces, where neither the token nor the configuration says the same or better.
+/// The controller's endpoint of a unit that ours replaces, where neither the token nor the
+/// configuration says the same or better.
 fn adopted_endpoint(observed: &Observed, target: &Target<'_>) -> Result<Option<String>, Failure> {
     let Some(endpoint) = observed.older_unit.as_ref().and_then(|older| older.controller_endpoint.as_ref())
     else {
@@ -264,10 +303,7 @@ fn refuse_downgrade(
     target: &Target<'_>,
     wanted: &ReleaseVersion,
 ) -> Result<(), Failure> {
-    let Entry::Link { target: release } = &observed.current else { return Ok(()) };
-    let Some(present) = release.to_str().and_then(|name| name.parse::<ReleaseVersion>().ok()) else {
-        return Ok(());
-    };
+    let Some(present) = present_release(observed) else { return Ok(()) };
     if present <= *wanted || target.allow_downgrade {
         return Ok(());
     }
@@ -275,6 +311,14 @@ fn refuse_downgrade(
     Err(Failure::new(ErrorCode::DowngradeRefused, message)
         .with("installed", present.to_string())
         .with("offered", wanted.to_string()))
+}
+
+/// The release that runs, or would.
+fn present_release(observed: &Observed) -> Option<ReleaseVersion> {
+    match &observed.current {
+        Entry::Link { target } => target.to_str()?.parse().ok(),
+        _ => None,
+    }
 }
 
 fn refuse_read_only(observed: &Observed) -> Result<(), Failure> {
@@ -305,7 +349,8 @@ fn refuse_full(observed: &Observed, promise: &Promise, layout: &Layout) -> Resul
         .with("available", available))
 }
 
-/// What hides a package's program or unit would make two workers of one, or run another than apt keeps.
+/// What hides a package's program or unit would make two workers of one, or run another than apt
+/// keeps.
 fn refuse_beside_package(observed: &Observed, layout: &Layout) -> Result<(), Failure> {
     let hides = |entry: &Entry| matches!(entry, Entry::File { .. } | Entry::Link { .. });
     let places = [(&observed.unit, layout.unit()), (&observed.command, layout.command())];

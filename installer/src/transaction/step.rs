@@ -1,8 +1,8 @@
-//! The steps of an installation, one file each. A step's word is the same everywhere: its type (`WriteUnit`), its file, its log field and
-//! its journal tag (`write_unit`). A step knows how to do one thing and how the machine gets back; `plan` decides which are needed.
+//! The steps of an installation, one file each. A step's word is the same everywhere: its type
+//! (`WriteUnit`), its file, its log field and its journal tag (`write_unit`). A step knows how to
+//! do one thing and how the machine gets back; `plan` decides which are needed.
 
 mod action;
-mod await_online;
 mod create_user;
 mod declare_user;
 mod enable_unit;
@@ -20,7 +20,12 @@ use self::action::Action;
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        proof::Proof,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// The word of the step whose files outlive an uninstallation that does not purge.
@@ -36,8 +41,9 @@ macro_rules! steps {
             $($step($step),)*
         }
 
-        /// The words of all steps, in the order in which an installation takes them.
-        pub const STEPS: &[&str] = &[$($step::NAME,)*];
+        /// The words of all steps and of the proof, in the order in which an installation takes
+        /// them.
+        pub const STEPS: &[&str] = &[$($step::NAME,)* Proof::NAME];
 
         impl Step {
             /// The step's word.
@@ -61,8 +67,8 @@ macro_rules! steps {
             }
 
             /// The effect.
-            pub(crate) async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
-                match self { $(Self::$step(step) => step.apply(work).await,)* }
+            pub(crate) async fn apply(&self, work: &Work<'_>, place: Place) -> Result<(), Failure> {
+                match self { $(Self::$step(step) => step.apply(work, place).await,)* }
             }
         }
 
@@ -74,7 +80,8 @@ macro_rules! steps {
     };
 }
 
-// What may fail for reasons outside of this machine comes first; what a running worker reads comes last.
+// What may fail for reasons outside of this machine comes first; what a running worker reads comes
+// last.
 steps! {
     fetch_release::FetchRelease,
     place_release::PlaceRelease,
@@ -88,5 +95,4 @@ steps! {
     reload_manager::ReloadManager,
     enable_unit::EnableUnit,
     start_unit::StartUnit,
-    await_online::AwaitOnline,
 }

@@ -2,8 +2,11 @@
 
 use std::{fs, time::Duration};
 
-use aio_host::{layout::UNIT, systemd::fake::StartOutcome};
-use aio_installer::{Failure, Goal, install::OutcomeKind};
+use aio_host::{
+    layout::UNIT,
+    systemd::{ServiceSettings, fake::StartOutcome},
+};
+use aio_installer::{Failure, Goal, Host, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::{Value, json};
 
@@ -121,6 +124,14 @@ async fn a_controller_that_gives_no_plan_is_told_apart_from_one_that_is_none() {
         (Plan::Refused(500, "INTERNAL"), ErrorCode::ControllerError),
         (Plan::Text("<html>welcome to nginx</html>"), ErrorCode::ControllerInvalid),
         (Plan::Text("{}"), ErrorCode::ControllerInvalid),
+        (Plan::Foreign(401, ""), ErrorCode::ControllerInvalid),
+        (Plan::Foreign(403, "<html>blocked by policy</html>"), ErrorCode::ControllerInvalid),
+        (Plan::Foreign(403, r#"{"code":"TOKEN_REVOKED","message":"no"}"#), ErrorCode::ControllerInvalid),
+        (
+            Plan::Foreign(401, r#"{"statusCode":200,"error":"x","message":"no","code":"TOKEN_REVOKED"}"#),
+            ErrorCode::ControllerInvalid,
+        ),
+        (Plan::Foreign(429, "slow down"), ErrorCode::RateLimited),
         (Plan::Endless, ErrorCode::ControllerInvalid),
         (Plan::Given(json!({ "nodeId": "ffffffffffffffffffffffff" })), ErrorCode::ControllerInvalid),
         (Plan::Given(json!({ "size": 0 })), ErrorCode::ControllerInvalid),
@@ -328,4 +339,45 @@ async fn a_system_that_nobody_has_tested_is_installed_on_only_by_force() {
     world.request.force_os = true;
     let OutcomeKind::Installed { warnings, .. } = world.install().await.unwrap().kind else { panic!() };
     assert!(warnings.iter().any(|warning| warning.contains("Fedora Linux 40")), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_others_has_the_time_that_was_asked_for_and_they_are_named() {
+    let mut world = World::new().await;
+    let Host { layout, systemd, accounts, service_log, platform } = world.host;
+    let systemd = systemd.with_job_bound(Duration::from_millis(50));
+    world.host = Host { layout, systemd, accounts, service_log, platform };
+    world.systemd.next_start(StartOutcome::Never);
+    world.systemd.queue_behind(&["network-online.target", "NetworkManager-wait-online.service"]);
+    world.request.goal = Goal::Online(Duration::from_millis(700));
+    let before = world.listing().without_journal();
+    let failure = world.install().await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::ServiceFailed);
+    let waits = "waits for network-online.target and NetworkManager-wait-online.service";
+    assert!(failure.message.contains(waits) && !failure.message.contains("success"), "{}", failure.message);
+    assert_eq!(failure.details["waitsFor"][0], "network-online.target");
+    assert!(world.request.began.elapsed() >= Duration::from_millis(700));
+    assert_eq!(world.listing().without_journal(), before);
+}
+
+#[tokio::test]
+async fn a_drop_in_that_takes_the_token_from_the_service_is_named() {
+    let world = World::new().await;
+    let drop_in = world.dir.path().join("run/systemd/system/service.d/zzz-lxc-service.conf");
+    fs::create_dir_all(drop_in.parent().unwrap()).unwrap();
+    fs::write(&drop_in, "[Service]\nLoadCredential=\n").unwrap();
+    world.systemd.give(ServiceSettings {
+        drop_ins: vec![drop_in.clone()],
+        user: "aio-worker".to_owned(),
+        credentials: Vec::new(),
+        runtime_directories: vec!["aio-worker".to_owned()],
+        state_directories: vec!["aio-worker".to_owned()],
+    });
+    let named = format!("{} takes LoadCredential= from the unit", drop_in.display());
+    world.systemd.next_start(StartOutcome::Failed);
+    let failure = world.install().await.unwrap_err();
+    assert!(failure.message.contains(&named), "{}", failure.message);
+    let outcome = world.install().await.unwrap();
+    let OutcomeKind::Installed { warnings, .. } = outcome.kind else { panic!("{outcome:?}") };
+    assert_eq!(warnings, [named]);
 }

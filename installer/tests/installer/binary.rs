@@ -95,3 +95,31 @@ fn a_machine_that_cannot_be_installed_on_is_refused() {
     let output = aio_installer(&["--token-file", "-", "--output", "json"], &[], &good);
     assert_eq!(code_and_status(&output), code);
 }
+
+/// A standard output or error that takes nothing: the reader has gone, or the disk is full.
+fn takes_nothing() -> [Stdio; 2] {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    [writer.into(), std::fs::File::options().write(true).open("/dev/full").unwrap().into()]
+}
+
+#[test]
+fn words_that_cannot_be_printed_change_no_exit_status_and_a_lost_answer_is_no_success() {
+    let run = |arguments: &[&str], stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aio-installer"));
+        command.args(arguments).env_clear().env("AIO_LOG", "trace").stdin(Stdio::null());
+        command.stdout(stdout).stderr(stderr).status().unwrap().code()
+    };
+    for lost in takes_nothing() {
+        assert_eq!(run(&["--token", "garbage"], Stdio::null(), lost), Some(78));
+    }
+    for lost in takes_nothing() {
+        assert_eq!(run(&["--token", "garbage", "--output", "json"], lost, Stdio::null()), Some(78));
+    }
+    for lost in takes_nothing() {
+        assert_eq!(run(&["--help"], lost, Stdio::null()), Some(74));
+    }
+    for lost in takes_nothing() {
+        assert_eq!(run(&["--no-such-flag"], Stdio::null(), lost), Some(2));
+    }
+}

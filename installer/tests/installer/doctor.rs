@@ -47,6 +47,7 @@ async fn a_machine_that_is_well_is_found_well_before_and_after_the_installation(
         "accounts",
         "systemd",
         "unit",
+        "drop_ins",
         "containers",
         "token",
         "proxy",

@@ -54,6 +54,8 @@ pub enum Plan {
     RefusedAtFirst(u16, &'static str, u32),
     /// With this text.
     Text(&'static str),
+    /// With this status and text, as something between the two does.
+    Foreign(u16, &'static str),
     /// With something that never ends.
     Endless,
     /// Not at all.
@@ -162,6 +164,7 @@ async fn planned(State(shared): State<Shared>, Path(id): Path<String>, headers: 
         Plan::Given(changes) => usual_plan(&shared, &changes),
         Plan::RefusedAtFirst(..) => usual_plan(&shared, &json!({})),
         Plan::Text(text) => text.into_response(),
+        Plan::Foreign(status, text) => (StatusCode::from_u16(status).unwrap(), text).into_response(),
         Plan::Endless => Body::from_stream(endless()).into_response(),
         Plan::Never => std::future::pending().await,
     }

@@ -1,9 +1,9 @@
 //! What ends well: a first installation, a second run, a new token, an upgrade.
 
-use std::{fs, time::Duration};
+use std::{fs, pin::Pin, time::Duration};
 
 use aio_host::layout::{KEPT_TOKEN, UNIT};
-use aio_installer::{Goal, STEPS, Uneventful, install::OutcomeKind};
+use aio_installer::{Checkpoint, Failure, Goal, Point, STEPS, Uneventful, install::OutcomeKind};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
 
@@ -143,6 +143,53 @@ async fn an_upgrade_switches_to_the_new_release_and_keeps_the_previous() {
     assert_eq!(world.planned().await, ["switch_release", "start_unit", "await_online"]);
     world.install().await.unwrap();
     assert_eq!(world.change(|server| server.downloads), 2);
+}
+
+#[tokio::test]
+async fn of_many_releases_the_one_that_runs_and_the_one_before_stay() {
+    let world = World::new().await;
+    let versions = ["v1.0.0", "v1.1.0", "v1.2.0", "v1.3.0"];
+    for version in versions {
+        world.change(|server| {
+            server.version = version;
+            server.file = program(version.as_bytes());
+        });
+        // What others put beside a release stays, and so does its folder.
+        if version == "v1.1.0" {
+            fs::write(world.release("v1.0.0").with_file_name("note"), "mine").unwrap();
+        }
+        world.install().await.unwrap();
+    }
+    let there: Vec<_> = versions.into_iter().filter(|version| world.release(version).exists()).collect();
+    assert_eq!(there, ["v1.2.0", "v1.3.0"]);
+    let folders = versions.map(|version| world.release(version).parent().unwrap().exists());
+    assert_eq!(folders, [true, false, true, true]);
+    assert!(world.planned().await.is_empty());
+}
+
+/// Makes it impossible to sweep away what was replaced, once all is done.
+struct LitterAtTheEnd<'w>(&'w World);
+
+impl Checkpoint for LitterAtTheEnd<'_> {
+    fn reached<'a>(&'a self, point: Point<'a>) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+        if point == Point::Complete {
+            let litter = self.0.host.layout.journal_dir().join("replaced").join("litter");
+            fs::create_dir_all(litter.join("more")).unwrap();
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_swept_away_after_the_commit_is_a_warning_and_no_failure() {
+    let world = World::new().await;
+    let outcome =
+        world.install_with(&LitterAtTheEnd(&world), Box::pin(std::future::pending())).await.unwrap();
+    let OutcomeKind::Installed { warnings, .. } = outcome.kind else { panic!("{outcome:?}") };
+    assert!(warnings.iter().any(|warning| warning.contains("litter")), "{warnings:?}");
+    assert_eq!(world.phases(), ["started", "succeeded"]);
+    assert!(world.planned().await.is_empty(), "it is installed, and stays so");
+    world.install().await.unwrap();
 }
 
 #[tokio::test]

@@ -148,3 +148,96 @@ async fn what_cannot_be_undone_is_told_and_tried_again() {
     remove(&world, PURGE).await;
     assert_eq!(bare(&world), before);
 }
+
+/// A state folder that somebody else has made before, and what lies outside.
+fn foreign_state(world: &World) -> std::path::PathBuf {
+    let state = world.host.layout.state_dir();
+    fs::create_dir_all(state.join("sub")).unwrap();
+    fs::write(state.join("sub/mine"), "mine").unwrap();
+    let victim = world.dir.path().join("etc/victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("passwords"), "keep").unwrap();
+    victim
+}
+
+/// What a daemon that was taken over may do with the folder that is its own.
+fn plant_links(world: &World, victim: &Path) {
+    let state = world.host.layout.state_dir();
+    for name in ["sub", "planted"] {
+        let _ = fs::remove_dir_all(state.join(name));
+        std::os::unix::fs::symlink(victim, state.join(name)).unwrap();
+    }
+    fs::create_dir(state.join("deep")).unwrap();
+    std::os::unix::fs::symlink(victim, state.join("deep/planted")).unwrap();
+}
+
+#[tokio::test]
+async fn no_link_that_the_daemon_plants_is_followed_by_an_uninstallation() {
+    let world = World::new().await;
+    let victim = foreign_state(&world);
+    let before = bare(&world);
+    world.install().await.unwrap();
+    plant_links(&world, &victim);
+    remove(&world, PURGE).await;
+    assert_eq!(bare(&world), before, "what was there is back, and nothing else is touched");
+}
+
+#[tokio::test]
+async fn no_link_that_the_daemon_plants_is_followed_by_an_undo() {
+    let world = World::new().await;
+    let victim = foreign_state(&world);
+    let before = bare(&world);
+    let (layout, planted) = (world.host.layout.clone(), victim.clone());
+    world.systemd.on_start(move |_| {
+        fs::create_dir_all(layout.state_dir().join("sub")).unwrap();
+        fs::remove_dir_all(layout.state_dir().join("sub")).unwrap();
+        std::os::unix::fs::symlink(&planted, layout.state_dir().join("sub")).unwrap();
+    });
+    world.systemd.next_start(aio_host::systemd::fake::StartOutcome::Done);
+    let interrupt = {
+        let state = world.host.layout.state_dir();
+        Box::pin(async move {
+            while !state.join("sub").is_symlink() {
+                tokio::task::yield_now().await;
+            }
+            "SIGINT"
+        })
+    };
+    world.install_with(&Uneventful, interrupt).await.unwrap_err();
+    assert_eq!(bare(&world), before);
+}
+
+#[tokio::test]
+async fn an_empty_state_folder_of_somebody_else_is_used_and_given_back_without_following_links() {
+    let world = World::new().await;
+    let victim = foreign_state(&world);
+    let state = world.host.layout.state_dir();
+    fs::remove_dir_all(state.join("sub")).unwrap();
+    fs::create_dir(state.join("lost+found")).unwrap();
+    let before = bare(&world);
+    world.install().await.unwrap();
+    assert!(state.join("lost+found").exists(), "it may be a file system of its own");
+    plant_links(&world, &victim);
+    remove(&world, PURGE).await;
+    assert_eq!(bare(&world), before);
+}
+
+#[tokio::test]
+async fn what_is_moved_aside_is_told_and_a_second_run_moves_nothing() {
+    let world = World::new().await;
+    foreign_state(&world);
+    let outcome = world.install().await.unwrap();
+    let aio_installer::install::OutcomeKind::Installed { warnings, .. } = outcome.kind else {
+        panic!("{outcome:?}")
+    };
+    let aside = world.host.layout.state_dir().with_file_name("aio-worker.before");
+    assert!(warnings.iter().any(|warning| warning.contains(aside.to_str().unwrap())), "{warnings:?}");
+    assert_eq!(fs::read_to_string(aside.join("sub/mine")).unwrap(), "mine");
+    assert!(world.planned().await.is_empty());
+    world.change(|server| {
+        server.version = "v1.1.0";
+        server.file = program(b"the next release");
+    });
+    world.install().await.unwrap();
+    assert!(!world.host.layout.state_dir().with_file_name("aio-worker.before.1").exists());
+}

@@ -7,11 +7,16 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
 use aio_protocol::{ids::NodeId, wire::GATEWAY_PATH};
 use anyhow::{Context, Result, ensure};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::{
@@ -19,7 +24,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
     time::{sleep, timeout},
 };
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::{Connector, tungstenite::http::Uri};
 
 use crate::usage::{self, ProcessorTime};
 
@@ -33,10 +38,20 @@ const RELEASE_BYTES: u64 = 64 * 1024 * 1024;
 /// Names on one command line.
 const BATCH: usize = 1000;
 
+/// How a controller is started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode {
+    pub heartbeat_timeout: Duration,
+    /// With a certificate of its own authority.
+    pub tls: bool,
+}
+
 pub(crate) struct Controller {
     program: PathBuf,
     folder: TempDir,
-    heartbeat_timeout: Duration,
+    mode: Mode,
+    /// What its clients trust, over TLS.
+    trust: Option<Arc<ClientConfig>>,
     address: SocketAddr,
     child: Child,
     // Held, so that the program may write to it.
@@ -61,7 +76,7 @@ pub(crate) struct Tally {
 }
 
 impl Controller {
-    pub(crate) async fn start(program: PathBuf, heartbeat_timeout: Duration) -> Result<Self> {
+    pub(crate) async fn start(program: PathBuf, mode: Mode) -> Result<Self> {
         // It fails only when one is installed already, and there is only this one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir()?;
@@ -69,10 +84,15 @@ impl Controller {
         std::fs::create_dir_all(&release)?;
         File::create(release.join("linux-amd64"))?.set_len(RELEASE_BYTES)?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (child, stdout, address) = serve(&program, folder.path(), any_port, heartbeat_timeout).await?;
+        let (child, stdout, address) = serve(&program, folder.path(), any_port, mode).await?;
         let user_token = user_token(&program, folder.path(), ORGANISATION).await?;
-        let http = reqwest::Client::builder().timeout(ANSWER).no_proxy().build()?;
-        Ok(Self { program, folder, heartbeat_timeout, address, child, _stdout: stdout, http, user_token })
+        let trust = mode.tls.then(|| trust(&folder.path().join("data/tls/authority.pem"))).transpose()?;
+        let mut http = reqwest::Client::builder().timeout(ANSWER).no_proxy();
+        if let Some(trust) = &trust {
+            http = http.tls_backend_preconfigured(ClientConfig::clone(trust));
+        }
+        let http = http.build()?;
+        Ok(Self { program, folder, mode, trust, address, child, _stdout: stdout, http, user_token })
     }
 
     /// A token of a user of `organisation` who may do everything there.
@@ -85,7 +105,13 @@ impl Controller {
     }
 
     pub(crate) fn gateway(&self) -> Result<Uri> {
-        Ok(format!("ws://{}{GATEWAY_PATH}", self.address).parse()?)
+        let scheme = if self.mode.tls { "wss" } else { "ws" };
+        Ok(format!("{scheme}://{}{GATEWAY_PATH}", self.address).parse()?)
+    }
+
+    /// How a worker encrypts what it says.
+    pub(crate) fn connector(&self) -> Connector {
+        self.trust.clone().map_or(Connector::Plain, Connector::Rustls)
     }
 
     /// SIGKILL.
@@ -96,7 +122,7 @@ impl Controller {
     /// Starts it again where it was; returns when it listens.
     pub(crate) async fn start_again(&mut self) -> Result<()> {
         (self.child, self._stdout, self.address) =
-            serve(&self.program, self.folder.path(), self.address, self.heartbeat_timeout).await?;
+            serve(&self.program, self.folder.path(), self.address, self.mode).await?;
         Ok(())
     }
 
@@ -159,7 +185,8 @@ impl Controller {
         }
         loop {
             let since = tally.since.as_ref().map(|id| format!("&since={id}")).unwrap_or_default();
-            let url = format!("http://{}/events?limit={PAGE}{since}", self.address);
+            let scheme = if self.mode.tls { "https" } else { "http" };
+            let url = format!("{scheme}://{}/events?limit={PAGE}{since}", self.address);
             let answer = self.http.get(url).bearer_auth(&self.user_token).send().await?;
             let page: Page = answer.error_for_status()?.json().await?;
             let last = page.data.len() < PAGE;
@@ -209,7 +236,7 @@ async fn serve(
     program: &Path,
     folder: &Path,
     listen: SocketAddr,
-    heartbeat_timeout: Duration,
+    mode: Mode,
 ) -> Result<(Child, Lines<BufReader<ChildStdout>>, SocketAddr)> {
     let log = File::options().create(true).append(true).open(folder.join("controller.log"))?;
     let mut child = Command::new(program)
@@ -217,7 +244,8 @@ async fn serve(
         .arg(folder.join("data"))
         .arg("--releases")
         .arg(folder.join("releases"))
-        .args(["--heartbeat-timeout", &format!("{}ms", heartbeat_timeout.as_millis())])
+        .args(["--heartbeat-timeout", &format!("{}ms", mode.heartbeat_timeout.as_millis())])
+        .args(mode.tls.then_some("--tls-self-signed"))
         .env_clear()
         .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
@@ -229,10 +257,17 @@ async fn serve(
     let stdout = child.stdout.take().context("the controller's output is not piped")?;
     let mut lines = BufReader::new(stdout).lines();
     let line = timeout(START, lines.next_line()).await.context("the controller does not start")??;
-    let address = line.as_deref().and_then(|line| line.strip_prefix("listening on http://"));
+    let address = line.as_deref().and_then(|line| line.strip_prefix("listening on http"));
+    let address = address.map(|rest| rest.trim_start_matches('s').trim_start_matches("://"));
     let log = || std::fs::read_to_string(folder.join("controller.log")).unwrap_or_default();
     let address = address.with_context(|| format!("the controller said {line:?}; its log:\n{}", log()))?;
     Ok((child, lines, address.parse()?))
+}
+
+fn trust(authority: &Path) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority)?)?;
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
 async fn user_token(program: &Path, folder: &Path, organisation: &str) -> Result<String> {

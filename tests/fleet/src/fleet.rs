@@ -92,6 +92,7 @@ impl Fleet {
                 controller: controller.address(),
                 source: Ipv4Addr::new(127, 0, 0, 2 + source),
                 endpoint: controller.gateway()?,
+                connector: controller.connector(),
                 token: node.token,
             };
             let words = Words::new(node.node_id, gpus);

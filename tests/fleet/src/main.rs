@@ -14,6 +14,9 @@ struct Arguments {
     /// How many workers
     #[arg(long, default_value_t = 10_000)]
     workers: usize,
+    /// Over TLS, with a certificate of the controller's own authority
+    #[arg(long)]
+    tls: bool,
     /// GPUs of each; a heartbeat of 8 is nearly 1 KiB
     #[arg(long, default_value_t = 8)]
     gpus: usize,
@@ -40,6 +43,7 @@ async fn main() -> Result<()> {
     let scenario = Scenario {
         workers: arguments.workers,
         gpus: arguments.gpus,
+        tls: arguments.tls,
         lease: Duration::from_secs_f64(arguments.lease),
         pace: Duration::from_secs_f64(arguments.pace),
         phase: Duration::from_secs_f64(arguments.phase),

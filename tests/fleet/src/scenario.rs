@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
 use crate::{
-    controller::{Controller, Tally},
+    controller::{Controller, Mode, Tally},
     fleet::Fleet,
     report::Report,
     usage::{self, ProcessorTime},
@@ -28,6 +28,8 @@ const DELIVERY: Duration = Duration::from_secs(900);
 pub struct Scenario {
     /// How many workers.
     pub workers: usize,
+    /// Over TLS, or in the clear.
+    pub tls: bool,
     /// GPUs of each: a heartbeat of 8 is nearly 1 KiB.
     pub gpus: usize,
     /// How long a silent worker counts as online.
@@ -51,7 +53,8 @@ pub async fn run(scenario: &Scenario, controller: PathBuf) -> Result<Report> {
         "{sockets} workers need more open files than the {files} that are allowed"
     );
 
-    let mut controller = Controller::start(controller, scenario.lease).await?;
+    let mut controller =
+        Controller::start(controller, Mode { heartbeat_timeout: scenario.lease, tls: scenario.tls }).await?;
     sleep(SETTLE).await;
     let empty_bytes = controller.resident_bytes()?;
 
@@ -96,6 +99,7 @@ pub async fn run(scenario: &Scenario, controller: PathBuf) -> Result<Report> {
     Ok(Report {
         workers: sockets,
         gpus: scenario.gpus,
+        tls: scenario.tls,
         pace: scenario.pace,
         empty_bytes,
         connected_bytes,

@@ -25,7 +25,7 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{Error, Message, client::ClientRequestBuilder, http::Uri, protocol::WebSocketConfig},
 };
 
@@ -49,15 +49,16 @@ pub(crate) enum Talk {
 }
 
 /// Where a worker connects, from where, and as whom.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Place {
     pub controller: SocketAddr,
     pub source: Ipv4Addr,
     pub endpoint: Uri,
+    pub connector: Connector,
     pub token: String,
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 enum Link {
     None,
@@ -278,7 +279,7 @@ async fn dial(place: Place) -> Result<Box<Socket>, Setback> {
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = BUFFER_BYTES;
     config.write_buffer_size = 0;
-    match client_async_with_config(request, stream, Some(config)).await {
+    match client_async_tls_with_config(request, stream, Some(config), Some(place.connector)).await {
         Ok((socket, _)) => Ok(Box::new(socket)),
         Err(Error::Http(response)) => {
             Err(Setback::of_http((&*response).into(), Timestamp::from(SystemTime::now())))

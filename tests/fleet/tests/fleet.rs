@@ -8,8 +8,18 @@ use aio_tests::artifacts::Artifacts;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_fleet_survives_its_controllers_death_without_a_false_offline() {
+    survives(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_too() {
+    survives(true).await;
+}
+
+async fn survives(tls: bool) {
     let scenario = Scenario {
         workers: 300,
+        tls,
         gpus: 8,
         lease: Duration::from_secs(10),
         pace: Duration::from_millis(500),

@@ -133,12 +133,12 @@ fn paths(text: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Vec<Vec<String>
 fn resolve(module: &str, path: &[String], files: &BTreeMap<String, String>) -> Option<String> {
     let mut at: Vec<&str> = if module.is_empty() { Vec::new() } else { module.split("::").collect() };
     let mut names = path.iter().map(String::as_str).peekable();
-    match names.peek()? {
-        &"crate" => {
+    match *names.peek()? {
+        "crate" => {
             at.clear();
             names.next();
         }
-        &"self" => drop(names.next()),
+        "self" => drop(names.next()),
         // A child that the file declares.
         _ => {}
     }

@@ -15,6 +15,7 @@ mod footprint;
 mod ground;
 mod installs;
 mod needrestart;
+mod obstacles;
 mod package;
 mod portable;
 mod sandbox;

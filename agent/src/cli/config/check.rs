@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let checked = Checked { file, usable: first.is_none(), findings };
     match arguments.answer.output {
         Output::Json => print_json(&checked)?,
-        Output::Text => print(&format!("{}{}", screen(&checked.findings), conclusion(&checked))),
+        Output::Text => print(&format!("{}{}", screen(&checked.findings), conclusion(&checked)))?,
     }
     Ok(status.into())
 }

@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let shown = Shown { values: effective(&table, &built_in()?, &environment, endpoint), file };
     match arguments.answer.output {
         Output::Json => print_json(&shown)?,
-        Output::Text => print(&screen(&shown.values, &shown.file)),
+        Output::Text => print(&screen(&shown.values, &shown.file))?,
     }
     Ok(ExitCode::SUCCESS)
 }

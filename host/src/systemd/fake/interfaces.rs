@@ -8,6 +8,7 @@ use zbus::{
 };
 
 use super::{Machine, Refusal, StartOutcome, masked};
+use crate::systemd::proxy::QueuedJob;
 
 impl DBusError for Refusal {
     fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {
@@ -49,6 +50,9 @@ fn unit_masked(unit: &str) -> Refusal {
 pub(super) struct FakeManager {
     machine: Machine,
 }
+
+/// The ids of the jobs that others wait for begin here.
+const QUEUE: u32 = 1_000_000;
 
 type Changes = Vec<(String, String, String)>;
 
@@ -199,6 +203,19 @@ impl FakeManager {
         }
         self.stopped(name);
         self.end_job(name, Some("done"), &emitter).await
+    }
+
+    fn get_job_before(&self, id: u32) -> Vec<QueuedJob> {
+        let state = self.machine.lock();
+        // Ids of our own jobs are small; each of the queue's waits for the next.
+        let next = usize::try_from(id.saturating_sub(QUEUE)).unwrap_or_default();
+        let next = if id >= QUEUE { next + 1 } else { 0 };
+        let path = OwnedObjectPath::default();
+        let job = state.queue.get(next).zip(u32::try_from(next).ok());
+        let job = job.map(|(unit, at)| {
+            (QUEUE + at, unit.clone(), "start".to_owned(), "running".to_owned(), path.clone(), path.clone())
+        });
+        job.into_iter().collect()
     }
 
     fn reset_failed_unit(&self, name: &str) -> Result<(), Refusal> {
@@ -356,6 +373,11 @@ impl FakeUnit {
     }
 
     #[zbus(property)]
+    fn drop_in_paths(&self) -> Vec<String> {
+        self.machine.settings().drop_ins.iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[zbus(property)]
     fn active_enter_timestamp(&self) -> u64 {
         self.machine.lock().entered(&self.name, "active")
     }
@@ -398,6 +420,27 @@ impl FakeService {
     #[zbus(property)]
     fn exec_main_status(&self) -> i32 {
         self.machine.lock().unit(&self.name).exit_status
+    }
+
+    #[zbus(property)]
+    fn user(&self) -> String {
+        self.machine.settings().user
+    }
+
+    #[zbus(property)]
+    fn load_credential(&self) -> Vec<(String, String)> {
+        let settings = self.machine.settings();
+        settings.credentials.into_iter().map(|name| (name, String::new())).collect()
+    }
+
+    #[zbus(property)]
+    fn runtime_directory(&self) -> Vec<String> {
+        self.machine.settings().runtime_directories
+    }
+
+    #[zbus(property)]
+    fn state_directory(&self) -> Vec<String> {
+        self.machine.settings().state_directories
     }
 
     #[zbus(property)]

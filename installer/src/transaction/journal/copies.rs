@@ -1,4 +1,5 @@
-//! Copies of what an installation replaced, beside the journal, for as long as a record names them. They may be secrets, so they are root's alone.
+//! Copies of what an installation replaced, beside the journal, for as long as a record names them.
+//! They may be secrets, so they are root's alone.
 
 use std::{
     collections::HashSet,

@@ -8,6 +8,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
 use super::*;
+use crate::machine::state_folder::StateFolder;
 use crate::{machine::adoption::OlderUnit, release::verify::tests::release_of, transaction::step::STEPS};
 
 const NODE: &str = "69396100cd71623c7bbfbfee";
@@ -40,6 +41,7 @@ fn bare() -> Observed {
         token: Entry::Absent,
         unit: Entry::Absent,
         older_unit: None,
+        state: StateFolder::Absent,
         declaration: Entry::Absent,
         current: Entry::Absent,
         command: Entry::Absent,
@@ -62,6 +64,7 @@ fn right() -> Observed {
         config: file(shipped::SAMPLE, 0o644),
         token: file(token(NODE, "first").expose_secret(), 0o600),
         unit: file(shipped::UNIT_TEXT, 0o644),
+        state: StateFolder::Daemons,
         declaration: file(shipped::DECLARATION, 0o644),
         current: link("v1.0.0"),
         command: link("/usr/local/lib/aio-worker/current/aio-worker"),
@@ -81,11 +84,7 @@ fn steps_for(observed: &Observed, settings: &Settings) -> Result<Vec<&'static st
     steps_with(observed, settings, None)
 }
 
-fn planned(
-    observed: &Observed,
-    settings: &Settings,
-    authorities: Option<&[u8]>,
-) -> Result<Vec<Step>, Failure> {
+fn planned(observed: &Observed, settings: &Settings, authorities: Option<&[u8]>) -> Result<Plan, Failure> {
     let token = NodeToken::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
     let target = Target {
         token: &token,
@@ -108,7 +107,7 @@ fn steps_with(
     settings: &Settings,
     authorities: Option<&[u8]>,
 ) -> Result<Vec<&'static str>, Failure> {
-    Ok(planned(observed, settings, authorities)?.iter().map(Step::name).collect())
+    Ok(planned(observed, settings, authorities)?.names().collect())
 }
 
 fn steps(observed: &Observed) -> Vec<&'static str> {
@@ -288,7 +287,7 @@ fn older(endpoint: &str, node: &str) -> Observed {
 
 fn written_config(observed: &Observed, settings: &Settings) -> Result<String, Failure> {
     let steps = planned(observed, settings, None)?;
-    let written = steps.into_iter().find_map(|step| match step {
+    let written = steps.steps.into_iter().find_map(|step| match step {
         Step::WriteConfig(write) => write.files.into_iter().next(),
         _ => None,
     });

@@ -1,4 +1,5 @@
-//! What every step can do: name itself, say what it does, say how the machine gets back, and take effect.
+//! What every step can do: name itself, say what it does, say how the machine gets back, and take
+//! effect.
 
 use std::path::Path;
 
@@ -7,7 +8,11 @@ use aio_host::files;
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// What every step can do.
@@ -23,14 +28,16 @@ pub(super) trait Action {
         None
     }
 
-    /// How the machine gets back, in the order in which it is to be done, whatever part of the effect has come about. Called before it.
+    /// How the machine gets back, in the order in which it is to be done, whatever part of the
+    /// effect has come about. Called before it.
     fn way_back(&self, host: &Host, copies: &mut Copies) -> Result<Vec<Undo>, Failure>;
 
     /// The effect.
-    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure>;
+    async fn apply(&self, work: &Work<'_>, place: Place) -> Result<(), Failure>;
 }
 
-/// Makes the folders above `path`, open to everybody as the system's own are. `Undo::of_file_and_dirs` and `of_dirs` are the way back.
+/// Makes the folders above `path`, open to everybody as the system's own are.
+/// `Undo::of_file_and_dirs` and `of_dirs` are the way back.
 pub(super) fn make_folders_of(path: &Path) -> Result<(), Failure> {
     if let Some(folder) = path.parent() {
         files::create_dir(folder, 0o755)?;

@@ -1,5 +1,5 @@
-//! Makes the daemon's system user after its declaration. The way back is the system's own tools again; the backups that such tools leave
-//! beside the account files are put back as they were.
+//! Makes the daemon's system user after its declaration. The way back is the system's own tools
+//! again; the backups that such tools leave beside the account files are put back as they were.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,11 @@ use super::action::Action;
 use crate::{
     failure::Failure,
     machine::{accounts, host::Host},
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// The account files, of which a sparse system has not all.
@@ -55,7 +59,7 @@ impl Action for CreateUser {
         Ok(undo)
     }
 
-    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>, _: Place) -> Result<(), Failure> {
         work.host.accounts.create(&self.declaration).await
     }
 }

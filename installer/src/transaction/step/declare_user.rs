@@ -1,4 +1,5 @@
-//! Writes the declaration of the daemon's user, which the system's own tool then follows, now and after a reset of `/etc/passwd`.
+//! Writes the declaration of the daemon's user, which the system's own tool then follows, now and
+//! after a reset of `/etc/passwd`.
 
 use std::path::PathBuf;
 
@@ -9,7 +10,11 @@ use crate::{
     failure::Failure,
     machine::host::Host,
     shipped,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Writes the declaration to `path`.
@@ -29,7 +34,7 @@ impl Action for DeclareUser {
         Undo::of_file_and_dirs(&self.path, copies)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         make_folders_of(&self.path)?;
         Ok(files::replace_file(&self.path, shipped::DECLARATION.as_bytes(), shipped::UNIT_MODE)?)
     }

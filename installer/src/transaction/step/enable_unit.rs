@@ -5,15 +5,19 @@ use aio_host::layout::UNIT;
 use super::{action::Action, start_unit::state_undo};
 use crate::{
     failure::Failure,
-    machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    machine::{host::Host, state_folder::StateFolder},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Enables the unit.
 #[derive(Debug)]
 pub(crate) struct EnableUnit {
-    /// Whether it is left to the next boot to start it.
-    pub(crate) starts_later: bool,
+    /// Where the daemon will keep its state, if it is left to the next boot to start it.
+    pub(crate) starts_later: Option<StateFolder>,
 }
 
 /// Where systemd links the unit, after its `WantedBy=`, beside the unit file.
@@ -26,19 +30,26 @@ impl Action for EnableUnit {
         format!("start {UNIT} at boot")
     }
 
+    fn note(&self) -> Option<String> {
+        self.starts_later.as_ref()?.note()
+    }
+
     fn way_back(&self, host: &Host, _: &mut Copies) -> Result<Vec<Undo>, Failure> {
         let mut undo = Vec::new();
-        if self.starts_later {
+        if let Some(state) = &self.starts_later {
             // The next boot will start it; no other step of this plan does.
             undo.push(Undo::StopUnit { unit: UNIT.to_owned() });
-            undo.extend(state_undo(host)?);
+            undo.extend(state_undo(host, state)?);
         }
         undo.push(Undo::DisableUnit { unit: UNIT.to_owned() });
         undo.extend(Undo::of_dirs(&host.layout.unit().with_file_name(WANTS)));
         Ok(undo)
     }
 
-    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>, _: Place) -> Result<(), Failure> {
+        if let Some(state) = &self.starts_later {
+            state.make_way()?;
+        }
         Ok(work.host.systemd.enable(UNIT).await?)
     }
 }

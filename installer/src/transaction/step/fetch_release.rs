@@ -1,4 +1,5 @@
-//! Brings the release file, from its server or out of a bundle, to a private place on the file system where it will run, and checks it there.
+//! Brings the release file, from its server or out of a bundle, to a private place on the file
+//! system where it will run, and checks it there.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,11 @@ use crate::{
     machine::host::Host,
     release::offer::Source,
     release::{bundle::Bundle, download, verify::Promise},
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Fetches what `promise` names from `source` to `into`.
@@ -34,12 +39,12 @@ impl Action for FetchRelease {
         Undo::of_file_and_dirs(&self.into, copies)
     }
 
-    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>, place: Place) -> Result<(), Failure> {
         make_folders_of(&self.into)?;
         let total = self.promise.release.size;
         let received = |bytes| {
             work.console.downloaded(bytes, total);
-            work.progress(bytes, total);
+            work.progress(place, bytes, total);
         };
         let fetched = match &self.source {
             Source::Server(url) => {

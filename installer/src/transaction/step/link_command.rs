@@ -1,4 +1,5 @@
-//! Puts the command on everybody's path: a link through `current`, so that an upgrade need not touch it.
+//! Puts the command on everybody's path: a link through `current`, so that an upgrade need not
+//! touch it.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,11 @@ use super::action::{Action, make_folders_of};
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Links `link` to `target`.
@@ -29,7 +34,7 @@ impl Action for LinkCommand {
         Undo::of_file_and_dirs(&self.link, copies)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         make_folders_of(&self.link)?;
         Ok(files::replace_link(&self.link, &self.target)?)
     }

@@ -13,7 +13,11 @@ use crate::{
     failure::Failure,
     machine::host::Host,
     shipped,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Moves `fetched` to `to`.
@@ -34,7 +38,7 @@ impl Action for PlaceRelease {
         Undo::of_file_and_dirs(&self.to, copies)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         let failed = |error| Failure::io("put in place", &self.to, &error);
         make_folders_of(&self.to)?;
         let file = File::open(&self.fetched).map_err(failed)?;

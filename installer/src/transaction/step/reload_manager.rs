@@ -1,10 +1,15 @@
-//! Makes systemd read the unit files again. Nothing to undo: what is undone before it reloads by itself.
+//! Makes systemd read the unit files again. Nothing to undo: what is undone before it reloads by
+//! itself.
 
 use super::action::Action;
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Reloads the manager, as `systemctl daemon-reload` does.
@@ -22,7 +27,7 @@ impl Action for ReloadManager {
         Ok(Vec::new())
     }
 
-    async fn apply(&self, work: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, work: &Work<'_>, _: Place) -> Result<(), Failure> {
         Ok(work.host.systemd.reload().await?)
     }
 }

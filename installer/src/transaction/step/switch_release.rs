@@ -9,7 +9,11 @@ use super::action::Action;
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Points `link` at the folder of `version`.
@@ -17,6 +21,8 @@ use crate::{
 pub(crate) struct SwitchRelease {
     pub(crate) link: PathBuf,
     pub(crate) version: ReleaseVersion,
+    /// The release that the link meant until now.
+    pub(crate) previous: Option<ReleaseVersion>,
 }
 
 impl Action for SwitchRelease {
@@ -30,7 +36,7 @@ impl Action for SwitchRelease {
         Ok(vec![Undo::of_file(&self.link, copies)?])
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         Ok(files::replace_link(&self.link, Path::new(&self.version.to_string()))?)
     }
 }

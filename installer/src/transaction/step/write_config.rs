@@ -8,7 +8,11 @@ use super::action::{Action, make_folders_of};
 use crate::{
     failure::Failure,
     machine::host::Host,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Writes files of the configuration.
@@ -38,7 +42,7 @@ impl Action for WriteConfig {
         Ok(undo)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         for (path, bytes, mode) in &self.files {
             make_folders_of(path)?;
             let before = path.symlink_metadata().ok().filter(|metadata| metadata.is_file());

@@ -10,7 +10,11 @@ use crate::{
     failure::Failure,
     machine::host::Host,
     shipped,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Writes `token` to `path`.
@@ -31,7 +35,7 @@ impl Action for WriteToken {
         Undo::of_file_and_dirs(&self.path, copies)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         make_folders_of(&self.path)?;
         Ok(files::replace_file(&self.path, self.token.expose_secret().as_bytes(), shipped::TOKEN_MODE)?)
     }

@@ -1,4 +1,5 @@
-//! Writes the service's unit file. systemd reads it when it reloads: the next step but two, and again when this one is undone.
+//! Writes the service's unit file. systemd reads it when it reloads: the next step but two, and
+//! again when this one is undone.
 
 use std::{fs, path::PathBuf};
 
@@ -9,14 +10,19 @@ use crate::{
     failure::Failure,
     machine::host::Host,
     shipped,
-    transaction::{journal::copies::Copies, undo::record::Undo, work::Work},
+    transaction::{
+        journal::copies::Copies,
+        undo::record::Undo,
+        work::{Place, Work},
+    },
 };
 
 /// Writes the unit file to `path`.
 #[derive(Debug)]
 pub(crate) struct WriteUnit {
     pub(crate) path: PathBuf,
-    /// Where a file that is not ours is kept, for whoever wrote it. Root's alone: the older script's unit holds the token.
+    /// Where a file that is not ours is kept, for whoever wrote it. Root's alone: the older
+    /// script's unit holds the token.
     pub(crate) keep: Option<PathBuf>,
 }
 
@@ -47,7 +53,7 @@ impl Action for WriteUnit {
         Ok(undo)
     }
 
-    async fn apply(&self, _: &Work<'_>) -> Result<(), Failure> {
+    async fn apply(&self, _: &Work<'_>, _: Place) -> Result<(), Failure> {
         make_folders_of(&self.path)?;
         if let Some(keep) = &self.keep {
             let bytes = fs::read(&self.path).map_err(|error| Failure::io("read", &self.path, &error))?;

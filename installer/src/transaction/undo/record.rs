@@ -1,5 +1,6 @@
-//! The way back: what undoes a step, as the journal keeps it. Each record says how something was, so doing it twice, or after only a part
-//! of the step's effect, comes to the same. Removes only what we made, and restores what we replaced.
+//! The way back: what undoes a step, as the journal keeps it. Each record says how something was,
+//! so doing it twice, or after only a part of the step's effect, comes to the same. Removes only
+//! what we made, and restores what we replaced.
 
 use std::{
     fmt, fs,
@@ -29,13 +30,17 @@ pub(crate) enum Undo {
     RemoveDir { path: PathBuf },
     /// The folder was not there, and all in it is the daemon's.
     RemoveTree { path: PathBuf },
-    /// The file or folder was of this owner and mode. In a folder were these entries; all others are the daemon's.
-    RestoreOwner { path: PathBuf, mode: u32, uid: u32, gid: u32, entries: Option<Vec<String>> },
+    /// What was at `path` was moved to `aside`; all that is there since is the daemon's.
+    MoveBack { path: PathBuf, aside: PathBuf },
+    /// The folder was of this owner and mode. In it were these entries; all others are the
+    /// daemon's.
+    RestoreOwner { path: PathBuf, mode: u32, uid: u32, gid: u32, entries: Vec<String> },
     /// The user was not there.
     RemoveUser { name: String },
     /// The group was not there.
     RemoveGroup { name: String },
-    /// In this folder were these half-written account files and no others: what an account tool leaves that is killed.
+    /// In this folder were these half-written account files and no others: what an account tool
+    /// leaves that is killed.
     RemoveStages { dir: PathBuf, known: Vec<String> },
     /// Unit files change back before this.
     ReloadManager,
@@ -45,7 +50,8 @@ pub(crate) enum Undo {
     StopUnit { unit: String },
     /// The unit ran: with what it had then, once everything else is back.
     RestartUnit { unit: String },
-    /// Others will have changed it by the time that a committed transaction is undone, so this holds only until then.
+    /// Others will have changed it by the time that a committed transaction is undone, so this
+    /// holds only until then.
     UntilCommitted { was: Box<Self> },
 }
 
@@ -76,7 +82,8 @@ impl Undo {
         })
     }
 
-    /// The same for a file that is about to be written, the folders that will be made for it included.
+    /// The same for a file that is about to be written, the folders that will be made for it
+    /// included.
     pub(crate) fn of_file_and_dirs(path: &Path, copies: &mut Copies) -> Result<Vec<Self>, Failure> {
         let mut undo = vec![Self::of_file(path, copies)?];
         undo.extend(path.parent().into_iter().flat_map(Self::of_dirs));
@@ -88,37 +95,25 @@ impl Undo {
         files::missing_dirs(dir).into_iter().rev().map(|path| Self::RemoveDir { path })
     }
 
-    /// Whose `dir` and all in it is. A folder that is not there has nobody.
-    pub(crate) fn of_owners(dir: &Path) -> Result<Vec<Self>, Failure> {
+    /// Whose folder `dir` is, and what is in it.
+    pub(crate) fn of_owner(dir: &Path) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::io("read", dir, &error);
-        let metadata = match dir.symlink_metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut entries = metadata.is_dir().then(Vec::new);
-        let mut inside = Vec::new();
-        if let Some(names) = &mut entries {
-            for entry in fs::read_dir(dir).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                names.extend(entry.file_name().to_str().map(str::to_owned));
-                inside.extend(Self::of_owners(&entry.path())?);
-            }
-        }
+        let metadata = dir.symlink_metadata().map_err(failed)?;
+        let names = fs::read_dir(dir).map_err(failed)?.flatten().map(|entry| entry.file_name());
+        let entries = names.filter_map(|name| name.into_string().ok()).collect();
         let (path, mode) = (dir.to_owned(), metadata.mode() & 0o7777);
-        let (uid, gid) = (metadata.uid(), metadata.gid());
-        inside.insert(0, Self::RestoreOwner { path, mode, uid, gid, entries });
-        Ok(inside)
+        Ok(Self::RestoreOwner { path, mode, uid: metadata.uid(), gid: metadata.gid(), entries })
     }
 
-    /// What the record is about: of several records about one thing, the earliest says how it was at first.
+    /// What the record is about: of several records about one thing, the earliest says how it was
+    /// at first.
     pub(crate) fn subject(&self) -> (&'static str, Option<&Path>) {
         match self {
             Self::RemoveFile { path } | Self::RestoreFile { path, .. } | Self::RestoreLink { path, .. } => {
                 ("file", Some(path))
             }
             Self::RemoveDir { path } => ("dir", Some(path)),
-            Self::RemoveTree { path } => ("tree", Some(path)),
+            Self::RemoveTree { path } | Self::MoveBack { path, .. } => ("tree", Some(path)),
             Self::RestoreOwner { path, .. } => ("owner", Some(path)),
             Self::RemoveUser { .. } => ("user", None),
             Self::RemoveGroup { .. } => ("group", None),
@@ -149,6 +144,16 @@ impl Undo {
         }
     }
 
+    /// The folder that the installation made, with all that is in it.
+    pub(crate) fn tree(&self) -> Option<&Path> {
+        match self {
+            Self::RemoveTree { path } | Self::MoveBack { path, .. } | Self::RestoreOwner { path, .. } => {
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the record outlives the commit.
     pub(crate) fn lasts(&self) -> bool {
         !matches!(self, Self::UntilCommitted { .. })
@@ -166,6 +171,14 @@ impl fmt::Display for Undo {
             }
             Self::RemoveDir { path } => write!(f, "remove {} if nothing else is in it", path.display()),
             Self::RemoveTree { path } => write!(f, "remove {} with all that is in it", path.display()),
+            Self::MoveBack { path, aside } => {
+                write!(
+                    f,
+                    "put {} back as {}, with nothing of the daemon's in it",
+                    aside.display(),
+                    path.display()
+                )
+            }
             Self::RestoreOwner { path, .. } => write!(f, "give {} back to its owner", path.display()),
             Self::RemoveUser { name } => write!(f, "remove the user {name}"),
             Self::RemoveGroup { name } => write!(f, "remove the group {name}"),

@@ -1,4 +1,5 @@
-//! Runs the way back: each record is undone in reverse, and what cannot be undone is told and kept for the next run.
+//! Runs the way back: each record is undone in reverse, and what cannot be undone is told and kept
+//! for the next run.
 
 use std::{fs, path::Path};
 
@@ -7,7 +8,10 @@ use aio_host::{
     systemd::SystemdError,
 };
 use aio_protocol::error_code::ErrorCode;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, fchmod, open};
+use rustix::{
+    fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, open},
+    io::Errno,
+};
 
 use super::record::Undo;
 use crate::{
@@ -19,8 +23,8 @@ use crate::{
     },
 };
 
-/// Undoes the journal's open transaction, last step first, and forgets it. What cannot be undone is told, all of it; then the journal
-/// stays, and the next run tries again.
+/// Undoes the journal's open transaction, last step first, and forgets it. What cannot be undone is
+/// told, all of it; then the journal stays, and the next run tries again.
 pub(crate) async fn undo(
     host: &Host,
     journal: &mut Journal,
@@ -86,15 +90,17 @@ impl Undo {
             }
             Self::RestoreLink { path, target } => Ok(files::replace_link(path, target)?),
             Self::RemoveDir { path } => settle(files::remove_dir_if_empty(path)),
-            Self::RemoveTree { path } => match fs::remove_dir_all(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Failure::io("remove the folder", path, &error))
+            Self::RemoveTree { path } => remove_tree(path),
+            Self::MoveBack { path, aside } => {
+                // It was never moved, or is back already.
+                if aside.symlink_metadata().is_err() {
+                    return Ok(());
                 }
-                _ => Ok(()),
-            },
+                remove_tree(path)?;
+                Ok(files::rename(aside, path)?)
+            }
             Self::RestoreOwner { path, mode, uid, gid, entries } => {
-                remove_all_but(path, entries.as_deref())?;
-                give_back(path, *uid, *gid, *mode)
+                give_back(path, *uid, *gid, *mode, entries)
             }
             Self::RemoveUser { name } if host.lists("etc/passwd", name) => {
                 host.accounts.remove_user(name).await
@@ -138,11 +144,30 @@ fn tolerate(done: Result<(), SystemdError>) -> Result<(), Failure> {
     }
 }
 
-/// Removes what the daemon made in a folder of somebody else's. A name that is no text cannot be the daemon's.
-fn remove_all_but(dir: &Path, entries: Option<&[String]>) -> Result<(), Failure> {
-    let (Some(entries), Ok(present)) = (entries, fs::read_dir(dir)) else { return Ok(()) };
-    for entry in present.flatten() {
-        if entry.file_name().to_str().is_none_or(|name| entries.iter().any(|known| known == name)) {
+/// Removes a folder of the daemon's. Whatever its user puts in there meanwhile, no link is
+/// followed.
+fn remove_tree(path: &Path) -> Result<(), Failure> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::io("remove the folder", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives a folder back: without what the daemon made in it, with its owner and mode. The folder
+/// above is root's, so that nobody replaces this one meanwhile; what is in it may be links, and
+/// none is followed.
+fn give_back(path: &Path, uid: u32, gid: u32, mode: u32, known: &[String]) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("give back", path, &error);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = match open(path, flags, Mode::empty()) {
+        // The folder is gone, and nothing in its place is ours to touch.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        opened => opened.map_err(|error| failed(error.into()))?,
+    };
+    for entry in fs::read_dir(path).map_err(failed)?.flatten() {
+        if entry.file_name().to_str().is_some_and(|name| known.iter().any(|known| known == name)) {
             continue;
         }
         let path = entry.path();
@@ -150,21 +175,6 @@ fn remove_all_but(dir: &Path, entries: Option<&[String]>) -> Result<(), Failure>
         let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(|error| Failure::io("remove", &path, &error))?;
     }
-    Ok(())
-}
-
-/// Owner and mode of what is at `path`, which may be gone. The daemon's user could write here, so no link is followed.
-fn give_back(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::io("give back", path, &error);
-    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    match chownat(CWD, path, owner, group, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(rustix::io::Errno::NOENT) => return Ok(()),
-        done => done.map_err(|error| failed(error.into()))?,
-    }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match open(path, flags, Mode::empty()) {
-        Ok(file) => fchmod(file, Mode::from_raw_mode(mode)).map_err(|error| failed(error.into())),
-        // A link, or a socket: neither has a mode that counts.
-        Err(_) => Ok(()),
-    }
+    let owned = fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    owned.and_then(|()| fchmod(&dir, Mode::from_raw_mode(mode))).map_err(|error| failed(error.into()))
 }

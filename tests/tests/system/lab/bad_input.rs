@@ -246,29 +246,29 @@ fn doctor_says(machine: &Machine, token: &str, code: ErrorCode, words: &str) -> 
     Ok(())
 }
 
-/// Holds the lock of the system's accounts, as lckpwdf(3) does, until it is killed.
-const LOCK_HOLDER: &str = "exec perl -MFcntl -e 'open my $lock, q(>>), q(/etc/.pwd.lock) or die;
-    fcntl $lock, F_SETLKW, pack q(ssx4qqi), F_WRLCK, 0, 0, 0, 0 or die; print qq(held\\n); close STDOUT; sleep'";
+/// Holds the lock of the system's accounts, as lckpwdf(3) does, until it is killed. The command ends when the lock is held.
+const LOCK_HOLDER: &str =
+    "exec perl -MFcntl -e 'pipe my $held, my $tell; if (fork) { close $tell; <$held>; exit }
+    open my $lock, q(>>), q(/etc/.pwd.lock) or die; my $whole = pack q(ssx4qqi), F_WRLCK, 0, 0, 0, 0;
+    fcntl $lock, F_SETLKW, $whole or die; close $tell; sleep'";
 
 #[test]
 fn who_holds_the_account_lock_is_told_while_the_installation_waits_for_it() -> Result<()> {
     let site = Site::new(Settings::default())?;
     let machine = site.machine("account-lock")?;
-    machine.write("/root/hold", "0755", &format!("#!/bin/sh\n{LOCK_HOLDER}\n"))?;
-    machine
-        .sh("/root/hold >/root/held & echo $! >/root/holder; until grep -q held /root/held; do sleep 0.05; done")
-        .read()?;
+    machine.write("/root/hold", "0755", format!("#!/bin/sh\n{LOCK_HOLDER}\n"))?;
+    machine.sh("systemd-run --quiet --unit holder --property Type=forking /root/hold").read()?;
     doctor_says(&machine, &site.token, ErrorCode::AccountsLocked, "perl (process ")?;
     let script = format!(
         "{COMMAND} install --token {} 2>/root/said & pid=$!
         until grep -q 'waiting for perl (process ' /root/said || ! kill -0 $pid; do sleep 0.05; done
-        kill \"$(cat /root/holder)\"; wait $pid",
+        systemctl stop holder; wait $pid",
         site.token
     );
     let outcome = machine.sh(&script).run()?;
     ensure!(outcome.status == Some(0), "{outcome}{}", machine.read("/root/said")?);
     ensure!(machine.read("/root/said")?.contains("waiting for perl (process "), "it was not told");
-    site.wait_until_online(&machine)
+    site.wait_until_online(&machine).map(drop)
 }
 
 #[test]
