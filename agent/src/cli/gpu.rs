@@ -125,10 +125,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn answer(arguments: &ReleaseArguments, until: Option<Timestamp>, words: &str) -> Result<(), Failure> {
     match arguments.answer.output {
         Output::Json => print_json(&serde_json::json!({ "releasedUntil": until })),
-        Output::Text => {
-            print(&format!("{words}\n"));
-            Ok(())
-        }
+        Output::Text => print(&format!("{words}\n")),
     }
 }
 

@@ -43,7 +43,6 @@ use super::{
     machine::{Effect, Input, Moment, Session, State, Timings},
     mailbox::Letter,
     reporter::Reporter,
-    rotation::{self, Origin, Rotation},
     setback::{Patience, Setback},
     socket::{Event, Link},
 };
@@ -57,6 +56,7 @@ use crate::{
         Pace, Readings, gathers,
         messages::{Identity, Inventory},
     },
+    tokens::rotation::{self, Origin, Rotation},
     undelivered::Undelivered,
 };
 
