@@ -4,6 +4,7 @@ mod bundle;
 mod completions;
 mod config;
 mod doctor;
+mod gpu;
 mod gpus;
 mod install;
 mod installed;
@@ -61,6 +62,8 @@ enum Command {
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
     Inventory(inventory::Arguments),
+    /// Has the daemon let go of the GPUs, for a reset or another driver.
+    Gpu(gpu::Arguments),
     /// Says what the service has said: its lines in the journal.
     Logs(logs::Arguments),
     /// Looks at what the daemon is told, without starting it.
@@ -99,6 +102,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Status(arguments) => ended(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
+            Command::Gpu(arguments) => concluded(gpu::run(&arguments), arguments.output()),
             Command::Logs(arguments) => ended(logs::run(&arguments), arguments.answer.output),
             Command::Config(arguments) => ended(config::run(&arguments), arguments.output()),
             Command::SupportBundle(arguments) => {
@@ -156,7 +160,7 @@ fn of_installer(answer: Answer, command: impl Future<Output = ExitCode>) -> Exit
 fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4)
+        .max_blocking_threads(8)
         .thread_keep_alive(Duration::from_millis(500))
         .build()
         .map_err(|error| internal(format!("the runtime could not be started: {error}")))

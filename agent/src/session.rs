@@ -6,7 +6,6 @@ pub(crate) mod driver;
 pub mod machine;
 pub mod mailbox;
 pub(crate) mod reporter;
-pub mod rotation;
 pub mod setback;
 pub mod socket;
 pub mod suspend;

@@ -28,10 +28,9 @@ impl Exporter {
 
     /// All figures as Prometheus reads them; none where somebody else records the process's figures.
     pub(crate) fn render(&self) -> String {
-        if self.0.is_some() {
-            process::collect();
-        }
-        self.0.as_ref().map(PrometheusHandle::render).unwrap_or_default()
+        let Some(handle) = &self.0 else { return String::new() };
+        process::collect();
+        process::as_counter(&handle.render())
     }
 
     /// Makes buckets of what histograms were given lately; to be called now and then, or it piles up.

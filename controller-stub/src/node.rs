@@ -11,6 +11,7 @@ use aio_protocol::{
     text,
     time::Timestamp,
 };
+use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -142,6 +143,7 @@ impl TryFrom<String> for NodeName {
     type Error = &'static str;
 
     fn try_from(name: String) -> Result<Self, Self::Error> {
+        let name = composed(&name);
         if name.trim().is_empty() {
             Err("must not be empty")
         } else if name.chars().count() > MAX_NAME_CHARS {
@@ -154,6 +156,11 @@ impl TryFrom<String> for NodeName {
             Ok(Self(name))
         }
     }
+}
+
+/// `name` as Unicode composes it (NFC): what looks alike to everybody is one name, however it was typed.
+pub(crate) fn composed(name: &str) -> String {
+    ComposingNormalizerBorrowed::new_nfc().normalize(name).into_owned()
 }
 
 impl From<NodeName> for String {
@@ -188,5 +195,18 @@ mod tests {
         ] {
             assert!(NodeName::try_from(name.to_owned()).is_err(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_the_same_however_its_letters_were_typed() {
+        let name = |text: &str| NodeName::try_from(text.to_owned());
+        for (typed, composed) in
+            [("Gera\u{308}t", "Gerät"), ("\u{212b}", "Å"), ("e\u{301}\u{323}", "ẹ\u{301}")]
+        {
+            assert_eq!(name(typed), name(composed), "{typed}");
+            assert_eq!(name(typed).map(String::from).as_deref(), Ok(composed));
+        }
+        let long = "e\u{301}".repeat(128);
+        assert!(name(&long).is_ok(), "it has 128 characters to whoever reads it");
     }
 }

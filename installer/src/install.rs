@@ -63,9 +63,12 @@ pub async fn install(
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = match request.goal {
         Goal::Enabled => None,
-        Goal::Online(_) | Goal::Ready => {
-            Some(Controller::new(&client, &route.base, &request.token, request.token.bearer(&host.layout))?)
-        }
+        Goal::Online(_) | Goal::Ready => Some(Controller::new(
+            &client,
+            &route.base,
+            &request.token,
+            crate::token::bearer(&request.token, &host.layout),
+        )?),
     };
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
     let authorities = authorities.as_deref();

@@ -19,10 +19,25 @@ impl Timestamp {
         Self(millis.clamp(0, 253_402_207_200_000))
     }
 
-    /// From a query, whose decoding makes a blank of a `+` that was sent bare: the one before an offset is put back.
+    /// From a query: RFC 3339 and nothing like it. Decoding makes a blank of a `+` that was sent bare: the one before an offset is read as
+    /// what was meant.
     pub fn from_query(text: &str) -> Option<Self> {
-        let restored = || text.rsplit_once(' ').map(|(time, offset)| format!("{time}+{offset}"));
-        text.parse().ok().or_else(|| restored()?.parse().ok())
+        let (date, rest) = text.split_at_checked(10)?;
+        let rest = rest.strip_prefix(['T', 't', ' '])?;
+        let (time, offset) = rest.split_at(rest.find(['Z', 'z', '+', '-', ' '])?);
+        let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+        let has_form = has_form(date, "0000-00-00")
+            && has_form(time, "00:00:00")
+            && matches!(fraction.len(), 1..=9)
+            && fraction.bytes().all(|byte| byte.is_ascii_digit());
+        if !has_form {
+            return None;
+        }
+        let local: jiff::civil::DateTime = format!("{date}T{time}.{fraction}").parse().ok()?;
+        // A civil time has no last hours that an offset might lead beyond.
+        let millis =
+            local.duration_since(jiff::civil::date(1970, 1, 1).to_datetime(jiff::civil::Time::midnight()));
+        Some(Self::from_millis(i64::try_from(millis.as_millis()).ok()? - offset_millis(offset)?))
     }
 
     /// Milliseconds since the Unix epoch.
@@ -44,6 +59,25 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
+}
+
+/// Whether `text` is `form`, with any digit for each of its zeros.
+fn has_form(text: &str, form: &str) -> bool {
+    let alike =
+        |(byte, expected): (u8, u8)| if expected == b'0' { byte.is_ascii_digit() } else { byte == expected };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(alike)
+}
+
+fn offset_millis(offset: &str) -> Option<i64> {
+    let (sign, time) = match offset.split_at_checked(1)? {
+        ("Z" | "z", "") => return Some(0),
+        ("+" | " ", time) => (1, time),
+        ("-", time) => (-1, time),
+        _ => return None,
+    };
+    let (hours, minutes) = time.split_once(':').filter(|_| has_form(time, "00:00"))?;
+    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60_000)
 }
 
 impl From<std::time::SystemTime> for Timestamp {
@@ -111,6 +145,45 @@ mod tests {
         }
         for text in ["", " ", "2025-12-11", "2025-12-11T12:00:00", "2025-12-11 12:00:00", "1765454400", "now"]
         {
+            assert_eq!(Timestamp::from_query(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_as_rfc_3339_has_it_and_no_more_leniently() {
+        for (text, millis) in [
+            ("2025-12-11t12:00:00.5z", 1_765_454_400_500),
+            ("2025-12-11T12:00:00.123456789Z", 1_765_454_400_123),
+            ("2025-12-11T06:30:00-05:30", 1_765_454_400_000),
+            ("2016-12-31T23:59:60Z", 1_483_228_799_000),
+            ("1969-12-31T23:59:59Z", 0),
+            ("9999-12-31T23:59:59Z", 253_402_207_200_000),
+            ("9999-12-31T23:59:59-23:59", 253_402_207_200_000),
+            ("0000-01-01T00:00:00+23:59", 0),
+        ] {
+            assert_eq!(Timestamp::from_query(text).map(Timestamp::as_millis), Some(millis), "{text}");
+        }
+        for text in [
+            "20251211T120000Z",
+            "2025-12-11T12Z",
+            "2025-12-11T12:00Z",
+            "2025-12-11T12:00:00Z[UTC]",
+            "2025-12-11T12:00:00+01:00[Europe/Berlin]",
+            "2025-12-11T12:00:00+01",
+            "2025-12-11T12:00:00+0100",
+            "2025-12-11T12:00:00+01:00:00",
+            "2025-12-11T12:00:00+24:00",
+            "2025-12-11T12:00:00,5Z",
+            "2025-12-11T12:00:00.Z",
+            "2025-12-11_12:00:00Z",
+            "+002025-12-11T12:00:00Z",
+            "-000001-12-11T12:00:00Z",
+            "2025-02-29T12:00:00Z",
+            "2025-12-11T24:00:00Z",
+            " 2025-12-11T12:00:00Z",
+            "2025-12-11T12:00:00Z ",
+            "2025-12-1١T12:00:00Z",
+        ] {
             assert_eq!(Timestamp::from_query(text), None, "{text}");
         }
     }

@@ -43,7 +43,6 @@ use super::{
     machine::{Effect, Input, Moment, Session, State, Timings},
     mailbox::Letter,
     reporter::Reporter,
-    rotation::{self, Origin, Rotation},
     setback::{Patience, Setback},
     socket::{Event, Link},
 };
@@ -57,6 +56,7 @@ use crate::{
         Pace, Readings, gathers,
         messages::{Identity, Inventory},
     },
+    tokens::rotation::{self, Origin, Rotation},
     undelivered::Undelivered,
 };
 
@@ -193,7 +193,12 @@ impl Driver {
                 }
                 slept = self.clock_watch.slept() => self.take(Input::Woke(slept)),
                 done = self.files.done() => self.file_done(done),
-                _ = token_check.tick(), if waiting && self.config.token.may_change() => self.check_tokens(),
+                _ = token_check.tick(), if waiting && self.config.token.may_change() => {
+                    // One that hangs is enough.
+                    if !self.files.is_busy() {
+                        self.check_tokens();
+                    }
+                }
             }
         }
         self.reporter.session(&self.session, &*self.notifier);

@@ -268,6 +268,11 @@ impl Daemon {
         Self { machine, heard, runtime_dir, systemd, reload, stop, task, folder: folder.clone() }
     }
 
+    /// Where its token is.
+    pub(crate) fn token_path(&self) -> PathBuf {
+        self.folder.path().join("token")
+    }
+
     /// Replaces the token as an admin would: in one step.
     pub(crate) fn replace_token(&self, text: &str) {
         let (fresh, token) = (self.folder.path().join("token.new"), self.folder.path().join("token"));

@@ -31,7 +31,7 @@ use crate::{
     clock,
     labels::{LabelChanges, Labels, Selector},
     lifecycle::LifecycleError,
-    node::{Node, NodeName},
+    node::{Node, NodeName, composed},
     random,
     store::{Described, NodeFilter, NodeQuery, Position, Sort, SortKey, Store},
 };
@@ -280,7 +280,7 @@ pub(super) async fn list(
     let (paging, of_cursor) = (Paging::new(page, limit), cursor.is_some());
     let filter = NodeFilter {
         statuses: status.map(|OneOrMore(statuses)| statuses).unwrap_or_default(),
-        name,
+        name: name.as_deref().map(composed),
         labels: label.map(|OneOrMore(labels)| labels).unwrap_or_default(),
     };
     let after = cursor.map(|Cursor(position)| position);

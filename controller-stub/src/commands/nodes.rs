@@ -16,7 +16,7 @@ use crate::{
     clock,
     config::Config,
     labels::Selector,
-    node::{Node, NodeName},
+    node::{Node, NodeName, composed},
     store::{Described, NodeFilter, NodeQuery, Sort, SortKey, Store, Window},
 };
 
@@ -103,6 +103,7 @@ pub(super) async fn find(store: &Store, org: &OwnerId, named: &str) -> Result<No
     {
         return Ok(node);
     }
+    let named = &*composed(named);
     let filter = NodeFilter { name: Some(named.replace('*', "")), ..NodeFilter::default() };
     let mut found = all_nodes(store, org, filter).await?;
     found.retain(|node| node.name == named && node.status != NodeStatus::Inactive);
@@ -127,6 +128,9 @@ pub async fn change_node(
         }
         let labels = before.labels.changed(change.labels.clone()).map_err(CommandError::Label)?;
         let name = name.clone().map_or_else(|| before.name.clone(), String::from);
+        if labels == before.labels && name == before.name {
+            return Ok(before.into());
+        }
         let node = Node { labels, name, ..before.clone() };
         let detail = Some(detail.clone());
         let store = on_command_line(&store, &node.owner.org_id, "node.update", Some(&node.id), detail);

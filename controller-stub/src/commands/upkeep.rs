@@ -33,11 +33,12 @@ pub async fn purge_nodes(
     let before = clock::now().minus(age);
     let mut purged = 0;
     for org in concerned.organisations(&store).await? {
-        if dry_run {
-            purged += store.purgeable(Some(&org), before).await?;
+        let nodes = store.purgeable(Some(&org), before).await?;
+        if dry_run || nodes == 0 {
+            purged += nodes;
             continue;
         }
-        let detail = json!({ "decommissionedBefore": before });
+        let detail = json!({ "decommissionedBefore": before, "nodes": nodes });
         let recorded = on_command_line(&store, &org, "node.purge", None, Some(detail));
         loop {
             match recorded.purge_nodes(Some(&org), before, BATCH).await? {
@@ -60,11 +61,12 @@ pub async fn revoke_issued_before(
     let store = open(config).await?;
     let mut revoked = 0;
     for org in concerned.organisations(&store).await? {
+        let nodes = store.nodes_with_tokens_before(&org, before).await?;
         if dry_run {
-            revoked += store.nodes_with_tokens_before(&org, before).await?;
+            revoked += nodes;
             continue;
         }
-        let detail = json!({ "issuedBefore": before });
+        let detail = json!({ "issuedBefore": before, "nodes": nodes });
         let recorded = on_command_line(&store, &org, "token.revoke", None, Some(detail));
         revoked += recorded.revoke_issued_before(&org, before, clock::now()).await?;
     }

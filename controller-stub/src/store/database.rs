@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SETUP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 9] = [
+const TABLES: [(i64, &str); 10] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -50,6 +50,7 @@ const TABLES: [(i64, &str); 9] = [
     (2, "dead_letters"),
     (11, "audit"),
     (12, "idempotency"),
+    (21, "sightings"),
 ];
 
 /// A damaged database up to this size is found by `check`; a larger one would take too long to read.

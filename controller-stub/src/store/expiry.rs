@@ -151,6 +151,7 @@ impl Write for Purge {
             for statement in [
                 "DELETE FROM tokens WHERE node_id = $1",
                 "DELETE FROM transitions WHERE node_id = $1",
+                "DELETE FROM sightings WHERE node_id = $1",
                 "DELETE FROM nodes WHERE id = $1",
             ] {
                 sqlx::query(statement).bind(id.as_str()).execute(&mut *connection).await?;

@@ -87,7 +87,7 @@ pub(crate) struct NodePage {
 /// All that a list shows. `system_info` is the one that is large.
 const COLUMNS: &str = "id, version, org_id, user_id, name, roles, status, created_at, websocket_connected, last_seen_at, \
     connection_established_at, ip_address, daemon_version, instance_id, boot_id, NULL AS system_info, installation, \
-    tokens_not_before, admitted_not_before, labels";
+    tokens_not_before, admitted_not_before, labels, at AS sighted_at";
 
 impl Store {
     /// A page of an organisation's nodes.
@@ -107,7 +107,7 @@ impl Store {
         let offset = if query.after.is_some() { 0 } else { signed(offset) };
         let offset_place = found.place(Value::Number(offset));
         let statement = format!(
-            "SELECT {COLUMNS} FROM nodes WHERE {} ORDER BY {column} {direction}, id {direction} LIMIT {limit_place} OFFSET {offset_place}",
+            "SELECT {COLUMNS} FROM nodes LEFT JOIN sightings ON node_id = id WHERE {} ORDER BY {column} {direction}, id {direction} LIMIT {limit_place} OFFSET {offset_place}",
             found.text
         );
         let rows = bind(&statement, found.values).fetch_all(&self.lists).await?;
@@ -134,7 +134,7 @@ impl Sort {
             SortKey::Name => "name_key",
             SortKey::Status => "status",
             // Databases disagree on where a NULL stands.
-            SortKey::LastSeenAt => "COALESCE(last_seen_at, 0)",
+            SortKey::LastSeenAt => "COALESCE(at, last_seen_at, 0)",
         }
     }
 

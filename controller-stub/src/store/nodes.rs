@@ -52,19 +52,22 @@ impl Store {
     }
 
     pub(crate) async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {
-        let row = sqlx::query("SELECT * FROM nodes WHERE id = $1")
-            .bind(id.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT nodes.*, at AS sighted_at FROM nodes LEFT JOIN sightings ON node_id = id WHERE id = $1",
+        )
+        .bind(id.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
         row.as_ref().map(read).transpose()
     }
 
     /// A node, and what is known of a token of it. One read, because every worker of the fleet asks for it when it comes back.
     pub(crate) async fn admission(&self, id: &NodeId, jti: &str) -> Result<Option<Admission>, StoreError> {
         let row = sqlx::query(
-            "SELECT nodes.*, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked, \
+            "SELECT nodes.*, at AS sighted_at, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked, \
              CASE WHEN tokens.replaces IS NOT NULL AND tokens.taken_at IS NULL THEN 1 ELSE 0 END AS offered \
-             FROM nodes LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id WHERE nodes.id = $1",
+             FROM nodes LEFT JOIN sightings ON sightings.node_id = nodes.id \
+             LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id WHERE nodes.id = $1",
         )
         .bind(id.as_str())
         .bind(jti)
@@ -232,6 +235,10 @@ impl Write for Save {
         if saved.rows_affected() == 0 {
             return Ok(false);
         }
+        sqlx::query("DELETE FROM sightings WHERE node_id = $1")
+            .bind(node.id.as_str())
+            .execute(&mut *connection)
+            .await?;
         record(connection, &node.id, node.version, steps).await?;
         if let Some(last) = steps.last().filter(|last| last.to == NodeStatus::Inactive) {
             tokens::revoke_all(connection, &node.id, last.at).await?;
@@ -309,8 +316,10 @@ impl Write for PutLastSeen {
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         // One statement for the whole fleet: each would cost its own way to the database's thread and back.
         sqlx::query(
-            "UPDATE nodes SET last_seen_at = seen.value FROM json_each($1) AS seen \
-             WHERE nodes.id = seen.key AND (COALESCE(last_seen_at, 0) < seen.value OR last_seen_at > $2)",
+            "INSERT INTO sightings (node_id, at) \
+             SELECT nodes.id, seen.value FROM json_each($1) AS seen CROSS JOIN nodes ON nodes.id = seen.key \
+             WHERE COALESCE(last_seen_at, 0) < seen.value OR last_seen_at > $2 \
+             ON CONFLICT (node_id) DO UPDATE SET at = excluded.at WHERE at < excluded.at OR at > $2",
         )
         .bind(&self.seen)
         .bind(self.now.as_millis())
@@ -353,7 +362,7 @@ pub(super) fn read(row: &AnyRow) -> Result<Node, StoreError> {
             user_id: text("user_id")?.parse().map_err(corrupt("user_id"))?,
         },
         websocket_connected: row.try_get::<i64, _>("websocket_connected")? != 0,
-        last_seen_at: optional_time(row, "last_seen_at")?,
+        last_seen_at: optional_time(row, "sighted_at")?.or(optional_time(row, "last_seen_at")?),
         connection_established_at: optional_time(row, "connection_established_at")?,
         created_at: time(row, "created_at")?,
         ip_address: optional("ip_address")?

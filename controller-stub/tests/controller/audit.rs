@@ -158,6 +158,8 @@ async fn what_the_command_line_does_is_recorded_too() {
     let change = NodeChange { name: Some("gpu-3".to_owned()), labels };
     let changed = commands::change_node(config, whose.clone(), "gpu-2", change.clone()).await.unwrap();
     assert_eq!((changed.name.as_str(), changed.labels.len()), ("gpu-3", 1));
+    // What is so already is no change.
+    commands::change_node(config, whose.clone(), "gpu-3", change.clone()).await.unwrap();
     let taken = commands::change_node(config, whose.clone(), "gpu-1", change).await.unwrap_err();
     assert_eq!(taken.code(), aio_protocol::error_code::ErrorCode::NameTaken);
     commands::revoke_tokens(config, whose.clone(), "gpu-3").await.unwrap();

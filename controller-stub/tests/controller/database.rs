@@ -3,6 +3,7 @@
 
 use std::{fs, path::Path, process::Command, time::Instant};
 
+use controller_stub::commands::{self, AuditFilter, AuditFormat, For, Listed};
 use serde_json::json;
 
 use crate::{
@@ -25,8 +26,13 @@ async fn a_database_that_another_process_holds_is_503_with_a_time_to_come_back()
     assert_eq!(response.status(), 503);
     assert_eq!(response.json::<serde_json::Value>().await.unwrap()["code"], "DATABASE_BUSY");
     assert!(began.elapsed().as_secs() < 8, "{:?}", began.elapsed());
-    // Who only reads is not kept waiting.
+    // Who only reads is not kept waiting, on the command line neither.
     assert_eq!(owner.get("/nodes").await.0, 200);
+    let began = Instant::now();
+    commands::list_nodes(&controller.config, For::default(), Listed::default()).await.unwrap();
+    let (filter, mut trail) = (AuditFilter::default(), Vec::new());
+    commands::audit(&controller.config, For::default(), filter, AuditFormat::Csv, &mut trail).await.unwrap();
+    assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
     held.rollback().await.unwrap();
     owner.add_node("gpu").await;
 }

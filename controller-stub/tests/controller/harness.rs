@@ -131,7 +131,10 @@ impl Controller {
     /// `lastSeenAt` as another process would find it.
     pub(crate) async fn last_seen_in_database(&self, node: &str) -> i64 {
         let pool = self.database().await;
-        let seen = sqlx::query_scalar("SELECT last_seen_at FROM nodes WHERE id = $1").bind(node.to_owned());
+        let seen = sqlx::query_scalar(
+            "SELECT COALESCE(at, last_seen_at) FROM nodes LEFT JOIN sightings ON node_id = id WHERE id = $1",
+        )
+        .bind(node.to_owned());
         let seen = seen.fetch_one(&pool).await.unwrap();
         pool.close().await;
         seen

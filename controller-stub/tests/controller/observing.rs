@@ -270,5 +270,6 @@ async fn requests_are_counted_by_route_and_the_process_tells_of_itself() {
         let value = figures.lines().find_map(|line| line.strip_prefix(figure)?.trim().parse::<f64>().ok());
         assert!(value.is_some_and(|value| value > 0.0), "{figure}: {value:?}");
     }
+    assert!(figures.contains("# TYPE process_cpu_seconds_total counter"), "{figures}");
     assert!(!figures.contains(&id) && !figures.contains("/nothing"), "nobody makes figures by asking");
 }

@@ -80,6 +80,11 @@ async fn decommissioned_nodes_are_dropped_when_an_operator_says_so() {
     })
     .await;
     assert_eq!(purge(0, false).await, 1);
+    assert_eq!(purge(0, false).await, 0);
+    let (_, trail) = owner.get("/audit?action=node.purge").await;
+    let records = trail["data"].as_array().unwrap();
+    assert_eq!(records.len(), 1, "what drops nothing is no change: {trail}");
+    assert_eq!(records[0]["detail"]["nodes"], 1, "{trail}");
     refusal(owner.get(&format!("/nodes/{gone}")).await, 404, "NODE_NOT_FOUND");
     assert_eq!(owner.node(&serving).await["status"], "pending");
 }

@@ -5,6 +5,7 @@
 use std::{cell::Cell, time::Duration};
 
 use aio_host::tls;
+use aio_host::token::NodeToken;
 use aio_protocol::{
     api::ApiError,
     error_code::ErrorCode,
@@ -20,7 +21,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     controller::http::{self, MAX_RETRY_AFTER, their_time},
     failure::Failure,
-    token::NodeToken,
 };
 
 /// Tries of one call.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ::http::Uri;
+use aio_host::token::NodeToken;
 use aio_host::{
     proxy::Blocked,
     tls::{self, Trust},
@@ -24,7 +25,7 @@ use crate::{
         route::{ProxyChoice, Route, RouteOptions},
     },
     failure::Failure,
-    token::NodeToken,
+    token,
 };
 
 /// Tokens are accepted this long before they begin and after they end.
@@ -58,7 +59,7 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
     };
     // An ended token still says which controller it is from.
     let now = Timestamp::from(SystemTime::now());
-    let token = match NodeToken::parse(&text, Timestamp::from_millis(0)) {
+    let token = match token::parse(&text, Timestamp::from_millis(0)) {
         Ok(token) => token,
         Err(failure) => {
             let failed = Finding::failed(TOKEN, failure.code, failure.message);
@@ -68,7 +69,7 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
                 .collect();
         }
     };
-    let mut findings = vec![Finding::of(TOKEN, NodeToken::parse(&text, now).map(|token| life(&token, now)))];
+    let mut findings = vec![Finding::of(TOKEN, token::parse(&text, now).map(|token| life(&token, now)))];
     let options = RouteOptions {
         ca_file: examination.ca_file.clone(),
         proxy: examination.proxy.clone(),
@@ -243,7 +244,7 @@ async fn plan(
     token: &NodeToken,
     platform: Platform,
 ) -> Result<String, Failure> {
-    let controller = Controller::new(client, base, token, token.bearer(&examination.layout))?;
+    let controller = Controller::new(client, base, token, token::bearer(token, &examination.layout))?;
     let plan = match controller.plan(platform).await {
         Err(failure) if failure.code == ErrorCode::ReleaseNotFound && examination.layout.is_packaged() => {
             return Ok(

@@ -248,6 +248,8 @@ async fn serve(
         .args(mode.tls.then_some("--tls-self-signed"))
         .env_clear()
         .env("RUST_LOG", "warn")
+        // As its unit says.
+        .env("MALLOC_ARENA_MAX", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aio_host::{config::ConfigFile, layout::Layout, proxy::Proxy, tls};
+use aio_host::{config::ConfigFile, layout::Layout, proxy::Proxy, tls, token::NodeToken};
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
     endpoint::Endpoint,
     health::Thresholds,
     logging,
-    token::{NodeToken, TokenSource},
+    tokens::source::TokenSource,
 };
 
 /// The daemon's unit hides what is below these (`ProtectHome=`).
@@ -240,9 +240,9 @@ impl<'a> Examination<'a> {
     }
 
     fn claims(&mut self, token: &NodeToken, now: Timestamp) {
-        self.judged(node_id(token.claims.clone(), self.env), Place::variable("AIO_NODE_ID"));
-        if token.claims.expired(now) {
-            let message = format!("the token's life ended at {}", token.claims.expires_at());
+        self.judged(node_id(token.claims(), self.env), Place::variable("AIO_NODE_ID"));
+        if token.claims().expired(now) {
+            let message = format!("the token's life ended at {}", token.claims().expires_at());
             let unusable = Unusable { code: ErrorCode::TokenExpired, message };
             self.add(Severity::Warning, unusable, Place::default());
         }
@@ -252,7 +252,7 @@ impl<'a> Examination<'a> {
     fn way(&mut self, token: &NodeToken, way: Way, insecure: bool) {
         let endpoint = match way.endpoint {
             Some(endpoint) => endpoint,
-            None => self.judged(checked_endpoint(&token.claims.ctl, insecure), Place::default()),
+            None => self.judged(checked_endpoint(&token.claims().ctl, insecure), Place::default()),
         };
         // What was named, and cannot be used, is told already.
         let Some(endpoint) = endpoint else { return };

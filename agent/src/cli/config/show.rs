@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let table = table(&config)?;
     let endpoint = token_source(&Flags::default(), &environment, &layout)
         .ok()
-        .and_then(|token| Some(token.read().ok()?.claims.ctl));
+        .and_then(|token| Some(token.read().ok()?.claims().ctl.clone()));
     let shown = Shown { values: effective(&table, &built_in()?, &environment, endpoint), file };
     match arguments.answer.output {
         Output::Json => print_json(&shown)?,
