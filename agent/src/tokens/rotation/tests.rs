@@ -25,7 +25,7 @@ fn token_with(id: u64, iat: i64, change: impl FnOnce(&mut Value)) -> SecretStrin
 }
 
 fn held(origin: Origin, token: &SecretString) -> Held {
-    Held { origin, offer: Some(Uuid::nil()), token: NodeToken::parse(&token).unwrap() }
+    Held { origin, offer: Some(Uuid::nil()), token: NodeToken::parse(token).unwrap() }
 }
 
 fn offer(token: &SecretString) -> TokenOffer {
