@@ -7,11 +7,11 @@ use std::{
 };
 
 use aio_host::gpu::{LONGEST_RELEASE, RELEASED, Release};
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::{error_code::ErrorCode, snapshot::WorkerSnapshot, time::Timestamp};
 use clap::Subcommand;
 
-use super::{Answer, print, print_json, runtime};
+use super::answer::{Answer, print_json, runtime};
 use crate::{
     config::{environment, runtime_dir},
     status_socket::StatusReader,

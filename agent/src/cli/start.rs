@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{forbid_dumps, internal, runtime};
+use super::answer::{forbid_dumps, internal, runtime};
 use crate::{
     config::{Flags, Unusable, WorkerConfig, environment},
     confinement::forbid_execution,
