@@ -8,6 +8,7 @@ use aio_host::{
     layout::Layout,
     proxy::{NoProxy, Proxy},
     tls::{PinnedAuthority, Trust},
+    token::{NodeToken, TokenError},
 };
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, ids::NodeId};
 use secrecy::SecretString;
@@ -15,9 +16,9 @@ use secrecy::SecretString;
 use crate::{
     endpoint::Endpoint,
     health::{OutOfRange, Thresholds},
-    rotated::RotatedTokens,
-    session::rotation::{Held, Origin},
-    token::{NodeToken, TokenError, TokenSource},
+    tokens::rotation::{Held, Origin},
+    tokens::source::TokenSource,
+    tokens::store::RotatedTokens,
 };
 
 /// What may be said on the command line of `aio-worker start`.
@@ -163,7 +164,7 @@ impl WorkerConfig {
             .transpose()?;
         let token = token.map_or_else(|| token_source(flags, env, &layout), Ok)?;
         let config = Self {
-            node_id: node_id(token.read()?.claims, env)?,
+            node_id: node_id(token.read()?.claims(), env)?,
             token,
             endpoint,
             ca_file: flags.ca_file.clone().or_else(|| env("AIO_CA_FILE").map(PathBuf::from)).or(file.ca_file),
@@ -208,7 +209,7 @@ impl WorkerConfig {
     pub fn tokens(&self) -> Result<Vec<Held>, Unusable> {
         let mut held = vec![Held { origin: Origin::Installed, offer: None, token: self.token.read()? }];
         let rotated = self.rotated().read();
-        held.extend(rotated.into_iter().filter(|held| held.token.claims.sub == self.node_id));
+        held.extend(rotated.into_iter().filter(|held| held.token.claims().sub == self.node_id));
         Ok(held)
     }
 
@@ -224,28 +225,29 @@ impl WorkerConfig {
 
     /// What a connection with this token needs.
     pub fn credentials(&self, token: NodeToken) -> Result<Credentials, Unusable> {
-        if token.claims.sub != self.node_id {
-            return Err(self.foreign(&token.claims.sub));
+        if token.claims().sub != self.node_id {
+            return Err(self.foreign(&token.claims().sub));
         }
         let endpoint = match &self.endpoint {
             Some(endpoint) => endpoint.clone(),
-            None => checked_endpoint(&token.claims.ctl, self.insecure_http)?,
+            None => checked_endpoint(&token.claims().ctl, self.insecure_http)?,
         };
         let hosts: Vec<_> = endpoint.host().map(str::to_owned).into_iter().collect();
-        let pin = token.claims.ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
+        let pin = token.claims().ca.clone().map(|fingerprint| PinnedAuthority { fingerprint, hosts });
         let trust = Trust { pin, ca_file: self.ca_file.clone() };
         let proxy = match &self.proxy {
             Some(_) if endpoint.is_this_machine() => None,
             Some(proxy) => Some(proxy.clone()),
             None => Proxy::from_environment(endpoint.uri()).map_err(|error| no_proxy(&error))?,
         };
-        Ok(Credentials { secret: token.secret, claims: token.claims, endpoint, trust, proxy })
+        let (secret, claims) = (token.secret().clone(), token.claims().clone());
+        Ok(Credentials { secret, claims, endpoint, trust, proxy })
     }
 }
 
 /// The node that the token speaks for, unless the older unit's variable names another.
-pub(crate) fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
-    let Some(text) = env("AIO_NODE_ID") else { return Ok(claims.sub) };
+pub(crate) fn node_id(claims: &NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
+    let Some(text) = env("AIO_NODE_ID") else { return Ok(claims.sub.clone()) };
     let expected: NodeId = text
         .trim()
         .parse()
@@ -254,7 +256,7 @@ pub(crate) fn node_id(claims: NodeClaims, env: Environment<'_>) -> Result<NodeId
         let message = format!("the token is of node {}, and AIO_NODE_ID says {expected}", claims.sub);
         return Err(Unusable::new(ErrorCode::TokenForeign, message));
     }
-    Ok(claims.sub)
+    Ok(claims.sub.clone())
 }
 
 /// The driver's library where nobody says otherwise: since driver 560 only this name is there.

@@ -5,15 +5,11 @@ use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-/// `execve` and `execveat`, as the kernel numbers them on this processor (arch/x86/entry/syscalls, include/uapi/asm-generic/unistd.h).
-#[cfg(target_arch = "x86_64")]
-const EXECUTIONS: [i64; 2] = [59, 322];
-/// See above.
-#[cfg(not(target_arch = "x86_64"))]
-const EXECUTIONS: [i64; 2] = [221, 281];
+/// What makes a process another program.
+const EXECUTIONS: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
 
-/// `EPERM`, which a library takes for "not here" and goes on.
-const REFUSED: u32 = 1;
+/// What a library takes for "not here" and goes on.
+const REFUSED: u32 = libc::EPERM.unsigned_abs();
 
 /// Refuses `execve` and `execveat` to this thread and to all that it starts from now on, for ever. To be called while there is no other.
 pub fn forbid_execution() -> Result<(), seccompiler::Error> {

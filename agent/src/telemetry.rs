@@ -1,7 +1,7 @@
 //! What the worker measures: one side task asks the machine and the driver, each behind a deadline, and leaves the answers where
 //! the session loop finds the latest. No question here can delay a heartbeat. What messages make of the answers is in `messages`.
 
-mod desk;
+mod blocking_probe;
 pub mod manager;
 pub mod messages;
 mod pace;
@@ -22,8 +22,8 @@ pub(crate) use pace::Pace;
 pub(crate) use verdict::Verdicts;
 
 use crate::health::{Judge, Judged, Memory, Thresholds};
-use desk::Desk;
-use manager::Told;
+use blocking_probe::BlockingProbe;
+use manager::Latest;
 use survey::Survey;
 
 /// How much earlier than a heartbeat its numbers are asked for: the driver's thread may be listening for a second before it answers.
@@ -59,7 +59,7 @@ pub struct Probes {
     /// The GPUs.
     pub gpus: GpuWatcher,
     /// systemd's manager.
-    pub systemd: watch::Receiver<Told>,
+    pub systemd: watch::Receiver<Latest>,
 }
 
 /// The latest answers.
@@ -72,7 +72,7 @@ pub struct Readings {
     /// The GPUs as they are told.
     pub gpu: Option<Arc<Judged>>,
     /// What systemd says: how the services stand, or that nobody could say.
-    pub systemd: Told,
+    pub systemd: Latest,
 }
 
 impl Readings {
@@ -93,7 +93,7 @@ pub(crate) async fn gather(
     let Probes { load, facts, gpus, systemd } = probes;
     let mut reports = gpus.reports();
     let _manager = AbortOnDropHandle::new(tokio::spawn(manager::follow(systemd, readings.clone())));
-    let mut load = Desk::new(load, |probe| probe.sample());
+    let mut load = BlockingProbe::new(load, |probe| probe.sample());
     let mut survey = Survey::new(facts);
     loop {
         let began = Instant::now();
@@ -130,7 +130,7 @@ pub async fn look(
     thresholds: Thresholds,
     patience: Duration,
 ) -> Readings {
-    let mut facts = Desk::new(facts, |probe| Arc::new(probe.facts()));
+    let mut facts = BlockingProbe::new(facts, |probe| Arc::new(probe.facts()));
     let (facts, report, manager) =
         tokio::join!(facts.ask(patience), gpus.report(patience), systemd::look(BUS_PATIENCE));
     let judged = judged_once(&report, thresholds);

@@ -4,13 +4,15 @@
 mod card;
 mod nvml;
 mod reading;
+mod release;
 mod watch;
 
 use aio_protocol::inventory::{Gpu, GpuDriver};
 
 pub use card::{is_same, name_the_silent};
-pub use nvml::NvmlProbe;
+pub use nvml::{NvmlProbe, RELEASED};
 pub use reading::{Fabric, Gone, Reading, XidEvent};
+pub use release::{LONGEST_RELEASE, Release};
 pub use watch::{GpuWatcher, Inquiries, Inquiry};
 
 /// Everything that the driver told in one probe.

@@ -11,3 +11,4 @@ pub mod process;
 pub mod proxy;
 pub mod systemd;
 pub mod tls;
+pub mod token;

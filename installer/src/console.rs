@@ -1,5 +1,6 @@
-//! What a person sees while an installation runs: a bar for the download on a terminal, plain lines
-//! otherwise, on standard error. The result is printed elsewhere, on standard output.
+//! What a person sees while an installation runs, on standard error: on a terminal a line that
+//! follows the download, elsewhere one every few seconds. That nobody reads it is no error. The
+//! result is printed elsewhere, on standard output.
 
 use std::{
     cell::Cell,
@@ -7,10 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 /// Between two lines about one download; one that is over sooner has none.
-const PACE: Duration = Duration::from_secs(5);
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Between two updates of the line on a terminal.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Goes back to the start of a terminal's line, and clears it.
+const CLEAR_LINE: &str = "\r\u{1b}[K";
 
 /// Where progress is shown.
 #[derive(Debug, Clone)]
@@ -19,8 +24,8 @@ pub enum Console {
     Silent,
     /// A line per step, and one every few seconds of a download.
     Lines(Download),
-    /// A line per step and a bar for the download.
-    Terminal(ProgressBar),
+    /// A line per step, and one that follows the download.
+    Terminal(Download),
 }
 
 /// When the download that is under way began, and when it was last spoken of.
@@ -30,16 +35,8 @@ pub struct Download(Cell<Option<(Instant, Instant)>>);
 impl Console {
     /// What fits this process's standard error.
     pub fn of_this_process() -> Self {
-        let lines = Self::Lines(Download::default());
-        if !io::stderr().is_terminal() {
-            return lines;
-        }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let template = "  {bar:30} {bytes}/{total_bytes}  {bytes_per_sec}, {eta} left";
-        match ProgressStyle::with_template(template) {
-            Ok(style) => Self::Terminal(bar.with_style(style)),
-            Err(_) => lines,
-        }
+        let download = Download::default();
+        if io::stderr().is_terminal() { Self::Terminal(download) } else { Self::Lines(download) }
     }
 
     /// Something worth a line.
@@ -47,7 +44,7 @@ impl Console {
         match self {
             Self::Silent => {}
             Self::Lines(_) => say(line),
-            Self::Terminal(bar) => bar.suspend(|| say(line)),
+            Self::Terminal(_) => say(&format!("{CLEAR_LINE}{line}")),
         }
     }
 
@@ -56,41 +53,47 @@ impl Console {
         match self {
             Self::Silent => {}
             Self::Lines(download) => {
-                if let Some(line) = download.line(bytes, total, Instant::now()) {
+                if let Some(line) = download.line(bytes, total, Instant::now(), LINE_INTERVAL) {
                     say(&line);
                 }
             }
-            Self::Terminal(bar) => {
-                bar.set_length(total);
-                bar.set_position(bytes);
-                if bytes >= total {
-                    bar.finish_and_clear();
+            Self::Terminal(download) => {
+                if let Some(line) = download.line(bytes, total, Instant::now(), UPDATE_INTERVAL) {
+                    write(&format!("{CLEAR_LINE}{line}"));
                 }
             }
         }
     }
 
-    /// Takes the bar away, so that nothing is left of it under an error.
+    /// Forgets the download, so that nothing is left of it under what is said next.
     pub(crate) fn clear(&self) {
         match self {
             Self::Silent => {}
             Self::Lines(download) => download.0.set(None),
-            Self::Terminal(bar) => bar.finish_and_clear(),
+            Self::Terminal(download) => {
+                if download.0.take().is_some() {
+                    write(CLEAR_LINE);
+                }
+            }
         }
     }
 }
 
-/// Says a line on standard error. Nobody may be there to read it: a terminal that was closed, a
-/// pipe without a reader, a full disk.
+/// Says a line on standard error. Nobody may be there to read it: a terminal that was closed, a pipe
+/// without a reader, a full disk.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    write(&format!("{line}\n"));
+}
+
+fn write(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 impl Download {
     /// What there is to say, when it is time for it.
-    fn line(&self, bytes: u64, total: u64, now: Instant) -> Option<String> {
+    fn line(&self, bytes: u64, total: u64, now: Instant, pace: Duration) -> Option<String> {
         let (began, spoken) = self.0.get().unwrap_or((now, now));
-        let due = now.duration_since(spoken) >= PACE && bytes < total;
+        let due = now.duration_since(spoken) >= pace && bytes < total;
         self.0.set(Some((began, if due { now } else { spoken })));
         due.then(|| progress(bytes, total, now.duration_since(began)))
     }
@@ -119,7 +122,7 @@ mod tests {
         let (download, began) = (Download::default(), Instant::now());
         let at = |tenths: u64| {
             let bytes = tenths * 100_000;
-            download.line(bytes, 10_000_000, began + Duration::from_millis(tenths * 100))
+            download.line(bytes, 10_000_000, began + Duration::from_millis(tenths * 100), LINE_INTERVAL)
         };
         let lines: Vec<_> = (0..=100).filter_map(at).collect();
         assert_eq!(lines, ["  5.0 of 10.0 MB (50 %), 1.0 MB/s, 5 s left"]);

@@ -1,6 +1,6 @@
 //! Why a command ends without success: a code of the catalogue, one sentence on what was tried on
 //! what, and details for programs. Turns the errors of lower layers into codes, each in one place.
-//! How a failure looks to people is `present`'s business.
+//! `present` decides how a failure looks to people.
 
 use std::path::Path;
 

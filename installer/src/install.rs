@@ -63,9 +63,12 @@ pub async fn install(
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = match request.goal {
         Goal::Enabled => None,
-        Goal::Online(_) | Goal::Ready => {
-            Some(Controller::new(&client, &route.base, &request.token, request.token.bearer(&host.layout))?)
-        }
+        Goal::Online(_) | Goal::Ready => Some(Controller::new(
+            &client,
+            &route.base,
+            &request.token,
+            crate::token::bearer(&request.token, &host.layout),
+        )?),
     };
     let Surroundings { console, checkpoint, mut interrupt } = surroundings;
     let authorities = authorities.as_deref();
@@ -86,7 +89,7 @@ pub async fn install(
     }
     let lock = Lock::take(&dir)?;
     let outcome = run.locked(&mut interrupt).await;
-    // The folder stays while a journal is in it; that it cannot go is nobody's trouble.
+    // The folder stays while a journal is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {
         tracing::warn!(message = %failure.message, "could not tidy up");
     }

@@ -27,7 +27,7 @@ pub use machine::{
     service_log::{Journald, Lines, ServiceLog},
 };
 pub use request::{Goal, Interrupt, Request, Surroundings};
-pub use token::NodeToken;
+pub use token::parse as parse_token;
 pub use transaction::{
     checkpoint::{Checkpoint, Point, Uneventful},
     config_text::Settings,

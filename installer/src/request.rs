@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aio_host::token::NodeToken;
 use aio_protocol::error_code::ErrorCode;
 
 use crate::{
     console::Console,
     failure::Failure,
-    token::NodeToken,
     transaction::{checkpoint::Checkpoint, config_text::Settings},
 };
 

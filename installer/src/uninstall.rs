@@ -56,7 +56,7 @@ pub async fn uninstall(
     }
     let lock = Lock::take(&dir)?;
     let outcome = locked(host, removal, checkpoint).await;
-    // The folder stays while a journal is in it; that it cannot go is nobody's trouble.
+    // The folder stays while a journal is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {
         tracing::warn!(message = %failure.message, "could not tidy up");
     }

@@ -98,6 +98,8 @@ catalogue! {
         cure "Check that this machine reaches the controller's WebSocket endpoint, then install again.";
     WorkerNotRunning "WORKER_NOT_RUNNING", exit 69, "No worker answers on its status socket.",
         cure "systemctl start aio-worker, or read journalctl -u aio-worker.";
+    GpusNotReleased "GPUS_NOT_RELEASED", exit 75, "The worker has not let go of the GPUs in time.",
+        cure "Try again; where the driver hangs, stop the worker (systemctl stop aio-worker), and reboot if it does not end.";
 
     OfferRefused "OFFER_REFUSED", exit 69, "The worker did not take the token that the controller offered it.",
         cure "The message says why; a token for another endpoint or authority must be installed by a person: aio-worker install --token.";

@@ -1,10 +1,8 @@
 //! `aio-worker completions`: what a shell needs to complete this command line, made of the command line itself.
 
-use aio_installer::cli::Failure;
-use clap::CommandFactory;
+use aio_installer::cli::{Failure, print};
+use clap::Command;
 use clap_complete::{Shell, generate};
-
-use super::{Cli, print};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -18,9 +16,9 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, mut command: Command) -> Result<(), Failure> {
     let mut script = Vec::new();
-    generate(arguments.shell, &mut Cli::command(), "aio-worker", &mut script);
+    generate(arguments.shell, &mut command, "aio-worker", &mut script);
     let mut script = String::from_utf8_lossy(&script).into_owned();
     if arguments.shell == Shell::Bash {
         // clap_complete 4.6 spells a program's dash in two ways, and so finds none of its commands.

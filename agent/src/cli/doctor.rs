@@ -9,7 +9,7 @@ use aio_host::{
     systemd::Systemd,
 };
 use aio_installer::{
-    cli::{DoctorArgs, Failure, Output, examine},
+    cli::{DoctorArgs, Failure, Output, examine, print},
     doctor::{Finding, Verdict},
 };
 use aio_protocol::{
@@ -18,9 +18,9 @@ use aio_protocol::{
 };
 
 use super::{
-    Answer, config, ended, internal,
+    answer::{Answer, ended, internal, print_json, runtime},
+    config,
     paint::{Tone, paint},
-    print, print_json, runtime,
 };
 use crate::{
     config::{GpuSettings, environment, runtime_dir},

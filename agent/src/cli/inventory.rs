@@ -3,14 +3,18 @@
 use std::{path::PathBuf, time::Duration};
 
 use aio_host::gpu::{GpuWatcher, NvmlProbe};
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::{
     inventory::{ContainerRuntime, SystemInfo},
     telemetry::{GpuDetail, HealthSummary},
 };
 use serde::Serialize;
 
-use super::{Answer, gpus, internal, print, print_json, runtime, services, start::host};
+use super::{
+    answer::{Answer, internal, print_json, runtime},
+    gpus, services,
+    start::host,
+};
 use crate::{
     config::{GpuSettings, environment},
     health::Judged,

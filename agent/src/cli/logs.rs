@@ -10,7 +10,7 @@ use std::{
 };
 
 use aio_host::layout::UNIT;
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print_part};
 use aio_protocol::error_code::ErrorCode;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -20,11 +20,9 @@ use tokio::{
 
 use self::access::{Access, access};
 use super::{
-    Answer, internal,
+    answer::{Answer, internal, json_line, runtime},
     journal::{Entry, journalctl},
-    json_line,
     paint::{Tone, paint},
-    print_part, runtime,
 };
 
 /// As many as a person reads.

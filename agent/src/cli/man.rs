@@ -6,13 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aio_installer::cli::Failure;
-use aio_protocol::error_code::ErrorCode;
-use clap::{Command, CommandFactory};
+use aio_installer::cli::{Failure, print};
+use aio_protocol::{error_code::ErrorCode, release::build::VERSION};
+use clap::Command;
 use clap_mangen::Man;
 
-use super::{Cli, internal, print};
-use aio_protocol::release::build::VERSION;
+use super::answer::internal;
 
 /// Administration: man-pages(7).
 const SECTION: &str = "8";
@@ -28,8 +27,8 @@ pub(super) struct Arguments {
     output_dir: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut command = Cli::command().disable_help_subcommand(true);
+pub(super) fn run(arguments: &Arguments, command: Command) -> Result<(), Failure> {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let Some(folder) = &arguments.output_dir else {
         return print(&page(command)?);
@@ -76,7 +75,10 @@ fn in_ascii(c: char) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     fn all() -> Vec<(String, String)> {
         let mut command = Cli::command().disable_help_subcommand(true);

@@ -2,7 +2,7 @@
 
 use aio_host::{
     facts::{HostProbe, SysinfoProbe},
-    gpu::{GpuWatcher, NvmlProbe},
+    gpu::{GpuWatcher, NvmlProbe, Release},
     proxy::ignored_exceptions,
 };
 use aio_installer::cli::{Failure, command_line};
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{forbid_dumps, internal, runtime};
+use super::answer::{forbid_dumps, internal, runtime};
 use crate::{
     config::{Flags, Unusable, WorkerConfig, environment},
     confinement::forbid_execution,
@@ -39,7 +39,9 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     if let Err(error) = forbid_execution() {
         tracing::warn!(%error, "this kernel does not take the right to start programs away");
     }
-    let gpus = GpuWatcher::start(NvmlProbe::new(config.nvml_library.clone()))
+    let probe =
+        NvmlProbe::new(config.nvml_library.clone()).releasable(Release::in_folder(&config.runtime_dir));
+    let gpus = GpuWatcher::start(probe)
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
     let (load, facts) = (host()?, host()?);
     let read_again = {

@@ -10,14 +10,17 @@ use std::{
 };
 
 use aio_host::layout::Layout;
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print, print_part};
 use aio_protocol::{
     error_code::ErrorCode,
     snapshot::{SessionSnapshot, SessionState, WorkerSnapshot},
 };
 use serde::Serialize;
 
-use super::{Answer, installed, json_line, print, print_part, runtime};
+use super::{
+    answer::{Answer, json_line, runtime},
+    installed,
+};
 use crate::{
     config::{environment, runtime_dir},
     status_socket::StatusReader,

@@ -18,14 +18,14 @@ use std::{
 };
 
 use aio_host::layout::Layout;
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::{error_code::ErrorCode, release::build, time::Timestamp};
 
 use self::{
     archive::{Gathered, Manifest, Missing},
     gather::Subject,
 };
-use super::{Answer, internal, print, runtime};
+use super::answer::{Answer, internal, runtime};
 use crate::config::{environment, runtime_dir};
 
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use aio_installer::cli::{UninstallArgs, run_uninstall};
 
-use super::{Answer, of_installer};
+use super::answer::{Answer, of_installer};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

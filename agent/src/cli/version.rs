@@ -1,10 +1,10 @@
 //! `aio-worker version`.
 
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::release::build;
 use serde_json::json;
 
-use super::{Answer, print, print_json};
+use super::answer::{Answer, print_json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -41,9 +41,8 @@ use super::{
     backoff::Jitter,
     clock_watch::ClockWatch,
     machine::{Effect, Input, Moment, Session, State, Timings},
-    mailbox::Letter,
     reporter::Reporter,
-    rotation::{self, Origin, Rotation},
+    send_queue::Outgoing,
     setback::{Patience, Setback},
     socket::{Event, Link},
 };
@@ -57,6 +56,7 @@ use crate::{
         Pace, Readings, gathers,
         messages::{Identity, Inventory},
     },
+    tokens::rotation::{self, Origin, Rotation},
     undelivered::Undelivered,
 };
 
@@ -193,7 +193,12 @@ impl Driver {
                 }
                 slept = self.clock_watch.slept() => self.take(Input::Woke(slept)),
                 done = self.files.done() => self.file_done(done),
-                _ = token_check.tick(), if waiting && self.config.token.may_change() => self.check_tokens(),
+                _ = token_check.tick(), if waiting && self.config.token.may_change() => {
+                    // One that hangs is enough.
+                    if !self.files.is_busy() {
+                        self.check_tokens();
+                    }
+                }
             }
         }
         self.reporter.session(&self.session, &*self.notifier);
@@ -239,7 +244,7 @@ impl Driver {
                 self.health.clone_from(&self.readings.borrow().gpu);
                 self.sent = (seq, now());
                 self.send(&beat);
-                self.queue(Letter::Ping(seq));
+                self.queue(Outgoing::Ping(seq));
             }
             Effect::SendMetrics => {
                 let metrics = self.identity.metrics(&self.readings.borrow());
@@ -259,7 +264,7 @@ impl Driver {
                     reason: DisconnectReason::Shutdown,
                     expected_back_seconds: None,
                 });
-                self.queue(Letter::Close);
+                self.queue(Outgoing::Close);
             }
         }
         None
@@ -407,13 +412,13 @@ impl Driver {
             Ok(text) if text.len() > MAX_FRAME_BYTES => {
                 error!(kind = B::TYPE, bytes = text.len(), "a message is too long and was not sent");
             }
-            Ok(text) => self.queue(Letter::Text(B::TYPE, text)),
+            Ok(text) => self.queue(Outgoing::Text(B::TYPE, text)),
             Err(error) => warn!(kind = B::TYPE, %error, "a message could not be written"),
         }
     }
 
-    fn queue(&self, letter: Letter) {
-        if !self.link.as_ref().is_some_and(|link| link.send(letter)) {
+    fn queue(&self, message: Outgoing) {
+        if !self.link.as_ref().is_some_and(|link| link.send(message)) {
             debug!("a message was dropped: the controller does not read, or is gone");
         }
     }

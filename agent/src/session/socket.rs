@@ -32,7 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Trusted,
-    mailbox::{Letter, Mailbox},
+    send_queue::{Outgoing, SendQueue},
     setback::{Patience, Setback},
 };
 use crate::{config::Credentials, endpoint::Endpoint};
@@ -58,22 +58,22 @@ pub enum Event {
 
 /// What waits to be sent, between the loop and the task.
 #[derive(Debug, Default)]
-struct Outgoing {
-    mailbox: Mutex<Mailbox>,
+struct Pending {
+    queue: Mutex<SendQueue>,
     put: Notify,
 }
 
-impl Outgoing {
-    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+impl Pending {
+    fn queue(&self) -> MutexGuard<'_, SendQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn next(&self) -> Letter {
+    async fn next(&self) -> Outgoing {
         loop {
-            let letter = self.mailbox().take();
-            match letter {
-                Some(letter) => return letter,
-                // A letter that is put in between the two is not missed: it leaves a permit.
+            let message = self.queue().pop();
+            match message {
+                Some(message) => return message,
+                // A message that is put in between the two is not missed: it leaves a permit.
                 None => self.put.notified().await,
             }
         }
@@ -84,7 +84,7 @@ impl Outgoing {
 #[derive(Debug)]
 pub struct Link {
     events: mpsc::Receiver<Event>,
-    outgoing: Arc<Outgoing>,
+    pending: Arc<Pending>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -92,8 +92,8 @@ impl Link {
     /// Begins to dial.
     pub fn dial(credentials: Credentials, trusted: Trusted) -> Self {
         let (event_sender, events) = mpsc::channel(UNHEARD);
-        let outgoing = Arc::new(Outgoing::default());
-        let waiting = outgoing.clone();
+        let pending = Arc::new(Pending::default());
+        let waiting = pending.clone();
         let task = tokio::spawn(async move {
             let setback = match connect(&credentials, &trusted).await {
                 Ok(socket) => carry(socket, &event_sender, &waiting).await,
@@ -102,7 +102,7 @@ impl Link {
             // Nobody listens any more when the link was dropped, and then nobody misses it.
             let _ = event_sender.send(Event::Lost(setback)).await;
         });
-        Self { events, outgoing, _task: AbortOnDropHandle::new(task) }
+        Self { events, pending, _task: AbortOnDropHandle::new(task) }
     }
 
     /// The next event.
@@ -111,10 +111,10 @@ impl Link {
         self.events.recv().await.unwrap_or_else(ended)
     }
 
-    /// Puts a letter in the mailbox; false when there is no room for it or the connection has ended.
-    pub fn send(&self, letter: Letter) -> bool {
-        let taken = !self.events.is_closed() && self.outgoing.mailbox().put(letter);
-        self.outgoing.put.notify_one();
+    /// Puts a message in the queue; false when there is no room for it or the connection has ended.
+    pub fn send(&self, message: Outgoing) -> bool {
+        let taken = !self.events.is_closed() && self.pending.queue().push(message);
+        self.pending.put.notify_one();
         taken
     }
 }
@@ -185,14 +185,14 @@ fn refused(error: Error, endpoint: &Endpoint) -> Setback {
 
 /// Carries frames until the connection ends. Reading and writing go on side by side: a controller that does not read must not
 /// keep its own words, a close among them, from being heard.
-async fn carry(socket: Socket, events: &mpsc::Sender<Event>, outgoing: &Outgoing) -> Setback {
+async fn carry(socket: Socket, events: &mpsc::Sender<Event>, pending: &Pending) -> Setback {
     let (sink, stream) = socket.split();
     if events.send(Event::Opened).await.is_err() {
         return nobody_listens();
     }
     tokio::select! {
         setback = read(stream, events) => setback,
-        setback = write(sink, outgoing) => setback,
+        setback = write(sink, pending) => setback,
     }
 }
 
@@ -226,14 +226,14 @@ async fn read(
     close.unwrap_or_else(|| broken(&Error::ConnectionClosed))
 }
 
-async fn write(mut sink: impl Sink<Message, Error = Error> + Unpin, outgoing: &Outgoing) -> Setback {
+async fn write(mut sink: impl Sink<Message, Error = Error> + Unpin, pending: &Pending) -> Setback {
     loop {
-        let letter = outgoing.next().await;
-        let closing = letter == Letter::Close;
-        let message = match letter {
-            Letter::Text(_, text) => Message::text(text),
-            Letter::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
-            Letter::Close => {
+        let message = pending.next().await;
+        let closing = message == Outgoing::Close;
+        let message = match message {
+            Outgoing::Text(_, text) => Message::text(text),
+            Outgoing::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
+            Outgoing::Close => {
                 Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
             }
         };

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Pace, Readings};
 
 /// The latest, or none as long as nobody has said anything.
-pub type Told = Option<Arc<ManagerReport>>;
+pub type Latest = Option<Arc<ManagerReport>>;
 
 /// No worker waits longer than this for its machine's manager before it registers.
 const FIRST: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ const FIRST: Duration = Duration::from_secs(3);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// Watches this machine's manager for as long as the handle lives.
-pub fn of_this_machine() -> (watch::Receiver<Told>, AbortOnDropHandle<()>) {
+pub fn of_this_machine() -> (watch::Receiver<Latest>, AbortOnDropHandle<()>) {
     let (sender, told) = watch::channel(None);
     let tell = move |report| {
         sender.send_replace(Some(Arc::new(report)));
@@ -31,7 +31,7 @@ pub fn of_this_machine() -> (watch::Receiver<Told>, AbortOnDropHandle<()>) {
 }
 
 /// Puts what is watched among the readings, at a pace that the controller can bear. Ends when nobody watches any more.
-pub(crate) async fn follow(mut watched: watch::Receiver<Told>, readings: watch::Sender<Readings>) {
+pub(crate) async fn follow(mut watched: watch::Receiver<Latest>, readings: watch::Sender<Readings>) {
     if timeout(FIRST, watched.wait_for(Option::is_some)).await.is_err() {
         tracing::debug!("systemd did not say in time how the services stand");
         put(&readings, Some(Arc::new(ManagerReport::silent())));
@@ -50,7 +50,7 @@ pub(crate) async fn follow(mut watched: watch::Receiver<Told>, readings: watch::
 }
 
 /// Whether that is news.
-fn put(readings: &watch::Sender<Readings>, told: Told) -> bool {
+fn put(readings: &watch::Sender<Readings>, told: Latest) -> bool {
     readings.send_if_modified(|readings| {
         let changed = readings.systemd != told;
         readings.systemd = told;

@@ -8,7 +8,7 @@ use aio_protocol::inventory::SilentMount;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{LEAD, PATIENCE, desk::Desk};
+use super::{LEAD, PATIENCE, blocking_probe::BlockingProbe};
 use crate::tally::Tally;
 
 /// How often the facts are read.
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Reads the facts when they are due.
 pub(super) struct Survey {
-    desk: Desk<Box<dyn HostProbe>, Arc<HostFacts>>,
+    probe: BlockingProbe<Box<dyn HostProbe>, Arc<HostFacts>>,
     read_at: Option<Instant>,
     /// Readings in a row that did not end in time.
     unanswered: Tally,
@@ -25,8 +25,8 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) fn new(probe: Box<dyn HostProbe>) -> Self {
-        let desk = Desk::new(probe, |probe| Arc::new(probe.facts()));
-        Self { desk, read_at: None, unanswered: Tally::default(), silent: vec![] }
+        let probe = BlockingProbe::new(probe, |probe| Arc::new(probe.facts()));
+        Self { probe, read_at: None, unanswered: Tally::default(), silent: vec![] }
     }
 
     /// The facts, if they are due and can be read.
@@ -34,7 +34,7 @@ impl Survey {
         if self.read_at.is_some_and(|last| now + LEAD < last + INTERVAL) {
             return None;
         }
-        match self.desk.ask(PATIENCE).await {
+        match self.probe.ask(PATIENCE).await {
             Some(facts) => {
                 self.read_at = Some(now);
                 if self.unanswered.clear() > 0 {

@@ -23,7 +23,7 @@ use aio_worker::{
     notify::Notifier,
     reload::Reload,
     session::machine::Timings,
-    telemetry::{Probes, manager::Told},
+    telemetry::{Probes, manager::Latest},
     worker::Worker,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -189,7 +189,7 @@ pub(crate) struct Daemon {
     pub(crate) heard: Heard,
     pub(crate) runtime_dir: PathBuf,
     /// What systemd says.
-    pub(crate) systemd: watch::Sender<Told>,
+    pub(crate) systemd: watch::Sender<Latest>,
     reload: mpsc::Sender<()>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -266,6 +266,11 @@ impl Daemon {
             async move { worker.run(stop).await.unwrap() }
         });
         Self { machine, heard, runtime_dir, systemd, reload, stop, task, folder: folder.clone() }
+    }
+
+    /// Where its token is.
+    pub(crate) fn token_path(&self) -> PathBuf {
+        self.folder.path().join("token")
     }
 
     /// Replaces the token as an admin would: in one step.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     binary::Service,
-    controller::{Controller, Peer, Refusal},
+    controller::{Controller, PATIENCE, Peer, Refusal},
     daemon::{Daemon, folder_with, token_with},
 };
 
@@ -57,6 +57,15 @@ fn files(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Waits until the state folder holds these: the daemon writes files beside its session.
+async fn holds(folder: &Path, names: &[&str]) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while files(folder) != names {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}, not {names:?}", files(folder));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn an_offered_token_is_used_at_once_and_after_a_restart() {
     let mut controller = Controller::start().await;
@@ -70,7 +79,7 @@ async fn an_offered_token_is_used_at_once_and_after_a_restart() {
     assert_eq!(controller.attempt().await.authorization, bearer(&new));
     // The heartbeat comes behind all that the welcome has caused.
     peer.heartbeat().await;
-    assert_eq!(files(folder.path()), ["token"]);
+    holds(folder.path(), &["token"]).await;
     let mode = folder.path().join("state/token").metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     worker.snapshot(|snapshot| snapshot.token_expires_at == Timestamp::from_millis(4_000_001_000_000)).await;
@@ -97,7 +106,7 @@ async fn an_offered_token_that_is_refused_is_given_back_on_the_next_session() {
     let ack = answer(&mut peer).await;
     assert_eq!((ack.original_message_id, ack.status), (id, CommandStatus::Rejected));
     assert_eq!(ack.error.unwrap().code, "TOKEN_REVOKED");
-    assert_eq!(files(folder.path()), [""; 0]);
+    holds(folder.path(), &[""; 0]).await;
 }
 
 #[tokio::test]
@@ -172,7 +181,7 @@ async fn a_newer_token_of_the_operators_wins_over_a_rotated_one() {
         .map(|attempt| attempt.authorization)
         .into();
     assert_eq!(tried[2], bearer(&token(&controller, 2)));
-    assert_eq!(files(folder.path()), [""; 0]);
+    holds(folder.path(), &[""; 0]).await;
 }
 
 #[tokio::test]
@@ -244,8 +253,7 @@ async fn a_worker_that_is_killed_in_mid_rotation_comes_back_with_a_token_that_wo
         } else {
             assert_eq!(last, new, "{moment:?}: what the controller may have welcomed is not forgotten");
         }
+        holds(folder.path(), if last == new { &["token"] } else { &[] }).await;
         service.kill();
-        let kept = if last == new { &["token"][..] } else { &[] };
-        assert_eq!(files(folder.path()), kept, "{moment:?}");
     }
 }

@@ -9,7 +9,7 @@ use aio_protocol::{
 use aio_worker::session::machine::Timings;
 
 use super::{
-    controller::{Controller, Refusal},
+    controller::{Controller, PATIENCE, Refusal},
     daemon::{Daemon, token},
 };
 
@@ -252,4 +252,30 @@ async fn a_controller_that_moved_is_found_where_a_new_token_says() {
     assert_eq!(first.instance_id, second.instance_id, "it is the same process");
     let snapshot = daemon.snapshot(|snapshot| snapshot.session.state == SessionState::Online).await;
     assert_eq!((&snapshot.controller, snapshot.session.code), (&after.url, None));
+}
+
+#[tokio::test]
+async fn a_token_file_that_hangs_holds_up_neither_the_watchdog_nor_the_end() {
+    let mut controller = Controller::start().await;
+    let mut daemon = Daemon::with(&controller.url, Timings::default(), Some(Duration::from_millis(100)));
+    let (peer, _) = controller.welcomed(30_000).await;
+    // Whoever opens a pipe waits until somebody writes.
+    let pipe = daemon.token_path();
+    std::fs::remove_file(&pipe).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    peer.close(1012, "").await;
+    daemon.snapshot(|snapshot| snapshot.session.state == SessionState::Connecting).await;
+    let told = |daemon: &Daemon| daemon.heard.words().iter().filter(|word| *word == "WATCHDOG=1").count();
+    let before = told(&daemon);
+    let loop_turns = async {
+        while told(&daemon) < before + 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, loop_turns).await.expect("the loop stands still");
+    daemon.ask_to_stop();
+    daemon.ended().await;
+    // The thread that waits for the pipe is to end with this test.
+    drop(std::fs::OpenOptions::new().write(true).open(&pipe));
 }

@@ -13,7 +13,8 @@ use aio_protocol::inventory::{Gpu, GpuDriver, GpuDriverState};
 use nvml_wrapper::{Nvml, cuda_driver_version_major, cuda_driver_version_minor, error::NvmlError};
 
 use super::{
-    GpuProbe, GpuReport, Inquiries, Inquiry, Reading, XidEvent, card::is_named, is_same, name_the_silent,
+    GpuProbe, GpuReport, Inquiries, Inquiry, Reading, Release, XidEvent, card::is_named, is_same,
+    name_the_silent,
 };
 use events::{Events, Heard};
 use fabric::FabricInfos;
@@ -23,6 +24,9 @@ const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// GPUs that are remembered, those that are gone included.
 const MAX_KNOWN: usize = 64;
+
+/// How the reason begins while the GPUs are let go of.
+pub const RELEASED: &str = "released";
 
 /// How long the thread listens for events before it looks whether anybody has asked: the longest that an inquiry waits for its turn.
 const LISTEN: Duration = Duration::from_secs(1);
@@ -37,6 +41,8 @@ const KEPT_XIDS: usize = 64;
 #[derive(Debug)]
 pub struct NvmlProbe {
     library: PathBuf,
+    /// Where somebody may ask it to let go of the GPUs.
+    release: Option<Release>,
     /// The GPUs that have said who they are: a lost one can no longer say it.
     known: Vec<Gpu>,
     /// Probes in a row in which a GPU was lost.
@@ -54,19 +60,35 @@ impl Default for NvmlProbe {
 impl NvmlProbe {
     /// A probe through this library: a path, or a name that the dynamic linker finds.
     pub fn new(library: impl Into<PathBuf>) -> Self {
-        Self { library: library.into(), known: vec![], lost: 0, xids: vec![], heard: 0 }
+        Self { library: library.into(), release: None, known: vec![], lost: 0, xids: vec![], heard: 0 }
     }
 
-    /// Answers inquiries with one opened library, beginning with the one that is open, until the library has to be opened anew; false when there
-    /// are no more inquiries.
-    fn session(&mut self, nvml: &Nvml, inquiries: &mut Inquiries) -> bool {
+    /// The same, which lets go of the GPUs as long as somebody asks for it there.
+    #[must_use]
+    pub fn releasable(self, release: Release) -> Self {
+        Self { release: Some(release), ..self }
+    }
+
+    /// What is told while the GPUs are let go of, because somebody asks for it.
+    fn released(&self) -> Option<GpuReport> {
+        let until = self.release.as_ref()?.until()?;
+        let reason = format!("{RELEASED} until {until}, as an administrator asked");
+        let driver = GpuDriver { reason: Some(reason), ..GpuDriver::default() };
+        Some(GpuReport { driver, gpus: vec![], readings: vec![], xids: self.xids.clone() })
+    }
+
+    /// Answers inquiries with one opened library, beginning with the one that is open, until the library has to be closed.
+    fn session(&mut self, nvml: &Nvml, inquiries: &mut Inquiries) -> After {
         let events = Events::subscribe(nvml);
         let driver = driver_of(nvml);
         let fabric = FabricInfos::open(&self.library);
         let mut turn = Turn::Asked;
         loop {
+            if self.released().is_some() {
+                return After::LetGo;
+            }
             let asked = match turn {
-                Turn::Ended => return false,
+                Turn::Ended => return After::End,
                 Turn::Nothing => {
                     turn = Self::wait(events.as_ref(), inquiries);
                     continue;
@@ -90,7 +112,7 @@ impl NvmlProbe {
                 inquiries.tell(report);
             }
             if !usable {
-                return true;
+                return After::OpenAnew;
             }
             // What could not wait has been told; more of the same can, a moment.
             turn = if asked { Turn::Nothing } else { inquiries.next(Some(CLOSEST)).into() };
@@ -223,6 +245,16 @@ fn driver_of(nvml: &Nvml) -> GpuDriver {
     }
 }
 
+/// What to do behind a session.
+enum After {
+    /// Open the library anew, for the next inquiry.
+    OpenAnew,
+    /// Leave the GPUs alone, as somebody asks.
+    LetGo,
+    /// Nothing: there are no more inquiries.
+    End,
+}
+
 /// What the thread has to do next.
 enum Turn {
     Asked,
@@ -244,13 +276,23 @@ impl From<Inquiry> for Turn {
 impl GpuProbe for NvmlProbe {
     fn serve(mut self, inquiries: &mut Inquiries) {
         while matches!(inquiries.next(None), Inquiry::Asked) {
-            match Nvml::builder().lib_path(self.library.as_os_str()).init() {
-                Ok(nvml) => {
-                    if !self.session(&nvml, inquiries) {
-                        return;
-                    }
+            if let Some(report) = self.released() {
+                inquiries.answer(report);
+                continue;
+            }
+            let after = match Nvml::builder().lib_path(self.library.as_os_str()).init() {
+                Ok(nvml) => self.session(&nvml, inquiries),
+                Err(error) => {
+                    inquiries.answer(self.unusable(&error));
+                    continue;
                 }
-                Err(error) => inquiries.answer(self.unusable(&error)),
+            };
+            match after {
+                After::OpenAnew => {}
+                // It is told when the library is closed, so that whoever waits for it can rely on it.
+                After::LetGo => inquiries
+                    .answer(self.released().unwrap_or_else(|| self.unusable(&NvmlError::Uninitialized))),
+                After::End => return,
             }
         }
     }

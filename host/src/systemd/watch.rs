@@ -118,7 +118,7 @@ async fn follow(
     mut tell: impl FnMut(ManagerReport),
 ) -> zbus::Result<()> {
     let manager = proxy::manager(connection).await?;
-    let bells = Bells::hang(connection).await?;
+    let signals = Signals::listen(connection).await?;
     dbus::subscribed(manager.subscribe().await)?;
     let mut last = None;
     loop {
@@ -131,8 +131,8 @@ async fn follow(
             biased;
             () = connection.closed() => return Ok(()),
             // A manager that was executed anew knows its clients no more.
-            () = bells.manager.notified() => return Ok(()),
-            () = bells.unit.notified() => sleep(SETTLED).await,
+            () = signals.manager.notified() => return Ok(()),
+            () = signals.unit.notified() => sleep(SETTLED).await,
         }
     }
 }
@@ -141,22 +141,22 @@ fn timed_out() -> zbus::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// What rings when something may have changed. The signals are taken from the connection at once and their words are not kept: a queue that is full
-/// would hold up the answers, too.
-struct Bells {
+/// The signals after which something may have changed. They are taken from the connection at once, and
+/// their content is dropped: a full queue would hold up the answers, too.
+struct Signals {
     unit: Arc<Notify>,
     manager: Arc<Notify>,
-    ringers: Vec<JoinHandle<()>>,
+    forwarders: Vec<JoinHandle<()>>,
 }
 
-impl Drop for Bells {
+impl Drop for Signals {
     fn drop(&mut self) {
-        self.ringers.iter().for_each(JoinHandle::abort);
+        self.forwarders.iter().for_each(JoinHandle::abort);
     }
 }
 
-impl Bells {
-    async fn hang(connection: &Connection) -> zbus::Result<Self> {
+impl Signals {
+    async fn listen(connection: &Connection) -> zbus::Result<Self> {
         let mut of_units = vec![
             // Unit files were read again: a package was installed or removed, or somebody edited one.
             listen(connection, from_manager("Reloading").build()?).await?,
@@ -174,16 +174,17 @@ impl Bells {
         let owner = rule(BUS, BUS, "NameOwnerChanged").arg(0, SYSTEMD).build()?;
         let of_manager = vec![listen(connection, owner).await?];
         let (unit, manager) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let ringers = vec![ring(of_units, unit.clone()), ring(of_manager, manager.clone())];
-        Ok(Self { unit, manager, ringers })
+        let forwarders = vec![forward(of_units, unit.clone()), forward(of_manager, manager.clone())];
+        Ok(Self { unit, manager, forwarders })
     }
 }
 
-fn ring(signals: Vec<MessageStream>, bell: Arc<Notify>) -> JoinHandle<()> {
+/// Notifies of every signal.
+fn forward(signals: Vec<MessageStream>, changed: Arc<Notify>) -> JoinHandle<()> {
     let mut signals = select_all(signals);
     tokio::spawn(async move {
         while signals.next().await.is_some() {
-            bell.notify_one();
+            changed.notify_one();
         }
     })
 }

@@ -3,16 +3,17 @@
 use std::{
     env, fs,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use aio_host::gpu::{Fabric, Gone, GpuReport, GpuWatcher, NvmlProbe, Reading};
+use aio_host::gpu::{Fabric, Gone, GpuReport, GpuWatcher, NvmlProbe, RELEASED, Reading, Release};
 use aio_protocol::{
     inventory::{Gpu, GpuDriverState, Mig, MigInstance, PcieLink},
     telemetry::{
         EccErrors, GpuActivity, GpuDetail, GpuProcess, GpuStatus, Health, RecoveryAction, RemappedRows,
         RetiredPages,
     },
+    time::Timestamp,
 };
 
 const EIGHT: &str = include_str!("../../../tests/fake-nvml/scenarios/eight-h100.json");
@@ -354,6 +355,44 @@ fn for_the_drivers_versions_an_open_library_is_asked_once() {
     let report = probe.probe();
     assert_eq!(report.readings[0].detail.status.temperature, Some(71));
     assert_eq!(report.driver.cuda_version.as_deref(), Some("12.4"));
+}
+
+/// How often this process has the driver's device open.
+fn handles(driver: &Driver) -> usize {
+    let device = driver.dir.path().join("libnvidia-ml.so.1.device");
+    let open =
+        fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    open.filter(|path| *path == device).count()
+}
+
+#[test]
+fn gpus_are_let_go_of_for_as_long_as_somebody_asks_and_come_back() {
+    for events in [true, false] {
+        let driver = Driver::with(&eight(|it| {
+            it["gpus"].as_array_mut().unwrap().iter_mut().for_each(|gpu| gpu["events"] = events.into());
+        }));
+        fs::write(driver.dir.path().join("libnvidia-ml.so.1.device"), "").unwrap();
+        let release = Release::in_folder(driver.dir.path());
+        let probe = NvmlProbe::new(driver.library()).releasable(release.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut probe = Probe(GpuWatcher::start(probe).unwrap(), runtime);
+        assert_eq!(active(&probe.probe()).len(), 8);
+        assert_eq!(handles(&driver), 1);
+
+        let until = Timestamp::from(SystemTime::now()).plus(Duration::from_secs(300));
+        release.ask(until).unwrap();
+        let report = probe.probe();
+        assert_eq!(handles(&driver), 0, "whoever is told may unload the driver");
+        assert_eq!(report.driver.state, GpuDriverState::Unknown);
+        let reason = report.driver.reason.unwrap();
+        assert_eq!(reason, format!("{RELEASED} until {until}, as an administrator asked"));
+        assert_eq!((report.gpus.len(), report.readings.iter().filter(|gpu| gpu.answers()).count()), (8, 0));
+        assert_eq!((probe.probe().gpus.len(), handles(&driver)), (8, 0));
+
+        release.end().unwrap();
+        assert_eq!(active(&probe.probe()).len(), 8);
+        assert_eq!(handles(&driver), 1);
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::{
     failure::Failure,
     release::{bundle, download, key, verify::Promise},
     request::unless,
-    token::NodeToken,
+    token,
 };
 
 /// Makes one file of the release that the controller plans for a node.
@@ -84,7 +84,7 @@ async fn attempt(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure
 
 async fn make(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
     let BundleArgs { controller: args, platform, file } = args;
-    let token = NodeToken::parse(&args.token()?, SystemTime::now().into())?;
+    let token = token::parse(&args.token()?, SystemTime::now().into())?;
     let layout = Layout::default();
     let options = RouteOptions {
         ca_file: args.route.ca_file(),
@@ -94,7 +94,7 @@ async fn make(args: BundleArgs) -> Result<(PathBuf, ReleaseManifest), Failure> {
     };
     let route = Route::to_controller(token.claims(), &options, &layout)?;
     let client = route.client()?;
-    let controller = Controller::new(&client, &route.base, &token, token.bearer(&layout))?;
+    let controller = Controller::new(&client, &route.base, &token, token::bearer(&token, &layout))?;
     let plan = controller.plan(platform).await?;
     let release = plan.release();
     let url = http::parse(&plan.download_url, "the plan's download URL", args.route.insecure_http)?;

@@ -1,4 +1,4 @@
-//! `install`: arguments, environment, exit status. What happens between is `install`'s business,
+//! `install`: arguments, environment, exit status. The flow is `crate::install`'s,
 //! how it looks `present`'s.
 
 use std::{
@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use aio_host::token::NodeToken;
 use aio_protocol::{error_code::ErrorCode, ids::NodeId};
 use clap::Args;
 
@@ -20,7 +21,7 @@ use crate::{
     failure::Failure,
     install::{Outcome, install},
     request::{Goal, Request, Surroundings},
-    token::NodeToken,
+    token,
     transaction::{checkpoint::Uneventful, config_text::Settings},
 };
 
@@ -93,7 +94,7 @@ pub async fn run_install(args: InstallArgs, output: Output) -> ExitCode {
 async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> {
     // From here on a signal undoes, and never kills in mid-work.
     let interrupt = interrupted()?;
-    let token = NodeToken::parse(&args.controller.token()?, SystemTime::now().into())?;
+    let token = token::parse(&args.controller.token()?, SystemTime::now().into())?;
     check_node(&token, args.node_id.as_ref())?;
     let host = this_machine().await?;
     let request = Request {

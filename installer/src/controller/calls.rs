@@ -5,6 +5,7 @@
 use std::{cell::Cell, time::Duration};
 
 use aio_host::tls;
+use aio_host::token::NodeToken;
 use aio_protocol::{
     api::ApiError,
     error_code::ErrorCode,
@@ -20,13 +21,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     controller::http::{self, MAX_RETRY_AFTER, their_time},
     failure::Failure,
-    token::NodeToken,
 };
 
 /// Tries of one call.
-const TRIES: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 /// For all tries together: somebody sits before the terminal.
-const PATIENCE: Duration = Duration::from_secs(12);
+const CALL_TIMEOUT: Duration = Duration::from_secs(12);
 /// A plan has about one KiB.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// Larger than any release will be; a plan that says more is nonsense.
@@ -74,7 +74,7 @@ impl<'a> Controller<'a> {
     pub(crate) async fn plan(&self, platform: Platform) -> Result<InstallationPlan, Failure> {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("platform", platform.as_str());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + CALL_TIMEOUT;
         let body = self.persist(deadline, true, || self.client.get(url.clone())).await?;
         let plan: InstallationPlan = serde_json::from_slice(&body)
             .map_err(|error| self.not_a_controller(format!("its plan is none: {error}")))?;
@@ -130,7 +130,7 @@ impl<'a> Controller<'a> {
                 Err(_) => return Err(self.unreachable("it did not answer in time".to_owned())),
             };
             failed += 1;
-            let Some(asked) = again.filter(|_| failed < TRIES) else { return Err(failure) };
+            let Some(asked) = again.filter(|_| failed < MAX_ATTEMPTS) else { return Err(failure) };
             let pause = http::pause(failed - 1, asked);
             // What the controller asks for is obeyed; our own tries have to fit into the patience.
             deadline = match asked {

@@ -39,8 +39,8 @@ pub struct Snapshot {
     pub gpus: Vec<Value>,
 }
 
-/// Between two looks at a service that does not answer.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Interval between looks at a service that does not answer.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The worker's snapshot once it is settled as `node`.
 pub(crate) async fn settled(host: &Host, node: &NodeId, patience: Duration) -> Result<Snapshot, Failure> {
@@ -77,7 +77,7 @@ async fn watch(host: &Host, node: &NodeId, last: &mut Option<Snapshot>) -> Resul
                 format!("{UNIT} does not stay up: it is {} ({})", unit.active_state, unit.sub_state);
             return Err(of_service(Failure::new(ErrorCode::ServiceFailed, message), &unit));
         }
-        sleep(LOOK_AGAIN).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -18,12 +18,12 @@ use super::{calls::Controller, undelivered};
 use crate::{failure::Failure, machine::host::Host};
 
 /// Between two reports of progress.
-const PACE: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// For one report of progress; the next one says more anyway.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For a report that is waited for, its tries together.
-const AWAITED_PATIENCE: Duration = Duration::from_secs(5);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tells how an installation of `node` begins and ends. Without a controller nobody is told.
 pub(crate) struct Teller<'a> {
@@ -36,7 +36,7 @@ pub(crate) struct Teller<'a> {
 impl Teller<'_> {
     async fn tell(&self, report: &InstallationReport) -> Result<(), Failure> {
         match self.controller {
-            Some(controller) => controller.report(report, Instant::now() + AWAITED_PATIENCE).await,
+            Some(controller) => controller.report(report, Instant::now() + REPORT_TIMEOUT).await,
             None => Ok(()),
         }
     }
@@ -128,10 +128,10 @@ pub(crate) async fn beside<T>(
             }
             let Some(Progress { step, percent }) = latest.borrow_and_update().clone() else { continue };
             let report = InstallationReport::Progress { step: step.to_owned(), percent: Some(percent) };
-            if let Err(failure) = controller.report(&report, Instant::now() + PATIENCE).await {
+            if let Err(failure) = controller.report(&report, Instant::now() + PROGRESS_TIMEOUT).await {
                 tracing::debug!(code = %failure.code, message = %failure.message, "a progress report was lost");
             }
-            next = Instant::now() + PACE;
+            next = Instant::now() + PROGRESS_INTERVAL;
         }
     };
     let mut deliver = std::pin::pin!(deliver);

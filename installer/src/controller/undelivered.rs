@@ -27,7 +27,7 @@ use crate::{controller::calls::Controller, failure::Failure, machine::host::Host
 const MAX_KEPT: usize = 1000;
 
 /// For telling all of them: somebody waits for an installation.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps `failure`, for the worker where one stays here, else for the next installation. Says
 /// where.
@@ -77,7 +77,7 @@ fn hand_over(state: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 /// does not want is forgotten.
 pub(crate) async fn deliver(layout: &Layout, node: &NodeId, controller: &Controller<'_>) {
     let dir = layout.undelivered();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DELIVERY_TIMEOUT;
     for path in list(&dir) {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -111,7 +111,7 @@ pub(crate) async fn deliver(layout: &Layout, node: &NodeId, controller: &Control
             return;
         }
     }
-    // Others may be in it; that it cannot go is nobody's trouble.
+    // Ignore the error: reports of other nodes may be in it.
     let _ = fs::remove_dir(&dir);
 }
 

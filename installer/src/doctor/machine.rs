@@ -17,7 +17,7 @@ use crate::machine::{accounts, drop_ins, lock::Lock, observe};
 const OLDEST_SYSTEMD: u32 = 247;
 
 /// Twice a release of the usual size.
-const ROOM: u64 = 32 << 20;
+const MIN_FREE_BYTES: u64 = 32 << 20;
 
 /// Systems on which every release is tested, and Ubuntu's, whose systemd lies between those.
 /// Debian's next release has a code name and no version yet.
@@ -71,7 +71,7 @@ pub(super) fn room(layout: &Layout) -> Finding {
         Ok(file_system) => file_system,
         Err(error) => return Finding::of("disk", Err(error.into())),
     };
-    match file_system.lacks(ROOM) {
+    match file_system.lacks(MIN_FREE_BYTES) {
         Some((needed, available, what)) => {
             let reason = format!("{} has {available} {what} free, and {needed} are needed", path.display());
             Finding::failed("disk", ErrorCode::DiskFull, reason)

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ::http::Uri;
+use aio_host::token::NodeToken;
 use aio_host::{
     proxy::Blocked,
     tls::{self, Trust},
@@ -24,17 +25,17 @@ use crate::{
         route::{ProxyChoice, Route, RouteOptions},
     },
     failure::Failure,
-    token::NodeToken,
+    token,
 };
 
 /// Tokens are accepted this long before they begin and after they end.
-const LEEWAY: Duration = Duration::from_secs(30);
+const TOKEN_LEEWAY: Duration = Duration::from_secs(30);
 
 /// What Kerberos allows as well: beyond it, no date in a log or a certificate can be trusted.
-const MOST: Duration = Duration::from_secs(300);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// For a name, and for the time.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 const TOKEN: &str = "token";
 const NAME: &str = "name";
@@ -58,7 +59,7 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
     };
     // An ended token still says which controller it is from.
     let now = Timestamp::from(SystemTime::now());
-    let token = match NodeToken::parse(&text, Timestamp::from_millis(0)) {
+    let token = match token::parse(&text, Timestamp::from_millis(0)) {
         Ok(token) => token,
         Err(failure) => {
             let failed = Finding::failed(TOKEN, failure.code, failure.message);
@@ -68,7 +69,7 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
                 .collect();
         }
     };
-    let mut findings = vec![Finding::of(TOKEN, NodeToken::parse(&text, now).map(|token| life(&token, now)))];
+    let mut findings = vec![Finding::of(TOKEN, token::parse(&text, now).map(|token| life(&token, now)))];
     let options = RouteOptions {
         ca_file: examination.ca_file.clone(),
         proxy: examination.proxy.clone(),
@@ -133,8 +134,8 @@ async fn name(base: &Url, choice: &ProxyChoice) -> Finding {
     let failed = |why: String| {
         Finding::failed(NAME, ErrorCode::ControllerUnreachable, format!("{host} cannot be resolved: {why}"))
     };
-    match timeout(PATIENCE, lookup_host((host, port))).await {
-        Err(_) => failed(format!("no answer within {} s", PATIENCE.as_secs())),
+    match timeout(CHECK_TIMEOUT, lookup_host((host, port))).await {
+        Err(_) => failed(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
         Ok(Err(error)) => failed(error.to_string()),
         Ok(Ok(found)) => {
             let mut addresses: Vec<_> = found.map(|address| address.ip().to_string()).collect();
@@ -170,8 +171,8 @@ async fn connection(url: &str, choice: &ProxyChoice) -> Result<String, Failure> 
         }
     };
     let late =
-        || (ErrorCode::ControllerUnreachable, format!("no connection within {} s", PATIENCE.as_secs()));
-    match timeout(PATIENCE, connected).await.unwrap_or_else(|_| Err(late())) {
+        || (ErrorCode::ControllerUnreachable, format!("no connection within {} s", CHECK_TIMEOUT.as_secs()));
+    match timeout(CHECK_TIMEOUT, connected).await.unwrap_or_else(|_| Err(late())) {
         Ok(()) => Ok(format!("{host}:{port} takes connections, within {} ms", began.elapsed().as_millis())),
         Err((code, why)) => Err(Failure::new(code, format!("{host}:{port} is not reached: {why}"))),
     }
@@ -211,7 +212,7 @@ fn authorities(trust: &Trust, base: &Url) -> String {
 async fn ask(client: &Client, base: &Url, examination: &Examination, token: &NodeToken) -> Vec<Finding> {
     let address = format!("{}/healthz", base.as_str().trim_end_matches('/'));
     let asked = Instant::now();
-    let answer = match client.get(&address).timeout(PATIENCE).send().await {
+    let answer = match client.get(&address).timeout(CHECK_TIMEOUT).send().await {
         Ok(answer) => answer,
         Err(error) => {
             let (code, words) = match tls::explain(&error) {
@@ -243,7 +244,7 @@ async fn plan(
     token: &NodeToken,
     platform: Platform,
 ) -> Result<String, Failure> {
-    let controller = Controller::new(client, base, token, token.bearer(&examination.layout))?;
+    let controller = Controller::new(client, base, token, token::bearer(token, &examination.layout))?;
     let plan = match controller.plan(platform).await {
         Err(failure) if failure.code == ErrorCode::ReleaseNotFound && examination.layout.is_packaged() => {
             return Ok(
@@ -261,7 +262,7 @@ pub(super) fn clock(ours: Timestamp, theirs: Option<Timestamp>) -> Finding {
     };
     let (ahead, behind) = (ours.since(theirs), theirs.since(ours));
     let (difference, side) = if ahead > behind { (ahead, "ahead of") } else { (behind, "behind") };
-    if difference <= LEEWAY {
+    if difference <= TOKEN_LEEWAY {
         return Finding::ok(CLOCK, "the same as the controller's, within the 30 s that tokens allow");
     }
     let seconds = difference.as_secs();
@@ -272,7 +273,7 @@ pub(super) fn clock(ours: Timestamp, theirs: Option<Timestamp>) -> Finding {
         (days, hours, _) => format!("{days} days {} h", hours % 24),
     };
     let reason = format!("this machine's clock is {words} {side} the controller's");
-    if difference > MOST {
+    if difference > MAX_CLOCK_SKEW {
         return Finding::failed(CLOCK, ErrorCode::ClockSkewed, reason);
     }
     Finding::warning(CLOCK, reason, ErrorCode::ClockSkewed.cure())

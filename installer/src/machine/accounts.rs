@@ -24,10 +24,10 @@ use tokio::{
 use crate::failure::Failure;
 
 /// For one tool; they wait for each other on a lock of the system.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A tool that takes longer may wait for the lock, and the operator is told.
-const SLOW: Duration = Duration::from_secs(2);
+const SLOW_TOOL: Duration = Duration::from_secs(2);
 
 /// What an account tool's run comes to.
 pub type Ran<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
@@ -100,18 +100,18 @@ async fn run(tool: &'static str, argument: &Path) -> Result<(), Failure> {
         .kill_on_drop(true)
         .output();
     tokio::pin!(child);
-    let ended = match timeout(SLOW, &mut child).await {
+    let ended = match timeout(SLOW_TOOL, &mut child).await {
         Err(_) => {
             if let Some(holder) = lock_holder(Path::new("/etc")) {
                 tracing::warn!("waiting for {holder}, which holds /etc/{LOCK}");
             }
-            timeout(PATIENCE - SLOW, child).await
+            timeout(TOOL_TIMEOUT - SLOW_TOOL, child).await
         }
         ended => ended,
     };
     let output = ended
         .map_err(|_| {
-            let failure = failed(format!("did not end within {} s", PATIENCE.as_secs()));
+            let failure = failed(format!("did not end within {} s", TOOL_TIMEOUT.as_secs()));
             match lock_holder(Path::new("/etc")) {
                 Some(holder) => {
                     let message = format!("{}: {holder} holds /etc/{LOCK}", failure.message);
@@ -136,7 +136,7 @@ const STAGES: [&str; 4] = [".#passwd", ".#group", ".#shadow", ".#gshadow"];
 const LOCK: &str = ".pwd.lock";
 
 /// For a tool that holds it.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who holds the lock of all account tools in `dir`, in words.
 pub(crate) fn lock_holder(dir: &Path) -> Option<String> {
@@ -179,7 +179,7 @@ pub(crate) async fn remove_stages(dir: &Path, known: &[String]) -> Result<(), Fa
     // Without the file nobody holds the lock.
     let lock = OpenOptions::new().write(true).open(&path).ok();
     if let Some(lock) = &lock {
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         while let Err(error) = fcntl_lock(lock, FlockOperation::NonBlockingLockExclusive) {
             if Instant::now() > deadline {
                 return Err(Failure::io("lock", &path, &error.into()));
@@ -253,7 +253,7 @@ mod tests {
         assert!(given_up.await.is_err());
         assert!(timeout(Duration::from_millis(100), accounts.settled()).await.is_err(), "it still runs");
         let reader = tokio::task::spawn_blocking(move || fs::read(fifo));
-        timeout(PATIENCE, accounts.settled()).await.unwrap();
+        timeout(TOOL_TIMEOUT, accounts.settled()).await.unwrap();
         assert!(reader.await.unwrap().is_ok());
     }
 

@@ -19,7 +19,7 @@ const MODE: u32 = 0o700;
 
 /// Maximum number of times that another installation may remove the folder while this one takes the
 /// lock.
-const TRIES: u32 = 100;
+const MAX_ATTEMPTS: u32 = 100;
 
 /// The lock. It ends with this value, or with the process.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Lock {
 impl Lock {
     /// Takes the lock on `dir`, which is made if it is not there.
     pub(crate) fn take(dir: &Path) -> Result<Self, Failure> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let opened = files::create_dir(dir, MODE)
                 .and_then(|_| File::open(dir).map_err(FileError::on(dir, "open")));
             let folder = match opened {

@@ -15,7 +15,7 @@ use tokio::{process::Command, time::timeout};
 use crate::failure::Failure;
 
 /// How many lines are shown and reported.
-const LINES: usize = 20;
+const MAX_LINES: usize = 20;
 
 /// Of one line; the journal has it whole.
 const MAX_CHARS: usize = 400;
@@ -24,7 +24,7 @@ const MAX_CHARS: usize = 400;
 const MAX_BYTES: usize = 6 * 1024;
 
 /// A journal on a disk that is full or slow must not keep the answer back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The lines, oldest first.
 pub type Lines<'a> = Pin<Box<dyn Future<Output = Vec<String>> + 'a>>;
@@ -46,14 +46,14 @@ impl ServiceLog for Journald {
             let mut journalctl = Command::new("journalctl");
             journalctl
                 .args(["--no-pager", "--quiet", "--output=cat", "--unit", unit])
-                .args([format!("--since=@{since}"), format!("--lines={LINES}")])
+                .args([format!("--since=@{since}"), format!("--lines={MAX_LINES}")])
                 // Nothing of our environment: it may hold the token.
                 .env_clear()
                 .env("PATH", "/usr/bin:/bin")
                 .env("LC_ALL", "C.UTF-8")
                 .stdin(Stdio::null())
                 .kill_on_drop(true);
-            match timeout(PATIENCE, journalctl.output()).await {
+            match timeout(READ_TIMEOUT, journalctl.output()).await {
                 Ok(Ok(output)) => {
                     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
                 }
@@ -84,7 +84,7 @@ pub(crate) async fn quote(
 /// `secret`.
 fn presentable(lines: Vec<String>, secret: &str) -> Vec<String> {
     let mut room = MAX_BYTES;
-    let shown = lines.into_iter().rev().take(LINES).map(|line| {
+    let shown = lines.into_iter().rev().take(MAX_LINES).map(|line| {
         let line = line.replace(secret, "[node token]");
         line.chars().take(MAX_CHARS).collect::<String>()
     });

@@ -26,7 +26,7 @@ use crate::{
 const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
 
 /// Between two pieces others may run: progress is shown and reported meanwhile.
-const PIECE: usize = 256 * 1024;
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// A bundle, of which the manifest was read.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ impl Bundle {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into);
         let mut file = file.map_err(|error| Failure::io("create", into, &error))?;
         let mut check = Check::new(promise)?;
-        let (mut piece, mut bytes) = (vec![0; PIECE], 0);
+        let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
         loop {
             let count = release.read(&mut piece).map_err(|error| damaged(path, &error.to_string()))?;
             let Some(piece) = piece.get(..count).filter(|piece| !piece.is_empty()) else { break };

@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// Transfers in a row that bring the file no further, before it is given up.
-const TRIES: u32 = 4;
+const MAX_FAILURES: u32 = 4;
 /// A pause that a person would wonder about.
-const WORTH_A_LINE: Duration = Duration::from_secs(3);
+const MIN_TOLD_PAUSE: Duration = Duration::from_secs(3);
 /// This part of the file, at least, is some way further.
-const PROGRESS: u64 = 16;
+const PROGRESS_PARTS: u64 = 16;
 
 /// A transfer that failed, and whether another may do better; if so, how long the server asked to
 /// wait.
@@ -62,16 +62,16 @@ pub(crate) async fn fetch(
             Ok(()) => return part.sync(),
             Err(broken) => broken,
         };
-        if part.bytes >= furthest + promise.release.size / PROGRESS {
+        if part.bytes >= furthest + promise.release.size / PROGRESS_PARTS {
             (failed, furthest) = (0, part.bytes);
         }
         failed += 1;
-        let Some(asked) = again.filter(|_| failed < TRIES) else { return Err(failure) };
+        let Some(asked) = again.filter(|_| failed < MAX_FAILURES) else { return Err(failure) };
         let pause = http::pause(failed - 1, asked);
         if pause > MAX_RETRY_AFTER {
             return Err(http::asked_too_much(failure, pause));
         }
-        if pause >= WORTH_A_LINE {
+        if pause >= MIN_TOLD_PAUSE {
             console.say(&format!("{}; trying again in {} s, as it asks", failure.message, pause.as_secs()));
         }
         tracing::info!(message = %failure.message, failed, bytes = part.bytes, ?pause, "the download broke; it will be tried again");

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use aio_host::layout::Layout;
+use aio_host::token::NodeToken;
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::ReleaseVersion};
 use secrecy::ExposeSecret;
 
@@ -15,7 +16,6 @@ use crate::{
     release::{offer::Source, verify::Promise},
     request::Goal,
     shipped,
-    token::NodeToken,
     transaction::{
         config_text::{self, Settings},
         proof::Proof,

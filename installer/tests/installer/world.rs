@@ -18,10 +18,11 @@ use aio_host::{
     systemd::fake::FakeSystemd,
 };
 use aio_installer::{
-    Accounts, Checkpoint, Failure, Goal, Host, Interrupt, Lines, NodeToken, Request, ServiceLog,
-    Surroundings, Uneventful,
+    Accounts, Checkpoint, Failure, Goal, Host, Interrupt, Lines, Request, ServiceLog, Surroundings,
+    Uneventful,
     console::Console,
     install::{Outcome, OutcomeKind, install},
+    parse_token,
 };
 use aio_protocol::{
     release::{Platform, ReleaseVersion},
@@ -93,7 +94,7 @@ impl World {
     pub fn use_token(&mut self, jti: &str, changes: &Value) {
         let base = self.change(|server| server.base.clone());
         let text = token(&base, jti, changes);
-        self.request.token = NodeToken::parse(&text.as_str().into(), Timestamp::from_millis(0)).unwrap();
+        self.request.token = parse_token(&text.as_str().into(), Timestamp::from_millis(0)).unwrap();
         self.change(|server| server.token = Some(text));
     }
 
@@ -209,7 +210,7 @@ pub fn token(base: &str, jti: &str, changes: &Value) -> String {
 
 fn placeholder() -> Request {
     let token = token("http://127.0.0.1:1", "x", &json!({}));
-    let token = NodeToken::parse(&token.as_str().into(), Timestamp::from_millis(0)).unwrap();
+    let token = parse_token(&token.as_str().into(), Timestamp::from_millis(0)).unwrap();
     Request { goal: Goal::Online(Duration::from_secs(10)), ..Request::new(token) }
 }
 

@@ -42,6 +42,9 @@
 //!   out, it does not support. A GPU with `events` tells whoever has registered for them of each error that is added to `xids`; those that stood there
 //!   before are history.
 //!
+//! A file beside the library whose name is the library's with `.device` added stands for the driver's device: it is held open from
+//! initialisation to shutdown.
+//!
 //! Without a scenario, initialisation fails with `DRIVER_NOT_LOADED`.
 
 mod detail;
@@ -151,6 +154,7 @@ fn initialise(function: &str) -> nvmlReturn_t {
         return code as nvmlReturn_t;
     }
     SESSIONS.fetch_add(1, Ordering::SeqCst);
+    scenario::open_device();
     Code::Success as nvmlReturn_t
 }
 
@@ -171,6 +175,7 @@ pub extern "C" fn nvmlInitWithFlags(_flags: c_uint) -> nvmlReturn_t {
 pub extern "C" fn nvmlShutdown() -> nvmlReturn_t {
     answer("nvmlShutdown", |_| {
         SESSIONS.fetch_sub(1, Ordering::SeqCst);
+        scenario::close_device();
         Ok(())
     })
 }

@@ -254,6 +254,22 @@ fn found() -> io::Result<(PathBuf, Metadata)> {
     Ok((path, metadata))
 }
 
+/// The driver's device, once for each session.
+static DEVICES: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
+
+/// Opens the driver's device, if there is one.
+pub(crate) fn open_device() {
+    let Some(mut path) = own_path() else { return };
+    path.push(".device");
+    let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    devices.extend(fs::File::open(path));
+}
+
+/// Closes the driver's device.
+pub(crate) fn close_device() {
+    DEVICES.lock().unwrap_or_else(PoisonError::into_inner).pop();
+}
+
 /// `Dl_info` of `dlfcn.h`.
 #[repr(C)]
 struct SymbolInfo {

@@ -5,8 +5,8 @@ use std::{pin::Pin, time::SystemTime};
 
 use aio_host::{layout::Layout, systemd::Systemd};
 use aio_installer::{
-    Checkpoint, Failure, Host, Journald, NodeToken, Point, Request, STEPS, Surroundings, SystemAccounts,
-    console::Console, install::install,
+    Checkpoint, Failure, Host, Journald, Point, Request, STEPS, Surroundings, SystemAccounts,
+    console::Console, install::install, parse_token,
 };
 use aio_protocol::release::Platform;
 use anyhow::{Context, Result, bail};
@@ -53,7 +53,7 @@ async fn die(moment: &str, token: &str) -> Result<()> {
         service_log: Box::new(Journald),
         platform: Platform::of_architecture(std::env::consts::ARCH).context("no platform")?,
     };
-    let token = NodeToken::parse(&token.into(), SystemTime::now().into()).map_err(failed)?;
+    let token = parse_token(&token.into(), SystemTime::now().into()).map_err(failed)?;
     let surroundings = Surroundings {
         console: &Console::Silent,
         checkpoint: &DieAt(moment.to_owned()),

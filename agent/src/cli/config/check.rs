@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::SystemTime};
 
 use aio_host::layout::Layout;
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print};
 use serde::Serialize;
 
 use super::{
@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     cli::{
-        Answer,
+        answer::{Answer, print_json},
         paint::{Tone, paint},
-        print, print_json,
     },
     config::{Flags, environment},
 };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aio_host::{config::ConfigFile, layout::Layout, proxy::Proxy, tls};
+use aio_host::{config::ConfigFile, layout::Layout, proxy::Proxy, tls, token::NodeToken};
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
     endpoint::Endpoint,
     health::Thresholds,
     logging,
-    token::{NodeToken, TokenSource},
+    tokens::source::TokenSource,
 };
 
 /// The daemon's unit hides what is below these (`ProtectHome=`).
@@ -36,8 +36,8 @@ pub(super) struct Examination<'a> {
     findings: Vec<Finding>,
 }
 
-/// What was said of the way to the controller, other than by the token.
-struct Way {
+/// What was said of the route to the controller, other than by the token.
+struct Route {
     /// What was named instead of the token's, if something was, and whether it can be used.
     endpoint: Option<Option<Endpoint>>,
     /// Whether a proxy was named.
@@ -52,11 +52,11 @@ impl<'a> Examination<'a> {
     pub(super) fn of(flags: &Flags, layout: &Layout, env: Environment<'a>, now: Timestamp) -> Vec<Finding> {
         let env = &|name: &str| env(name).filter(|value| !value.trim().is_empty());
         let mut check = Examination::new(flags, layout, env);
-        let (way, insecure) = check.settings(flags.config.is_some());
+        let (route, insecure) = check.settings(flags.config.is_some());
         let token = check.token(flags, layout);
         if let Some(token) = &token {
             check.claims(token, now);
-            check.way(token, way, insecure);
+            check.route(token, route, insecure);
         }
         let refused = check.findings.iter().any(|finding| finding.severity == Severity::Error);
         // Standard input was read to its end above.
@@ -80,16 +80,16 @@ impl<'a> Examination<'a> {
         Self { path, env, reading: Reading::default(), findings: Vec::new() }
     }
 
-    /// File and environment; gives the way to the controller as far as they say it, and whether it may be in the clear.
-    fn settings(&mut self, named: bool) -> (Way, bool) {
+    /// File and environment; gives the route to the controller as far as they say it, and whether it may be in the clear.
+    fn settings(&mut self, named: bool) -> (Route, bool) {
         self.read_file(named);
         let insecure = self.insecure();
-        let way = Way { endpoint: self.endpoint(insecure), by_proxy: self.proxy() };
+        let route = Route { endpoint: self.endpoint(insecure), by_proxy: self.proxy() };
         self.log();
         self.gpu_library();
         self.health();
         self.ca_file();
-        (way, insecure)
+        (route, insecure)
     }
 
     fn add(&mut self, severity: Severity, unusable: Unusable, place: Place) {
@@ -222,7 +222,7 @@ impl<'a> Examination<'a> {
     fn token(&mut self, flags: &Flags, layout: &Layout) -> Option<NodeToken> {
         let (token, place) = match token_source(flags, self.env, layout) {
             Err(_) if is_withheld(&layout.token()) => {
-                let message = "this user may not read the token, so that it, and the way to its controller, were not checked";
+                let message = "this user may not read the token, so that it, and the route to its controller, were not checked";
                 self.note(ErrorCode::FileFailed, Place::file(&layout.token()), message);
                 return None;
             }
@@ -240,19 +240,19 @@ impl<'a> Examination<'a> {
     }
 
     fn claims(&mut self, token: &NodeToken, now: Timestamp) {
-        self.judged(node_id(token.claims.clone(), self.env), Place::variable("AIO_NODE_ID"));
-        if token.claims.expired(now) {
-            let message = format!("the token's life ended at {}", token.claims.expires_at());
+        self.judged(node_id(token.claims(), self.env), Place::variable("AIO_NODE_ID"));
+        if token.claims().expired(now) {
+            let message = format!("the token's life ended at {}", token.claims().expires_at());
             let unusable = Unusable { code: ErrorCode::TokenExpired, message };
             self.add(Severity::Warning, unusable, Place::default());
         }
     }
 
-    /// The way to the controller, which only with the token is known.
-    fn way(&mut self, token: &NodeToken, way: Way, insecure: bool) {
-        let endpoint = match way.endpoint {
+    /// The route to the controller, which only with the token is known.
+    fn route(&mut self, token: &NodeToken, route: Route, insecure: bool) {
+        let endpoint = match route.endpoint {
             Some(endpoint) => endpoint,
-            None => self.judged(checked_endpoint(&token.claims.ctl, insecure), Place::default()),
+            None => self.judged(checked_endpoint(&token.claims().ctl, insecure), Place::default()),
         };
         // What was named, and cannot be used, is told already.
         let Some(endpoint) = endpoint else { return };
@@ -261,7 +261,7 @@ impl<'a> Examination<'a> {
             let finding = Finding::new(Severity::Warning, ErrorCode::InsecureUrl, Place::default(), message);
             self.findings.push(finding.cured_by("Serve the controller over TLS; plain ws is for labs."));
         }
-        if !way.by_proxy
+        if !route.by_proxy
             && let Err(error) = Proxy::from_environment(endpoint.uri())
         {
             let unusable = Unusable { code: ErrorCode::ConfigInvalid, message: error.to_string() };

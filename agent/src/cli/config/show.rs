@@ -10,7 +10,7 @@ use aio_host::{
     config::{ConfigError, ConfigFile, HealthTable},
     layout::Layout,
 };
-use aio_installer::cli::{Failure, Output};
+use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::error_code::ErrorCode;
 use serde::Serialize;
 use toml::{Table, Value};
@@ -18,9 +18,8 @@ use toml::{Table, Value};
 use super::file::known_keys;
 use crate::{
     cli::{
-        Answer, internal,
+        answer::{Answer, internal, print_json},
         paint::{Tone, paint},
-        print, print_json,
     },
     config::{DEFAULT_LOG, DEFAULT_NVML_LIBRARY, Environment, Flags, environment, token_source},
     health::Thresholds,
@@ -82,7 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let table = table(&config)?;
     let endpoint = token_source(&Flags::default(), &environment, &layout)
         .ok()
-        .and_then(|token| Some(token.read().ok()?.claims.ctl));
+        .and_then(|token| Some(token.read().ok()?.claims().ctl.clone()));
     let shown = Shown { values: effective(&table, &built_in()?, &environment, endpoint), file };
     match arguments.answer.output {
         Output::Json => print_json(&shown)?,

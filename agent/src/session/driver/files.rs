@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     config::Unusable,
-    session::rotation::{Held, Origin},
+    tokens::rotation::{Held, Origin},
     undelivered::Undelivered,
 };
 

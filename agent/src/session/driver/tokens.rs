@@ -3,13 +3,14 @@
 
 use std::time::Instant;
 
+use aio_host::token::TokenError;
 use aio_protocol::error_code::ErrorCode;
 use secrecy::ExposeSecret;
 use tracing::{info, warn};
 
 use super::{Done, Driver, Input, Link, Origin, Patience, Rotation, Setback, State, now, refusal, rotation};
-use crate::session::rotation::Held;
-use crate::{config::Unusable, token::TokenError};
+use crate::config::Unusable;
+use crate::tokens::rotation::Held;
 
 impl Driver {
     /// Reads the tokens as they are now, and then dials with one of them.
@@ -21,10 +22,8 @@ impl Driver {
 
     /// Looks whether another token is there.
     pub(super) fn check_tokens(&mut self) {
-        if !self.files.is_busy() {
-            let config = self.config.clone();
-            self.files.push(move || Done::TokensChecked(config.tokens()));
-        }
+        let config = self.config.clone();
+        self.files.push(move || Done::TokensChecked(config.tokens()));
     }
 
     /// What comes of work on the tokens' files.

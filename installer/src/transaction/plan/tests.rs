@@ -85,7 +85,7 @@ fn steps_for(observed: &Observed, settings: &Settings) -> Result<Vec<&'static st
 }
 
 fn planned(observed: &Observed, settings: &Settings, authorities: Option<&[u8]>) -> Result<Plan, Failure> {
-    let token = NodeToken::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
+    let token = crate::token::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
     let target = Target {
         token: &token,
         settings,

@@ -9,7 +9,7 @@ use aio_host::{
 };
 use aio_protocol::error_code::ErrorCode;
 use rustix::{
-    fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, open},
+    fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, open},
     io::Errno,
 };
 
@@ -160,6 +160,7 @@ fn remove_tree(path: &Path) -> Result<(), Failure> {
 /// none is followed.
 fn give_back(path: &Path, uid: u32, gid: u32, mode: u32, known: &[String]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("give back", path, &error);
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = match open(path, flags, Mode::empty()) {
         // The folder is gone, and nothing in its place is ours to touch.
@@ -167,7 +168,11 @@ fn give_back(path: &Path, uid: u32, gid: u32, mode: u32, known: &[String]) -> Re
         opened => opened.map_err(|error| failed(error.into()))?,
     };
     for entry in fs::read_dir(path).map_err(failed)?.flatten() {
-        if entry.file_name().to_str().is_some_and(|name| known.iter().any(|known| known == name)) {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| known.iter().any(|known| known == name)) {
+            // systemd gave it to the daemon with the rest.
+            let given = chownat(&dir, &name, owner, group, AtFlags::SYMLINK_NOFOLLOW);
+            given.map_err(|error| failed(error.into()))?;
             continue;
         }
         let path = entry.path();
@@ -175,6 +180,6 @@ fn give_back(path: &Path, uid: u32, gid: u32, mode: u32, known: &[String]) -> Re
         let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(|error| Failure::io("remove", &path, &error))?;
     }
-    let owned = fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    let owned = fchown(&dir, owner, group);
     owned.and_then(|()| fchmod(&dir, Mode::from_raw_mode(mode))).map_err(|error| failed(error.into()))
 }

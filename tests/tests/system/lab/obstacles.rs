@@ -123,3 +123,24 @@ fn no_link_that_the_daemon_plants_is_followed_when_it_is_uninstalled() -> Result
     ensure!(machine.listing()?.at("/var/lib/aio-worker.before").is_none());
     Ok(())
 }
+
+#[test]
+fn an_empty_state_folder_of_somebody_else_is_used_and_given_back() -> Result<()> {
+    let site = Site::new(Settings::default())?;
+    let machine = site.machine("own-file-system")?;
+    let before = "mkdir -p -m 0700 /var/lib/aio-worker/lost+found && mkdir /etc/victim && \
+        echo keep >/etc/victim/passwords";
+    succeed(machine.sh(before), &machine)?;
+    let owners = "stat -c '%n %u:%g %a' /var/lib/aio-worker /var/lib/aio-worker/* /etc/victim";
+    let as_it_was = succeed(machine.sh(owners), &machine)?.stdout;
+    succeed(install(&machine, &site.token), &machine)?;
+    let plant = "runuser -u aio-worker -- ln -s /etc/victim /var/lib/aio-worker/planted";
+    succeed(machine.sh(plant), &machine)?;
+
+    succeed(machine.command(COMMAND).args(["uninstall", "--purge"]), &machine)?;
+
+    ensure!(machine.read("/etc/victim/passwords")? == "keep\n");
+    let as_it_is = succeed(machine.sh(owners), &machine)?.stdout;
+    ensure!(as_it_is == as_it_was, "{as_it_was}{as_it_is}");
+    Ok(())
+}

@@ -3,15 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use aio_host::files::{self, FileError};
+use aio_host::{
+    files::{self, FileError},
+    token::NodeToken,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::{
-    session::rotation::{Held, Origin},
-    token::NodeToken,
-};
+use super::rotation::{Held, Origin};
 
 /// The daemon's alone.
 const MODE: u32 = 0o600;
@@ -51,7 +51,7 @@ impl RotatedTokens {
             }
         };
         let mut lines = text.expose_secret().lines();
-        let token = NodeToken::parse(lines.next().unwrap_or_default());
+        let token = NodeToken::parse(&lines.next().unwrap_or_default().into());
         let offer = lines.next().and_then(|line| line.parse().ok());
         match token {
             Ok(token) => Some(Held { origin, offer, token }),

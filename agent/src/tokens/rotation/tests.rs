@@ -4,6 +4,7 @@ mod world;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use proptest::prelude::*;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
@@ -24,7 +25,7 @@ fn token_with(id: u64, iat: i64, change: impl FnOnce(&mut Value)) -> SecretStrin
 }
 
 fn held(origin: Origin, token: &SecretString) -> Held {
-    Held { origin, offer: Some(Uuid::nil()), token: NodeToken::parse(token.expose_secret()).unwrap() }
+    Held { origin, offer: Some(Uuid::nil()), token: NodeToken::parse(token).unwrap() }
 }
 
 fn offer(token: &SecretString) -> TokenOffer {
@@ -186,7 +187,7 @@ fn where_all_tokens_are_refused_each_is_tried_in_its_turn() {
     let mut tried = vec![];
     for _ in 0..4 {
         rotation = rotation.dialling(world.files());
-        tried.push(rotation.in_use().unwrap().token.secret.expose_secret().to_owned());
+        tried.push(rotation.in_use().unwrap().token.secret().expose_secret().to_owned());
         rotation = rotation.lost(&refusal(ErrorCode::TokenRevoked)).0;
     }
     let (kept, installed) = (kept.expose_secret(), installed.expose_secret());

@@ -2,6 +2,7 @@
 //! it asserts that the worker holds a token that opens the door.
 
 use super::*;
+use secrecy::ExposeSecret;
 
 /// The worker, its files, its controller and the operator.
 pub(super) struct World {
@@ -65,7 +66,7 @@ impl World {
 
     /// A moment at which the worker may be killed. Whatever else is true, it holds a token that opens the door.
     pub(super) fn moment(&mut self) -> bool {
-        assert!(self.files().iter().any(|held| self.accepts(&held.token.secret)), "the node is locked out");
+        assert!(self.files().iter().any(|held| self.accepts(held.token.secret())), "the node is locked out");
         self.moments += 1;
         if self.fuse.take_if(|fuse| *fuse == 0).is_some() {
             self.crash();
@@ -138,7 +139,7 @@ impl World {
     pub(super) fn dial(&mut self) {
         let files = self.files();
         self.rotation = std::mem::take(&mut self.rotation).dialling(files);
-        let token = self.rotation.in_use().unwrap().token.secret.clone();
+        let token = self.rotation.in_use().unwrap().token.secret().clone();
         if !self.accepts(&token) {
             return self.lose(&refusal(ErrorCode::TokenRevoked));
         }
@@ -161,7 +162,7 @@ impl World {
     /// The controller offers another token in place of the one in use; an earlier offer is revoked.
     pub(super) fn offer(&mut self, accept: bool) {
         let Some(in_use) = self.rotation.in_use().filter(|_| self.online) else { return };
-        let in_use = in_use.token.secret.clone();
+        let in_use = in_use.token.secret().clone();
         if let Some((before, _)) = self.open.take() {
             self.revoke(&before);
         }

@@ -6,14 +6,14 @@
 
 use std::time::{Duration, Instant};
 
+use aio_host::token::NodeToken;
 use aio_protocol::{
     claims::NodeClaims, error_code::ErrorCode, event::ErrorReport, time::Timestamp, wire::TokenOffer,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::setback::Setback;
-use crate::token::NodeToken;
+use crate::session::setback::Setback;
 
 /// Where a token lies. Of equally new ones, the last of these is preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,15 +39,15 @@ pub struct Held {
 
 impl Held {
     fn is(&self, secret: &SecretString) -> bool {
-        self.token.secret.expose_secret() == secret.expose_secret()
+        self.token.is(secret)
     }
 }
 
 /// What was given to another node, which this machine has been, counts no more: the installed token says who it is.
 fn of_the_installed_node(mut held: Vec<Held>) -> Vec<Held> {
     let installed = held.iter().find(|held| held.origin == Origin::Installed);
-    if let Some(node) = installed.map(|held| held.token.claims.sub.clone()) {
-        held.retain(|held| held.token.claims.sub == node);
+    if let Some(node) = installed.map(|held| held.token.claims().sub.clone()) {
+        held.retain(|held| held.token.claims().sub == node);
     }
     held
 }
@@ -87,8 +87,8 @@ pub struct Rotation {
     in_use: Option<Held>,
     /// Tokens that were refused, as long as another was not.
     refused: Vec<SecretString>,
-    /// An offer that is given back as soon as there is a session.
-    owed: Option<(Uuid, ErrorReport)>,
+    /// The rejection of an offer, sent as soon as there is a session.
+    pending_rejection: Option<(Uuid, ErrorReport)>,
     /// When a new token was last welcomed.
     exchanged: Option<Instant>,
 }
@@ -107,7 +107,7 @@ impl Rotation {
     /// Whether one of these was not there when a connection was last made.
     pub fn is_news(&self, held: Vec<Held>) -> bool {
         let held = of_the_installed_node(held);
-        held.iter().any(|held| !self.held.iter().any(|known| known.is(&held.token.secret)))
+        held.iter().any(|held| !self.held.iter().any(|known| known.is(held.token.secret())))
     }
 
     /// A connection is made with one of these: the newest that was not refused. Where all were, it begins with the newest again.
@@ -116,7 +116,7 @@ impl Rotation {
         if !self.has_another() {
             self.refused.clear();
         }
-        let newest = |held: &&Held| (held.token.claims.iat, held.token.claims.exp, held.origin);
+        let newest = |held: &&Held| (held.token.claims().iat, held.token.claims().exp, held.origin);
         self.in_use = self.held.iter().filter(|held| !self.was_refused(held)).max_by_key(newest).cloned();
         self
     }
@@ -165,7 +165,7 @@ impl Rotation {
                 self.exchanged = Some(now);
             }
         }
-        effects.extend(self.owed.take().map(|(offer, error)| Effect::GiveBack { offer, error }));
+        effects.extend(self.pending_rejection.take().map(|(offer, error)| Effect::GiveBack { offer, error }));
         (self, effects)
     }
 
@@ -188,12 +188,12 @@ impl Rotation {
         let Some(held) = self.in_use.take_if(|_| setback.refuses_the_token()) else {
             return (self, vec![]);
         };
-        self.refused.push(held.token.secret.clone());
+        self.refused.push(held.token.secret().clone());
         if held.origin != Origin::Candidate {
             return (self, vec![]);
         }
         let code = setback.code.unwrap_or(ErrorCode::TokenInvalid);
-        self.owed = held.offer.map(|offer| (offer, report(code, setback.message.clone())));
+        self.pending_rejection = held.offer.map(|offer| (offer, report(code, setback.message.clone())));
         (self, vec![Effect::Discard])
     }
 
@@ -213,7 +213,7 @@ impl Rotation {
             let message = "the token in use could not be put in order yet".to_owned();
             return Err(report(ErrorCode::FileFailed, message));
         }
-        let present = &held.token.claims;
+        let present = held.token.claims();
         let offered = NodeClaims::read_unverified(&offer.token)
             .map_err(|error| report(ErrorCode::TokenInvalid, error.to_string()))?;
         if offered.sub != present.sub {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-pub(super) struct Desk<P, T> {
+pub(super) struct BlockingProbe<P, T> {
     question: fn(&mut P) -> T,
     state: State<P, T>,
 }
@@ -17,7 +17,7 @@ enum State<P, T> {
     Broken,
 }
 
-impl<P: Send + 'static, T: Send + 'static> Desk<P, T> {
+impl<P: Send + 'static, T: Send + 'static> BlockingProbe<P, T> {
     pub(super) fn new(probe: P, question: fn(&mut P) -> T) -> Self {
         Self { question, state: State::Free(probe) }
     }
@@ -62,19 +62,19 @@ mod tests {
     #[tokio::test]
     async fn a_question_that_hangs_is_asked_once_and_answers_late() {
         let (release, held) = mpsc::channel::<u32>();
-        let mut desk = Desk::new(held, |held| held.recv().unwrap_or(0));
-        assert_eq!(desk.ask(SOON).await, None);
-        assert_eq!(desk.ask(SOON).await, None);
+        let mut probe = BlockingProbe::new(held, |held| held.recv().unwrap_or(0));
+        assert_eq!(probe.ask(SOON).await, None);
+        assert_eq!(probe.ask(SOON).await, None);
         release.send(7).unwrap();
-        assert_eq!(desk.ask(LONG).await, Some(7));
+        assert_eq!(probe.ask(LONG).await, Some(7));
         release.send(8).unwrap();
-        assert_eq!(desk.ask(LONG).await, Some(8));
+        assert_eq!(probe.ask(LONG).await, Some(8));
     }
 
     #[tokio::test]
     async fn a_question_that_panics_is_not_asked_again() {
-        let mut desk: Desk<(), u32> = Desk::new((), |()| panic!("broken on purpose"));
-        assert_eq!(desk.ask(LONG).await, None);
-        assert_eq!(desk.ask(LONG).await, None);
+        let mut probe: BlockingProbe<(), u32> = BlockingProbe::new((), |()| panic!("broken on purpose"));
+        assert_eq!(probe.ask(LONG).await, None);
+        assert_eq!(probe.ask(LONG).await, None);
     }
 }
