@@ -24,7 +24,7 @@ pub use failure::Failure;
 pub use machine::{
     accounts::{Accounts, Ran, SystemAccounts},
     host::Host,
-    service_log::{Journald, Lines, ServiceLog},
+    service_log::{Journald, Lines, ServiceLog, journalctl},
 };
 pub use request::{Goal, Interrupt, Request, Surroundings};
 pub use token::parse as parse_token;

@@ -1,35 +1,17 @@
-//! The journal as its readers here meet it: journalctl, because journald has no other stable interface without its C library, and its entries as
-//! values. What is asked, and what becomes of the answer, is for `logs` and the support bundle to say.
+//! The entries of the journal as values, read from the lines of `journalctl --output=json`. What is asked, and what becomes of the answer, is for `logs`
+//! and the support bundle to say.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::collections::BTreeMap;
 
 use aio_protocol::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::process::Command;
 
 /// syslog's priorities, from 0.
 const LEVELS: [&str; 8] = ["emergency", "alert", "critical", "error", "warning", "notice", "info", "debug"];
 
 /// What the daemon's fields begin with.
 const PREFIX: &str = "AIO_";
-
-/// journalctl with these arguments, its output to be read, and nothing of its complaints shown.
-pub(super) fn journalctl<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new("journalctl");
-    command
-        .args(["--no-pager", "--quiet"])
-        .args(arguments)
-        // Nothing of our environment: it may hold the token.
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
 
 /// An entry of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

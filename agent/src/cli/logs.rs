@@ -10,7 +10,10 @@ use std::{
 };
 
 use aio_host::layout::UNIT;
-use aio_installer::cli::{Failure, Output, print_part};
+use aio_installer::{
+    cli::{Failure, Output, print_part},
+    journalctl,
+};
 use aio_protocol::error_code::ErrorCode;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -21,7 +24,7 @@ use tokio::{
 use self::access::{Access, access};
 use super::{
     answer::{Answer, internal, json_line, runtime},
-    journal::{Entry, journalctl},
+    journal::Entry,
     paint::{Tone, paint},
 };
 

@@ -3,6 +3,7 @@
 //! never a failure of its own.
 
 use std::{
+    ffi::OsStr,
     pin::Pin,
     process::Stdio,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -43,17 +44,9 @@ impl ServiceLog for Journald {
     fn last_lines<'a>(&'a self, unit: &'a str, since: SystemTime) -> Lines<'a> {
         Box::pin(async move {
             let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let mut journalctl = Command::new("journalctl");
-            journalctl
-                .args(["--no-pager", "--quiet", "--output=cat", "--unit", unit])
-                .args([format!("--since=@{since}"), format!("--lines={MAX_LINES}")])
-                // Nothing of our environment: it may hold the token.
-                .env_clear()
-                .env("PATH", "/usr/bin:/bin")
-                .env("LC_ALL", "C.UTF-8")
-                .stdin(Stdio::null())
-                .kill_on_drop(true);
-            match timeout(READ_TIMEOUT, journalctl.output()).await {
+            let (since, lines) = (format!("--since=@{since}"), format!("--lines={MAX_LINES}"));
+            let mut read = journalctl(["--output=cat", "--unit", unit, &since, &lines]);
+            match timeout(READ_TIMEOUT, read.output()).await {
                 Ok(Ok(output)) => {
                     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
                 }
@@ -64,6 +57,23 @@ impl ServiceLog for Journald {
             }
         })
     }
+}
+
+/// journalctl with these arguments, its output to be read, and nothing of its complaints shown.
+pub fn journalctl<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new("journalctl");
+    command
+        .args(["--no-pager", "--quiet"])
+        .args(arguments)
+        // Nothing of our environment: it may hold the token.
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    command
 }
 
 /// `failure` with what the service said since then, where that is where the reason stands.

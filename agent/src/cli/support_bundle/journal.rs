@@ -4,13 +4,14 @@
 use std::{collections::VecDeque, time::Duration};
 
 use aio_host::layout::UNIT;
+use aio_installer::journalctl;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     time::timeout,
 };
 
 use super::part::{Content, Found};
-use crate::cli::journal::{Entry, journalctl};
+use crate::cli::journal::Entry;
 
 /// Lines of the service's journal.
 const LINES: usize = 2000;
