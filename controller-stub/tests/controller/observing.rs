@@ -15,8 +15,11 @@ use crate::{
 /// Name, kind and labels of every figure in the operators' table.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let page = include_str!("../../../docs/operations.md");
-    let is_row =
-        |line: &&str| ["| `aio_", "| `http_", "| `process_"].iter().any(|start| line.starts_with(start));
+    // A table of what to be woken for has two columns only.
+    let is_row = |line: &&str| {
+        ["| `aio_", "| `http_", "| `process_"].iter().any(|start| line.starts_with(start))
+            && line.matches('|').count() == 5
+    };
     let rows = page.lines().filter(is_row);
     rows.map(|row| {
         let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
