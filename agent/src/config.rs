@@ -10,6 +10,7 @@ use aio_host::{
     tls::{PinnedAuthority, Trust},
     token::{NodeToken, TokenError},
 };
+use aio_installer::Failure;
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, ids::NodeId};
 use secrecy::SecretString;
 
@@ -91,35 +92,7 @@ pub struct Credentials {
     pub proxy: Option<Proxy>,
 }
 
-/// Why the daemon cannot go by what it was told.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Unusable {
-    /// The catalogue's code.
-    pub code: ErrorCode,
-    /// One sentence.
-    pub message: String,
-}
-
-impl Unusable {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-
-    fn caused(code: ErrorCode, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes =
-            std::iter::successors(Some(error), |error| error.source()).map(|error| error.to_string());
-        Self::new(code, causes.collect::<Vec<_>>().join(": ").trim_end())
-    }
-}
-
-impl From<TokenError> for Unusable {
-    fn from(error: TokenError) -> Self {
-        Self::caused(error.code(), &error)
-    }
-}
-
-impl From<OutOfRange> for Unusable {
+impl From<OutOfRange> for Failure {
     fn from(error: OutOfRange) -> Self {
         Self::caused(ErrorCode::ConfigInvalid, &error)
     }
@@ -135,12 +108,12 @@ pub fn environment(name: &str) -> Option<String> {
 
 impl WorkerConfig {
     /// Puts together what flags, environment and file say.
-    pub fn load(flags: &Flags, env: Environment<'_>) -> Result<Self, Unusable> {
+    pub fn load(flags: &Flags, env: Environment<'_>) -> Result<Self, Failure> {
         Self::with_token(flags, env, None)
     }
 
     /// The same anew, for a daemon that goes by this one: of the same node, and with a token that is read again only where it can be.
-    pub fn load_again(&self, flags: &Flags, env: Environment<'_>) -> Result<Self, Unusable> {
+    pub fn load_again(&self, flags: &Flags, env: Environment<'_>) -> Result<Self, Failure> {
         let token = (!self.token.may_change()).then(|| self.token.clone());
         let again = Self::with_token(flags, env, token)?;
         if again.node_id != self.node_id {
@@ -149,7 +122,7 @@ impl WorkerConfig {
         Ok(again)
     }
 
-    fn with_token(flags: &Flags, env: Environment<'_>, token: Option<TokenSource>) -> Result<Self, Unusable> {
+    fn with_token(flags: &Flags, env: Environment<'_>, token: Option<TokenSource>) -> Result<Self, Failure> {
         let env = &|name: &str| env(name).filter(|value| !value.trim().is_empty());
         let layout = Layout::default();
         let file = config_file(flags.config.as_deref(), &layout)?;
@@ -200,13 +173,13 @@ impl WorkerConfig {
         std::fs::read(self.ca_file.as_ref()?).ok()
     }
 
-    fn foreign(&self, node: &NodeId) -> Unusable {
+    fn foreign(&self, node: &NodeId) -> Failure {
         let message = format!("the token is now of node {node}, and this daemon runs as {}", self.node_id);
-        Unusable::new(ErrorCode::TokenForeign, message)
+        Failure::new(ErrorCode::TokenForeign, message)
     }
 
     /// The tokens of this node that are there now. Without an installed one there are none: the others only renew it.
-    pub fn tokens(&self) -> Result<Vec<Held>, Unusable> {
+    pub fn tokens(&self) -> Result<Vec<Held>, Failure> {
         let mut held = vec![Held { origin: Origin::Installed, offer: None, token: self.token.read()? }];
         let rotated = self.rotated().read();
         held.extend(rotated.into_iter().filter(|held| held.token.claims().sub == self.node_id));
@@ -219,12 +192,12 @@ impl WorkerConfig {
     }
 
     /// What a connection with the installed token needs.
-    pub fn installed_credentials(&self) -> Result<Credentials, Unusable> {
+    pub fn installed_credentials(&self) -> Result<Credentials, Failure> {
         self.credentials(self.token.read()?)
     }
 
     /// What a connection with this token needs.
-    pub fn credentials(&self, token: NodeToken) -> Result<Credentials, Unusable> {
+    pub fn credentials(&self, token: NodeToken) -> Result<Credentials, Failure> {
         if token.claims().sub != self.node_id {
             return Err(self.foreign(&token.claims().sub));
         }
@@ -246,15 +219,15 @@ impl WorkerConfig {
 }
 
 /// The node that the token speaks for, unless the older unit's variable names another.
-pub(crate) fn node_id(claims: &NodeClaims, env: Environment<'_>) -> Result<NodeId, Unusable> {
+pub(crate) fn node_id(claims: &NodeClaims, env: Environment<'_>) -> Result<NodeId, Failure> {
     let Some(text) = env("AIO_NODE_ID") else { return Ok(claims.sub.clone()) };
     let expected: NodeId = text
         .trim()
         .parse()
-        .map_err(|error| Unusable::new(ErrorCode::ConfigInvalid, format!("AIO_NODE_ID: {error}")))?;
+        .map_err(|error| Failure::new(ErrorCode::ConfigInvalid, format!("AIO_NODE_ID: {error}")))?;
     if expected != claims.sub {
         let message = format!("the token is of node {}, and AIO_NODE_ID says {expected}", claims.sub);
-        return Err(Unusable::new(ErrorCode::TokenForeign, message));
+        return Err(Failure::new(ErrorCode::TokenForeign, message));
     }
     Ok(claims.sub.clone())
 }
@@ -281,7 +254,7 @@ impl Default for GpuSettings {
 
 impl GpuSettings {
     /// What environment and file say: the file that was named, or the usual one.
-    pub fn read(config: Option<&Path>, env: Environment<'_>) -> Result<Self, Unusable> {
+    pub fn read(config: Option<&Path>, env: Environment<'_>) -> Result<Self, Failure> {
         let layout = Layout::default();
         // A configuration with a proxy's password is not for everybody, and the questions of such a command are.
         let file = if config.is_none() && is_withheld(&layout.config()) {
@@ -293,7 +266,7 @@ impl GpuSettings {
     }
 
     /// What environment and this file say.
-    pub fn of(file: ConfigFile, env: Environment<'_>) -> Result<Self, Unusable> {
+    pub fn of(file: ConfigFile, env: Environment<'_>) -> Result<Self, Failure> {
         let named = env("AIO_NVML_LIBRARY").filter(|path| !path.trim().is_empty()).map(PathBuf::from);
         Ok(Self {
             nvml_library: named.or(file.nvml_library).unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into()),
@@ -321,38 +294,38 @@ fn first_folder(value: Option<String>) -> Option<PathBuf> {
     value.split(':').next().filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
-fn config_file(flag: Option<&Path>, layout: &Layout) -> Result<ConfigFile, Unusable> {
+fn config_file(flag: Option<&Path>, layout: &Layout) -> Result<ConfigFile, Failure> {
     let invalid =
-        |error: &(dyn std::error::Error + 'static)| Unusable::caused(ErrorCode::ConfigInvalid, error);
+        |error: &(dyn std::error::Error + 'static)| Failure::caused(ErrorCode::ConfigInvalid, error);
     match flag {
         // The usual file need not be there; one that was named must.
         Some(path) if !path.exists() => {
-            Err(Unusable::new(ErrorCode::ConfigInvalid, format!("there is no file {}", path.display())))
+            Err(Failure::new(ErrorCode::ConfigInvalid, format!("there is no file {}", path.display())))
         }
         Some(path) => ConfigFile::read(path).map_err(|error| invalid(&error)),
         None => ConfigFile::read(&layout.config()).map_err(|error| invalid(&error)),
     }
 }
 
-pub(crate) fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<Proxy>, Unusable> {
+pub(crate) fn named_proxy(variable: Option<String>, key: Option<String>) -> Result<Option<Proxy>, Failure> {
     let named =
         variable.map(|text| (text, "AIO_PROXY")).or(key.map(|text| (text, "`proxy` in the configuration")));
     named.map(|(text, source)| Proxy::named(&text, source)).transpose().map_err(|error| no_proxy(&error))
 }
 
-fn no_proxy(error: &NoProxy) -> Unusable {
-    Unusable::caused(ErrorCode::ConfigInvalid, error)
+fn no_proxy(error: &NoProxy) -> Failure {
+    Failure::caused(ErrorCode::ConfigInvalid, error)
 }
 
-pub(crate) fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Unusable> {
-    Endpoint::parse(text, insecure).map_err(|error| Unusable::caused(error.code(), &error))
+pub(crate) fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Failure> {
+    Endpoint::parse(text, insecure).map_err(|error| Failure::caused(error.code(), &error))
 }
 
-pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Unusable> {
+pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Failure> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err(Unusable::new(ErrorCode::ConfigInvalid, format!("{name} is `{text}`, not true or false"))),
+        _ => Err(Failure::new(ErrorCode::ConfigInvalid, format!("{name} is `{text}`, not true or false"))),
     }
 }
 
@@ -360,7 +333,7 @@ pub(crate) fn token_source(
     flags: &Flags,
     env: Environment<'_>,
     layout: &Layout,
-) -> Result<TokenSource, Unusable> {
+) -> Result<TokenSource, Failure> {
     if let Some(token) = &flags.token {
         return Ok(TokenSource::Given(token.clone()));
     }

@@ -4,6 +4,7 @@
 use std::io::IsTerminal;
 
 use aio_host::tls::STORE_LOG_TARGET;
+use aio_installer::Failure;
 use aio_protocol::error_code::ErrorCode;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
@@ -14,8 +15,6 @@ use tracing_subscriber::{
     registry, reload,
     util::SubscriberInitExt,
 };
-
-use crate::config::Unusable;
 
 /// What is logged, for who may change it.
 #[derive(Debug, Clone)]
@@ -30,10 +29,9 @@ impl Filter {
 }
 
 /// What `filter` wants logged, e.g. `info` or `info,aio_worker::session=debug`.
-pub fn parse(filter: &str) -> Result<Targets, Unusable> {
-    let parsed: Targets = filter.parse().map_err(|error| Unusable {
-        code: ErrorCode::ConfigInvalid,
-        message: format!("the log filter `{filter}` cannot be used: {error}"),
+pub fn parse(filter: &str) -> Result<Targets, Failure> {
+    let parsed: Targets = filter.parse().map_err(|error| {
+        Failure::new(ErrorCode::ConfigInvalid, format!("the log filter `{filter}` cannot be used: {error}"))
     })?;
     Ok(if filter.contains(STORE_LOG_TARGET) {
         parsed
@@ -43,7 +41,7 @@ pub fn parse(filter: &str) -> Result<Targets, Unusable> {
 }
 
 /// Starts logging what `filter` wants. To be called once.
-pub fn start(filter: &str) -> Result<Filter, Unusable> {
+pub fn start(filter: &str) -> Result<Filter, Failure> {
     let (filter, handle) = reload::Layer::new(parse(filter)?);
     let journal = connected_to_journal().then(tracing_journald::layer).and_then(Result::ok);
     let registry = registry().with(filter);

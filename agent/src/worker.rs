@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use aio_installer::Failure;
 use aio_protocol::{release::build::VERSION, time::Timestamp};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -10,7 +11,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
-    config::{Unusable, WorkerConfig},
+    config::WorkerConfig,
     notify::Notifier,
     reload::Reload,
     session::{
@@ -38,7 +39,7 @@ pub struct Worker {
 
 impl Worker {
     /// Runs until `stop` is cancelled and goodbye is said. Nothing that the controller does or that fails on the way ends it.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Unusable> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let Self { config, timings, probes, notifier, reload } = self;
         let credentials = config.installed_credentials()?;
         let identity = Identity { node_id: config.node_id.clone(), instance_id: Uuid::now_v7() };

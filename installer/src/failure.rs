@@ -2,7 +2,7 @@
 //! what, and details for programs. Turns the errors of lower layers into codes, each in one place.
 //! `present` decides how a failure looks to people.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use aio_host::{
     files::FileError,
@@ -12,7 +12,7 @@ use aio_protocol::{error_code::ErrorCode, event::ErrorReport, sources::with_sour
 use serde_json::{Map, Value};
 
 /// A failure that a user sees. Never holds a secret.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The stable code: exit status and cure follow from it.
     pub code: ErrorCode,
@@ -26,6 +26,11 @@ impl Failure {
     /// A failure without details.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: Map::new() }
+    }
+
+    /// A failure that `error` and its sources explain.
+    pub fn caused(code: ErrorCode, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(code, with_sources(error))
     }
 
     /// The same with one detail more.
@@ -56,6 +61,14 @@ impl Failure {
             .with("path", path.display().to_string())
     }
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {

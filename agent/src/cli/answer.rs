@@ -6,8 +6,6 @@ use aio_installer::cli::{Failure, Output, print, print_failure};
 use aio_protocol::error_code::ErrorCode;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::Unusable;
-
 /// How a command answers.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Answer {
@@ -36,12 +34,6 @@ pub(super) fn ended(result: Result<ExitCode, Failure>, output: Output) -> ExitCo
             print_failure(&failure, output);
             failure.code.exit_status().into()
         }
-    }
-}
-
-impl From<Unusable> for Failure {
-    fn from(unusable: Unusable) -> Self {
-        Self::new(unusable.code, unusable.message)
     }
 }
 

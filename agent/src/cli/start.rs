@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{forbid_dumps, internal, runtime};
 use crate::{
-    config::{Flags, Unusable, WorkerConfig, environment},
+    config::{Flags, WorkerConfig, environment},
     confinement::forbid_execution,
     logging::{self, Filter},
     notify::ServiceManager,
@@ -61,7 +61,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             reload,
             config,
         };
-        worker.run(stop).await.map_err(Failure::from)
+        worker.run(stop).await
     });
     // A question that hangs in the kernel or a driver must not keep the process: it ends with it.
     runtime.shutdown_background();
@@ -75,7 +75,7 @@ pub(super) fn host() -> Result<Box<dyn HostProbe>, Failure> {
 }
 
 /// What may change while the daemon runs. The log is told last: where anything cannot be used, nothing is.
-fn read_again(config: &WorkerConfig, flags: &Flags, filter: &Filter) -> Result<WorkerConfig, Unusable> {
+fn read_again(config: &WorkerConfig, flags: &Flags, filter: &Filter) -> Result<WorkerConfig, Failure> {
     let again = config.load_again(flags, &environment)?;
     let targets = logging::parse(&again.log)?;
     filter.set(targets);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aio_installer::Failure;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::ExposeSecret;
 
@@ -56,7 +57,7 @@ impl Setting {
         self
     }
 
-    fn load(&self) -> Result<WorkerConfig, Unusable> {
+    fn load(&self) -> Result<WorkerConfig, Failure> {
         WorkerConfig::load(&self.flags, &|name| self.env.get(name).cloned())
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aio_host::{config::ConfigFile, layout::Layout, proxy::Proxy, tls, token::NodeToken};
+use aio_installer::Failure;
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
 
 use super::{
@@ -16,8 +17,8 @@ use super::{
 };
 use crate::{
     config::{
-        DEFAULT_LOG, Environment, Flags, Unusable, WorkerConfig, boolean, checked_endpoint, is_withheld,
-        named_proxy, node_id, token_source,
+        DEFAULT_LOG, Environment, Flags, WorkerConfig, boolean, checked_endpoint, is_withheld, named_proxy,
+        node_id, token_source,
     },
     endpoint::Endpoint,
     health::Thresholds,
@@ -92,7 +93,7 @@ impl<'a> Examination<'a> {
         (route, insecure)
     }
 
-    fn add(&mut self, severity: Severity, unusable: Unusable, place: Place) {
+    fn add(&mut self, severity: Severity, unusable: Failure, place: Place) {
         self.findings.push(Finding::new(severity, unusable.code, place, unusable.message));
     }
 
@@ -102,7 +103,7 @@ impl<'a> Examination<'a> {
     }
 
     /// What came out well, if it did.
-    fn judged<T>(&mut self, result: Result<T, Unusable>, place: Place) -> Option<T> {
+    fn judged<T>(&mut self, result: Result<T, Failure>, place: Place) -> Option<T> {
         result.map_err(|unusable| self.add(Severity::Error, unusable, place)).ok()
     }
 
@@ -128,17 +129,13 @@ impl<'a> Examination<'a> {
             }
             Err(error) => {
                 let message = format!("the file cannot be read: {error}");
-                let unusable = Unusable { code: ErrorCode::ConfigInvalid, message };
+                let unusable = Failure::new(ErrorCode::ConfigInvalid, message);
                 self.add(Severity::Error, unusable, Place::file(&self.path));
             }
         }
         for fault in self.reading.faults.clone() {
             let place = Place { key: fault.key, line: fault.line, ..Place::file(&self.path) };
-            self.add(
-                Severity::Error,
-                Unusable { code: ErrorCode::ConfigInvalid, message: fault.message },
-                place,
-            );
+            self.add(Severity::Error, Failure::new(ErrorCode::ConfigInvalid, fault.message), place);
         }
     }
 
@@ -206,7 +203,7 @@ impl<'a> Examination<'a> {
         if let Err(error) = tls::client_config(&trust) {
             let cause = std::error::Error::source(&error);
             let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            let unusable = Unusable { code: error.code(), message: format!("{error}{cause}") };
+            let unusable = Failure::new(error.code(), format!("{error}{cause}"));
             return self.add(Severity::Error, unusable, place);
         }
         let mode = fs::metadata(&path).map(|metadata| metadata.permissions().mode()).unwrap_or(0o777);
@@ -233,7 +230,7 @@ impl<'a> Examination<'a> {
                     TokenSource::Given(_) if flags.token_file.is_some() => Place::default(),
                     TokenSource::Given(_) => Place::variable("AIO_NODE_TOKEN"),
                 };
-                (source.read().map_err(Unusable::from), place)
+                (source.read().map_err(Failure::from), place)
             }
         };
         self.judged(token, place)
@@ -243,7 +240,7 @@ impl<'a> Examination<'a> {
         self.judged(node_id(token.claims(), self.env), Place::variable("AIO_NODE_ID"));
         if token.claims().expired(now) {
             let message = format!("the token's life ended at {}", token.claims().expires_at());
-            let unusable = Unusable { code: ErrorCode::TokenExpired, message };
+            let unusable = Failure::new(ErrorCode::TokenExpired, message);
             self.add(Severity::Warning, unusable, Place::default());
         }
     }
@@ -264,7 +261,7 @@ impl<'a> Examination<'a> {
         if !route.by_proxy
             && let Err(error) = Proxy::from_environment(endpoint.uri())
         {
-            let unusable = Unusable { code: ErrorCode::ConfigInvalid, message: error.to_string() };
+            let unusable = Failure::new(ErrorCode::ConfigInvalid, error.to_string());
             self.add(Severity::Error, unusable, Place::default());
         }
     }

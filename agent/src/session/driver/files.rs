@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 
 use aio_host::files::FileError;
+use aio_installer::Failure;
 use aio_protocol::{event::ErrorReport, installation::UndeliveredFailure, wire::TokenOffer};
 use tokio::task::{JoinHandle, spawn_blocking};
 use uuid::Uuid;
 
 use crate::{
-    config::Unusable,
     tokens::rotation::{Held, Origin},
     undelivered::Undelivered,
 };
@@ -17,9 +17,9 @@ use crate::{
 /// What has been done.
 pub(super) enum Done {
     /// The tokens were read, for the connection of this number.
-    TokensRead { connection: u64, tokens: Result<Vec<Held>, Unusable> },
+    TokensRead { connection: u64, tokens: Result<Vec<Held>, Failure> },
     /// The tokens were read, to find out whether another is there.
-    TokensChecked(Result<Vec<Held>, Unusable>),
+    TokensChecked(Result<Vec<Held>, Failure>),
     /// An offered token was stored as candidate, or could not be.
     Stored { offer: Uuid, outcome: Result<(), ErrorReport> },
     /// The token of this origin was put in its place, or could not be.

@@ -1,23 +1,21 @@
 //! Another configuration while the session lives: read, handed to all parts, and used by a new connection where it says something else of the
 //! connection. One that cannot be used changes nothing, and is complained about until one can.
 
+use aio_installer::Failure;
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
 use super::{Driver, Input, State};
-use crate::{
-    config::{Unusable, WorkerConfig},
-    notify::reloading,
-};
+use crate::{config::WorkerConfig, notify::reloading};
 
 impl Driver {
     pub(super) fn reload(&mut self) {
         self.notifier.tell(NotifyState::Custom(&reloading()));
         match (self.reload.read)(&self.config) {
             Ok(config) => self.adopt(config),
-            Err(Unusable { code, message }) => {
+            Err(Failure { code, message, .. }) => {
                 warn!(code = code.as_str(), "the configuration stays as it was: {message}");
                 let complaint = format!("not reloaded, {}: {message}", code.as_str());
                 self.reporter.complain(Some(complaint), &*self.notifier);

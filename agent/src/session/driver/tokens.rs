@@ -4,12 +4,12 @@
 use std::time::Instant;
 
 use aio_host::token::TokenError;
+use aio_installer::Failure;
 use aio_protocol::error_code::ErrorCode;
 use secrecy::ExposeSecret;
 use tracing::{info, warn};
 
 use super::{Done, Driver, Input, Link, Origin, Patience, Rotation, Setback, State, now, refusal, rotation};
-use crate::config::Unusable;
 use crate::tokens::rotation::Held;
 
 impl Driver {
@@ -62,9 +62,9 @@ impl Driver {
     }
 
     /// Dials with the newest usable token; without one, that is the setback.
-    fn dial_with(&mut self, tokens: Result<Vec<Held>, Unusable>) -> Option<Input> {
+    fn dial_with(&mut self, tokens: Result<Vec<Held>, Failure>) -> Option<Input> {
         let (held, missing) = match tokens {
-            Ok(held) => (held, Unusable::from(TokenError::Missing)),
+            Ok(held) => (held, Failure::from(TokenError::Missing)),
             Err(unusable) => (vec![], unusable),
         };
         self.rotation = std::mem::take(&mut self.rotation).dialling(held);
