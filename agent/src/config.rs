@@ -1,5 +1,6 @@
-//! What the daemon was told: built-in < file < environment < flag, checked into a [`WorkerConfig`] that holds nothing impossible.
-//! The variables of the older hand-written unit are read here. Nothing here connects or waits.
+//! What the daemon was told: built-in < file < environment < flag, checked into a [`WorkerConfig`]
+//! that holds nothing impossible. The variables of the older hand-written unit are read here.
+//! Nothing here connects or waits.
 
 use std::path::{Path, PathBuf};
 
@@ -37,13 +38,15 @@ pub struct Flags {
     /// Where the daemon keeps its state [default: $STATE_DIRECTORY or /var/lib/aio-worker]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Where the status socket is made [env: AIO_RUNTIME_DIR] [default: $RUNTIME_DIRECTORY or /run/aio-worker]
+    /// Where the status socket is made [env: AIO_RUNTIME_DIR] [default: $RUNTIME_DIRECTORY or
+    /// /run/aio-worker]
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
     /// A PEM file of authorities to trust beside the operating system's [env: AIO_CA_FILE]
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Allow plain ws to other machines: for labs, the token crosses the network in the clear [env: AIO_INSECURE_HTTP]
+    /// Allow plain ws to other machines: for labs, the token crosses the network in the clear [env:
+    /// AIO_INSECURE_HTTP]
     #[arg(long)]
     pub insecure_http: bool,
 }
@@ -112,7 +115,8 @@ impl WorkerConfig {
         Self::with_token(flags, env, None)
     }
 
-    /// The same anew, for a daemon that goes by this one: of the same node, and with a token that is read again only where it can be.
+    /// The same anew, for a daemon that goes by this one: of the same node, and with a token that
+    /// is read again only where it can be.
     pub fn load_again(&self, flags: &Flags, env: Environment<'_>) -> Result<Self, Failure> {
         let token = (!self.token.may_change()).then(|| self.token.clone());
         let again = Self::with_token(flags, env, token)?;
@@ -178,7 +182,8 @@ impl WorkerConfig {
         Failure::new(ErrorCode::TokenForeign, message)
     }
 
-    /// The tokens of this node that are there now. Without an installed one there are none: the others only renew it.
+    /// The tokens of this node that are there now. Without an installed one there are none: the
+    /// others only renew it.
     pub fn tokens(&self) -> Result<Vec<Held>, Failure> {
         let mut held = vec![Held { origin: Origin::Installed, offer: None, token: self.token.read()? }];
         let rotated = self.rotated().read();
@@ -256,7 +261,8 @@ impl GpuSettings {
     /// What environment and file say: the file that was named, or the usual one.
     pub fn read(config: Option<&Path>, env: Environment<'_>) -> Result<Self, Failure> {
         let layout = Layout::default();
-        // A configuration with a proxy's password is not for everybody, and the questions of such a command are.
+        // A configuration with a proxy's password is not for everybody, and the questions of such a
+        // command are.
         let file = if config.is_none() && is_withheld(&layout.config()) {
             ConfigFile::default()
         } else {

@@ -1,5 +1,6 @@
-//! What the daemon gives up by itself once it runs, because no unit can take it away before: to become another program. It starts none, so a
-//! shell in it is always somebody else's. Everything else of the sandbox stands in `systemd/aio-worker.service`.
+//! What the daemon gives up by itself once it runs, because no unit can take it away before: to
+//! become another program. It starts none, so a shell in it is always somebody else's. Everything
+//! else of the sandbox stands in `systemd/aio-worker.service`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ const EXECUTIONS: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
 /// What a library takes for "not here" and goes on.
 const REFUSED: u32 = libc::EPERM.unsigned_abs();
 
-/// Refuses `execve` and `execveat` to this thread and to all that it starts from now on, for ever. To be called while there is no other.
+/// Refuses `execve` and `execveat` to this thread and to all that it starts from now on, for ever.
+/// To be called while there is no other.
 pub fn forbid_execution() -> Result<(), seccompiler::Error> {
     let architecture = std::env::consts::ARCH.try_into().map_err(seccompiler::Error::Backend)?;
     let rules: BTreeMap<_, _> = EXECUTIONS.into_iter().map(|call| (call, vec![])).collect();

@@ -1,5 +1,5 @@
-//! The controller's WebSocket endpoint as a checked value: `wss://`, or `ws://` to this very machine; plain `ws://` elsewhere only
-//! when a person has said so. Does not connect.
+//! The controller's WebSocket endpoint as a checked value: `wss://`, or `ws://` to this very
+//! machine; plain `ws://` elsewhere only when a person has said so. Does not connect.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
-//! Whether the GPUs are well. Pure: the driver's reports come in, what people and the controller are told goes out. `unknown` is never `ok`: a driver
-//! that is absent, silent or sees no GPU is told as such. Asks no driver and writes no file.
+//! Whether the GPUs are well. Pure: the driver's reports come in, what people and the controller
+//! are told goes out. `unknown` is never `ok`: a driver that is absent, silent or sees no GPU is
+//! told as such. Asks no driver and writes no file.
 
 mod damping;
 mod findings;
@@ -61,7 +62,8 @@ impl Judged {
         Self { driver, gpus: vec![], missing: vec![], details: vec![], summary }
     }
 
-    /// Whether others would be told the same of the GPUs' health. Numbers that change by themselves are nobody's news.
+    /// Whether others would be told the same of the GPUs' health. Numbers that change by themselves
+    /// are nobody's news.
     pub fn same_health(&self, other: &Self) -> bool {
         let healths = |judged: &Self| -> Vec<(String, Health, Vec<Finding>)> {
             let of = |detail: &GpuDetail| {

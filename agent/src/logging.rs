@@ -1,5 +1,6 @@
-//! Where log lines go: to the journal with their fields when systemd connected our standard error to it, to standard error as
-//! text otherwise; never both. What is worth a line is decided where it happens.
+//! Where log lines go: to the journal with their fields when systemd connected our standard error
+//! to it, to standard error as text otherwise; never both. What is worth a line is decided where it
+//! happens.
 
 use std::io::IsTerminal;
 
@@ -62,7 +63,8 @@ pub fn start(filter: &str) -> Result<Filter, Failure> {
     Ok(Filter(handle))
 }
 
-/// INFO is a state that an operator cares about, and still no more than information: `notice` would put it above the rest.
+/// INFO is a state that an operator cares about, and still no more than information: `notice` would
+/// put it above the rest.
 const PRIORITIES: PriorityMappings = PriorityMappings {
     error: Priority::Error,
     warn: Priority::Warning,
@@ -71,7 +73,8 @@ const PRIORITIES: PriorityMappings = PriorityMappings {
     trace: Priority::Debug,
 };
 
-/// Whether standard error is the journal. `JOURNAL_STREAM` names its device and inode, because a child may have another.
+/// Whether standard error is the journal. `JOURNAL_STREAM` names its device and inode, because a
+/// child may have another.
 fn connected_to_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))

@@ -1,7 +1,8 @@
-//! What the service manager is told: `READY=1`, `STATUS=`, `WATCHDOG=1`, `RELOADING=1`, `STOPPING=1`. When each is due is the session loop's
-//! business. No `EXTEND_TIMEOUT_USEC=`: the loop turns before anything is waited for, and a goodbye is bounded far below `TimeoutStopSec=`.
-//! The daemon starts no children and gives up the right to (`confinement`), so none can inherit `NOTIFY_SOCKET`; `NotifyAccess=main` would
-//! refuse them besides.
+//! What the service manager is told: `READY=1`, `STATUS=`, `WATCHDOG=1`, `RELOADING=1`,
+//! `STOPPING=1`. When each is due is the session loop's business. No `EXTEND_TIMEOUT_USEC=`: the
+//! loop turns before anything is waited for, and a goodbye is bounded far below `TimeoutStopSec=`.
+//! The daemon starts no children and gives up the right to (`confinement`), so none can inherit
+//! `NOTIFY_SOCKET`; `NotifyAccess=main` would refuse them besides.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ impl Notifier for ServiceManager {
     }
 }
 
-/// That a reload begins, as `sd_notify(3)` wants it: with the time of its begin, in one word. `READY=1` ends it.
+/// That a reload begins, as `sd_notify(3)` wants it: with the time of its begin, in one word.
+/// `READY=1` ends it.
 pub fn reloading() -> String {
     let begin = NotifyState::monotonic_usec_now().map(|begin| format!("\n{begin}"));
     // Only managers since 253 read the time, and those of services of another type than ours.

@@ -1,12 +1,14 @@
-//! What a daemon needs in order to go by another configuration without being another process: who asks for it, and how it is read. What a changed
-//! configuration means for a session is the session loop's to say.
+//! What a daemon needs in order to go by another configuration without being another process: who
+//! asks for it, and how it is read. What a changed configuration means for a session is the session
+//! loop's to say.
 
 use aio_installer::Failure;
 use tokio::sync::mpsc;
 
 use crate::config::WorkerConfig;
 
-/// Reads all that may have changed, beside the configuration in force. Changes nothing unless all of it can be used.
+/// Reads all that may have changed, beside the configuration in force. Changes nothing unless all
+/// of it can be used.
 pub type Read = Box<dyn FnMut(&WorkerConfig) -> Result<WorkerConfig, Failure> + Send>;
 
 /// The way to another configuration.

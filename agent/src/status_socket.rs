@@ -1,5 +1,6 @@
-//! The read-only status socket: one line of JSON to whoever connects, and one at every change. Serves and reads it. What stands in
-//! the lines is the session's business; nothing is ever read from a client.
+//! The read-only status socket: one line of JSON to whoever connects, and one at every change.
+//! Serves and reads it. What stands in the lines is the session's business; nothing is ever read
+//! from a client.
 
 mod seats;
 
@@ -40,7 +41,8 @@ impl Drop for StatusSocket {
     }
 }
 
-/// Makes the socket in `folder`, which is made if it is missing. A file that an earlier daemon left is replaced in one step.
+/// Makes the socket in `folder`, which is made if it is missing. A file that an earlier daemon left
+/// is replaced in one step.
 pub fn bind(folder: &Path) -> io::Result<StatusSocket> {
     fs::create_dir_all(folder)?;
     let path = folder.join(STATUS_SOCKET);

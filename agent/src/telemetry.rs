@@ -1,5 +1,6 @@
-//! What the worker measures: one side task asks the machine and the driver, each behind a deadline, and leaves the answers where
-//! the session loop finds the latest. No question here can delay a heartbeat. What messages make of the answers is in `messages`.
+//! What the worker measures: one side task asks the machine and the driver, each behind a deadline,
+//! and leaves the answers where the session loop finds the latest. No question here can delay a
+//! heartbeat. What messages make of the answers is in `messages`.
 
 mod blocking_probe;
 pub mod manager;
@@ -26,13 +27,15 @@ use blocking_probe::BlockingProbe;
 use manager::Latest;
 use survey::Survey;
 
-/// How much earlier than a heartbeat its numbers are asked for: the driver's thread may be listening for a second before it answers.
+/// How much earlier than a heartbeat its numbers are asked for: the driver's thread may be
+/// listening for a second before it answers.
 const LEAD: Duration = Duration::from_millis(1500);
 
 /// No closer together than this, however fast the heartbeats.
 const CLOSEST: Duration = Duration::from_secs(1);
 
-/// No further apart than this, however slow the heartbeats: with the driver's time to answer, a driver that hangs is known to within half a minute.
+/// No further apart than this, however slow the heartbeats: with the driver's time to answer, a
+/// driver that hangs is known to within half a minute.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// How long the machine and the driver may take to answer.
@@ -41,8 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long systemd may take to answer who asks once.
 const BUS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// After three rounds of which each took as long as one can, without an end of any, nobody gathers any more. A driver that hangs is no such end:
-/// that it does not answer concludes a round.
+/// After three rounds of which each took as long as one can, without an end of any, nobody gathers
+/// any more. A driver that hangs is no such end: that it does not answer concludes a round.
 const LOST: Duration = Duration::from_secs(3 * (IDLE.as_secs() + PATIENCE.as_secs()));
 
 /// Whether a round that ended then shows that somebody still gathers.
@@ -82,7 +85,8 @@ impl Readings {
     }
 }
 
-/// Asks for ever, shortly before each heartbeat that `next_beat` announces, and says in `rounds` when each round has ended.
+/// Asks for ever, shortly before each heartbeat that `next_beat` announces, and says in `rounds`
+/// when each round has ended.
 pub(crate) async fn gather(
     probes: Probes,
     mut verdicts: Verdicts,
@@ -123,7 +127,8 @@ pub(crate) async fn gather(
     }
 }
 
-/// Asks once, without the load, and waits no longer than `patience`. Who looks once knows of no error that is not to be seen any more.
+/// Asks once, without the load, and waits no longer than `patience`. Who looks once knows of no
+/// error that is not to be seen any more.
 pub async fn look(
     facts: Box<dyn HostProbe>,
     gpus: &GpuWatcher,
@@ -142,8 +147,8 @@ pub fn judged_once(report: &GpuReport, thresholds: Thresholds) -> Judged {
     Judge::new(thresholds, Memory::default()).judge(report, None, verdict::now()).0
 }
 
-/// Waits until shortly before a heartbeat that was not served yet, or until the driver tells something by itself or is to be judged by something else;
-/// false when nobody announces any more.
+/// Waits until shortly before a heartbeat that was not served yet, or until the driver tells
+/// something by itself or is to be judged by something else; false when nobody announces any more.
 async fn wait_for_next(
     next_beat: &mut watch::Receiver<Option<std::time::Instant>>,
     reports: &mut watch::Receiver<Option<GpuReport>>,

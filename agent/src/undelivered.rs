@@ -1,5 +1,6 @@
-//! Failures that an installer could not tell the controller. It left a file of each in the state folder; they are told over the session, and a file
-//! goes once the controller has read everything up to a later heartbeat. Told twice is possible after a crash, never told is not.
+//! Failures that an installer could not tell the controller. It left a file of each in the state
+//! folder; they are told over the session, and a file goes once the controller has read everything
+//! up to a later heartbeat. Told twice is possible after a crash, never told is not.
 
 use std::{
     fs, io,
@@ -34,8 +35,9 @@ impl Undelivered {
         Self { folder: state_dir.join(UNDELIVERED), node, connection: 0, told: Vec::new() }
     }
 
-    /// What to tell now that the controller has read all up to the heartbeat of this number: what was not told on this connection, oldest first.
-    /// What was told before that heartbeat is forgotten. Reads and removes files.
+    /// What to tell now that the controller has read all up to the heartbeat of this number: what
+    /// was not told on this connection, oldest first. What was told before that heartbeat is
+    /// forgotten. Reads and removes files.
     pub(crate) fn due(&mut self, connection: u64, beat: u64) -> Vec<UndeliveredFailure> {
         if std::mem::replace(&mut self.connection, connection) != connection {
             // What was not acknowledged on the last one is told again.
@@ -91,7 +93,8 @@ impl Undelivered {
     }
 }
 
-/// What is in a file; an error of the outer kind where it cannot be read now, of the inner one where it is no report.
+/// What is in a file; an error of the outer kind where it cannot be read now, of the inner one
+/// where it is no report.
 fn read(path: &Path) -> io::Result<Result<UndeliveredFailure, String>> {
     let size = fs::symlink_metadata(path)?.len();
     if size > MAX_BYTES {

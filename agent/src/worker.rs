@@ -1,5 +1,6 @@
-//! The daemon put together: probes, status socket and session loop, from first turn to goodbye. Reads no environment, handles no
-//! signal and sets no log: whoever runs it does, so that a test can run it as a service would.
+//! The daemon put together: probes, status socket and session loop, from first turn to goodbye.
+//! Reads no environment, handles no signal and sets no log: whoever runs it does, so that a test
+//! can run it as a service would.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -38,7 +39,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Runs until `stop` is cancelled and goodbye is said. Nothing that the controller does or that fails on the way ends it.
+    /// Runs until `stop` is cancelled and goodbye is said. Nothing that the controller does or that
+    /// fails on the way ends it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let Self { config, timings, probes, notifier, reload } = self;
         let credentials = config.installed_credentials()?;
@@ -68,7 +70,8 @@ impl Worker {
         let (readings_sender, readings) = watch::channel(Readings::default());
         let (next_beat, announced) = watch::channel(None);
         let (concluded, rounds) = watch::channel(Instant::now());
-        // A part that keeps some of the configuration subscribes here, and hears of each that is taken up while the daemon runs.
+        // A part that keeps some of the configuration subscribes here, and hears of each that is
+        // taken up while the daemon runs.
         let configs = watch::Sender::new(Arc::new(config.clone()));
         let verdicts = Verdicts::new(configs.subscribe());
         let gatherer = telemetry::gather(probes, verdicts, announced, readings_sender, concluded);

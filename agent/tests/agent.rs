@@ -1,4 +1,5 @@
-//! The daemon against a scripted controller: everything that the session promises, over a real WebSocket on the loopback.
+//! The daemon against a scripted controller: everything that the session promises, over a real
+//! WebSocket on the loopback.
 
 // The attribute says to lints what everybody knows of this folder.
 #[cfg(test)]

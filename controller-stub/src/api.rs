@@ -93,7 +93,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Runs what may change something in a task of its own: a client that hangs up cancels nothing that has begun.
+/// Runs what may change something in a task of its own: a client that hangs up cancels nothing that
+/// has begun.
 async fn finish_what_began(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;

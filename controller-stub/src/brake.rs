@@ -20,8 +20,8 @@ use aio_protocol::ids::OwnerId;
 /// Half of fewer nodes than these may go offline at once without an alarm.
 const SMALLEST_FLEET: usize = 10;
 
-/// Nodes that go offline within this time go together; half a lease, if that is shorter. No worker that keeps its pace is silent for
-/// so long that its lease comes this near to its end.
+/// Nodes that go offline within this time go together; half a lease, if that is shorter. No worker
+/// that keeps its pace is silent for so long that its lease comes this near to its end.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// How the leases of an organisation's nodes stand.
@@ -135,8 +135,8 @@ impl Brakes {
         effects
     }
 
-    /// Whether most organisations are silent, and most nodes of all but the one with the most silent nodes: no organisation alone
-    /// holds the nodes of another.
+    /// Whether most organisations are silent, and most nodes of all but the one with the most
+    /// silent nodes: no organisation alone holds the nodes of another.
     fn most_are_silent(&self, fleets: &HashMap<OwnerId, Fleet>) -> bool {
         let counted = |(organisation, fleet): (&OwnerId, &Fleet)| {
             self.organisations.get(organisation).map_or(*fleet, |brake| brake.with_gone(*fleet))

@@ -57,7 +57,8 @@ enum Command {
     /// Events on their way to NOTI.
     #[command(subcommand)]
     Delivery(delivery::Command),
-    /// Print what people did: every change that was asked for over the API or on the command line, newest first.
+    /// Print what people did: every change that was asked for over the API or on the command line,
+    /// newest first.
     Audit(audit::Audit),
     /// Write the manual's pages into a folder.
     #[command(hide = true)]
@@ -70,7 +71,8 @@ enum Command {
 
 #[derive(Args)]
 struct Place {
-    /// The folder of the database and the secrets; made when it is not there. [default: the Debian package's, with its configuration, where it is installed]
+    /// The folder of the database and the secrets; made when it is not there. [default: the Debian
+    /// package's, with its configuration, where it is installed]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// A TOML file; .env.example says what may stand in it.
@@ -116,7 +118,8 @@ struct Flags {
     /// The TLS certificate's key in PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Serve TLS with a certificate of a private authority, made on first start; tokens carry its fingerprint.
+    /// Serve TLS with a certificate of a private authority, made on first start; tokens carry its
+    /// fingerprint.
     #[arg(long, conflicts_with = "tls_cert")]
     #[serde(skip_serializing_if = "Not::not")]
     tls_self_signed: bool,
@@ -229,7 +232,8 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     }
     // Before the first line is printed: whoever reads it may send a signal at once.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // Whoever has certificates listens for it and reads them again; to everybody else a reload is nothing, and not the end.
+    // Whoever has certificates listens for it and reads them again; to everybody else a reload is
+    // nothing, and not the end.
     let _hang_up = signal(SignalKind::hangup())?;
     let lame_duck = config.shutdown_lame_duck;
     let mut server = Server::start(config).await?;
@@ -283,7 +287,8 @@ fn config(place: &Place, flags: &impl Serialize) -> Result<Config, Failure> {
 }
 
 impl Place {
-    /// The folder and the file that were named, or the package's. What root would write into another user's folder, that user could not open any more.
+    /// The folder and the file that were named, or the package's. What root would write into
+    /// another user's folder, that user could not open any more.
     fn or_packaged(&self, packaged: &Path) -> Result<(PathBuf, Option<PathBuf>), Failure> {
         let config = self.config.clone();
         let (data_dir, config) = match &self.data_dir {

@@ -1,4 +1,5 @@
-//! The wall clock, for what people and other machines read. What must not jump (leases, pings) uses `Instant`.
+//! The wall clock, for what people and other machines read. What must not jump (leases, pings) uses
+//! `Instant`.
 
 use std::time::SystemTime;
 

@@ -47,7 +47,8 @@ const DEFAULT_OWNER: &str = "default_owner";
 /// Who does what a command does, as audit trails and transitions name them.
 const COMMAND_LINE: &str = "command line";
 
-/// Who a token or a node is for; what is not said is the default owner that the data folder's first start made.
+/// Who a token or a node is for; what is not said is the default owner that the data folder's first
+/// start made.
 #[derive(Debug, Clone, Default)]
 pub struct For {
     /// The organisation.
@@ -77,7 +78,8 @@ pub async fn user_token(
     Ok(token)
 }
 
-/// The store for a command that changes something: its first change is recorded, with the operating system's user.
+/// The store for a command that changes something: its first change is recorded, with the operating
+/// system's user.
 fn on_command_line(
     store: &Store,
     org: &OwnerId,

@@ -24,7 +24,8 @@ pub use crate::releases::{Published, PublishedFile};
 pub(crate) use exposure::is_this_machine;
 pub use settings::{Settings, variables};
 
-/// The checked configuration. `Config::new` has the built-in values; every field may be changed before `Server::start`.
+/// The checked configuration. `Config::new` has the built-in values; every field may be changed
+/// before `Server::start`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen; port 0 takes a free one.
@@ -49,15 +50,18 @@ pub struct Config {
     pub checksums: Published,
     /// The NOTI service; the built-in one when unset.
     pub noti_service_url: Option<Url>,
-    /// Signs tokens (HS256); made on first start when unset and no key is named. Beside a key, tokens that it signed stay valid.
+    /// Signs tokens (HS256); made on first start when unset and no key is named. Beside a key,
+    /// tokens that it signed stay valid.
     pub jwt_secret: Option<SecretString>,
     /// The PEM file of the Ed25519 key that signs tokens.
     pub jwt_private_key_file: Option<PathBuf>,
     /// The PEM file of its public half. Alone, tokens are verified here and not made.
     pub jwt_public_key_file: Option<PathBuf>,
-    /// Signs events; made on first start when unset. Two, with a blank between them, while one takes the other's place.
+    /// Signs events; made on first start when unset. Two, with a blank between them, while one
+    /// takes the other's place.
     pub noti_webhook_secret: Option<SecretString>,
-    /// The PEM file of the certificates that NOTI is trusted by, and by no others; the operating system's when unset.
+    /// The PEM file of the certificates that NOTI is trusted by, and by no others; the operating
+    /// system's when unset.
     pub noti_ca_file: Option<PathBuf>,
     /// The PEM files of the certificate's chain that this controller shows NOTI, and of its key.
     pub noti_client_files: Option<(PathBuf, PathBuf)>,
@@ -69,8 +73,8 @@ pub struct Config {
     pub tls_self_signed: bool,
     /// Allow plain HTTP to other machines.
     pub insecure_http: bool,
-    /// How long delivery of events pauses first when NOTI fails again and again; each further pause is twice as long, up to twelve
-    /// times this.
+    /// How long delivery of events pauses first when NOTI fails again and again; each further pause
+    /// is twice as long, up to twelve times this.
     pub noti_breaker_pause: Duration,
     /// How long a controller that is told to stop goes on, with `/readyz` saying that it will not.
     pub shutdown_lame_duck: Duration,
@@ -100,14 +104,15 @@ pub struct Config {
     pub register_timeout: Duration,
     /// How long a worker's socket may outlive its token.
     pub token_grace: Duration,
-    /// How far `lastSeenAt` in the database may lag behind. The API knows better, and a transition writes it exactly.
+    /// How far `lastSeenAt` in the database may lag behind. The API knows better, and a transition
+    /// writes it exactly.
     pub last_seen_lag: Duration,
     /// How many workers may connect in a second; others are told to come back.
     pub upgrades_per_second: NonZeroU32,
     /// How many may be in the middle of it.
     pub max_handshakes: u32,
-    /// Bytes of memory for answers that peers have not taken yet. An organisation or a node has an eighth of it, an address without an
-    /// accepted token a 16th.
+    /// Bytes of memory for answers that peers have not taken yet. An organisation or a node has an
+    /// eighth of it, an address without an accepted token a 16th.
     pub answer_bytes: u64,
 }
 
@@ -361,7 +366,8 @@ fn switch(name: &'static str, text: Option<&str>) -> Result<bool, ConfigError> {
     }
 }
 
-/// An address and a port, or a name and a port; of a name's addresses an IPv4 one where there is one, as the built-in address is.
+/// An address and a port, or a name and a port; of a name's addresses an IPv4 one where there is
+/// one, as the built-in address is.
 fn listen_address(text: &str) -> Result<SocketAddr, ConfigError> {
     const NAME: &str = "LISTEN";
     let text = text.trim();

@@ -20,7 +20,8 @@ pub(crate) struct Deployment {
     /// Whether that is an address for other machines, because somebody gave it.
     #[serde(default)]
     pub public: bool,
-    /// Whether somebody else must be ending TLS before this controller, or nobody does: then no request is known to come from this machine.
+    /// Whether somebody else must be ending TLS before this controller, or nobody does: then no
+    /// request is known to come from this machine.
     #[serde(default)]
     pub proxied: bool,
     release_base: String,

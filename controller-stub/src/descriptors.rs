@@ -25,7 +25,8 @@ pub(crate) fn raise_limit() -> Option<u64> {
     }
 }
 
-/// How many connections there may be beside workers' sockets: a quarter of `limit`, so that the rest is the workers'.
+/// How many connections there may be beside workers' sockets: a quarter of `limit`, so that the
+/// rest is the workers'.
 pub(crate) fn connections(limit: Option<u64>) -> u64 {
     limit.map_or(MAX_CONNECTIONS, |limit| (limit / 4).clamp(32, MAX_CONNECTIONS))
 }

@@ -26,7 +26,8 @@ use crate::{
 /// A token lasts this long unless its request says otherwise: a year.
 pub(crate) const DEFAULT_LIFE_SECS: u64 = 31_536_000;
 
-/// What is handed to whoever puts the node onto its machine. The `Debug` form is missing on purpose: it holds the token.
+/// What is handed to whoever puts the node onto its machine. The `Debug` form is missing on
+/// purpose: it holds the token.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Enrolment {
@@ -68,8 +69,9 @@ pub(crate) struct Enroller {
 }
 
 impl Enroller {
-    /// Makes a token for `node` that lasts `lasts_secs` and installs `version`, for whoever `minter` is. A version that is asked for by name must be
-    /// published; without one, a token for a worker that is already installed can be had at any time. It is kept nowhere yet.
+    /// Makes a token for `node` that lasts `lasts_secs` and installs `version`, for whoever
+    /// `minter` is. A version that is asked for by name must be published; without one, a token for
+    /// a worker that is already installed can be had at any time. It is kept nowhere yet.
     pub(crate) async fn draw_up(
         &self,
         node: &Node,
@@ -141,7 +143,8 @@ impl Enroller {
         Ok((enrolment, issued))
     }
 
-    /// A token for `node` that lasts `life` and promises what the one that it replaces did. It is kept nowhere yet.
+    /// A token for `node` that lasts `life` and promises what the one that it replaces did. It is
+    /// kept nowhere yet.
     pub(crate) async fn renew(
         &self,
         node: &NodeId,
@@ -180,7 +183,8 @@ impl Enroller {
         )
     }
 
-    /// What to install on `node`, as the token `jti` promised; for a person who asks, as the node's newest token did.
+    /// What to install on `node`, as the token `jti` promised; for a person who asks, as the node's
+    /// newest token did.
     pub(crate) async fn plan(
         &self,
         node: &Node,
@@ -207,7 +211,8 @@ impl Enroller {
             version,
             platform,
             checksum: pinned.remove(&platform).unwrap_or(published.checksum),
-            // The size is what lies there now: a file that was altered is then reported as just that, by its checksum.
+            // The size is what lies there now: a file that was altered is then reported as just
+            // that, by its checksum.
             size: published.size,
             signature: published.signature,
             controller_endpoint: self.deployment.gateway(),

@@ -58,8 +58,8 @@ fn install() -> Option<PrometheusHandle> {
     Some(handle)
 }
 
-/// What never happened is shown as zero, where there is no label whose values only the happening knows: an alarm that is built on it
-/// then has something to look at.
+/// What never happened is shown as zero, where there is no label whose values only the happening
+/// knows: an alarm that is built on it then has something to look at.
 fn describe(figure: &Figure) {
     let Figure { name, labels, help, .. } = *figure;
     match figure.kind {

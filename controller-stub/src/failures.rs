@@ -1,4 +1,5 @@
-//! The routes that fail at present, so that the log tells the first failure, every doubling, and the recovery.
+//! The routes that fail at present, so that the log tells the first failure, every doubling, and
+//! the recovery.
 
 use std::{
     collections::HashMap,

@@ -18,7 +18,8 @@ use targets::Target;
 /// Among the tests, where every input is read by unoptimised code.
 const INPUTS: u64 = 40_000;
 
-/// From here on, memory is measured: fewer inputs are lost in the process's own growth, and in that of other tests beside.
+/// From here on, memory is measured: fewer inputs are lost in the process's own growth, and in that
+/// of other tests beside.
 const MEASURED: u64 = 1_000_000;
 
 /// More than what the allocator's moods explain, less than a leak of a byte per input would be.

@@ -133,7 +133,8 @@ fn admit(
 /// How long a machine that was refused because another has its identity must not even try again.
 fn stay_away(app: &App, node: &NodeOfToken, address: IpAddr) -> Option<Duration> {
     let pause = app.clones().pause(&node.id, address, Instant::now())?;
-    // Behind one address the two cannot be told apart before they register, and a node that nobody holds is free.
+    // Behind one address the two cannot be told apart before they register, and a node that nobody
+    // holds is free.
     let elsewhere = node.node.ip_address.is_some_and(|holder| holder != address.to_canonical());
     (elsewhere && app.registry.has_speaker(&node.id)).then_some(pause)
 }

@@ -1,5 +1,6 @@
-//! The bootstrap script of one token, from `packaging/install.sh.txt`: a short bash script for a machine that has nothing yet.
-//! It decides how values are quoted; what the script does stands in the template.
+//! The bootstrap script of one token, from `packaging/install.sh.txt`: a short bash script for a
+//! machine that has nothing yet. It decides how values are quoted; what the script does stands in
+//! the template.
 
 use aio_protocol::{
     ids::NodeId,
@@ -19,7 +20,8 @@ pub(crate) struct Facts<'a> {
     pub generated: Timestamp,
     /// The installers that are published, by platform: address and checksum.
     pub installers: &'a [(Platform, String, Checksum)],
-    /// The certificate (PEM) that the installers' server is trusted by, and no other; none where the operating system's roots will do.
+    /// The certificate (PEM) that the installers' server is trusted by, and no other; none where
+    /// the operating system's roots will do.
     pub authority: Option<&'a str>,
 }
 

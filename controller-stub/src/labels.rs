@@ -21,8 +21,9 @@ const MAX_PREFIX_BYTES: usize = 253;
 /// A key's name, and a value.
 const MAX_NAME_BYTES: usize = 63;
 
-/// A node's labels: at most 64. A key is a name of 1 to 63 letters, digits, `-`, `_` and `.`, which begins and ends with a letter or digit, or a
-/// DNS name, `/` and such a name; a value is such a name or empty.
+/// A node's labels: at most 64. A key is a name of 1 to 63 letters, digits, `-`, `_` and `.`, which
+/// begins and ends with a letter or digit, or a DNS name, `/` and such a name; a value is such a
+/// name or empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 pub(crate) struct Labels(BTreeMap<String, String>);
@@ -137,7 +138,8 @@ impl TryFrom<String> for Selector {
 }
 
 impl Selector {
-    /// What the JSON of labels holds exactly when they fit: no character of a key or value is written in another way there.
+    /// What the JSON of labels holds exactly when they fit: no character of a key or value is
+    /// written in another way there.
     pub(crate) fn in_json(&self) -> String {
         match &self.value {
             Some(value) => format!("\"{}\":\"{value}\"", self.key),

@@ -76,7 +76,8 @@ impl Leases {
         self.entries().remove(id);
     }
 
-    /// Makes every lease of `scope` that ends within `window`, or has ended, a whole one, although nothing was heard.
+    /// Makes every lease of `scope` that ends within `window`, or has ended, a whole one, although
+    /// nothing was heard.
     pub(crate) fn pardon(&self, scope: &Scope, now: Instant, window: Duration) {
         for lease in self.entries().values_mut().filter(|lease| lease.ends <= now + window) {
             if matches!(scope, Scope::All)
@@ -125,7 +126,8 @@ impl Leases {
         self.entries().get(id)?.seen
     }
 
-    /// When a node was last heard of that was stored as last seen at `stored`. A stored time in the future is from a clock that was wrong.
+    /// When a node was last heard of that was stored as last seen at `stored`. A stored time in the
+    /// future is from a clock that was wrong.
     pub(crate) fn last_seen_or(
         &self,
         id: &NodeId,

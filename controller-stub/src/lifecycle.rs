@@ -35,7 +35,8 @@ pub(crate) use occurrence::Occurrence;
 /// Nodes share this many turns; two that share one wait for each other, and no more comes of it.
 const TURNS: usize = 256;
 
-/// A save is refused when another controller saved the node first. So often in a row means that something else is wrong.
+/// A save is refused when another controller saved the node first. So often in a row means that
+/// something else is wrong.
 const TRIES: usize = 16;
 
 pub(crate) struct Lifecycle {
@@ -49,8 +50,8 @@ pub(crate) struct Lifecycle {
     pub installations: Leases,
 }
 
-/// The right to change a node, for one at a time: between looking at its connection or lease and saving what follows, nothing
-/// else happens to it.
+/// The right to change a node, for one at a time: between looking at its connection or lease and
+/// saving what follows, nothing else happens to it.
 pub(crate) struct Turn<'a> {
     lifecycle: &'a Lifecycle,
     id: &'a NodeId,
@@ -93,8 +94,9 @@ impl Lifecycle {
         }
     }
 
-    /// Gives a whole lease to every node that is online or installing and has none: after a start that is all of them, and
-    /// later a node whose change was saved while whoever asked for it went away.
+    /// Gives a whole lease to every node that is online or installing and has none: after a start
+    /// that is all of them, and later a node whose change was saved while whoever asked for it went
+    /// away.
     pub(crate) async fn adopt(&self) -> Result<(), StoreError> {
         for (status, leases) in
             [(NodeStatus::Online, &self.workers), (NodeStatus::Installing, &self.installations)]
@@ -119,7 +121,8 @@ impl Lifecycle {
         Turn { lifecycle: self, id, noticed_at, store: self.store.clone(), _held: held }
     }
 
-    /// Keeps a node that was just registered, unless another in service has its name; says whether it did. `store` acts for `actor`.
+    /// Keeps a node that was just registered, unless another in service has its name; says whether
+    /// it did. `store` acts for `actor`.
     pub(crate) async fn register(&self, store: &Store, node: &Node, actor: &str) -> Result<bool, StoreError> {
         let newcomer = Newcomer { node: node.clone(), step: registration(node, actor), token: None };
         if !store.enrol_nodes(&[newcomer]).await?.is_empty() {

@@ -6,7 +6,8 @@ use tokio::{sync::Mutex, time::timeout};
 
 use crate::{clock, store::Store};
 
-/// Writes to the database to see whether it takes changes; no more often than once in a while, however many ask.
+/// Writes to the database to see whether it takes changes; no more often than once in a while,
+/// however many ask.
 #[derive(Default)]
 pub(crate) struct Probe(Mutex<Option<(Instant, Option<&'static str>)>>);
 

@@ -67,7 +67,8 @@ impl Releases {
         Some(self.folder.as_ref()?.join(version.to_string()).join(name))
     }
 
-    /// What is published as `file` of `version`. What the configuration pins comes before what the folder holds.
+    /// What is published as `file` of `version`. What the configuration pins comes before what the
+    /// folder holds.
     pub(crate) async fn find(
         &self,
         version: &ReleaseVersion,
@@ -82,7 +83,8 @@ impl Releases {
         }
     }
 
-    /// Hashes everything in the folder, so that the first node need not wait for it. Says how many files there are.
+    /// Hashes everything in the folder, so that the first node need not wait for it. Says how many
+    /// files there are.
     pub(crate) async fn survey(&self) -> io::Result<usize> {
         let Some(folder) = &self.folder else { return Ok(0) };
         let mut count = 0;

@@ -97,7 +97,8 @@ async fn prune(store: &Store, retention: Retention, passed: Duration) -> Result<
     store.put_setting(CLOCK, &now.to_string()).await
 }
 
-/// What this clock shows when it showed `kept` before, `passed` went by since, and the wall clock shows `wall`.
+/// What this clock shows when it showed `kept` before, `passed` went by since, and the wall clock
+/// shows `wall`.
 fn advanced(kept: Option<Timestamp>, passed: Duration, wall: Timestamp) -> Timestamp {
     kept.map_or(wall, |kept| wall.min(kept.plus(passed * 2)))
 }

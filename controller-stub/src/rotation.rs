@@ -46,7 +46,8 @@ impl Life {
         self.expires_at.since(self.issued_at)
     }
 
-    /// When the next offer is due. One that was made later than `now` was made by a clock that was wrong, and holds up nothing.
+    /// When the next offer is due. One that was made later than `now` was made by a clock that was
+    /// wrong, and holds up nothing.
     pub(crate) fn next_offer(self, history: History, now: Timestamp) -> Timestamp {
         let last_third = self.length() / 3;
         match history.last {

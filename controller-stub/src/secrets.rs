@@ -73,7 +73,8 @@ impl SecretsError {
 }
 
 impl Secrets {
-    /// Takes the secrets that `config` gives and reads or makes the others. Two processes that do so at once get the same.
+    /// Takes the secrets that `config` gives and reads or makes the others. Two processes that do
+    /// so at once get the same.
     pub(crate) fn load(config: &Config) -> Result<Self, SecretsError> {
         Self::gather(config, kept)
     }

@@ -125,7 +125,8 @@ impl Server {
         Ok(Self::launch(config).await?)
     }
 
-    /// Says whether `start` would find its configuration, secrets and certificates usable. Listens nowhere and makes nothing.
+    /// Says whether `start` would find its configuration, secrets and certificates usable. Listens
+    /// nowhere and makes nothing.
     pub async fn check(config: &Config) -> Result<(), StartError> {
         Ok(preflight(config).await?)
     }
@@ -281,7 +282,8 @@ impl Server {
         self.tasks.failed().await
     }
 
-    /// Tells the service manager that the server gets on, as often as it asks for, and says nothing more once a task is stuck.
+    /// Tells the service manager that the server gets on, as often as it asks for, and says nothing
+    /// more once a task is stuck.
     pub fn keep_watchdog(&self) {
         let Some(interval) = sd_notify::watchdog_enabled() else { return };
         let (pulses, stop) = (self.pulses.clone(), self.app.stop.clone());

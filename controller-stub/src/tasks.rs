@@ -38,7 +38,8 @@ pub struct TaskEnded {
 #[derive(Clone, Default)]
 pub(crate) struct Pulses(Arc<Mutex<Vec<Pulse>>>);
 
-/// Whether one task gets on: since when its turn lasts, if it has one. Waiting for something to do is no turn.
+/// Whether one task gets on: since when its turn lasts, if it has one. Waiting for something to do
+/// is no turn.
 #[derive(Clone)]
 pub(crate) struct Pulse {
     name: &'static str,

@@ -124,7 +124,8 @@ impl Tls {
         }
     }
 
-    /// For the listener. Nothing is kept of a connection after it: a worker that comes back proves itself anew.
+    /// For the listener. Nothing is kept of a connection after it: a worker that comes back proves
+    /// itself anew.
     pub(crate) fn server_config(&self) -> Result<ServerConfig, TlsError> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
@@ -136,7 +137,8 @@ impl Tls {
         Ok(config)
     }
 
-    /// For this very program to reach itself: trusts exactly the certificate that it serves, whatever name that is for.
+    /// For this very program to reach itself: trusts exactly the certificate that it serves,
+    /// whatever name that is for.
     pub(crate) fn own_client(&self) -> Result<ClientConfig, TlsError> {
         Ok(ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
@@ -177,7 +179,8 @@ impl Tls {
         }
     }
 
-    /// Reloads what has changed and has then stayed the same for one look: two files are never replaced at the same moment.
+    /// Reloads what has changed and has then stayed the same for one look: two files are never
+    /// replaced at the same moment.
     fn look(&mut self, seen: &mut Option<Stamp>) {
         match &self.source {
             Source::Files { files, loaded } => {
@@ -238,7 +241,8 @@ fn bare(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
-/// Every name that the controller may be reached by: the public one, the address that it listens on, and this machine's own.
+/// Every name that the controller may be reached by: the public one, the address that it listens
+/// on, and this machine's own.
 fn names(public: Option<&str>, listening: std::net::IpAddr) -> Vec<String> {
     let listening = (!listening.is_unspecified()).then(|| listening.to_string());
     let mut names: Vec<String> = public.map(str::to_owned).into_iter().chain(listening).collect();

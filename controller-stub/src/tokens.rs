@@ -129,7 +129,8 @@ impl Tokens {
         self.sign(&claims)
     }
 
-    /// Verifies `token`. Its `type` decides its kind: `node`, or `user`, or none for a user's that another issuer made.
+    /// Verifies `token`. Its `type` decides its kind: `node`, or `user`, or none for a user's that
+    /// another issuer made.
     pub(crate) fn verify(&self, token: &str) -> Result<Bearer, InvalidToken> {
         let invalid = |why: &str| InvalidToken::Invalid(why.to_owned());
         let header = jsonwebtoken::decode_header(token).map_err(|_| invalid(NOT_WHOLE))?;
@@ -168,7 +169,8 @@ impl Tokens {
     }
 }
 
-/// Whether the header has `crit`. Whoever does not understand an extension that it names must refuse the token (RFC 7515, 4.1.11).
+/// Whether the header has `crit`. Whoever does not understand an extension that it names must
+/// refuse the token (RFC 7515, 4.1.11).
 fn names_extensions(token: &str) -> bool {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();

@@ -59,7 +59,8 @@ pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
     write_down(&app).await;
 }
 
-/// A process that stood still (a paused machine, no processor to be had) heard nobody: that is no worker's silence.
+/// A process that stood still (a paused machine, no processor to be had) heard nobody: that is no
+/// worker's silence.
 fn pardon_a_standstill(app: &App, late: Duration) {
     let leases = &app.lifecycle.workers;
     if late > leases.length() / STANDSTILL {

@@ -116,7 +116,8 @@ impl Socket {
         })
     }
 
-    /// The next message, or how the connection ends. May be cancelled. Pings are answered at the next read or write.
+    /// The next message, or how the connection ends. May be cancelled. Pings are answered at the
+    /// next read or write.
     pub(crate) async fn receive(&mut self) -> Result<Message, End> {
         poll_fn(|cx| self.poll_receive(cx)).await
     }

@@ -1,5 +1,5 @@
-//! The controller from outside: a real server in this process, on a free port and a folder of its own, driven over HTTP and
-//! WebSocket as users, installers, workers and NOTI drive it.
+//! The controller from outside: a real server in this process, on a free port and a folder of its
+//! own, driven over HTTP and WebSocket as users, installers, workers and NOTI drive it.
 
 #![expect(
     clippy::unwrap_used,

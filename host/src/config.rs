@@ -1,5 +1,5 @@
-//! `config.toml`: the file as people write it, and the checked form that the program uses. What the token says (endpoints, node)
-//! need not stand here; what stands here overrules it.
+//! `config.toml`: the file as people write it, and the checked form that the program uses. What the
+//! token says (endpoints, node) need not stand here; what stands here overrules it.
 
 use std::path::{Path, PathBuf};
 

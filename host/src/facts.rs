@@ -1,4 +1,5 @@
-//! What the machine says of itself: operating system, processors, memory, disks, network, and how busy they are.
+//! What the machine says of itself: operating system, processors, memory, disks, network, and how
+//! busy they are.
 
 mod containers;
 mod links;
@@ -59,7 +60,8 @@ pub struct HostSample {
     pub temperatures: Vec<Temperature>,
 }
 
-/// Something that knows a machine. Calls may block for milliseconds, so they run off the async runtime's hot path.
+/// Something that knows a machine. Calls may block for milliseconds, so they run off the async
+/// runtime's hot path.
 pub trait HostProbe: Send {
     /// Facts that seldom change.
     fn facts(&mut self) -> HostFacts;

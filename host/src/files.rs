@@ -42,10 +42,11 @@ impl FileError {
     }
 }
 
-/// A file in the making, beside the one that it will replace. Dropped without [`commit`](Self::commit), it vanishes.
+/// A file in the making, beside the one that it will replace. Dropped without
+/// [`commit`](Self::commit), it vanishes.
 ///
-/// Its name is fixed (`.NAME.new`), so that what a killed process leaves is overwritten by the next try or removed
-/// by [`remove_file`], and never piles up.
+/// Its name is fixed (`.NAME.new`), so that what a killed process leaves is overwritten by the next
+/// try or removed by [`remove_file`], and never piles up.
 #[derive(Debug)]
 pub struct StagedFile {
     target: PathBuf,
@@ -127,8 +128,8 @@ pub fn missing_dirs(path: &Path) -> Vec<PathBuf> {
     missing
 }
 
-/// Makes `path` a folder, its missing parents too, and returns those that it created, outermost first; each has exactly this
-/// mode. When it fails, it has removed again what it created.
+/// Makes `path` a folder, its missing parents too, and returns those that it created, outermost
+/// first; each has exactly this mode. When it fails, it has removed again what it created.
 pub fn create_dir(path: &Path, mode: u32) -> Result<Vec<PathBuf>, FileError> {
     let mut created = Vec::new();
     for dir in missing_dirs(path) {
@@ -237,7 +238,8 @@ impl FileSystem {
         })
     }
 
-    /// What is missing for an installation of so many bytes: how much is needed, how much there is, and of what.
+    /// What is missing for an installation of so many bytes: how much is needed, how much there is,
+    /// and of what.
     pub fn lacks(&self, bytes: u64) -> Option<(u64, u64, &'static str)> {
         let inodes = self.free_inodes.unwrap_or(u64::MAX);
         if self.free_bytes < bytes {

@@ -1,4 +1,5 @@
-//! Where things lie on a node. One place knows the paths; the units in `systemd/` repeat those that they need.
+//! Where things lie on a node. One place knows the paths; the units in `systemd/` repeat those that
+//! they need.
 
 use std::path::{Path, PathBuf};
 
@@ -87,7 +88,8 @@ impl Layout {
         self.at("etc/sysusers.d/aio-worker.conf")
     }
 
-    /// The installer's own folder, root's alone: the daemon's user must not be able to write what root will act on.
+    /// The installer's own folder, root's alone: the daemon's user must not be able to write what
+    /// root will act on.
     pub fn journal_dir(&self) -> PathBuf {
         self.at("var/lib/aio-installer")
     }
@@ -97,7 +99,8 @@ impl Layout {
         self.journal_dir().join(UNDELIVERED)
     }
 
-    /// The unit file of a Debian package, where there is one: below `/usr/lib`, or `/lib` on systems that keep the two apart.
+    /// The unit file of a Debian package, where there is one: below `/usr/lib`, or `/lib` on
+    /// systems that keep the two apart.
     pub fn packaged_unit(&self) -> Option<PathBuf> {
         let places = ["usr/lib/systemd/system", "lib/systemd/system"];
         places.into_iter().map(|place| self.at(place).join(UNIT)).find(|path| path.is_file())
@@ -129,14 +132,15 @@ impl Layout {
     }
 }
 
-/// The name, in the state folder, of a token that the controller gave in place of the installed one, and that it has welcomed. The token is
-/// the file's first line.
+/// The name, in the state folder, of a token that the controller gave in place of the installed
+/// one, and that it has welcomed. The token is the file's first line.
 pub const KEPT_TOKEN: &str = "token";
 
 /// The name, in the state folder, of a token that was offered and not yet welcomed.
 pub const CANDIDATE_TOKEN: &str = "token.candidate";
 
-/// The folder's name, in the installer's and in the state folder, of failures that the controller could not be told.
+/// The folder's name, in the installer's and in the state folder, of failures that the controller
+/// could not be told.
 pub const UNDELIVERED: &str = "undelivered";
 
 /// The status socket's name in the runtime folder.

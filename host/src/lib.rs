@@ -1,5 +1,6 @@
-//! The machine behind small traits: systemd over D-Bus, GPUs through NVML, host facts, durable files, and where things lie.
-//! Decides nothing about installations or sessions; it does and reports.
+//! The machine behind small traits: systemd over D-Bus, GPUs through NVML, host facts, durable
+//! files, and where things lie. Decides nothing about installations or sessions; it does and
+//! reports.
 
 pub mod config;
 pub mod dial;

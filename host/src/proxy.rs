@@ -1,5 +1,6 @@
-//! The HTTP proxy on the way to the controller, where there is one: named by somebody, or found in the variables that everybody knows
-//! (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`). Connects through it with `CONNECT`; whose word counts is the callers' to decide.
+//! The HTTP proxy on the way to the controller, where there is one: named by somebody, or found in
+//! the variables that everybody knows (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
+//! Connects through it with `CONNECT`; whose word counts is the callers' to decide.
 
 mod exceptions;
 
@@ -50,8 +51,9 @@ impl Proxy {
         matcher.intercept(&anywhere).and_then(Self::usable).ok_or_else(|| NoProxy(source.to_owned()))
     }
 
-    /// The proxy that the environment wants between this machine and `target` (`http`, `https`, `ws` or `wss`), `NO_PROXY` obeyed. This very
-    /// machine is never reached through one: a proxy would look for it on its own.
+    /// The proxy that the environment wants between this machine and `target` (`http`, `https`,
+    /// `ws` or `wss`), `NO_PROXY` obeyed. This very machine is never reached through one: a proxy
+    /// would look for it on its own.
     pub fn from_environment(target: &Uri) -> Result<Option<Self>, NoProxy> {
         Ok(url_from_environment(target)?.map(|(_, proxy)| proxy))
     }
@@ -134,7 +136,8 @@ fn over_http(target: &Uri) -> Option<Uri> {
     Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build().ok()
 }
 
-/// The environment's proxy to `target` as its variable names it, user and password included, and as it is used.
+/// The environment's proxy to `target` as its variable names it, user and password included, and as
+/// it is used.
 pub fn url_from_environment(target: &Uri) -> Result<Option<(String, Proxy)>, NoProxy> {
     Proxy::found_in(&|name| std::env::var(name).ok(), target)
 }

@@ -1,5 +1,6 @@
-//! systemd's manager: units are read, enabled and run over D-Bus, never by a child process.
-//! Job methods wait until the job has ended and say how it ended. The services that matter are watched by subscription.
+//! systemd's manager: units are read, enabled and run over D-Bus, never by a child process. Job
+//! methods wait until the job has ended and say how it ended. The services that matter are watched
+//! by subscription.
 
 mod dbus;
 #[cfg(any(test, feature = "fakes"))]

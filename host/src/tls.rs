@@ -1,5 +1,6 @@
-//! Whom this machine trusts over TLS: for a controller whose token names its authority, that authority alone; for all others the operating
-//! system's roots, and the operator's own beside them. One provider and one configuration for HTTP and WebSocket.
+//! Whom this machine trusts over TLS: for a controller whose token names its authority, that
+//! authority alone; for all others the operating system's roots, and the operator's own beside
+//! them. One provider and one configuration for HTTP and WebSocket.
 
 mod pinned;
 mod store;
@@ -76,10 +77,12 @@ impl TlsError {
     }
 }
 
-/// What logs which files of the operating system's store it passes over, by number alone. Logged from ERROR on; `unusable_files` names them.
+/// What logs which files of the operating system's store it passes over, by number alone. Logged
+/// from ERROR on; `unusable_files` names them.
 pub const STORE_LOG_TARGET: &str = "rustls_platform_verifier";
 
-/// Makes the process's one cryptography provider known. To be called first in every `main` and test; again is harmless.
+/// Makes the process's one cryptography provider known. To be called first in every `main` and
+/// test; again is harmless.
 pub fn install_provider() {
     // It fails only when one is installed already, and there is only this one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -1,4 +1,5 @@
-//! The shapes of the HTTP API that both ends read: errors. What only the controller reads stands with its handlers.
+//! The shapes of the HTTP API that both ends read: errors. What only the controller reads stands
+//! with its handlers.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! What tokens say. A node reads its own token without the key: it needs the endpoints and the dates in it, and the controller
-//! verifies. Nothing here signs or verifies.
+//! What tokens say. A node reads its own token without the key: it needs the endpoints and the
+//! dates in it, and the controller verifies. Nothing here signs or verifies.
 
 pub mod pasted;
 
@@ -32,11 +32,13 @@ pub struct NodeClaims {
     pub ctl: String,
     /// The controller's HTTP base, e.g. `https://aiwm.example`.
     pub api: String,
-    /// The minisign public key (base64) that releases for this node are signed with. With it, an unsigned release is refused.
+    /// The minisign public key (base64) that releases for this node are signed with. With it, an
+    /// unsigned release is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rel: Option<String>,
-    /// The SHA-256 of the certificate (DER) of the controller's own authority. With it, this controller is trusted through that
-    /// authority and no other; without it, through the operating system's.
+    /// The SHA-256 of the certificate (DER) of the controller's own authority. With it, this
+    /// controller is trusted through that authority and no other; without it, through the operating
+    /// system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<Checksum>,
 }
@@ -67,7 +69,8 @@ pub struct UserClaims {
     pub iat: i64,
 }
 
-/// A NumericDate of RFC 7519: any JSON number. A fraction of a second is dropped, and a date beyond the type is its end.
+/// A NumericDate of RFC 7519: any JSON number. A fraction of a second is dropped, and a date beyond
+/// the type is its end.
 fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     let whole = number.as_i64().or_else(|| number.as_u64().map(|_| i64::MAX));
@@ -98,7 +101,8 @@ pub enum UnreadableToken {
 }
 
 impl NodeClaims {
-    /// Reads the claims of `token` without verifying its signature: for the node, to which the token is addressed.
+    /// Reads the claims of `token` without verifying its signature: for the node, to which the
+    /// token is addressed.
     pub fn read_unverified(token: &str) -> Result<Self, UnreadableToken> {
         let token = token.trim();
         if token.is_empty() {

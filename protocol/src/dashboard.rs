@@ -1,4 +1,5 @@
-//! The dashboards' WebSocket: events as they are stored, one JSON object per text frame, and the few words around them.
+//! The dashboards' WebSocket: events as they are stored, one JSON object per text frame, and the
+//! few words around them.
 
 use std::fmt;
 
@@ -12,7 +13,8 @@ pub const SUBPROTOCOL: &str = "aio.events.v1";
 /// The path of the dashboards' WebSocket.
 pub const PATH: &str = "/ws/events";
 
-/// A second subprotocol that begins like this carries the user's token, for browsers, which can send no header.
+/// A second subprotocol that begins like this carries the user's token, for browsers, which can
+/// send no header.
 pub const BEARER_PREFIX: &str = "bearer.";
 
 /// What a dashboard says: one message at most, first of all.
@@ -30,7 +32,8 @@ pub enum DashboardRequest {
 pub struct Authenticate {
     /// A user's token: a secret.
     pub token: String,
-    /// The id of the last event that the dashboard has, or a time. Without it, only what happens from now on is sent.
+    /// The id of the last event that the dashboard has, or a time. Without it, only what happens
+    /// from now on is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
 }

@@ -1,5 +1,6 @@
-//! The one catalogue of errors that users see: a stable code, the exit status of a command that ends with it, what it means, and
-//! the cure. Codes are added, never renamed. `docs/troubleshooting.md` has a section for each.
+//! The one catalogue of errors that users see: a stable code, the exit status of a command that
+//! ends with it, what it means, and the cure. Codes are added, never renamed.
+//! `docs/troubleshooting.md` has a section for each.
 
 use std::fmt;
 
@@ -20,7 +21,8 @@ macro_rules! catalogue {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            /// The exit status of a command that ends with this error (numbers of `sysexits.h` where one fits).
+            /// The exit status of a command that ends with this error (numbers of `sysexits.h`
+            /// where one fits).
             pub fn exit_status(self) -> u8 {
                 match self { $(Self::$variant => $exit,)* }
             }
@@ -242,8 +244,8 @@ impl ErrorCode {
         )
     }
 
-    /// Whether no waiting mends it: the controller will not have this token or this node, or the worker cannot use its
-    /// configuration.
+    /// Whether no waiting mends it: the controller will not have this token or this node, or the
+    /// worker cannot use its configuration.
     pub fn is_final(self) -> bool {
         self.refuses_the_token()
             || matches!(
@@ -257,7 +259,8 @@ impl ErrorCode {
             )
     }
 
-    /// Whether a person has to do something: it is final, or something else answers in the controller's place.
+    /// Whether a person has to do something: it is final, or something else answers in the
+    /// controller's place.
     pub fn needs_a_person(self) -> bool {
         self.is_final() || matches!(self, Self::CaMismatch | Self::TlsFailed | Self::ControllerInvalid)
     }

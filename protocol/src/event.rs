@@ -1,4 +1,5 @@
-//! What NOTI is told about nodes. The body is exactly `{type, timestamp, data}`; ids, signature and retries travel in headers.
+//! What NOTI is told about nodes. The body is exactly `{type, timestamp, data}`; ids, signature and
+//! retries travel in headers.
 
 mod check;
 

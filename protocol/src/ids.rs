@@ -67,8 +67,9 @@ identifier!(
 );
 
 identifier!(
-    /// An organisation or a user, as the identity provider names it: an id, an e-mail address, an address, `auth0|…`. No longer than OpenID
-    /// Connect lets a subject be, and nothing that a shell, a log line or a page reads as more than text.
+    /// An organisation or a user, as the identity provider names it: an id, an e-mail address, an
+    /// address, `auth0|…`. No longer than OpenID Connect lets a subject be, and nothing that a
+    /// shell, a log line or a page reads as more than text.
     OwnerId,
     "an organisation or user id (1 to 255 letters, digits or any of `._@|+:/=~-`)",
     "^[A-Za-z0-9._@|+:/=~-]{1,255}$",

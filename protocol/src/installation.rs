@@ -91,7 +91,8 @@ pub enum InstallationReport {
     },
 }
 
-/// A failure that an installer could not report: kept on the node, and told by the next installation or by the worker.
+/// A failure that an installer could not report: kept on the node, and told by the next
+/// installation or by the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UndeliveredFailure {

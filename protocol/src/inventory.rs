@@ -1,6 +1,7 @@
-//! What a machine is made of, as `node.register` tells it. Sizes are bytes. An absent field means that the machine did not say.
-//! A part in a form that this end does not know reads as an empty one: no inventory, however new, keeps a worker from being welcomed.
-//! Text is cleaned and cut, and lists are cut, where they are read: no inventory is larger than any machine's.
+//! What a machine is made of, as `node.register` tells it. Sizes are bytes. An absent field means
+//! that the machine did not say. A part in a form that this end does not know reads as an empty
+//! one: no inventory, however new, keeps a worker from being welcomed. Text is cleaned and cut, and
+//! lists are cut, where they are read: no inventory is larger than any machine's.
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
@@ -33,7 +34,8 @@ pub struct SystemInfo {
     /// What is built in.
     #[serde(deserialize_with = "understood")]
     pub hardware: Hardware,
-    /// What the machine runs in, in the words of systemd-detect-virt(1), e.g. `kvm` or `docker`; `none` is bare metal.
+    /// What the machine runs in, in the words of systemd-detect-virt(1), e.g. `kvm` or `docker`;
+    /// `none` is bare metal.
     #[serde(deserialize_with = "told::<_, _, 32>", skip_serializing_if = "Option::is_none")]
     pub virtualization: Option<String>,
     /// What runs containers here, if anything does.
@@ -188,7 +190,8 @@ pub struct ContainerRuntime {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Gpu {
-    /// The driver's index, as text: what heartbeats call the GPU by. Steady until the machine reboots or its GPUs change.
+    /// The driver's index, as text: what heartbeats call the GPU by. Steady until the machine
+    /// reboots or its GPUs change.
     #[serde(deserialize_with = "bounded::<_, _, 64>")]
     pub device_id: String,
     /// The vendor's id for the very card, steady for ever.

@@ -1,5 +1,6 @@
-//! Every word that both ends share: wire messages, NOTI events, node status and its transitions, token claims, error codes,
-//! ids and release names. Pure by design: no runtime, files, clock, randomness or environment.
+//! Every word that both ends share: wire messages, NOTI events, node status and its transitions,
+//! token claims, error codes, ids and release names. Pure by design: no runtime, files, clock,
+//! randomness or environment.
 
 pub mod api;
 pub mod claims;

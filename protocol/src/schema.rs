@@ -1,5 +1,5 @@
-//! What a type of message is about, and its data's JSON Schema: what a document of the interface is made of. Both follow from the types and their
-//! documentation.
+//! What a type of message is about, and its data's JSON Schema: what a document of the interface is
+//! made of. Both follow from the types and their documentation.
 
 use utoipa::{
     ToSchema,

@@ -1,5 +1,6 @@
-//! The services of a machine that matter to its work: what runs containers, what keeps the GPU driver awake, and the worker itself. Says how each
-//! stands; which they are, and how one finds out, is the worker's to know.
+//! The services of a machine that matter to its work: what runs containers, what keeps the GPU
+//! driver awake, and the worker itself. Says how each stands; which they are, and how one finds
+//! out, is the worker's to know.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,8 @@ pub struct Service {
     /// How it stands.
     #[serde(default)]
     pub state: ServiceState,
-    /// The version of the package that brought it, as its makers count, e.g. `24.0.7`; absent where nobody says.
+    /// The version of the package that brought it, as its makers count, e.g. `24.0.7`; absent where
+    /// nobody says.
     #[serde(default, deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// How often systemd has restarted it by itself since somebody started it.

@@ -1,5 +1,6 @@
-//! What a running worker says of itself on its status socket: one JSON object per line, one when somebody connects and one at
-//! every change. The CLI and the installer read it; nothing in it is secret.
+//! What a running worker says of itself on its status socket: one JSON object per line, one when
+//! somebody connects and one at every change. The CLI and the installer read it; nothing in it is
+//! secret.
 
 use serde::{Deserialize, Serialize};
 

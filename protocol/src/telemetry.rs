@@ -1,4 +1,5 @@
-//! What a worker measures and tells again and again. Percentages are 0 to 100; memory is bytes, temperature °C, power watts.
+//! What a worker measures and tells again and again. Percentages are 0 to 100; memory is bytes,
+//! temperature °C, power watts.
 
 mod finding;
 mod gpu;

@@ -1,5 +1,6 @@
-//! Text that a machine or a person wrote, as it may be stored and shown: one line, nothing invisible, no longer than its place.
-//! Does not decide what a name or an identifier must look like.
+//! Text that a machine or a person wrote, as it may be stored and shown: one line, nothing
+//! invisible, no longer than its place. Does not decide what a name or an identifier must look
+//! like.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
@@ -7,8 +8,9 @@ use serde_json::Value;
 /// The longest item of a list of words, in bytes.
 const MAX_WORD_BYTES: usize = 64;
 
-/// `text` on one line and at most `max_bytes` long. White space of any kind becomes one blank, none at the ends. Control characters
-/// and characters that Unicode calls default ignorable are dropped: nobody sees them, and they change how the rest is shown.
+/// `text` on one line and at most `max_bytes` long. White space of any kind becomes one blank, none
+/// at the ends. Control characters and characters that Unicode calls default ignorable are dropped:
+/// nobody sees them, and they change how the rest is shown.
 pub fn clean(text: &str, max_bytes: usize) -> String {
     let mut line = String::with_capacity(text.len().min(max_bytes));
     let mut blank = false;
@@ -34,7 +36,8 @@ pub fn is_clean(text: &str) -> bool {
 }
 
 fn is_blank(character: char) -> bool {
-    // The Hangul fillers and the empty Braille cell are shown as blanks, though Unicode calls them letters and a symbol.
+    // The Hangul fillers and the empty Braille cell are shown as blanks, though Unicode calls them
+    // letters and a symbol.
     character.is_whitespace()
         || matches!(character, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}')
 }
@@ -100,7 +103,8 @@ pub(crate) fn bounded<'de, D: Deserializer<'de>, T: Clean + Deserialize<'de>, co
     Ok(T::deserialize(deserializer)?.cleaned(MAX_BYTES))
 }
 
-/// Reads the first `MAX_ITEMS` items of a list. An item that cannot be read is left out, and anything but a list reads as an empty one.
+/// Reads the first `MAX_ITEMS` items of a list. An item that cannot be read is left out, and
+/// anything but a list reads as an empty one.
 pub(crate) fn list<'de, D: Deserializer<'de>, T: DeserializeOwned, const MAX_ITEMS: usize>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {

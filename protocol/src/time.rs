@@ -1,4 +1,5 @@
-//! A point in time as the wire writes it: RFC 3339, UTC, milliseconds, `Z`. Reading accepts any RFC 3339 offset and precision.
+//! A point in time as the wire writes it: RFC 3339, UTC, milliseconds, `Z`. Reading accepts any RFC
+//! 3339 offset and precision.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -19,8 +20,8 @@ impl Timestamp {
         Self(millis.clamp(0, 253_402_207_200_000))
     }
 
-    /// From a query: RFC 3339 and nothing like it. Decoding makes a blank of a `+` that was sent bare: the one before an offset is read as
-    /// what was meant.
+    /// From a query: RFC 3339 and nothing like it. Decoding makes a blank of a `+` that was sent
+    /// bare: the one before an offset is read as what was meant.
     pub fn from_query(text: &str) -> Option<Self> {
         let (date, rest) = text.split_at_checked(10)?;
         let rest = rest.strip_prefix(['T', 't', ' '])?;

@@ -1,5 +1,5 @@
-//! The node status machine: one pure function decides every move. It says which event each move owes; writing the change, its
-//! audit row and its event in one transaction is the driver's work.
+//! The node status machine: one pure function decides every move. It says which event each move
+//! owes; writing the change, its audit row and its event in one transaction is the driver's work.
 
 use crate::{event::EventKind, node::NodeStatus};
 
@@ -68,7 +68,8 @@ impl Trigger {
     }
 }
 
-/// One move: a change, one audit row, one event. Where nothing changes but something is to be told, `from` and `to` are the same.
+/// One move: a change, one audit row, one event. Where nothing changes but something is to be told,
+/// `from` and `to` are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// The status before.
@@ -112,14 +113,16 @@ pub fn decide(from: NodeStatus, trigger: Trigger) -> Decision {
         (T::InstallationFailed | T::InstallationStalled, Installing) => {
             moved(Error, EventKind::InstallationFailed)
         }
-        // An upgrade failed where the worker from before goes on, or the report comes late: nothing moves, and everybody hears of it.
+        // An upgrade failed where the worker from before goes on, or the report comes late: nothing
+        // moves, and everybody hears of it.
         (T::InstallationFailed, Online | Maintenance | Offline | Error) => {
             moved(from, EventKind::InstallationFailed)
         }
         (T::InstallationFailed, Pending) => Decision::Refused,
         (T::InstallationStalled, _) => Decision::Unchanged,
 
-        // A worker that comes straight from `pending` was installed by means that report nothing: both steps are recorded.
+        // A worker that comes straight from `pending` was installed by means that report nothing:
+        // both steps are recorded.
         (T::WorkerWelcomed, Pending) => Decision::Moved(vec![
             Step { from: Pending, to: Installing, event: EventKind::InstallationStarted },
             Step { from: Installing, to: Online, event: EventKind::Connected },

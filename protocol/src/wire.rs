@@ -1,5 +1,6 @@
-//! The WebSocket between worker and controller: one JSON object `{type, messageId, timestamp, data}` per text frame.
-//! Unknown fields are ignored and unknown types are told apart from malformed frames, so that both ends can grow.
+//! The WebSocket between worker and controller: one JSON object `{type, messageId, timestamp,
+//! data}` per text frame. Unknown fields are ignored and unknown types are told apart from
+//! malformed frames, so that both ends can grow.
 
 pub mod close;
 mod controller;
@@ -79,7 +80,8 @@ struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// Reads the data. The older generation wrote no `data`: there the fields stand at the top level of `text`.
+    /// Reads the data. The older generation wrote no `data`: there the fields stand at the top
+    /// level of `text`.
     fn data<B: Body>(&self, text: &str) -> Result<B, serde_json::Error> {
         serde_json::from_str(self.data.map_or(text, RawValue::get))
     }

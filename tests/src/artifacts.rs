@@ -1,5 +1,5 @@
-//! Where the built programs lie, and the releases tree made of them. Builds nothing: a test runs what was built, and says how
-//! when it was not.
+//! Where the built programs lie, and the releases tree made of them. Builds nothing: a test runs
+//! what was built, and says how when it was not.
 
 use std::{
     fs,
@@ -18,8 +18,9 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// What is shipped: the folder that `AIO_BIN_DIR` names, or of the two that are built by `cargo xtask build` (`target/portable/release`)
-    /// and by `cargo build --release` the one that was built last.
+    /// What is shipped: the folder that `AIO_BIN_DIR` names, or of the two that are built by `cargo
+    /// xtask build` (`target/portable/release`) and by `cargo build --release` the one that was
+    /// built last.
     pub fn release() -> Result<Self> {
         Self::named_or(|| {
             let target = target_dir()?;
@@ -76,7 +77,8 @@ impl Artifacts {
         })
     }
 
-    /// The installer alone. What is shipped of it is built with a profile of its own, and so in a folder beside the others'.
+    /// The installer alone. What is shipped of it is built with a profile of its own, and so in a
+    /// folder beside the others'.
     pub fn installer(&self) -> Result<PathBuf> {
         const NAME: &str = "aio-installer";
         let shipped =

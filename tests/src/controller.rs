@@ -285,7 +285,8 @@ impl Controller {
         self.answer(self.client.post(self.at(&format!("/nodes/{id}/token"))).json(request))
     }
 
-    /// The code of the refusal that the bearer of this token meets when it asks for the node's plan; none when it is answered.
+    /// The code of the refusal that the bearer of this token meets when it asks for the node's
+    /// plan; none when it is answered.
     pub fn refusal_of(&self, id: &NodeId, token: &str) -> Result<Option<String>> {
         let answer =
             self.client.get(self.at(&format!("/nodes/{id}/installation"))).bearer_auth(token).send()?;

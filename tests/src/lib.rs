@@ -1,6 +1,7 @@
-//! What whole-system tests and the demo stand on: the built binaries, a controller and a worker as ordinary processes, a
-//! misbehaving release server, and the lab, where machines boot real systemd. Everything here is synchronous: the programs
-//! under test run in processes of their own, and a test reads from top to bottom.
+//! What whole-system tests and the demo stand on: the built binaries, a controller and a worker as
+//! ordinary processes, a misbehaving release server, and the lab, where machines boot real systemd.
+//! Everything here is synchronous: the programs under test run in processes of their own, and a
+//! test reads from top to bottom.
 
 pub mod artifacts;
 pub mod controller;

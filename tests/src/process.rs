@@ -1,4 +1,5 @@
-//! A program under test as an ordinary process: told to end when asked, ended in any case when dropped, its log kept for messages.
+//! A program under test as an ordinary process: told to end when asked, ended in any case when
+//! dropped, its log kept for messages.
 
 use std::{
     fs::{self, File},
@@ -22,8 +23,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `command` with nothing of this process's environment but the search path, and its standard error in `log`.
-    /// A group of its own keeps a Ctrl-C on the terminal from it: who started it ends it, in order.
+    /// Starts `command` with nothing of this process's environment but the search path, and its
+    /// standard error in `log`. A group of its own keeps a Ctrl-C on the terminal from it: who
+    /// started it ends it, in order.
     pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
         use std::os::unix::process::CommandExt;
         let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;

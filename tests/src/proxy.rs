@@ -1,5 +1,5 @@
-//! A proxy, as companies have them between their machines and the world: it opens tunnels to hosts that only it knows, and keeps a
-//! list of what it was asked for.
+//! A proxy, as companies have them between their machines and the world: it opens tunnels to hosts
+//! that only it knows, and keeps a list of what it was asked for.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -24,7 +24,8 @@ pub struct Proxy {
 type Asked = Arc<Mutex<Vec<String>>>;
 
 impl Proxy {
-    /// Listens at `address`, and knows where `host` is: on this computer's loopback, at the port that is asked for.
+    /// Listens at `address`, and knows where `host` is: on this computer's loopback, at the port
+    /// that is asked for.
     pub fn start(address: IpAddr, host: &'static str) -> Result<Self> {
         let listener =
             TcpListener::bind((address, 0)).with_context(|| format!("cannot listen on {address}"))?;
@@ -68,7 +69,8 @@ fn serve(mut client: &TcpStream, known: &str, asked: &Asked) -> io::Result<()> {
     head.read_line(&mut request)?;
     asked.lock().unwrap_or_else(PoisonError::into_inner).push(request.trim().to_owned());
     let mut line = String::new();
-    // A client sends nothing more before the tunnel is open, so the buffer holds nothing of what goes through it.
+    // A client sends nothing more before the tunnel is open, so the buffer holds nothing of what
+    // goes through it.
     while head.read_line(&mut line)? > 2 {
         line.clear();
     }

@@ -1,4 +1,5 @@
-//! A network between a worker and its controller that a test can cut: bytes stop, and nobody is told, as when a cable is pulled.
+//! A network between a worker and its controller that a test can cut: bytes stop, and nobody is
+//! told, as when a cable is pulled.
 
 use std::{
     io::{ErrorKind, Read, Write},

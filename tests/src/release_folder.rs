@@ -18,8 +18,9 @@ use crate::artifacts::{Artifacts, INSTALLER_FILE, VERSION, WORKER_FILE};
 /// The commit that the manifest names: nobody's.
 pub const COMMIT: &str = "0000000000000000000000000000000000000000";
 
-/// Writes the folder into `tree`, in place of one that is there, and says where it lies: with `worker` as the worker, the built installer, and
-/// `packages`. `sign` gets the folder and the name of each file that is signed by itself.
+/// Writes the folder into `tree`, in place of one that is there, and says where it lies: with
+/// `worker` as the worker, the built installer, and `packages`. `sign` gets the folder and the name
+/// of each file that is signed by itself.
 pub fn write(
     artifacts: &Artifacts,
     tree: &Path,

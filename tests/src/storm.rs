@@ -1,6 +1,7 @@
-//! A storm of events: a fleet that changes all the time, a NOTI that fails in every way, and a controller that is killed at random
-//! moments and started again on the same data. Afterwards the audit trail is compared with what NOTI was told: nothing lost,
-//! nothing invented, nothing out of order. Without faults and kills it measures how long an event takes.
+//! A storm of events: a fleet that changes all the time, a NOTI that fails in every way, and a
+//! controller that is killed at random moments and started again on the same data. Afterwards the
+//! audit trail is compared with what NOTI was told: nothing lost, nothing invented, nothing out of
+//! order. Without faults and kills it measures how long an event takes.
 
 mod fleet;
 mod http;
@@ -51,8 +52,8 @@ pub struct Plan {
 /// Whoever kills at random moments should not let the moments be always the same since a start.
 const LONGEST_AIM: Duration = Duration::from_millis(300);
 
-/// A breaker that pauses for seconds at every burst of failures would make a long test of a short one. What it decides is tested
-/// beside it.
+/// A breaker that pauses for seconds at every burst of failures would make a long test of a short
+/// one. What it decides is tested beside it.
 const BREAKER_PAUSE: &str = "10ms";
 
 /// Runs a storm. An error says what was lost, or out of order, or could not be.

@@ -1,4 +1,5 @@
-//! Waiting for a condition with a bound. The error tells what was seen last, so that a failed test explains itself.
+//! Waiting for a condition with a bound. The error tells what was seen last, so that a failed test
+//! explains itself.
 
 use std::{
     fmt::Debug,
@@ -9,8 +10,8 @@ use anyhow::{Result, bail};
 
 const PACE: Duration = Duration::from_millis(25);
 
-/// Looks again and again until `wanted` holds of what is seen, for at most `bound`. A look that fails counts as one that did
-/// not see it yet.
+/// Looks again and again until `wanted` holds of what is seen, for at most `bound`. A look that
+/// fails counts as one that did not see it yet.
 pub fn wait_for<T: Debug>(
     what: &str,
     bound: Duration,

@@ -1,4 +1,5 @@
-//! A worker as an ordinary process, without an installation: its token, state and runtime folders are its own.
+//! A worker as an ordinary process, without an installation: its token, state and runtime folders
+//! are its own.
 
 use std::{
     fs,

@@ -1,6 +1,7 @@
-//! `cargo xtask deb`: the Debian packages of what `cargo xtask build` has built. What a package holds stands in its crate's manifest, where cargo-deb
-//! reads it; what the programs themselves write (manual, completions) and the changelog in Debian's form are made here before. The same commit
-//! gives the same bytes.
+//! `cargo xtask deb`: the Debian packages of what `cargo xtask build` has built. What a package
+//! holds stands in its crate's manifest, where cargo-deb reads it; what the programs themselves
+//! write (manual, completions) and the changelog in Debian's form are made here before. The same
+//! commit gives the same bytes.
 
 use std::{
     fs,

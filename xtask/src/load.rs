@@ -1,4 +1,5 @@
-//! `cargo xtask load <what>`: full sizes, whose small ones run among the tests. What is measured is what is shipped.
+//! `cargo xtask load <what>`: full sizes, whose small ones run among the tests. What is measured is
+//! what is shipped.
 
 use std::{
     io::{BufRead, BufReader},
@@ -22,9 +23,11 @@ enum What {
     Fleet(Options),
     /// The edge: every attack that is known on a controller, while 500 good workers and a good user go on
     Edge(Options),
-    /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25 times; `-- --calm` for latencies
+    /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25
+    /// times; `-- --calm` for latencies
     Events(Options),
-    /// The API, asked by schemathesis (`pip install schemathesis`) for whatever its OpenAPI document allows and forbids
+    /// The API, asked by schemathesis (`pip install schemathesis`) for whatever its OpenAPI
+    /// document allows and forbids
     Schemathesis(Options),
     /// Everything that reads what others wrote, with ten million hostile inputs
     Fuzz(Fuzz),

@@ -1,4 +1,5 @@
-//! The project's commands. Each is a short list of other programs' commands, shown before it runs; what they do is decided there.
+//! The project's commands. Each is a short list of other programs' commands, shown before it runs;
+//! what they do is decided there.
 
 mod ci;
 mod deb;

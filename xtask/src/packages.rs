@@ -1,4 +1,5 @@
-//! What the tests need of the operating system beside Rust and a C compiler: installed with apt when it is missing, and said so.
+//! What the tests need of the operating system beside Rust and a C compiler: installed with apt
+//! when it is missing, and said so.
 
 use std::{path::Path, process::Command};
 

@@ -1,7 +1,8 @@
-//! `cargo xtask build`: what is shipped, built so that it runs on the oldest system that the product promises. A program asks for the C
-//! library that it was linked with, or a newer one, so it is linked in a root file system of Debian 11, with this computer's Rust and
-//! the sources mounted into it. The mounts belong to the build's own namespace and end with it. What is different for another processor stands in
-//! `cross`.
+//! `cargo xtask build`: what is shipped, built so that it runs on the oldest system that the
+//! product promises. A program asks for the C library that it was linked with, or a newer one, so
+//! it is linked in a root file system of Debian 11, with this computer's Rust and the sources
+//! mounted into it. The mounts belong to the build's own namespace and end with it. What is
+//! different for another processor stands in `cross`.
 
 mod cross;
 
@@ -21,7 +22,8 @@ pub(crate) use cross::{native, triple};
 /// Debian 11: systemd 247 and glibc 2.31.
 const SUITE: &str = "bullseye";
 
-/// What links Rust programs and compiles the C of their dependencies; for build scripts also where another compiler links the programs.
+/// What links Rust programs and compiles the C of their dependencies; for build scripts also where
+/// another compiler links the programs.
 const PACKAGES: &str = "gcc,libc6-dev";
 
 /// Where sources, toolchain, fetched crates and target lie in it: part of the root's recipe.
@@ -80,7 +82,8 @@ pub(crate) fn folder(target: &Path, platform: Platform, profile: &str) -> Result
     Ok(if cross { target.join(triple(platform)) } else { target.to_owned() }.join(profile))
 }
 
-/// A program that was built, to be run here: for another processor, by an emulator with the C library that it was linked with.
+/// A program that was built, to be run here: for another processor, by an emulator with the C
+/// library that it was linked with.
 pub(crate) fn program(platform: Platform, path: &Path) -> Result<Command> {
     let Some(cross) = Cross::to(platform)? else { return Ok(step::of_path(path)) };
     packages::install(&[&[packages::Need::Program(cross.emulator, "qemu-user")]])?;
@@ -128,8 +131,9 @@ impl Build<'_> {
     }
 }
 
-/// Sources, toolchain, fetched crates and target have the same paths in every build, because compilers write paths into programs: so the
-/// same sources become the same bytes, wherever they lie on a computer.
+/// Sources, toolchain, fetched crates and target have the same paths in every build, because
+/// compilers write paths into programs: so the same sources become the same bytes, wherever they
+/// lie on a computer.
 const INSIDE: &str = r#"
 root=$1 source=$2 toolchain=$3 cargo=$4 target=$5
 shift 5

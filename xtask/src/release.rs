@@ -1,5 +1,6 @@
-//! `cargo xtask release`: builds what is shipped of the committed sources, and writes the folder of its version that release servers hand out:
-//! `v1.0.0/linux-amd64` and what vouches for it. This file decides the order; each part stands in a file of its own. It publishes nothing.
+//! `cargo xtask release`: builds what is shipped of the committed sources, and writes the folder of
+//! its version that release servers hand out: `v1.0.0/linux-amd64` and what vouches for it. This
+//! file decides the order; each part stands in a file of its own. It publishes nothing.
 
 mod build;
 mod folder;
@@ -25,10 +26,12 @@ pub(crate) struct Arguments {
     /// The version: `v` and the one in the root Cargo.toml
     #[arg(long, value_name = "VERSION")]
     version: ReleaseVersion,
-    /// Sign with this secret key of minisign, and build its public half in; the key's password, if any, is read from standard input
+    /// Sign with this secret key of minisign, and build its public half in; the key's password, if
+    /// any, is read from standard input
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
     key: Option<PathBuf>,
-    /// Build this public key in and sign nothing, as when somebody else's release is built again: its file or its line of base64
+    /// Build this public key in and sign nothing, as when somebody else's release is built again:
+    /// its file or its line of base64
     #[arg(long, value_name = "KEY")]
     public_key: Option<String>,
     /// The tree of releases, into which the version's folder is put
@@ -43,7 +46,8 @@ pub(crate) struct Arguments {
     /// Build of what git follows as it is now, whether it is committed or not; the release says so
     #[arg(long)]
     allow_dirty: bool,
-    /// Take `aio-worker` and `aio-installer` from here, built elsewhere, in place of building them; without packages and lists of what they were built of
+    /// Take `aio-worker` and `aio-installer` from here, built elsewhere, in place of building them;
+    /// without packages and lists of what they were built of
     #[arg(long, value_name = "DIR", hide = true)]
     programs: Option<PathBuf>,
 }

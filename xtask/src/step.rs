@@ -1,4 +1,5 @@
-//! One command of a list: shown as a person would type it, run in the repository's root, and an error unless it succeeds.
+//! One command of a list: shown as a person would type it, run in the repository's root, and an
+//! error unless it succeeds.
 
 use std::{
     os::unix::process::CommandExt,
@@ -52,7 +53,8 @@ pub(crate) struct Tool {
 }
 
 impl Tool {
-    /// The program, in the target folder; built there the first time. Without optimisation: it is run more seldom than built.
+    /// The program, in the target folder; built there the first time. Without optimisation: it is
+    /// run more seldom than built.
     pub(crate) fn installed(self) -> Result<PathBuf> {
         let folder = target_dir()?.join(format!("tools/{}-{}", self.name, self.version));
         let program = folder.join("bin").join(self.name);
@@ -86,8 +88,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Shows a command and becomes it: its last line is the last line, its exit status ours, and a Ctrl-C its alone. Returns only when
-/// it cannot be run.
+/// Shows a command and becomes it: its last line is the last line, its exit status ours, and a
+/// Ctrl-C its alone. Returns only when it cannot be run.
 pub(crate) fn become_it(command: &mut Command) -> Result<()> {
     let line = shown(command);
     eprintln!("xtask: {line}");

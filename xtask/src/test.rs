@@ -1,4 +1,5 @@
-//! `cargo xtask test`: installs what the tests need, builds what they run, and runs them. The runner's summary comes last.
+//! `cargo xtask test`: installs what the tests need, builds what they run, and runs them. The
+//! runner's summary comes last.
 
 use std::{path::PathBuf, process::Command};
 
@@ -17,8 +18,9 @@ pub(crate) struct Arguments {
 /// The variable that names the system on the lab's machines: whoever sets it gets that one alone.
 const SUITE: &str = "AIO_LAB_SUITE";
 
-/// The suites with the oldest systemd that is promised (247), the newest stable one (257), and Debian testing, which stands in for Ubuntu 26.04.
-/// All other tests run once, with the lab's usual suite (252).
+/// The suites with the oldest systemd that is promised (247), the newest stable one (257), and
+/// Debian testing, which stands in for Ubuntu 26.04. All other tests run once, with the lab's usual
+/// suite (252).
 const OTHER_SUITES: [&str; 3] = ["bullseye", "trixie", "forky"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -51,9 +53,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Where the tests find the programs that they run.
 const PROGRAMS: &str = "AIO_BIN_DIR";
 
-/// The tests that boot machines and run once, with the lab's usual system: measurements and the soak (processor, kernel and faults are the same on
-/// every system), the program that kills itself, which is built with the tests and so not for Debian 11, and those that need a root file system of
-/// their own (one is enough).
+/// The tests that boot machines and run once, with the lab's usual system: measurements and the
+/// soak (processor, kernel and faults are the same on every system), the program that kills itself,
+/// which is built with the tests and so not for Debian 11, and those that need a root file system
+/// of their own (one is enough).
 const ONCE: [&str; 7] =
     ["footprint", "crash", "soak", "ansible", "cloud_init", "small_deployment", "needrestart"];
 
@@ -72,7 +75,8 @@ fn lab() -> Command {
     }
 }
 
-/// All tests, but those of the lab where it is left out; an error in any case when the lab has `failed` on other systems.
+/// All tests, but those of the lab where it is left out; an error in any case when the lab has
+/// `failed` on other systems.
 fn everything(programs: PathBuf, no_lab: bool, failed: &[&str]) -> Result<()> {
     let mut tests = if step::installed("cargo-nextest") {
         // nextest runs no documentation tests.

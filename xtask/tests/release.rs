@@ -1,5 +1,6 @@
-//! The folder that `cargo xtask release` writes, of small programs in place of the real ones: what stock tools say of it, and what is refused.
-//! That the real ones are built reproducibly takes two builds, which docs/releases.md says how to make.
+//! The folder that `cargo xtask release` writes, of small programs in place of the real ones: what
+//! stock tools say of it, and what is refused. That the real ones are built reproducibly takes two
+//! builds, which docs/releases.md says how to make.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "the helpers of tests")]
 
 use std::{

@@ -37,8 +37,8 @@ pub(super) fn ended(result: Result<ExitCode, Failure>, output: Output) -> ExitCo
     }
 }
 
-/// Runs a command of the installer's library, which gives its answer itself. What is worth a line of the daemon's log would be noise under its
-/// progress, so of the log only warnings are shown.
+/// Runs a command of the installer's library, which gives its answer itself. What is worth a line
+/// of the daemon's log would be noise under its progress, so of the log only warnings are shown.
 pub(super) fn of_installer(answer: Answer, command: impl Future<Output = ExitCode>) -> ExitCode {
     let filter = std::env::var("AIO_LOG").ok().filter(|filter| !filter.is_empty());
     let _ = crate::logging::start(filter.as_deref().unwrap_or("warn"));
@@ -48,8 +48,8 @@ pub(super) fn of_installer(answer: Answer, command: impl Future<Output = ExitCod
     }
 }
 
-/// One thread, and a few more for what blocks, as long as it does: questions come twice a minute, and a thread that waits for the next
-/// would be there all the time.
+/// One thread, and a few more for what blocks, as long as it does: questions come twice a minute,
+/// and a thread that waits for the next would be there all the time.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,5 @@
-//! `aio-worker completions`: what a shell needs to complete this command line, made of the command line itself.
+//! `aio-worker completions`: what a shell needs to complete this command line, made of the command
+//! line itself.
 
 use aio_installer::cli::{Failure, print};
 use clap::Command;

@@ -51,7 +51,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-/// What `check` finds, in one finding of the doctor's. The token is left out: the doctor has checks of its own for it.
+/// What `check` finds, in one finding of the doctor's. The token is left out: the doctor has checks
+/// of its own for it.
 pub(super) fn diagnosis(layout: &Layout, env: Environment<'_>) -> doctor::Finding {
     summary(&Examination::of_settings(layout, env), layout)
 }

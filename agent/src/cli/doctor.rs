@@ -1,4 +1,5 @@
-//! `aio-worker doctor`: the installer's checks, and those of the configuration and the GPUs, with what is wrong and what to do about it.
+//! `aio-worker doctor`: the installer's checks, and those of the configuration and the GPUs, with
+//! what is wrong and what to do about it.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, time::Duration};
 
@@ -41,7 +42,8 @@ const DRIVER: &str = "/proc/driver/nvidia";
 /// The daemon's user opens them for reading and writing.
 const READ_WRITE: u32 = 0o006;
 
-/// The first branch whose NVML answers `nvmlDeviceGetMemoryInfo_v2`, which the worker asks for memory (NVML's changelog).
+/// The first branch whose NVML answers `nvmlDeviceGetMemoryInfo_v2`, which the worker asks for
+/// memory (NVML's changelog).
 const OLDEST_DRIVER: u32 = 510;
 
 /// A worker whose loop turns answers at once.

@@ -1,4 +1,5 @@
-//! Which worker is installed as the service's program: the release under `current`, or the package's. Says nothing of the one that runs.
+//! Which worker is installed as the service's program: the release under `current`, or the
+//! package's. Says nothing of the one that runs.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -10,7 +11,8 @@ use tokio::{process::Command, time::timeout};
 /// A program on a disk that works says its version at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The version that the service would start with, without `v`, e.g. `1.2.0`; none where that is not to be found out.
+/// The version that the service would start with, without `v`, e.g. `1.2.0`; none where that is not
+/// to be found out.
 pub(super) async fn version(layout: &Layout) -> Option<String> {
     // The order of the search path that the service has: /usr/local before /usr.
     if layout.command().symlink_metadata().is_ok() {

@@ -1,4 +1,5 @@
-//! `aio-worker inventory`: what this machine is made of, asked directly and with a deadline; root, daemon and driver are not needed.
+//! `aio-worker inventory`: what this machine is made of, asked directly and with a deadline; root,
+//! daemon and driver are not needed.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -26,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration, for the GPU driver's library and from when on a GPU is not well [default: /etc/aio-worker/config.toml]
+    /// The configuration, for the GPU driver's library and from when on a GPU is not well [default:
+    /// /etc/aio-worker/config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]

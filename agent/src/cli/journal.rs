@@ -1,5 +1,5 @@
-//! The entries of the journal as values, read from the lines of `journalctl --output=json`. What is asked, and what becomes of the answer, is for `logs`
-//! and the support bundle to say.
+//! The entries of the journal as values, read from the lines of `journalctl --output=json`. What is
+//! asked, and what becomes of the answer, is for `logs` and the support bundle to say.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,8 @@ impl Entry {
         })
     }
 
-    /// As a line: when, how grave, who, what, and the daemon's fields. The lines of one message stay together.
+    /// As a line: when, how grave, who, what, and the daemon's fields. The lines of one message
+    /// stay together.
     pub(super) fn line(&self) -> String {
         let Self { timestamp, level, source, message, .. } = self;
         let pid = self.pid.map(|pid| pid.to_string()).unwrap_or_default();
@@ -69,7 +70,8 @@ fn own(entry: &Map<String, Value>) -> BTreeMap<String, String> {
     entry.iter().filter_map(own).collect()
 }
 
-/// A field's value: journald writes as a list of bytes what is not printable, and nothing where it is too long.
+/// A field's value: journald writes as a list of bytes what is not printable, and nothing where it
+/// is too long.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,5 +1,6 @@
-//! `aio-worker logs`: what the service has said, out of the journal, as lines or as objects of our own. Who may read the journal may say it; who may
-//! not is told so, instead of being shown nothing.
+//! `aio-worker logs`: what the service has said, out of the journal, as lines or as objects of our
+//! own. Who may read the journal may say it; who may not is told so, instead of being shown
+//! nothing.
 
 mod access;
 

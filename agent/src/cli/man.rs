@@ -1,5 +1,6 @@
-//! `aio-worker man`: the manual, made of the command line itself: a page of the program, and one of each of its commands. The same words give the same
-//! bytes: no page bears the date on which it was made.
+//! `aio-worker man`: the manual, made of the command line itself: a page of the program, and one of
+//! each of its commands. The same words give the same bytes: no page bears the date on which it was
+//! made.
 
 use std::{
     fs, io,

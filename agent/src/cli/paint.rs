@@ -1,4 +1,5 @@
-//! Colour in what people read: by what a word means, and only on a terminal that wants it. Decides no words; an answer for programs has none of this.
+//! Colour in what people read: by what a word means, and only on a terminal that wants it. Decides
+//! no words; an answer for programs has none of this.
 
 use std::{
     io::IsTerminal,
@@ -60,7 +61,8 @@ fn in_style(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A word of health (`ok`, `degraded`, `unhealthy`, `unknown`, with blanks around it or not) in its colour; any other as it is.
+/// A word of health (`ok`, `degraded`, `unhealthy`, `unknown`, with blanks around it or not) in its
+/// colour; any other as it is.
 pub(super) fn health(word: &str) -> String {
     of_health(word).map_or_else(|| word.to_owned(), |tone| paint(tone, word))
 }

@@ -1,5 +1,6 @@
-//! `aio-worker status`: how the running worker stands, read from its status socket as any user; once, or at every change. How it looks is `screen`'s
-//! business; which version is installed, `installed`'s.
+//! `aio-worker status`: how the running worker stands, read from its status socket as any user;
+//! once, or at every change. How it looks is `screen`'s business; which version is installed,
+//! `installed`'s.
 
 mod screen;
 

@@ -1,5 +1,6 @@
-//! `aio-worker support-bundle`: one archive with what is needed to find out why a node does not work, and without its secrets. Where it goes and what is
-//! said of it stands here; `gather` asks, `redaction` takes out, `archive` packs.
+//! `aio-worker support-bundle`: one archive with what is needed to find out why a node does not
+//! work, and without its secrets. Where it goes and what is said of it stands here; `gather` asks,
+//! `redaction` takes out, `archive` packs.
 
 mod archive;
 mod files;

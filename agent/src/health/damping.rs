@@ -1,5 +1,6 @@
-//! What is told of a GPU does not flap: worse is told at once, better only when it has been better for a while. That a silent driver answers again is
-//! told at once, too: it is knowledge, not recovery. Pure.
+//! What is told of a GPU does not flap: worse is told at once, better only when it has been better
+//! for a while. That a silent driver answers again is told at once, too: it is knowledge, not
+//! recovery. Pure.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! What is wrong with one GPU, of all that is known of it. Pure: a table of rules, each with its reason in words and what to do. How long it is told is
-//! decided elsewhere.
+//! What is wrong with one GPU, of all that is known of it. Pure: a table of rules, each with its
+//! reason in words and what to do. How long it is told is decided elsewhere.
 
 use aio_host::gpu::{Fabric, Gone, Reading};
 use aio_protocol::{

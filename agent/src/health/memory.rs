@@ -1,5 +1,6 @@
-//! What is remembered of the GPUs over a restart of the daemon: which there were, and the errors that are not over. One JSON file in the state folder.
-//! One that cannot be read is forgotten with a warning: the driver tells most of it again.
+//! What is remembered of the GPUs over a restart of the daemon: which there were, and the errors
+//! that are not over. One JSON file in the state folder. One that cannot be read is forgotten with
+//! a warning: the driver tells most of it again.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
-//! Which GPUs there are to be: those of the last time that all were here. One that is missing stays missing until it is back, another is in its place,
-//! or a person says how many there are to be. Pure.
+//! Which GPUs there are to be: those of the last time that all were here. One that is missing stays
+//! missing until it is back, another is in its place, or a person says how many there are to be.
+//! Pure.
 
 use aio_host::gpu::{GpuReport, is_same, name_the_silent};
 use aio_protocol::inventory::{Gpu, GpuDriverState};
@@ -31,7 +32,8 @@ impl Roster {
     /// Compares the report with who is to be here. `expected` is what a person said.
     pub(super) fn compare(&mut self, report: &GpuReport, expected: Option<u32>) -> Roll {
         if report.driver.state == GpuDriverState::Unknown {
-            // A driver that does not answer takes no GPU out of the machine, not even over a restart of this daemon.
+            // A driver that does not answer takes no GPU out of the machine, not even over a
+            // restart of this daemon.
             let gpus = if report.gpus.is_empty() { self.known.clone() } else { self.linked(report) };
             return Roll { gpus, missing: vec![], expected: None };
         }

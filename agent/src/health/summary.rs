@@ -7,7 +7,8 @@ use aio_protocol::{
 
 use super::called;
 
-/// Characters of the sentence, and an ellipsis where it was longer: a heartbeat carries it, and is to fit into one segment.
+/// Characters of the sentence, and an ellipsis where it was longer: a heartbeat carries it, and is
+/// to fit into one segment.
 pub const LONGEST: usize = 120;
 
 /// The worst of all. `expected` is how many GPUs there are to be, where that is more than all that are known.

@@ -1,5 +1,5 @@
-//! From when on something is wrong: the `[health]` table of config.toml as checked values. The defaults are for a fleet that wants to hear of what
-//! costs it work, and of nothing else.
+//! From when on something is wrong: the `[health]` table of config.toml as checked values. The
+//! defaults are for a fleet that wants to hear of what costs it work, and of nothing else.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ pub struct Thresholds {
     pub uncorrected_errors: u64,
     /// Percent of the time that heat may slow a GPU down.
     pub thermal_slowdown_percent: u32,
-    /// Percent of the time that a power limit may slow a GPU down. It is all of the time where GPUs are used well, so nothing is said of it unless asked.
+    /// Percent of the time that a power limit may slow a GPU down. It is all of the time where GPUs
+    /// are used well, so nothing is said of it unless asked.
     pub power_slowdown_percent: Option<u32>,
     /// How long a GPU has to be better until that is told.
     pub recovery: Duration,

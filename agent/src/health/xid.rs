@@ -1,5 +1,7 @@
-//! What NVIDIA's numbered errors (Xid) say of a GPU. The source is the "Xid Catalog" of NVIDIA's documentation, columns "Resolution Bucket (Immediate
-//! Action)" and "Xid 154 linkage", as of its release for driver 580; the words are ours. What only concerns the program that used the GPU has no health.
+//! What NVIDIA's numbered errors (Xid) say of a GPU. The source is the "Xid Catalog" of NVIDIA's
+//! documentation, columns "Resolution Bucket (Immediate Action)" and "Xid 154 linkage", as of its
+//! release for driver 580; the words are ours. What only concerns the program that used the GPU has
+//! no health.
 
 use aio_protocol::telemetry::{
     Health::{self, Degraded, Unhealthy},
@@ -13,7 +15,8 @@ pub(super) struct Meaning {
     /// What it says of the GPU; nothing where it is the program's matter, or no matter at all.
     pub(super) health: Option<Health>,
     pub(super) action: RecoveryAction,
-    /// Whether a driver that knows recovery actions (since 555) has one for it: where it then asks for none, the error is over.
+    /// Whether a driver that knows recovery actions (since 555) has one for it: where it then asks
+    /// for none, the error is over.
     pub(super) linked: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The errors (Xid) that are not over. One is over when the machine was rebooted, the GPU was reset, the driver itself asks for nothing any more, or when
-//! it is old. Pure.
+//! The errors (Xid) that are not over. One is over when the machine was rebooted, the GPU was
+//! reset, the driver itself asks for nothing any more, or when it is old. Pure.
 
 use aio_host::gpu::{GpuReport, Reading};
 use aio_protocol::{inventory::Gpu, telemetry::RecoveryAction, time::Timestamp};

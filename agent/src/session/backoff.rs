@@ -1,5 +1,6 @@
-//! How long to wait before the next try: full jitter under a ceiling that doubles with every failure. Pure; the chance comes in
-//! as a number. Why a try failed, and whether that asks for another wait than this one, is the setback's business.
+//! How long to wait before the next try: full jitter under a ceiling that doubles with every
+//! failure. Pure; the chance comes in as a number. Why a try failed, and whether that asks for
+//! another wait than this one, is the setback's business.
 
 use std::time::Duration;
 
@@ -43,7 +44,8 @@ impl Backoff {
         FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST)
     }
 
-    /// The next wait: anything from nothing to the ceiling, so that a fleet that fell together does not come back together.
+    /// The next wait: anything from nothing to the ceiling, so that a fleet that fell together does
+    /// not come back together.
     pub fn delay(self, jitter: Jitter) -> Duration {
         jitter.of(self.ceiling())
     }
@@ -64,7 +66,8 @@ pub fn long_delay(jitter: Jitter) -> Duration {
     LONGEST / 2 + jitter.of(LONGEST / 2)
 }
 
-/// The wait when the other end said how long: never shorter, and a tenth more at most. Who says "at once" is not met by a hot loop.
+/// The wait when the other end said how long: never shorter, and a tenth more at most. Who says "at
+/// once" is not met by a hot loop.
 pub fn told_delay(told: Duration, jitter: Jitter) -> Duration {
     let told = told.max(FIRST);
     told + jitter.of(told / 10)

@@ -1,6 +1,7 @@
-//! Looks at the clocks of this machine: at once when the kernel says that one of them was moved (it also says so when the machine wakes
-//! up), and now and then in case it does not. Logs a clock that was set, once and with its size; says how long the machine slept.
-//! Decides nothing about the session.
+//! Looks at the clocks of this machine: at once when the kernel says that one of them was moved (it
+//! also says so when the machine wakes up), and now and then in case it does not. Logs a clock that
+//! was set, once and with its size; says how long the machine slept. Decides nothing about the
+//! session.
 
 use std::{
     os::fd::OwnedFd,
@@ -58,7 +59,8 @@ impl ClockWatch {
         Self { alarm, look, read, last, settings: Tally::default() }
     }
 
-    /// Waits until the machine has slept and is awake again; for how long it slept. Nothing is lost when nobody waits meanwhile.
+    /// Waits until the machine has slept and is awake again; for how long it slept. Nothing is lost
+    /// when nobody waits meanwhile.
     pub(crate) async fn slept(&mut self) -> Duration {
         loop {
             tokio::select! {
@@ -120,7 +122,8 @@ fn alarm() -> std::io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(timer, Interest::READABLE)
 }
 
-/// Reads the three at one moment. A process that stands still between two of them would tell of a sleep that was none.
+/// Reads the three at one moment. A process that stands still between two of them would tell of a
+/// sleep that was none.
 fn read() -> Clocks {
     let of = |id| {
         let time = clock_gettime(id);

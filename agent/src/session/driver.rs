@@ -1,7 +1,8 @@
-//! The loop between the machine and the world: frames, timers, readings, the token's file and the request to stop become inputs;
-//! effects become frames and sockets. Decides nothing; the watchdog hears from it at every turn that is due and as long as the machine is
-//! looked at, and from nobody else. How another configuration is taken up stands in `reload`, and what becomes of
-//! tokens in `tokens`.
+//! The loop between the machine and the world: frames, timers, readings, the token's file and the
+//! request to stop become inputs; effects become frames and sockets. Decides nothing; the watchdog
+//! hears from it at every turn that is due and as long as the machine is looked at, and from nobody
+//! else. How another configuration is taken up stands in `reload`, and what becomes of tokens in
+//! `tokens`.
 
 mod files;
 mod reload;
@@ -204,7 +205,8 @@ impl Driver {
         self.reporter.session(&self.session, &*self.notifier);
     }
 
-    /// Says that all is well, as long as somebody still looks at the machine. A driver that does not answer is looked at.
+    /// Says that all is well, as long as somebody still looks at the machine. A driver that does
+    /// not answer is looked at.
     fn feed_watchdog(&mut self) {
         if gathers(*self.rounds.borrow(), tokio::time::Instant::now()) {
             self.notifier.tell(NotifyState::Watchdog);

@@ -1,5 +1,6 @@
-//! The session machine: when to dial, register, send a heartbeat, give up a silent connection, come back, and leave. Pure: inputs
-//! and the moment come in, effects go out. No I/O, clock, chance or logging; the driver does those, and the words are elsewhere.
+//! The session machine: when to dial, register, send a heartbeat, give up a silent connection, come
+//! back, and leave. Pure: inputs and the moment come in, effects go out. No I/O, clock, chance or
+//! logging; the driver does those, and the words are elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -164,8 +165,9 @@ pub struct Session {
     timings: Timings,
     state: State,
     backoff: Backoff,
-    /// Whether a heartbeat of this process has ever been acknowledged. Until then the first one goes out at once: an installer
-    /// waits for it. Later it takes its place at random, so that a restarted controller is not met by all at the same time.
+    /// Whether a heartbeat of this process has ever been acknowledged. Until then the first one
+    /// goes out at once: an installer waits for it. Later it takes its place at random, so that a
+    /// restarted controller is not met by all at the same time.
     acknowledged: bool,
 }
 
@@ -294,7 +296,8 @@ impl Session {
     fn woke(self, slept: Duration, at: Moment) -> (Self, Vec<Effect>) {
         match self.state.clone() {
             State::Waiting { until, after } => {
-                // What the other end asked for is measured in everybody's time; the backoff is for a network that is another now.
+                // What the other end asked for is measured in everybody's time; the backoff is for
+                // a network that is another now.
                 let until = match after.patience {
                     Patience::Backoff => at.now,
                     Patience::Long | Patience::Told(_) => until.checked_sub(slept).unwrap_or(at.now),

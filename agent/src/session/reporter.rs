@@ -1,5 +1,6 @@
-//! Tells people how the session stands, in three places at once: the snapshot of the status socket, systemd's `STATUS=`, and the
-//! log. Says a thing when it changes; repeated failures at the first, then at every doubling, then the recovery with the count.
+//! Tells people how the session stands, in three places at once: the snapshot of the status socket,
+//! systemd's `STATUS=`, and the log. Says a thing when it changes; repeated failures at the first,
+//! then at every doubling, then the recovery with the count.
 
 use std::time::Instant;
 

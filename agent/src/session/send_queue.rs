@@ -1,7 +1,8 @@
 //! Queue of outgoing WebSocket messages for one connection.
 //!
-//! State updates (`node.register`, heartbeats, metrics, pings) are coalesced: a newer message of the same type replaces the queued one,
-//! because the old value is no longer true. All other messages are kept in order, up to [`MAX_QUEUED`].
+//! State updates (`node.register`, heartbeats, metrics, pings) are coalesced: a newer message of
+//! the same type replaces the queued one, because the old value is no longer true. All other
+//! messages are kept in order, up to [`MAX_QUEUED`].
 //!
 //! Pure data structure; the socket task does the I/O.
 
@@ -9,8 +10,8 @@ use std::collections::VecDeque;
 
 use aio_protocol::wire::{Body, Heartbeat, Metrics, Register};
 
-/// Maximum number of queued messages that are not state updates. Further messages are dropped; the peer then misses a pong and the
-/// connection is closed.
+/// Maximum number of queued messages that are not state updates. Further messages are dropped; the
+/// peer then misses a pong and the connection is closed.
 const MAX_QUEUED: usize = 32;
 
 /// An outgoing WebSocket message.
@@ -48,7 +49,8 @@ impl Outgoing {
 pub struct SendQueue(VecDeque<Outgoing>);
 
 impl SendQueue {
-    /// Appends `message` and removes a queued state update of the same kind. Returns `false` if the queue is full.
+    /// Appends `message` and removes a queued state update of the same kind. Returns `false` if the
+    /// queue is full.
     ///
     /// A replaced ping moves to the end, so it still acknowledges every message queued before it.
     pub fn push(&mut self, message: Outgoing) -> bool {

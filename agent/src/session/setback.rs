@@ -1,5 +1,5 @@
-//! Why there is no session, in the catalogue's words, and how patient to be before the next try. Pure: reads HTTP refusals and
-//! close codes, decides no instant.
+//! Why there is no session, in the catalogue's words, and how patient to be before the next try.
+//! Pure: reads HTTP refusals and close codes, decides no instant.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! One connection to the controller as one task: dials, then carries frames both ways until either end is done. Dropping the
-//! [`Link`] ends it. Turns what went wrong into setbacks; decides neither when to dial nor what to say.
+//! One connection to the controller as one task: dials, then carries frames both ways until either
+//! end is done. Dropping the [`Link`] ends it. Turns what went wrong into setbacks; decides neither
+//! when to dial nor what to say.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,7 +38,8 @@ use super::{
 };
 use crate::{config::Credentials, endpoint::Endpoint};
 
-/// The buffers' size. The library's own default would cost 256 KiB for a connection that carries one kilobyte in half a minute.
+/// The buffers' size. The library's own default would cost 256 KiB for a connection that carries
+/// one kilobyte in half a minute.
 const BUFFER_BYTES: usize = 4 * 1024;
 
 /// Events that the loop has not heard yet; the task waits with the next one.
@@ -183,8 +185,8 @@ fn refused(error: Error, endpoint: &Endpoint) -> Setback {
     }
 }
 
-/// Carries frames until the connection ends. Reading and writing go on side by side: a controller that does not read must not
-/// keep its own words, a close among them, from being heard.
+/// Carries frames until the connection ends. Reading and writing go on side by side: a controller
+/// that does not read must not keep its own words, a close among them, from being heard.
 async fn carry(socket: Socket, events: &mpsc::Sender<Event>, pending: &Pending) -> Setback {
     let (sink, stream) = socket.split();
     if events.send(Event::Opened).await.is_err() {

@@ -1,15 +1,18 @@
-//! Whether the machine slept, and whether somebody set its clock: told from what three clocks say at two moments. Pure. What a
-//! session makes of it is the machine's business; who looks at the clocks, and when, is `clock_watch`'s.
+//! Whether the machine slept, and whether somebody set its clock: told from what three clocks say
+//! at two moments. Pure. What a session makes of it is the machine's business; who looks at the
+//! clocks, and when, is `clock_watch`'s.
 
 use std::time::Duration;
 
-/// What is shorter is the time between two readings, or the second to which a machine that wakes up sets its clock.
+/// What is shorter is the time between two readings, or the second to which a machine that wakes up
+/// sets its clock.
 const LEAST: Duration = Duration::from_secs(2);
 
 /// What the clocks of this machine say at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
-    /// Since some moment, while the machine was awake (`CLOCK_MONOTONIC`): what all waits of this program are measured by.
+    /// Since some moment, while the machine was awake (`CLOCK_MONOTONIC`): what all waits of this
+    /// program are measured by.
     pub awake: Duration,
     /// Since some moment, asleep or awake (`CLOCK_BOOTTIME`).
     pub passed: Duration,

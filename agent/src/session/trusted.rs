@@ -1,5 +1,6 @@
-//! The TLS configuration between connections: made once, used by every connection that trusts the same, and made anew after TLS has failed,
-//! because what an operator then puts right are the files that it was made of.
+//! The TLS configuration between connections: made once, used by every connection that trusts the
+//! same, and made anew after TLS has failed, because what an operator then puts right are the files
+//! that it was made of.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

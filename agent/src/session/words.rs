@@ -1,4 +1,5 @@
-//! The session's state in words, for people: one sentence each, with what an operator must do if it is theirs to do. Pure.
+//! The session's state in words, for people: one sentence each, with what an operator must do if it
+//! is theirs to do. Pure.
 
 use std::time::Instant;
 

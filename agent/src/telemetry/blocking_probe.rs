@@ -1,5 +1,6 @@
-//! A question that may block: asked off the loop, at most one at a time, and never waited for beyond a deadline. One that hangs
-//! keeps its thread and is not asked a second time until it has answered.
+//! A question that may block: asked off the loop, at most one at a time, and never waited for
+//! beyond a deadline. One that hangs keeps its thread and is not asked a second time until it has
+//! answered.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ pub(super) struct BlockingProbe<P, T> {
 enum State<P, T> {
     Free(P),
     Asked(JoinHandle<(P, T)>),
-    /// The question panicked and took the probe with it: nothing will be known any more, and everything else goes on.
+    /// The question panicked and took the probe with it: nothing will be known any more, and
+    /// everything else goes on.
     Broken,
 }
 

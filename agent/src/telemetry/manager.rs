@@ -1,5 +1,6 @@
-//! What systemd's manager tells of the machine, between who watches it and the session: a service that comes and goes must not have the inventory told again
-//! and again. Decides when others are told; what they are told is always the newest.
+//! What systemd's manager tells of the machine, between who watches it and the session: a service
+//! that comes and goes must not have the inventory told again and again. Decides when others are
+//! told; what they are told is always the newest.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +31,8 @@ pub fn of_this_machine() -> (watch::Receiver<Latest>, AbortOnDropHandle<()>) {
     (told, AbortOnDropHandle::new(tokio::spawn(systemd::watch(tell))))
 }
 
-/// Puts what is watched among the readings, at a pace that the controller can bear. Ends when nobody watches any more.
+/// Puts what is watched among the readings, at a pace that the controller can bear. Ends when
+/// nobody watches any more.
 pub(crate) async fn follow(mut watched: watch::Receiver<Latest>, readings: watch::Sender<Readings>) {
     if timeout(FIRST, watched.wait_for(Option::is_some)).await.is_err() {
         tracing::debug!("systemd did not say in time how the services stand");

@@ -1,5 +1,5 @@
-//! What readings become on the wire: `node.register`, `telemetry.heartbeat`, `telemetry.metrics`. Pure; a heartbeat of eight GPUs
-//! stays small because numbers are rounded to what anybody can use.
+//! What readings become on the wire: `node.register`, `telemetry.heartbeat`, `telemetry.metrics`.
+//! Pure; a heartbeat of eight GPUs stays small because numbers are rounded to what anybody can use.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The judge of the GPUs' health at work: gives it the driver's reports, logs what is news, and keeps what it has to remember. Judges nothing itself.
+//! The judge of the GPUs' health at work: gives it the driver's reports, logs what is news, and
+//! keeps what it has to remember. Judges nothing itself.
 
 use std::{
     collections::HashMap,

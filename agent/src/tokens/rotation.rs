@@ -1,8 +1,11 @@
-//! Which token the worker speaks with, when the controller offers it new ones. Pure: the driver reads and writes the files.
+//! Which token the worker speaks with, when the controller offers it new ones. Pure: the driver
+//! reads and writes the files.
 //!
-//! A token that is offered is stored as candidate before it is tried, and the one before stays until the controller has welcomed the
-//! worker with the new one. What outlives a crash are the files alone, and what they say is enough: the newest token is tried first, a refused
-//! one gives way to the next, and whichever is welcomed stays. A connection that fails says nothing about a token.
+//! A token that is offered is stored as candidate before it is tried, and the one before stays
+//! until the controller has welcomed the worker with the new one. What outlives a crash are the
+//! files alone, and what they say is enough: the newest token is tried first, a refused one gives
+//! way to the next, and whichever is welcomed stays. A connection that fails says nothing about a
+//! token.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +46,8 @@ impl Held {
     }
 }
 
-/// What was given to another node, which this machine has been, counts no more: the installed token says who it is.
+/// What was given to another node, which this machine has been, counts no more: the installed token
+/// says who it is.
 fn of_the_installed_node(mut held: Vec<Held>) -> Vec<Held> {
     let installed = held.iter().find(|held| held.origin == Origin::Installed);
     if let Some(node) = installed.map(|held| held.token.claims().sub.clone()) {
@@ -64,7 +68,8 @@ pub enum Effect {
     },
     /// Connect anew, with what is stored now.
     Redial,
-    /// The token of this origin is the one from now on: forget the older ones, durably, and say so with [`Rotation::kept`].
+    /// The token of this origin is the one from now on: forget the older ones, durably, and say so
+    /// with [`Rotation::kept`].
     Keep(Origin),
     /// Remove the candidate.
     Discard,
@@ -110,7 +115,8 @@ impl Rotation {
         held.iter().any(|held| !self.held.iter().any(|known| known.is(held.token.secret())))
     }
 
-    /// A connection is made with one of these: the newest that was not refused. Where all were, it begins with the newest again.
+    /// A connection is made with one of these: the newest that was not refused. Where all were, it
+    /// begins with the newest again.
     pub fn dialling(mut self, held: Vec<Held>) -> Self {
         self.held = of_the_installed_node(held);
         if !self.has_another() {
@@ -182,8 +188,8 @@ impl Rotation {
         self.in_use.as_ref().is_some_and(|held| held.origin == Origin::Candidate)
     }
 
-    /// There is no session, or none any more. Only a refusal of the token itself is a verdict on it; [`Self::has_another`] says
-    /// whether another is worth a try.
+    /// There is no session, or none any more. Only a refusal of the token itself is a verdict on
+    /// it; [`Self::has_another`] says whether another is worth a try.
     pub fn lost(mut self, setback: &Setback) -> (Self, Vec<Effect>) {
         let Some(held) = self.in_use.take_if(|_| setback.refuses_the_token()) else {
             return (self, vec![]);
@@ -229,7 +235,8 @@ impl Rotation {
         if offered.iat < present.iat {
             return refused("it is older than the one in use");
         }
-        // Elsewhere, a network that fails would be no verdict either, and the node could be lost there for good.
+        // Elsewhere, a network that fails would be no verdict either, and the node could be lost
+        // there for good.
         if offered.ctl != present.ctl && !self.endpoint_is_given {
             return refused("it is for another endpoint than the one in use");
         }

@@ -1,5 +1,6 @@
-//! The tokens that the controller gave in place of the installed one, in the daemon's own state folder: what the operator put in place is
-//! root's, and the daemon cannot write it. Each change is durable before it is acted on. Which token is used is decided elsewhere.
+//! The tokens that the controller gave in place of the installed one, in the daemon's own state
+//! folder: what the operator put in place is root's, and the daemon cannot write it. Each change is
+//! durable before it is acted on. Which token is used is decided elsewhere.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,8 @@ impl RotatedTokens {
         })
     }
 
-    /// Those that are there. One that cannot be read is told of and counts as none: the installed one is still there.
+    /// Those that are there. One that cannot be read is told of and counts as none: the installed
+    /// one is still there.
     pub fn read(&self) -> Vec<Held> {
         [Origin::Kept, Origin::Candidate].into_iter().filter_map(|origin| self.read_one(origin)).collect()
     }
@@ -70,7 +72,8 @@ impl RotatedTokens {
         files::replace_file(&path, text.as_bytes(), MODE)
     }
 
-    /// The token of this origin was welcomed: the candidate takes the place of the kept one, and what is older than the welcomed one goes.
+    /// The token of this origin was welcomed: the candidate takes the place of the kept one, and
+    /// what is older than the welcomed one goes.
     pub fn keep(&self, origin: Origin) -> Result<(), FileError> {
         let (candidate, kept) = (self.path(Origin::Candidate), self.path(Origin::Kept));
         match origin {

@@ -1,4 +1,5 @@
-//! The command line as people and shells meet it: exit statuses that tell, colour only on a terminal, completions that complete, pages without a fault.
+//! The command line as people and shells meet it: exit statuses that tell, colour only on a
+//! terminal, completions that complete, pages without a fault.
 
 use std::{
     io::{BufRead, BufReader, Lines, Write},

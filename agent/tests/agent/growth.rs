@@ -1,5 +1,6 @@
-//! A day of a session in a minute: the clock is moved on whenever everybody waits, everything else is as it is in the daemon.
-//! Worker and controller share the process, so what either keeps would show.
+//! A day of a session in a minute: the clock is moved on whenever everybody waits, everything else
+//! is as it is in the daemon. Worker and controller share the process, so what either keeps would
+//! show.
 
 use std::{fs, time::Duration};
 

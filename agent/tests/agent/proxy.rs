@@ -14,7 +14,8 @@ use super::{
     daemon::{Daemon, folder_with, token},
 };
 
-/// A proxy that connects everybody with the controller at `url`, and what it was asked. While the answer is not 200 it refuses.
+/// A proxy that connects everybody with the controller at `url`, and what it was asked. While the
+/// answer is not 200 it refuses.
 async fn proxy(url: &str, answer: Arc<Mutex<&'static str>>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

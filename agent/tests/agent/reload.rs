@@ -1,4 +1,5 @@
-//! Another configuration for a daemon that lives: what is used at once, what stays, and what a broken one does, which is nothing.
+//! Another configuration for a daemon that lives: what is used at once, what stays, and what a
+//! broken one does, which is nothing.
 
 use std::sync::Arc;
 

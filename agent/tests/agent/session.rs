@@ -86,7 +86,8 @@ async fn nothing_is_registered_before_the_connection_is_acknowledged() {
         let mut controller = Controller::start().await;
         let _daemon = Daemon::start(&controller.url);
         let mut peer = controller.peer().await;
-        // A question about the state, before its time, is not answered; the acknowledgement of the older generation is.
+        // A question about the state, before its time, is not answered; the acknowledgement of the
+        // older generation is.
         peer.send(&StateRequest { reason: None }).await;
         peer.send_text(format!(r#"{{"type":"{ack}","status":"success","nodeId":"{NODE}"}}"#)).await;
         assert!(matches!(peer.message().await.message, WorkerMessage::Register(_)), "{ack}");

@@ -1,4 +1,5 @@
-//! Whom the daemon trusts: the authority that its token names, or the operator's own, and what it says of all others.
+//! Whom the daemon trusts: the authority that its token names, or the operator's own, and what it
+//! says of all others.
 
 use std::sync::Arc;
 

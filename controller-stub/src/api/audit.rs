@@ -45,7 +45,8 @@ impl Person {
         format!("user:{}", self.sub)
     }
 
-    /// Does `work`, whose first change through the store that it is given is recorded with it; what changes nothing is recorded by itself.
+    /// Does `work`, whose first change through the store that it is given is recorded with it; what
+    /// changes nothing is recorded by itself.
     pub(super) async fn audited<T>(
         &self,
         app: &App,

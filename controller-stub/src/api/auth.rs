@@ -92,14 +92,16 @@ fn rejection(refusal: Refusal, claims: &NodeClaims) -> Rejection {
     }
 }
 
-/// Accepts a node token that was verified, unless it was revoked or its node is gone. One that is not accepted counts as a stranger's.
+/// Accepts a node token that was verified, unless it was revoked or its node is gone. One that is
+/// not accepted counts as a stranger's.
 pub(crate) async fn accept(parts: &Parts, app: &App, claims: NodeClaims) -> Result<NodeOfToken, Rejection> {
     let Some(Admission { node, revoked, offered }) = app.store.admission(&claims.sub, &claims.jti).await?
     else {
         count_stranger(parts, app)?;
         return Err(Rejection::no_node(claims.sub.as_str()));
     };
-    // A token that another issuer made with our key is unknown here, and stands unless all of the node's were revoked since.
+    // A token that another issuer made with our key is unknown here, and stands unless all of the
+    // node's were revoked since.
     let refusal = if node.status == NodeStatus::Inactive {
         Some(Refusal::Inactive)
     } else {

@@ -37,14 +37,15 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct From {
-    /// The id of the last event that the dashboard has, or a time; without it, only what happens from now on is sent.
+    /// The id of the last event that the dashboard has, or a time; without it, only what happens
+    /// from now on is sent.
     since: Option<String>,
 }
 
 /// Watch the organisation's events
 ///
-/// Subprotocol `aio.events.v1`. The token comes in the Authorization header, as a second subprotocol, `bearer.<token>`, or in the
-/// first message.
+/// Subprotocol `aio.events.v1`. The token comes in the Authorization header, as a second
+/// subprotocol, `bearer.<token>`, or in the first message.
 #[utoipa::path(get, path = "/ws/events", operation_id = "watchEvents", tag = "events", params(From), responses(
     (status = 101, description = "The WebSocket"),
     (status = 400, description = "VALIDATION_FAILED: no WebSocket upgrade to `aio.events.v1`", body = ApiError),

@@ -28,8 +28,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: AsUser) -> Json<Deliver
 
 /// Deliver now
 ///
-/// Ends a stop (NOTI answered 410) and a pause, and tries every event that waits, whatever it waits for. What NOTI does not take waits
-/// again.
+/// Ends a stop (NOTI answered 410) and a pause, and tries every event that waits, whatever it waits
+/// for. What NOTI does not take waits again.
 #[utoipa::path(post, path = "/delivery/resume", operation_id = "resumeDelivery", tag = "delivery", security(("user" = [])),
     request_body = Option<NoFields>, responses((status = 200, description = "The state of delivery", body = Delivery)))]
 pub(super) async fn resume(

@@ -1,5 +1,5 @@
-//! The shape of each event as JSON Schema, taken from the protocol's own types: in the OpenAPI document, and as a file of its own
-//! for whoever receives events.
+//! The shape of each event as JSON Schema, taken from the protocol's own types: in the OpenAPI
+//! document, and as a file of its own for whoever receives events.
 
 use aio_protocol::{
     event::{ConnectionDetail, DisconnectionDetail, EventData, EventKind, FailureDetail, NoDetail},

@@ -1,4 +1,5 @@
-//! The built-in NOTI: `POST /events` takes events from an outbox, `GET /events` shows an organisation its own.
+//! The built-in NOTI: `POST /events` takes events from an outbox, `GET /events` shows an
+//! organisation its own.
 
 use std::sync::Arc;
 
@@ -82,7 +83,8 @@ pub(super) struct Receipt {
 pub(super) struct Filter {
     /// Only this node's.
     node_id: Option<NodeId>,
-    /// The id of the last event that the caller has, or a time: then the list begins with the first that happened then or later.
+    /// The id of the last event that the caller has, or a time: then the list begins with the first
+    /// that happened then or later.
     since: Option<String>,
     /// 1000 unless something else is said.
     #[param(inline)]
@@ -96,7 +98,8 @@ pub(super) struct EventList {
 
 /// List the organisation's events
 ///
-/// Oldest first. Whoever has the last event's `id` gets the rest with `since`, page by page, until one is not full.
+/// Oldest first. Whoever has the last event's `id` gets the rest with `since`, page by page, until
+/// one is not full.
 #[utoipa::path(get, path = "/events", operation_id = "listEvents", tag = "events", security(("user" = [])),
     params(Filter), responses(
         (status = 200, description = "Events", body = EventList),

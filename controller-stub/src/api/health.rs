@@ -82,8 +82,8 @@ impl FromRequestParts<Arc<App>> for AsObserver {
     }
 }
 
-/// Whether the request is for a loopback address, as one is that a program of this machine sends. A proxy that says nothing of its client often
-/// passes on what that client asked for.
+/// Whether the request is for a loopback address, as one is that a program of this machine sends. A
+/// proxy that says nothing of its client often passes on what that client asked for.
 fn names_this_machine(parts: &Parts) -> bool {
     let named =
         parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());

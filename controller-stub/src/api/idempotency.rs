@@ -112,7 +112,8 @@ async fn answer_once(app: &Arc<App>, request: Request, next: Next) -> Result<Res
     }
 }
 
-/// Keeps what succeeded. What was refused or failed has made nothing, and may be tried again with the same key.
+/// Keeps what succeeded. What was refused or failed has made nothing, and may be tried again with
+/// the same key.
 async fn keep(app: &App, id: &str, response: Response) -> Result<Response, Rejection> {
     if !response.status().is_success() {
         app.store.answer_key(id, None).await?;

@@ -18,7 +18,8 @@ pub(crate) struct Input {
     pub name: &'static str,
     /// What is taken.
     pub seeds: &'static [&'static str],
-    /// Reads it as the handlers do; the error is the refusal's message. Any other answer than 400 `VALIDATION_FAILED` is a panic.
+    /// Reads it as the handlers do; the error is the refusal's message. Any other answer than 400
+    /// `VALIDATION_FAILED` is a panic.
     pub read: fn(&[u8]) -> Result<(), String>,
 }
 

@@ -56,7 +56,8 @@ pub(super) async fn plan(
     Ok(Json(app.enroller.plan(&node, jti.as_deref(), platform).await?))
 }
 
-/// A report of an installer. Which fields belong to it, its phase says. One flat shape, so that a refusal can name the field.
+/// A report of an installer. Which fields belong to it, its phase says. One flat shape, so that a
+/// refusal can name the field.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Report {

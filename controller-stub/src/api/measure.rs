@@ -1,4 +1,5 @@
-//! What requests cost: how many came, by route, method and kind of answer, and how long the answer took to begin.
+//! What requests cost: how many came, by route, method and kind of answer, and how long the answer
+//! took to begin.
 
 use std::time::Instant;
 

@@ -79,7 +79,8 @@ impl TryFrom<Vec<NodeRole>> for Roles {
 
 /// Register a node
 ///
-/// It begins as `pending`, and belongs to the user's organisation, in which no other node in service has its name.
+/// It begins as `pending`, and belongs to the user's organisation, in which no other node in
+/// service has its name.
 #[utoipa::path(post, path = "/nodes", operation_id = "registerNode", tag = "nodes", security(("user" = [])),
     request_body = Registration, responses(
         (status = 201, description = "The node", body = NodeView),
@@ -168,20 +169,21 @@ pub(super) struct Filter {
     page: Option<PageNumber>,
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the page before ended (`pagination.nextCursor`), in the same order and instead of `page`: nothing is missed or shown twice when nodes
-    /// come and go meanwhile.
+    /// Where the page before ended (`pagination.nextCursor`), in the same order and instead of
+    /// `page`: nothing is missed or shown twice when nodes come and go meanwhile.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor>,
     /// Only nodes with one of these, separated by commas.
     #[param(value_type = Option<String>)]
     status: Option<OneOrMore<NodeStatus>>,
-    /// Only nodes with this name. A `*` stands for any characters, and then the case of letters does not count.
+    /// Only nodes with this name. A `*` stands for any characters, and then the case of letters
+    /// does not count.
     name: Option<String>,
     /// Only nodes with all of these labels, separated by commas: `key=value`, or `key` with any value.
     #[param(value_type = Option<String>)]
     label: Option<OneOrMore<Selector>>,
-    /// What to order by; with `-`, the other way round. Newest first unless something else is said. Names are ordered as people count: gpu-2 before
-    /// gpu-10.
+    /// What to order by; with `-`, the other way round. Newest first unless something else is said.
+    /// Names are ordered as people count: gpu-2 before gpu-10.
     #[param(inline)]
     sort: Option<SortBy>,
 }
@@ -260,8 +262,8 @@ struct Statistics {
 
 /// List the organisation's nodes
 ///
-/// Without `systemInfo`, which each node shows by itself. `sort` by `lastSeenAt` is by what the database knows, which may be 10 s behind what the
-/// answer shows.
+/// Without `systemInfo`, which each node shows by itself. `sort` by `lastSeenAt` is by what the
+/// database knows, which may be 10 s behind what the answer shows.
 #[utoipa::path(get, path = "/nodes", operation_id = "listNodes", tag = "nodes", security(("user" = [])),
     params(Filter), responses((status = 200, description = "A page of nodes", body = NodeList)))]
 pub(super) async fn list(

@@ -56,8 +56,8 @@ pub(super) fn empty() -> OpenApiRouter<Arc<App>> {
 pub(super) const DESCRIPTIONS: [&str; 6] =
     ["/openapi.json", "/asyncapi.json", "/schemas/events/{file}", "/docs", "/docs/", "/docs/{*file}"];
 
-/// Adds the documents and the page to browse them to what is served. The page names nothing by an absolute path, so that it works below
-/// whatever path a proxy puts before the controller's.
+/// Adds the documents and the page to browse them to what is served. The page names nothing by an
+/// absolute path, so that it works below whatever path a proxy puts before the controller's.
 pub(super) fn serve(
     router: Router<Arc<App>>,
     document: OpenApi,

@@ -1,4 +1,5 @@
-//! What stands in a path. A segment that cannot be what it should be leads nowhere: 404, as an id that does not exist.
+//! What stands in a path. A segment that cannot be what it should be leads nowhere: 404, as an id
+//! that does not exist.
 
 use std::sync::Arc;
 

@@ -24,7 +24,8 @@ use crate::{
     },
 };
 
-/// Whoever finds no room comes back within this time, in seconds, and not all at once: an installer tries four times.
+/// Whoever finds no room comes back within this time, in seconds, and not all at once: an installer
+/// tries four times.
 const PAUSES: std::ops::Range<u64> = 4..30;
 
 /// Download a release file

@@ -1,12 +1,13 @@
-//! What a role lets its bearer do with the nodes of their organisation: the one table. Nobody does anything to another
-//! organisation's nodes, whatever their role.
+//! What a role lets its bearer do with the nodes of their organisation: the one table. Nobody does
+//! anything to another organisation's nodes, whatever their role.
 
 /// What may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Permission {
     /// Look at nodes, their transitions, their installation and their events.
     See,
-    /// Register nodes, mint and revoke their tokens, take them out of service and put them back, and see who did so.
+    /// Register nodes, mint and revoke their tokens, take them out of service and put them back,
+    /// and see who did so.
     Manage,
     /// Decide what concerns every organisation of this controller.
     Operate,

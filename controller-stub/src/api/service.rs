@@ -50,8 +50,8 @@ pub(super) async fn resume(
 
 /// Decommission a node, for good
 ///
-/// Its tokens are revoked and its worker's socket is closed with 4401. The node stays listed, as `inactive`. A second time
-/// changes nothing and answers the same.
+/// Its tokens are revoked and its worker's socket is closed with 4401. The node stays listed, as
+/// `inactive`. A second time changes nothing and answers the same.
 #[utoipa::path(delete, path = "/nodes/{id}", operation_id = "decommissionNode", tag = "nodes", security(("user" = [])),
     params(NodeIdOfPath), responses((status = 200, description = "The node", body = NodeView)))]
 pub(super) async fn decommission(

@@ -61,7 +61,8 @@ pub(super) struct NodeView {
 }
 
 impl ListedNode {
-    /// The database learns of heartbeats in batches, and of clones and of GPUs that fail not at all; this process knows them at once.
+    /// The database learns of heartbeats in batches, and of clones and of GPUs that fail not at
+    /// all; this process knows them at once.
     pub(super) fn seen_now(app: &App, node: Node) -> Self {
         Self {
             gpu_health: app.registry.health(&node.id),

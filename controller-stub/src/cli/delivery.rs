@@ -10,7 +10,8 @@ use crate::commands;
 pub(super) enum Command {
     /// Print how delivery stands: its state, and how many events wait or were given up.
     Show(Show),
-    /// Try every event now that waits, whatever it waits for: after NOTI answered 410, or once the cause of a 401 is cured.
+    /// Try every event now that waits, whatever it waits for: after NOTI answered 410, or once the
+    /// cause of a 401 is cured.
     Resume(Resume),
 }
 

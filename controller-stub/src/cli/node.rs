@@ -35,9 +35,11 @@ pub(super) enum Command {
 
 #[derive(Subcommand)]
 pub(super) enum TokenCommand {
-    /// Make new tokens for nodes, to install them with another release or again; those that they have stay valid.
+    /// Make new tokens for nodes, to install them with another release or again; those that they
+    /// have stay valid.
     Add(AddTokens),
-    /// Revoke every token of a node, or all that were issued before a time, and close the workers' connections.
+    /// Revoke every token of a node, or all that were issued before a time, and close the workers'
+    /// connections.
     Revoke(RevokeTokens),
 }
 
@@ -182,7 +184,8 @@ pub(super) struct Issued {
     /// For how many seconds the token lasts: an hour to a year.
     #[arg(long, value_name = "SECONDS", default_value_t = 31_536_000, value_parser = clap::value_parser!(u64).range(3600..=31_536_000))]
     expires_in: u64,
-    /// The release that the token installs, e.g. v1.0.0; it must be published. [default: DEFAULT_DAEMON_VERSION]
+    /// The release that the token installs, e.g. v1.0.0; it must be published. [default:
+    /// DEFAULT_DAEMON_VERSION]
     #[arg(long, value_name = "VERSION")]
     daemon_version: Option<ReleaseVersion>,
     /// How to print.
@@ -198,7 +201,8 @@ pub(super) enum OutputAdded {
     Json,
     /// An Ansible inventory in YAML, with each node's token as a variable of its host.
     Ansible,
-    /// The user-data with which cloud-init installs one node at its machine's first boot; it holds the node's token.
+    /// The user-data with which cloud-init installs one node at its machine's first boot; it holds
+    /// the node's token.
     CloudInit,
 }
 

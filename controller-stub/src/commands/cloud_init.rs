@@ -1,5 +1,6 @@
-//! cloud-init's user-data for one added node: `packaging/cloud-init/user-data.yaml` with the node's install script in it. It holds the
-//! node's token. What the machine does with it stands in that file.
+//! cloud-init's user-data for one added node: `packaging/cloud-init/user-data.yaml` with the node's
+//! install script in it. It holds the node's token. What the machine does with it stands in that
+//! file.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 

@@ -15,7 +15,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySummary {
-    /// `running`, `paused`, `probing` or `stopped`, as the server said last; `null` when none has run on this folder.
+    /// `running`, `paused`, `probing` or `stopped`, as the server said last; `null` when none has
+    /// run on this folder.
     pub state: Option<String>,
     /// Events that NOTI has not acknowledged.
     pub waiting: u64,

@@ -86,7 +86,8 @@ pub struct AddedNode {
 pub struct Added {
     /// In the order in which they were named.
     pub nodes: Vec<AddedNode>,
-    /// The certificate (PEM) that they are to trust the controller by, where the authority is the controller's own.
+    /// The certificate (PEM) that they are to trust the controller by, where the authority is the
+    /// controller's own.
     pub authority: Option<String>,
 }
 
@@ -100,8 +101,8 @@ impl Purpose {
     }
 }
 
-/// Registers a node of each name and makes its token: all in one transaction, or nothing. A name that cannot be one, that stands twice, or
-/// that a node in service has, refuses them all.
+/// Registers a node of each name and makes its token: all in one transaction, or nothing. A name
+/// that cannot be one, that stands twice, or that a node in service has, refuses them all.
 pub async fn add_nodes(config: &Config, names: Vec<String>, issue: Issue) -> Result<Added, CommandError> {
     issue.purpose.check(&names)?;
     let names = names.into_iter().map(NodeName::try_from).collect::<Result<Vec<_>, _>>();
@@ -130,8 +131,8 @@ pub async fn add_nodes(config: &Config, names: Vec<String>, issue: Issue) -> Res
     Ok(office.gives(nodes))
 }
 
-/// Makes a token for each of the nodes; those that they have stay valid. With these, machines are installed anew: with another release, or after
-/// their token was lost.
+/// Makes a token for each of the nodes; those that they have stay valid. With these, machines are
+/// installed anew: with another release, or after their token was lost.
 pub async fn add_tokens(config: &Config, which: Which, issue: Issue) -> Result<Added, CommandError> {
     let office = Office::open(config, issue).await?;
     let store = &office.enroller.store;

@@ -1,9 +1,11 @@
-//! Added nodes as an Ansible inventory in YAML, with the variables of the role in `packaging/ansible`. It holds tokens. Where it goes, and
-//! who may read it there, is for whoever redirects the output to decide.
+//! Added nodes as an Ansible inventory in YAML, with the variables of the role in
+//! `packaging/ansible`. It holds tokens. Where it goes, and who may read it there, is for whoever
+//! redirects the output to decide.
 
 use super::Added;
 
-/// The inventory. Strings are written as JSON writes them, which is YAML too, so that no name or token is read as something else.
+/// The inventory. Strings are written as JSON writes them, which is YAML too, so that no name or
+/// token is read as something else.
 pub fn inventory(added: &Added) -> Result<String, serde_json::Error> {
     let mut text = String::from(
         "# Secret: the nodes' tokens stand in this file. Keep it with mode 0600, or encrypt it (ansible-vault encrypt FILE).\n\

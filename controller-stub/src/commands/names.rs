@@ -1,5 +1,6 @@
-//! Names of nodes that are named together: numbered ones, each once, and which of them can be hosts of an inventory. What a name is at all is
-//! `NodeName`'s to say, and whether another node has it the database's.
+//! Names of nodes that are named together: numbered ones, each once, and which of them can be hosts
+//! of an inventory. What a name is at all is `NodeName`'s to say, and whether another node has it
+//! the database's.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,8 @@ pub fn numbered(prefix: &str, first: u32, count: u32) -> Result<Vec<String>, Com
     Ok((first..=last).map(|number| format!("{prefix}-{number:0digits$}")).collect())
 }
 
-/// Fails unless each of the names can be a host of an Ansible inventory, which reads brackets, colons and the like as more than a name.
+/// Fails unless each of the names can be a host of an Ansible inventory, which reads brackets,
+/// colons and the like as more than a name.
 pub(super) fn hosts(names: &[String]) -> Result<(), CommandError> {
     let fits = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphanumeric())

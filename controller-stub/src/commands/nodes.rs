@@ -142,7 +142,8 @@ pub async fn change_node(
     }
 }
 
-/// Revokes every token of a node, and says which node that was. A server that runs closes its worker's connection within a few seconds.
+/// Revokes every token of a node, and says which node that was. A server that runs closes its
+/// worker's connection within a few seconds.
 pub async fn revoke_tokens(config: &Config, whose: For, named: &str) -> Result<NodeId, CommandError> {
     let store = open(config).await?;
     let org = whose.or_default(&store).await?.org_id;

@@ -1,4 +1,5 @@
-//! Releases from the command line: taking them over into the folder that the server offers, and saying which lie there.
+//! Releases from the command line: taking them over into the folder that the server offers, and
+//! saying which lie there.
 
 use std::{
     fs, io,
@@ -65,7 +66,8 @@ impl Offered {
     }
 }
 
-/// Takes over the version in `from`, or every version below it, after checking sums and, with a release key, signatures.
+/// Takes over the version in `from`, or every version below it, after checking sums and, with a
+/// release key, signatures.
 pub async fn add_releases(config: &Config, from: &Path) -> Result<Vec<Imported>, CommandError> {
     let offered = Offered::of(config).await?;
     let key = offered.key.as_deref().map(PublicKey::from_base64).transpose();

@@ -22,7 +22,8 @@ pub enum Concerned {
     All,
 }
 
-/// Drops nodes that were decommissioned at least `age` ago, with their tokens and moves, and says how many. A node that owes an event stays.
+/// Drops nodes that were decommissioned at least `age` ago, with their tokens and moves, and says
+/// how many. A node that owes an event stays.
 pub async fn purge_nodes(
     config: &Config,
     concerned: Concerned,
@@ -50,8 +51,8 @@ pub async fn purge_nodes(
     Ok(purged)
 }
 
-/// Revokes every token that was issued before `before`, by whomever, and says how many nodes are concerned. A server that runs closes their
-/// workers' connections within a few seconds.
+/// Revokes every token that was issued before `before`, by whomever, and says how many nodes are
+/// concerned. A server that runs closes their workers' connections within a few seconds.
 pub async fn revoke_issued_before(
     config: &Config,
     concerned: Concerned,

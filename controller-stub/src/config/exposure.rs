@@ -7,21 +7,24 @@ use reqwest::Url;
 
 use super::Config;
 
-/// Whether a URL's host is this very machine. A name other than `localhost` may resolve to anything at any time, so it is not.
+/// Whether a URL's host is this very machine. A name other than `localhost` may resolve to anything
+/// at any time, so it is not.
 pub(crate) fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether every user of this machine may read a file. Its folder may keep them away, but a copy of it would not.
+/// Whether every user of this machine may read a file. Its folder may keep them away, but a copy of
+/// it would not.
 pub(crate) fn is_exposed(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
 impl Config {
-    /// The first setting that is plain HTTP to another machine, unless that is allowed: tokens go to `PUBLIC_URL`, events and the
-    /// service token to `NOTI_SERVICE_URL`, and installers refuse a plain `RELEASE_BASE_URL`.
+    /// The first setting that is plain HTTP to another machine, unless that is allowed: tokens go
+    /// to `PUBLIC_URL`, events and the service token to `NOTI_SERVICE_URL`, and installers refuse a
+    /// plain `RELEASE_BASE_URL`.
     pub(crate) fn in_the_clear(&self) -> Option<(&'static str, &Url)> {
         let addresses = [
             ("PUBLIC_URL", &self.public_url),

@@ -57,7 +57,8 @@ pub struct Settings {
     pub tls_key: Option<String>,
     pub tls_self_signed: Option<String>,
     pub insecure_http: Option<String>,
-    /// By version and file name: `[checksums."v1.0.0"]`, `linux-amd64 = { checksum = "sha256:…", size = 123 }`.
+    /// By version and file name: `[checksums."v1.0.0"]`, `linux-amd64 = { checksum = "sha256:…",
+    /// size = 123 }`.
     pub checksums: Published,
 }
 
@@ -101,7 +102,8 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
     Ok(table)
 }
 
-/// In a file numbers, switches and lists are written as people write them; in the environment everything is text.
+/// In a file numbers, switches and lists are written as people write them; in the environment
+/// everything is text.
 fn as_text(value: Value) -> Value {
     match value {
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => value.to_string().into(),

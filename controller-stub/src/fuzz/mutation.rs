@@ -1,5 +1,6 @@
-//! Makes new inputs of known ones: bits and bytes that change, go, come or are repeated, pieces of other seeds, and values that parsers
-//! dislike in the place of values they expect. The same seed makes the same inputs.
+//! Makes new inputs of known ones: bits and bytes that change, go, come or are repeated, pieces of
+//! other seeds, and values that parsers dislike in the place of values they expect. The same seed
+//! makes the same inputs.
 
 use fastrand::Rng;
 
@@ -50,7 +51,8 @@ impl Mutator {
         Self(Rng::with_seed(seed))
     }
 
-    /// Writes another input into `input`: one of the seeds, changed between never and eight times, seldom often.
+    /// Writes another input into `input`: one of the seeds, changed between never and eight times,
+    /// seldom often.
     pub(super) fn mutate(&mut self, seeds: &[Vec<u8>], input: &mut Vec<u8>) {
         let Self(chance) = self;
         input.clear();

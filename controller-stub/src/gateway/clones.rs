@@ -114,7 +114,8 @@ impl Clones {
         Verdict::Welcome
     }
 
-    /// How long a peer at this address still has to stay away, asked before anything is known of it but its token.
+    /// How long a peer at this address still has to stay away, asked before anything is known of it
+    /// but its token.
     pub(crate) fn pause(&self, id: &NodeId, address: IpAddr, now: Instant) -> Option<Duration> {
         let (refused, until) = self.contests.get(id)?.refused?;
         (refused == address).then(|| until.checked_duration_since(now)).flatten()

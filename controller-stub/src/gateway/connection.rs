@@ -140,7 +140,8 @@ impl Connection {
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
             }
-            // What a frame asks for is done outside of the select's futures, so that nothing ever stops half-way.
+            // What a frame asks for is done outside of the select's futures, so that nothing ever
+            // stops half-way.
             let result = tokio::select! {
                 biased;
                 Ok(code) = &mut closed => Err(End::close(code, reason(code))),
@@ -335,7 +336,8 @@ impl Connection {
         }
     }
 
-    /// Notes that the node is not connected, unless another connection counts by now, and completes the closing handshake.
+    /// Notes that the node is not connected, unless another connection counts by now, and completes
+    /// the closing handshake.
     async fn finish(mut self, end: End) {
         self.newcomer = None;
         self.disconnect().await;
@@ -367,7 +369,8 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Ten thousand of these are most of what a fleet costs. What is rare belongs into a box, which lives as long as it runs.
+    /// Ten thousand of these are most of what a fleet costs. What is rare belongs into a box, which
+    /// lives as long as it runs.
     #[test]
     fn the_task_of_a_connection_is_small() {
         let (task, socket) = (size_of_future(run), size_of::<Socket>());

@@ -21,7 +21,8 @@ const SPREAD: f64 = 0.1;
 /// One part in this many of a lease is left for the third heartbeat's way over the network.
 const WAY: u32 = 40;
 
-/// The pace for one worker of a fleet of `fleet` nodes whose leases last `lease`. `chance` is between 0 and 1.
+/// The pace for one worker of a fleet of `fleet` nodes whose leases last `lease`. `chance` is
+/// between 0 and 1.
 pub(super) fn offer(fleet: usize, lease: Duration, chance: f64) -> RegisterAck {
     let factor = 1.0 + SPREAD * (2.0 * chance.clamp(0.0, 1.0) - 1.0);
     let millis = |pace: Duration| u64::try_from(pace.mul_f64(factor).as_millis()).unwrap_or(u64::MAX).max(1);

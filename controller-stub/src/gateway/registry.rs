@@ -50,8 +50,9 @@ struct Line {
 }
 
 impl Registry {
-    /// Adds a new connection as the node's newcomer; its upgrade began at `since`. An older newcomer that has not been welcomed
-    /// yet is closed. The receiver yields the code to close with.
+    /// Adds a new connection as the node's newcomer; its upgrade began at `since`. An older
+    /// newcomer that has not been welcomed yet is closed. The receiver yields the code to close
+    /// with.
     pub(crate) fn enter(&self, id: &NodeId, since: Instant) -> (Epoch, oneshot::Receiver<u16>) {
         let (close, closed) = oneshot::channel();
         let mut places = self.places();

@@ -23,7 +23,8 @@ use uuid::Uuid;
 pub(super) enum State {
     /// It has been greeted and has not registered.
     Greeted,
-    /// It has registered; `last` is the `seq` of its last heartbeat, 0 before the first, and `ailing` whether that one said that a GPU is not well.
+    /// It has registered; `last` is the `seq` of its last heartbeat, 0 before the first, and
+    /// `ailing` whether that one said that a GPU is not well.
     Welcomed { last: u64, ailing: bool },
     /// It has said goodbye; nothing that follows counts.
     Left,

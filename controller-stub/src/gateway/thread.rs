@@ -1,5 +1,6 @@
-//! The thread on which workers are heard. A heartbeat costs less to read than to wake a second thread for, and
-//! here nothing that a user asks for is in its way. Does not decide what is done on it.
+//! The thread on which workers are heard. A heartbeat costs less to read than to wake a second
+//! thread for, and here nothing that a user asks for is in its way. Does not decide what is done on
+//! it.
 
 use std::{io, thread};
 

@@ -13,7 +13,8 @@ pub(super) const SAVE: u32 = 1;
 /// What a move costs: a row, an audit row and an event, which NOTI keeps, too.
 pub(super) const MOVE: u32 = 10;
 
-/// A hundred moves at once, and then one in 5 s: an installation makes two, and reports progress once a second.
+/// A hundred moves at once, and then one in 5 s: an installation makes two, and reports progress
+/// once a second.
 const RATE: Rate = Rate { interval: Duration::from_millis(500), burst: 1000 };
 
 /// The budgets of all nodes.

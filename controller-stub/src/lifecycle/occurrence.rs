@@ -29,7 +29,8 @@ pub(crate) enum Occurrence {
     Welcomed {
         register: Box<Register>,
         address: IpAddr,
-        /// What the node's was when the worker's token was accepted; only of the first registration on a connection.
+        /// What the node's was when the worker's token was accepted; only of the first registration
+        /// on a connection.
         not_before: Option<Timestamp>,
     },
     /// A worker was silent for a whole lease.
@@ -62,7 +63,8 @@ impl Occurrence {
         }
     }
 
-    /// Whether this very failure of the node's installation was reported before, and nothing was installed since.
+    /// Whether this very failure of the node's installation was reported before, and nothing was
+    /// installed since.
     pub(super) fn was_told_of(&self, node: &Node) -> bool {
         let (Self::Reported(InstallationReport::Failed { step, error }), Some(known)) =
             (self, &node.installation)
@@ -107,7 +109,8 @@ impl Occurrence {
         }
     }
 
-    /// The event of this kind about `node`, which has been written to. `None` when this never leads to such an event.
+    /// The event of this kind about `node`, which has been written to. `None` when this never leads
+    /// to such an event.
     pub(super) fn event(&self, kind: EventKind, node: &Node, now: Timestamp) -> Option<NodeEvent> {
         let body = match kind {
             EventKind::Registered => EventBody::Registered(about(node, NoDetail {})),

@@ -1,4 +1,5 @@
-//! Counts how installations end. It is the status that ends them: a worker that is welcomed, or a failure that is told or found.
+//! Counts how installations end. It is the status that ends them: a worker that is welcomed, or a
+//! failure that is told or found.
 
 use aio_protocol::{error_code::ErrorCode, event::EventBody, node::NodeStatus};
 use metrics::{counter, histogram};

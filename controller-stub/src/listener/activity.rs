@@ -9,7 +9,8 @@ pub(crate) struct Patience {
     pub(crate) handshake: Duration,
     /// For the first request, and for the head of each.
     pub(crate) head: Duration,
-    /// For the next request. Longer than a proxy keeps its own connections, or it would send one into a connection that closes.
+    /// For the next request. Longer than a proxy keeps its own connections, or it would send one
+    /// into a connection that closes.
     pub(crate) idle: Duration,
     /// For taking the next 16 KiB of an answer.
     pub(crate) stall: Duration,

@@ -46,7 +46,8 @@ impl Budget {
         }
     }
 
-    /// Charges `holder` with `amount`, or with nothing when that is too much. Who holds nothing yet gets one answer of any size.
+    /// Charges `holder` with `amount`, or with nothing when that is too much. Who holds nothing yet
+    /// gets one answer of any size.
     pub(crate) fn charge(self: &Arc<Self>, holder: Holder, amount: u64) -> Option<Charge> {
         let mut charged = self.charged();
         let held = charged.holders.get(&holder).copied().unwrap_or(0);

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use aio_protocol::ids::{NodeId, OwnerId};
 use ipnet::IpNet;
 
-/// Whoever holds a share of what the controller has. Without an accepted token it is the address; with one, whom the token speaks for.
+/// Whoever holds a share of what the controller has. Without an accepted token it is the address;
+/// with one, whom the token speaks for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Holder {
     /// An IPv4 address or an IPv6 network of 64 bits.

@@ -39,7 +39,8 @@ impl Stream {
         Self { tcp, shared: Some(shared), patience, timer: None, taken: 0 }
     }
 
-    /// Notes how much of `offered` was taken. A peer that takes little by little has the same time for each piece as one that takes none.
+    /// Notes how much of `offered` was taken. A peer that takes little by little has the same time
+    /// for each piece as one that takes none.
     fn note(
         &mut self,
         written: Poll<io::Result<usize>>,

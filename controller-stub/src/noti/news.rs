@@ -1,5 +1,5 @@
-//! Wakes the dashboards of an organisation when an event of theirs has been kept. It carries no event: who is woken reads the inbox,
-//! which is the one queue there is.
+//! Wakes the dashboards of an organisation when an event of theirs has been kept. It carries no
+//! event: who is woken reads the inbox, which is the one queue there is.
 
 use std::{
     collections::HashMap,

@@ -15,8 +15,8 @@ use crate::listener::holder::site;
 /// Maximum number of dashboards with an accepted token, where the limit of open files is no lower.
 const MAX_WATCHING: usize = 1024;
 
-/// An organisation may take another seat while it has fewer than this many times the free ones: none of them takes all, and an
-/// organisation alone has four fifths.
+/// An organisation may take another seat while it has fewer than this many times the free ones:
+/// none of them takes all, and an organisation alone has four fifths.
 const SHARE: usize = 4;
 
 /// Maximum number of dashboards that have not shown an accepted token.

@@ -111,7 +111,8 @@ fn mac(key: &Hmac<Sha256>, id: &str, timestamp: i64, body: &[u8]) -> Hmac<Sha256
     mac
 }
 
-/// Whether two secrets are the same, in a time that does not tell how much of them is: what is compared is a code of each.
+/// Whether two secrets are the same, in a time that does not tell how much of them is: what is
+/// compared is a code of each.
 pub(crate) fn same(ours: &str, theirs: &str) -> bool {
     let code = |secret: &str| {
         Hmac::<Sha256>::new_from_slice(ours.as_bytes()).map(|mac| mac.chain_update(secret.as_bytes()))

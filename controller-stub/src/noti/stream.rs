@@ -66,7 +66,8 @@ pub(super) enum Effect {
 }
 
 impl Stream {
-    /// A stream of what is behind `position`. A dashboard that has not read what was sent within `patience` cannot keep up, or is gone.
+    /// A stream of what is behind `position`. A dashboard that has not read what was sent within
+    /// `patience` cannot keep up, or is gone.
     pub(super) fn new(position: i64, token_ends: Instant, patience: Duration, now: Instant) -> Self {
         Self {
             position,

@@ -69,8 +69,9 @@ impl Looker {
     }
 }
 
-/// How old the oldest event is. The time of day is asked once for each event, and a clock that is set makes nothing older: no event
-/// is older than what was the oldest at first, and the time since. Pure.
+/// How old the oldest event is. The time of day is asked once for each event, and a clock that is
+/// set makes nothing older: no event is older than what was the oldest at first, and the time
+/// since. Pure.
 #[derive(Default)]
 struct OldestAge {
     /// The age of the oldest event when it was first looked at.

@@ -48,7 +48,8 @@ pub(super) enum Paused {
 }
 
 impl Breaker {
-    /// A closed breaker, whose first pause lasts `first_pause`; each further one twice as long, up to twelve times that.
+    /// A closed breaker, whose first pause lasts `first_pause`; each further one twice as long, up
+    /// to twelve times that.
     pub(super) fn new(first_pause: Duration) -> Self {
         Self { first_pause, state: State::CLOSED, epoch: 0 }
     }
@@ -265,7 +266,8 @@ mod tests {
             for permit in held {
                 breaker.record(permit, Health::Unknown, now);
             }
-            // Once the old failures make it open, three good probes are enough, and after a window nothing of them is left.
+            // Once the old failures make it open, three good probes are enough, and after a window
+            // nothing of them is left.
             for _ in 0..WINDOW + PROBES {
                 if let State::Open { until, .. } = breaker.state() {
                     now = now.max(until);

@@ -1,4 +1,5 @@
-//! Posts one event to NOTI, signed after the Standard Webhooks specification. What the answer means, `verdict` says.
+//! Posts one event to NOTI, signed after the Standard Webhooks specification. What the answer
+//! means, `verdict` says.
 
 use std::{
     error::Error,
@@ -72,8 +73,8 @@ impl Destination {
         self.client(None).map(drop)
     }
 
-    /// A NOTI on this very machine is never reached through a proxy, and the built-in one is trusted by `own_tls`, where that is served
-    /// over TLS.
+    /// A NOTI on this very machine is never reached through a proxy, and the built-in one is
+    /// trusted by `own_tls`, where that is served over TLS.
     fn client(&self, own_tls: Option<ClientConfig>) -> Result<Client, Unbuildable> {
         let mut client = Client::builder()
             .timeout(ATTEMPT_TIMEOUT)

@@ -47,8 +47,8 @@ enum State {
     Waiting { until: Instant, due: bool },
     /// `due`: whether its first event is, whatever the time of day says.
     Ready { due: bool },
-    /// `notified`: whether an event was committed since it began, which it may not have seen. `retry`: whether its first event is to be
-    /// tried again at once.
+    /// `notified`: whether an event was committed since it began, which it may not have seen.
+    /// `retry`: whether its first event is to be tried again at once.
     Running { notified: bool, retry: bool },
 }
 
@@ -142,8 +142,9 @@ impl Lanes {
         }
     }
 
-    /// The lane whose turn it is, and whether its first event is due whatever the time of day says: the lane has waited for it by a
-    /// clock that nobody sets. Its run must be reported with `ended`.
+    /// The lane whose turn it is, and whether its first event is due whatever the time of day says:
+    /// the lane has waited for it by a clock that nobody sets. Its run must be reported with
+    /// `ended`.
     pub(super) fn next(&mut self) -> Option<(NodeId, bool)> {
         let node = self.ready.pop()?;
         let lane = self.open.get_mut(&node)?;
@@ -193,8 +194,9 @@ impl Lanes {
     }
 }
 
-/// How fast events may reach NOTI before they are gathered: whoever is over the rate rests, and then all that has gathered is
-/// delivered in one go. Nothing is dropped or merged, and no rest is longer than this, so the newest state is never far behind.
+/// How fast events may reach NOTI before they are gathered: whoever is over the rate rests, and
+/// then all that has gathered is delivered in one go. Nothing is dropped or merged, and no rest is
+/// longer than this, so the newest state is never far behind.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     rate: Rate,
@@ -232,7 +234,8 @@ impl<K: Eq + Hash> Rests<K> {
     }
 }
 
-/// Lanes that are ready: first come, first served within an organisation, and one organisation after the other.
+/// Lanes that are ready: first come, first served within an organisation, and one organisation
+/// after the other.
 #[derive(Default)]
 struct Turns {
     organisations: VecDeque<OwnerId>,

@@ -42,8 +42,8 @@ impl Relay {
         }
     }
 
-    /// Delivers until `stop`. What an attempt that is under way then does is not known; its event is posted again after the next
-    /// start, under the same id.
+    /// Delivers until `stop`. What an attempt that is under way then does is not known; its event
+    /// is posted again after the next start, under the same id.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut backlog = JoinSet::new();
         backlog.spawn(backlog::run(self.lane.store.clone(), self.outbox.clone()));

@@ -17,15 +17,16 @@ const SELDOM: Duration = Duration::from_secs(5 * 60);
 /// An event that has been tried for this long is given up.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// How long an event still waits for its next attempt. None does that was never attempted, or that is due further away than any pause
-/// lasts: there the clock was set.
+/// How long an event still waits for its next attempt. None does that was never attempted, or that
+/// is due further away than any pause lasts: there the clock was set.
 pub(super) fn wait(event: &Undelivered, now: Timestamp) -> Duration {
     let wait = event.due.since(now);
     if event.attempts == 0 || wait > LONGEST_HOLD { Duration::ZERO } else { wait }
 }
 
-/// How long an event has been tried when it is attempted at `now`. The time since the attempt before is at least its pause and counts a
-/// minute at most, later an hour: a clock that was set is no elapsed time, and neither is a controller that was off.
+/// How long an event has been tried when it is attempted at `now`. The time since the attempt
+/// before is at least its pause and counts a minute at most, later an hour: a clock that was set is
+/// no elapsed time, and neither is a controller that was off.
 pub(super) fn tried_for(event: &Undelivered, now: Timestamp) -> Duration {
     let Some(last) = event.last_attempt_at else { return event.tried_for };
     let longest = if event.tried_for < EAGER { CEILING * 2 } else { LONGEST_HOLD };
@@ -33,11 +34,11 @@ pub(super) fn tried_for(event: &Undelivered, now: Timestamp) -> Duration {
     event.tried_for.saturating_add(now.since(last).clamp(pause, longest))
 }
 
-/// The pause before the next attempt at an event that has now failed `failures` times and was tried for `tried_for`;
-/// `None` when there is none. `chance` is drawn from 0 to 1.
+/// The pause before the next attempt at an event that has now failed `failures` times and was tried
+/// for `tried_for`; `None` when there is none. `chance` is drawn from 0 to 1.
 ///
-/// Its life begins with its first attempt, not with its making: what waited while delivery was paused or the controller was off
-/// has the whole day.
+/// Its life begins with its first attempt, not with its making: what waited while delivery was
+/// paused or the controller was off has the whole day.
 pub(super) fn pause(retry: Retry, failures: u32, tried_for: Duration, chance: f64) -> Option<Duration> {
     if tried_for >= LIFE {
         return None;

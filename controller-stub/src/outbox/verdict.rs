@@ -1,4 +1,5 @@
-//! What NOTI's answer means for an event and for delivery as a whole. Pure: how long to wait is `retry`'s to say.
+//! What NOTI's answer means for an event and for delivery as a whole. Pure: how long to wait is
+//! `retry`'s to say.
 
 use std::time::Duration;
 

@@ -72,7 +72,8 @@ impl Downloads {
 }
 
 impl Running {
-    /// Ends one download of the largest holder: a slow one, or any if `fewer` and one more are still fewer than it has.
+    /// Ends one download of the largest holder: a slow one, or any if `fewer` and one more are
+    /// still fewer than it has.
     fn make_room(&mut self, fewer: usize, now: Instant) -> bool {
         let mut sizes = HashMap::<_, usize>::new();
         for download in self.downloads.values() {

@@ -1,5 +1,6 @@
-//! Whether a version's folder is what its manifest, its sums and its signatures say. What has passed is held as bytes, so that what is taken over
-//! later is what was looked at. Puts nothing in place; `import` does.
+//! Whether a version's folder is what its manifest, its sums and its signatures say. What has
+//! passed is held as bytes, so that what is taken over later is what was looked at. Puts nothing in
+//! place; `import` does.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,6 @@
-//! Puts releases that have passed into the folder that a server offers: each whole, by one rename, under a server that runs. A version that is
-//! published keeps its bytes for ever; what may come later is another platform.
+//! Puts releases that have passed into the folder that a server offers: each whole, by one rename,
+//! under a server that runs. A version that is published keeps its bytes for ever; what may come
+//! later is another platform.
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +52,8 @@ pub struct Imported {
     pub outcome: Outcome,
 }
 
-/// Takes over the version in `from`, or every version below it. Nothing is put in place before everything has passed.
+/// Takes over the version in `from`, or every version below it. Nothing is put in place before
+/// everything has passed.
 pub(crate) fn import(
     from: &Path,
     into: &Path,
@@ -102,8 +104,9 @@ fn versions(from: &Path) -> Result<Vec<PathBuf>, ImportError> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// What putting `release` at `place` would be. A file that nodes or people may have fetched must stay what it is. Manifest and sums change where files
-/// are added; signatures, where they were verified (with a key), for a release that is signed again with another.
+/// What putting `release` at `place` would be. A file that nodes or people may have fetched must
+/// stay what it is. Manifest and sums change where files are added; signatures, where they were
+/// verified (with a key), for a release that is signed again with another.
 fn change(release: &Verified, place: &Path, verified: bool) -> Result<Outcome, ImportError> {
     if !place.exists() {
         return Ok(Outcome::Added);

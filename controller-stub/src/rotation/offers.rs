@@ -30,7 +30,8 @@ pub(crate) struct InUse {
 
 /// Whether there is an offer now.
 pub(crate) enum Next {
-    /// This one; its message's id is the token's, so that an answer tells which it means, whatever restarted meanwhile.
+    /// This one; its message's id is the token's, so that an answer tells which it means, whatever
+    /// restarted meanwhile.
     Offer { message_id: Uuid, offer: TokenOffer },
     /// None before then.
     NotBefore(Timestamp),
@@ -63,8 +64,8 @@ pub(crate) async fn next(
     Ok(Next::Offer { message_id, offer })
 }
 
-/// Notes that the node's worker was welcomed with the offered token, and revokes the one that it replaces. Says whether the offer
-/// still stood.
+/// Notes that the node's worker was welcomed with the offered token, and revokes the one that it
+/// replaces. Says whether the offer still stood.
 pub(crate) async fn take(
     store: &Store,
     node: &NodeId,
@@ -96,8 +97,8 @@ pub(crate) async fn reject(
     Ok(())
 }
 
-/// Raises the alarm when a token comes back whose place a newer one has taken: somebody has a copy of it (RFC 9700, section 4.14). Says
-/// whether it does.
+/// Raises the alarm when a token comes back whose place a newer one has taken: somebody has a copy
+/// of it (RFC 9700, section 4.14). Says whether it does.
 pub(crate) async fn note_reuse(
     store: &Store,
     node: &Node,

@@ -95,7 +95,8 @@ impl Place {
         Ok(Self { url, file })
     }
 
-    /// Makes this process the one that serves the database, until the file is dropped. Commands need no such right.
+    /// Makes this process the one that serves the database, until the file is dropped. Commands
+    /// need no such right.
     pub(crate) fn serve(&self) -> Result<File, StoreError> {
         let path = &self.file;
         self.keep_private()?;
@@ -112,7 +113,8 @@ impl Place {
         }
     }
 
-    /// Makes the files unreadable to others, whatever the umask and whoever made them. SQLite's own files take after the first.
+    /// Makes the files unreadable to others, whatever the umask and whoever made them. SQLite's own
+    /// files take after the first.
     fn keep_private(&self) -> Result<(), StoreError> {
         let path = &self.file;
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
@@ -205,16 +207,17 @@ impl Store {
     }
 }
 
-/// What every connection keeps to: a commit is on the disk when it returns, another process that writes is waited for, and the log of
-/// writes shrinks again.
+/// What every connection keeps to: a commit is on the disk when it returns, another process that
+/// writes is waited for, and the log of writes shrinks again.
 async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
                    PRAGMA journal_size_limit = 4194304;";
     connection.execute(pragmas).await.map(drop)
 }
 
-/// Brings the database up to date. SQLite has no lock to hold over migrations: of two processes that start on a new database at once, the
-/// slower may fail at each of them once, and on its next try finds that one done.
+/// Brings the database up to date. SQLite has no lock to hold over migrations: of two processes
+/// that start on a new database at once, the slower may fail at each of them once, and on its next
+/// try finds that one done.
 async fn set_up(place: &Place) -> Result<(), StoreError> {
     let began = Instant::now();
     let mut tries = MIGRATIONS.iter().count();

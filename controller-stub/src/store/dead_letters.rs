@@ -1,4 +1,5 @@
-//! Events that were given up, and their way back into the outbox. An event is in one of the two tables, never in both.
+//! Events that were given up, and their way back into the outbox. An event is in one of the two
+//! tables, never in both.
 
 use aio_protocol::{
     event::NodeEvent,
@@ -73,7 +74,8 @@ impl Store {
         Ok(DeadLetterPage { letters, total: count(&total, 0)? })
     }
 
-    /// Puts an organisation's dead letters back into the outbox, or the one with this id; says how many, and of which nodes.
+    /// Puts an organisation's dead letters back into the outbox, or the one with this id; says how
+    /// many, and of which nodes.
     pub(crate) async fn replay(
         &self,
         org: &OwnerId,

@@ -23,8 +23,9 @@ pub(crate) struct Newcomer {
 }
 
 impl Store {
-    /// Keeps nodes that are registered together, each with its first token, unless nodes of the same organisation that are in service have
-    /// names of theirs: then nothing is kept, and those names are the answer.
+    /// Keeps nodes that are registered together, each with its first token, unless nodes of the
+    /// same organisation that are in service have names of theirs: then nothing is kept, and those
+    /// names are the answer.
     pub(crate) async fn enrol_nodes(&self, newcomers: &[Newcomer]) -> Result<Vec<String>, StoreError> {
         self.writer.write(Enrol::new(newcomers)?).await
     }

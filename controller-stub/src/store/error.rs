@@ -90,7 +90,8 @@ impl StoreError {
     }
 }
 
-/// SQLite's primary result codes (<https://sqlite.org/rescode.html>); a code's lowest byte is its primary one.
+/// SQLite's primary result codes (<https://sqlite.org/rescode.html>); a code's lowest byte is its
+/// primary one.
 pub(super) fn problem(error: &sqlx::Error) -> Problem {
     let error = match error {
         sqlx::Error::PoolTimedOut => return Problem::Busy,

@@ -53,7 +53,8 @@ const GONE: &str = "status = 'inactive' AND ($2 = '' OR org_id = $2) \
      AND NOT EXISTS (SELECT 1 FROM outbox WHERE node_id = nodes.id)";
 
 impl Store {
-    /// Drops the oldest of these that are from before `before`, at most `limit`, and says how many. `now` is what the wall clock shows.
+    /// Drops the oldest of these that are from before `before`, at most `limit`, and says how many.
+    /// `now` is what the wall clock shows.
     pub(crate) async fn expire(
         &self,
         what: Expirable,

@@ -15,7 +15,8 @@ const KEPT: Duration = Duration::from_secs(86_400);
 pub(crate) enum Reserved {
     /// Nothing; from now on it is being answered.
     New,
-    /// It came before, as the request with this fingerprint, and was answered so; `None` while it is not answered.
+    /// It came before, as the request with this fingerprint, and was answered so; `None` while it
+    /// is not answered.
     Known { fingerprint: String, answer: Option<KeptAnswer> },
 }
 

@@ -45,8 +45,9 @@ impl Since {
         Timestamp::from_query(&text).map(Self::Time).unwrap_or(Self::Event(text))
     }
 
-    /// Whether this could name an event: `evt_…` as our outbox names them, `msg_…` as others do, or a UUID. Whatever is kept can be named,
-    /// too; this tells an event that is gone from a text that never was one.
+    /// Whether this could name an event: `evt_…` as our outbox names them, `msg_…` as others do, or
+    /// a UUID. Whatever is kept can be named, too; this tells an event that is gone from a text
+    /// that never was one.
     pub(crate) fn is_plausible(&self) -> bool {
         let Self::Event(id) = self else { return true };
         let prefixed = id.split_once('_').is_some_and(|(prefix, rest)| {
@@ -85,7 +86,8 @@ impl Store {
         newest.map(|row| time(&row, "received_at")).transpose()
     }
 
-    /// Behind which number a list of an organisation's events begins; none when the event to begin behind is not there.
+    /// Behind which number a list of an organisation's events begins; none when the event to begin
+    /// behind is not there.
     pub(crate) async fn event_position(
         &self,
         org: &OwnerId,
@@ -176,8 +178,9 @@ impl Write for Receive {
     }
 }
 
-/// Drops the oldest events that were received before `before`, at most `limit`, and says how many. What was received later than
-/// `now` was so by a clock that was wrong, and goes with the next that is old enough.
+/// Drops the oldest events that were received before `before`, at most `limit`, and says how many.
+/// What was received later than `now` was so by a clock that was wrong, and goes with the next that
+/// is old enough.
 pub(super) struct Prune {
     pub before: Timestamp,
     pub now: Timestamp,
@@ -197,7 +200,8 @@ impl Write for Prune {
             .bind(signed(self.limit))
             .fetch_all(&mut *connection)
             .await?;
-        // Only a whole beginning goes, even when the clock was set back once: a list never has a gap in its middle.
+        // Only a whole beginning goes, even when the clock was set back once: a list never has a
+        // gap in its middle.
         let mut last = None;
         for row in &oldest {
             let received_at = time(row, "received_at")?;

@@ -1,5 +1,5 @@
-//! What people call a node: its name, which no other node in service of its organisation has, the natural order of names, and its
-//! labels.
+//! What people call a node: its name, which no other node in service of its organisation has, the
+//! natural order of names, and its labels.
 
 use sqlx::{AnyConnection, Row};
 

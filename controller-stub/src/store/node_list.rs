@@ -40,7 +40,8 @@ pub(crate) struct NodeFilter {
     pub labels: Vec<Selector>,
 }
 
-/// The order of a list of nodes. Those that are alike in it are ordered by their id, so that no page shows one twice.
+/// The order of a list of nodes. Those that are alike in it are ordered by their id, so that no
+/// page shows one twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sort {
     pub by: SortKey,

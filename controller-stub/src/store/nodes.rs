@@ -29,7 +29,8 @@ pub(crate) struct RecordedStep {
     pub cause: &'static str,
     /// Who caused it.
     pub actor: String,
-    /// When the frame, the request or the end of a lease that caused it was noticed: the event's delivery is measured from here.
+    /// When the frame, the request or the end of a lease that caused it was noticed: the event's
+    /// delivery is measured from here.
     pub noticed_at: Timestamp,
     pub event: NodeEvent,
 }
@@ -45,8 +46,8 @@ pub(crate) struct Admission {
 }
 
 impl Store {
-    /// Keeps a changed node with the audit rows and events of its steps, if nobody else has saved it since `node` was read;
-    /// says whether it did.
+    /// Keeps a changed node with the audit rows and events of its steps, if nobody else has saved
+    /// it since `node` was read; says whether it did.
     pub(crate) async fn save(&self, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
         self.writer.write(Save::new(node, steps)?).await
     }
@@ -61,7 +62,8 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// A node, and what is known of a token of it. One read, because every worker of the fleet asks for it when it comes back.
+    /// A node, and what is known of a token of it. One read, because every worker of the fleet asks
+    /// for it when it comes back.
     pub(crate) async fn admission(&self, id: &NodeId, jti: &str) -> Result<Option<Admission>, StoreError> {
         let row = sqlx::query(
             "SELECT nodes.*, at AS sighted_at, CASE WHEN tokens.jti IS NULL THEN -1 WHEN tokens.revoked_at IS NULL THEN 0 ELSE 1 END AS revoked, \
@@ -189,8 +191,8 @@ impl Write for Add {
     }
 }
 
-/// Keeps a changed node with the audit rows and events of its steps; says whether nobody else had saved it first. A node that is
-/// decommissioned loses its tokens in the same transaction.
+/// Keeps a changed node with the audit rows and events of its steps; says whether nobody else had
+/// saved it first. A node that is decommissioned loses its tokens in the same transaction.
 pub(super) struct Save {
     node: Node,
     system_info: Option<String>,

@@ -64,7 +64,8 @@ impl Store {
         self.writer.write(Offer(replacement)).await
     }
 
-    /// Notes that an offer was taken, and revokes the token that it replaces. Says whether the offer still stood.
+    /// Notes that an offer was taken, and revokes the token that it replaces. Says whether the
+    /// offer still stood.
     pub(crate) async fn take_offer(&self, jti: &str, at: Timestamp) -> Result<bool, StoreError> {
         self.writer.write(Take { jti: jti.to_owned(), at }).await
     }
@@ -84,7 +85,8 @@ impl Store {
 
 const OPEN: &str = "replaces IS NOT NULL AND taken_at IS NULL AND revoked_at IS NULL";
 
-/// Keeps an offer and revokes the one before it, unless the token that it replaces was revoked. Says whether it did.
+/// Keeps an offer and revokes the one before it, unless the token that it replaces was revoked.
+/// Says whether it did.
 struct Offer(Replacement);
 
 impl Write for Offer {
@@ -92,7 +94,8 @@ impl Write for Offer {
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
         let Replacement { issued, replaces, replaced_issued_at } = &self.0;
-        // The same question that opens a connection; asked again here, so that no token outlives a revocation by an offer.
+        // The same question that opens a connection; asked again here, so that no token outlives a
+        // revocation by an offer.
         let valid = sqlx::query(
             "SELECT 1 FROM nodes LEFT JOIN tokens ON tokens.jti = $2 AND tokens.node_id = nodes.id \
              WHERE nodes.id = $1 AND nodes.status <> 'inactive' AND ((tokens.jti IS NOT NULL AND tokens.revoked_at IS NULL) \

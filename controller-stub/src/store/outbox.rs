@@ -1,4 +1,5 @@
-//! Events that NOTI has not acknowledged. Rows are written by `nodes`, in the transaction of the change that owes them.
+//! Events that NOTI has not acknowledged. Rows are written by `nodes`, in the transaction of the
+//! change that owes them.
 
 use std::time::Duration;
 
@@ -41,8 +42,8 @@ pub(crate) struct Backlog {
 }
 
 impl Store {
-    /// Which nodes have events that NOTI has not acknowledged, and whose they are. Reads the index of the outbox and nothing of the
-    /// events.
+    /// Which nodes have events that NOTI has not acknowledged, and whose they are. Reads the index
+    /// of the outbox and nothing of the events.
     pub(crate) async fn nodes_with_undelivered(&self) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
         let rows = sqlx::query("SELECT id, org_id FROM nodes WHERE id IN (SELECT node_id FROM outbox)")
             .fetch_all(&self.pool)

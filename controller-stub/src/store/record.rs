@@ -1,4 +1,5 @@
-//! The record of what somebody asked for, while its change is under way: written with the change, or not at all.
+//! The record of what somebody asked for, while its change is under way: written with the change,
+//! or not at all.
 
 use std::{
     net::IpAddr,

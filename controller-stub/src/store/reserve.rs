@@ -52,7 +52,8 @@ impl Reserve {
         }
     }
 
-    /// Whether changes that are not urgent must wait. Takes the room back as soon as the disk has twice as much.
+    /// Whether changes that are not urgent must wait. Takes the room back as soon as the disk has
+    /// twice as much.
     pub(super) fn is_spent(&mut self) -> bool {
         let State::Spent { tried_at } = &mut self.state else { return false };
         if tried_at.elapsed() < RETRY_INTERVAL {

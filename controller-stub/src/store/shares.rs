@@ -1,4 +1,5 @@
-//! Each organisation's share of what reads lists: one that asks for many waits for itself, and no other waits for it.
+//! Each organisation's share of what reads lists: one that asks for many waits for itself, and no
+//! other waits for it.
 
 use std::{
     collections::HashMap,

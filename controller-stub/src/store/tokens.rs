@@ -95,8 +95,9 @@ impl Store {
         count(&row, 0)
     }
 
-    /// Revokes every token of an organisation's nodes that was issued before `before`, by whomever, and says how many nodes that
-    /// concerns. Workers that are connected are closed, whichever token they came with.
+    /// Revokes every token of an organisation's nodes that was issued before `before`, by whomever,
+    /// and says how many nodes that concerns. Workers that are connected are closed, whichever
+    /// token they came with.
     pub(crate) async fn revoke_issued_before(
         &self,
         org: &OwnerId,
@@ -106,7 +107,8 @@ impl Store {
         self.writer.write(RevokeBefore { org: org.clone(), before, at }).await
     }
 
-    /// Revokes every token of a node that was issued until `at`, by whomever, and keeps the one that takes their place.
+    /// Revokes every token of a node that was issued until `at`, by whomever, and keeps the one
+    /// that takes their place.
     pub(crate) async fn revoke_tokens(
         &self,
         node: &NodeId,

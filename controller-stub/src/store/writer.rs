@@ -1,9 +1,10 @@
-//! All that changes the database goes through one task: it takes the writes that wait, runs them in one transaction, commits
-//! once, and only then answers each. While one commit waits for the disk, the next writes gather, so that a busy controller
-//! pays one flush for many changes and an idle one waits for nobody. Reads go over the pool beside it.
+//! All that changes the database goes through one task: it takes the writes that wait, runs them in
+//! one transaction, commits once, and only then answers each. While one commit waits for the disk,
+//! the next writes gather, so that a busy controller pays one flush for many changes and an idle
+//! one waits for nobody. Reads go over the pool beside it.
 //!
-//! To add a write: a struct that owns what it writes, `impl Write` for it beside the reads of its table, and a method of
-//! `Store` that hands it to `Writer::write`. Four rules come with it:
+//! To add a write: a struct that owns what it writes, `impl Write` for it beside the reads of its
+//! table, and a method of `Store` that hands it to `Writer::write`. Four rules come with it:
 //!
 //! - `run` either does all of its work or none when it answers `Ok`. What it refuses (a row that is newer than expected) it sees
 //!   by the affected rows of its first statement, and says so in its answer, not as an error.
@@ -25,7 +26,8 @@ use super::{
 };
 use crate::tasks::Pulse;
 
-/// Takes SQLite's write lock at once: a transaction that first reads and then writes could otherwise fail half-way.
+/// Takes SQLite's write lock at once: a transaction that first reads and then writes could
+/// otherwise fail half-way.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// So many writes wait for their turn; who comes then waits for room.
@@ -95,7 +97,8 @@ impl Writer {
         self.pending.as_ref()
     }
 
-    /// Makes a change. When this answers, it is on the disk; a caller that goes away earlier does not take it back.
+    /// Makes a change. When this answers, it is on the disk; a caller that goes away earlier does
+    /// not take it back.
     pub(super) async fn write<W: Write>(&self, write: W) -> Result<W::Answer, StoreError> {
         let (caller, answer) = oneshot::channel();
         let pending = self.pending.clone().filter(|pending| !pending.is_written());
@@ -226,8 +229,8 @@ impl Committer {
         self.pool.close().await;
     }
 
-    /// Commits the whole batch at once, or, when one of its writes fails, each of them alone. Empties the batch. Says why there is no
-    /// transaction to be had.
+    /// Commits the whole batch at once, or, when one of its writes fails, each of them alone.
+    /// Empties the batch. Says why there is no transaction to be had.
     async fn write(&mut self, batch: &mut Vec<Box<dyn Job>>) -> Option<Arc<sqlx::Error>> {
         let began = Instant::now();
         metrics::histogram!("aio_store_commit_writes").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
@@ -281,7 +284,8 @@ impl Committer {
         let mut connection = self.pool.acquire().await.map_err(Uncommitted::Unbegun)?;
         let committed = transact(&mut connection, jobs).await;
         if committed.is_err() {
-            // SQLite may have rolled back by itself, and sqlx does not know. A new connection knows of no transaction.
+            // SQLite may have rolled back by itself, and sqlx does not know. A new connection knows
+            // of no transaction.
             let _ = connection.close().await;
         }
         committed

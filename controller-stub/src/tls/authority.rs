@@ -1,5 +1,6 @@
-//! The controller's private authority: made once in the data folder, its owner's alone, and the certificates that it issues to the
-//! controller itself. Those live in memory and are made anew at every start and before they end, so only the authority must be kept.
+//! The controller's private authority: made once in the data folder, its owner's alone, and the
+//! certificates that it issues to the controller itself. Those live in memory and are made anew at
+//! every start and before they end, so only the authority must be kept.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -103,8 +104,8 @@ impl Authority {
         self.published.clone()
     }
 
-    /// A certificate for `names`, with the authority behind it in the chain so that a pin can be checked from the handshake alone;
-    /// and when to make the next.
+    /// A certificate for `names`, with the authority behind it in the chain so that a pin can be
+    /// checked from the handshake alone; and when to make the next.
     pub(super) fn issue(&self, names: &[String], now: Timestamp) -> Result<(Pair, Timestamp), TlsError> {
         let (leaf, key) = self.leaf(names, now)?;
         let renew_at = Timestamp::from_millis(now.as_millis() + RENEW_AFTER_DAYS * DAY_MILLIS);

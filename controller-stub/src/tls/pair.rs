@@ -117,7 +117,8 @@ impl Pair {
     }
 }
 
-/// What is wrong with the certificate at that second. Its dates are checked before who signed it, so any anchor will do.
+/// What is wrong with the certificate at that second. Its dates are checked before who signed it,
+/// so any anchor will do.
 fn validity(leaf: &CertificateDer<'_>, seconds: u64) -> Option<CertificateError> {
     let mut roots = RootCertStore::empty();
     roots.roots.push(TrustAnchor {

@@ -37,7 +37,8 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Trusts the certificate that is served, by its bytes; the signature of the handshake proves that its key is there too.
+/// Trusts the certificate that is served, by its bytes; the signature of the handshake proves that
+/// its key is there too.
 #[derive(Debug)]
 pub(super) struct Exactly {
     served: Arc<Served>,

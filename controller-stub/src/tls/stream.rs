@@ -1,6 +1,6 @@
-//! TLS on a stream, as its server. Keeps no buffer while nothing is under way: rustls's own session keeps 4 KiB
-//! of each connection for as long as it is open, and a fleet's are open for months. What is encrypted how, and
-//! who is let in, is rustls's business.
+//! TLS on a stream, as its server. Keeps no buffer while nothing is under way: rustls's own session
+//! keeps 4 KiB of each connection for as long as it is open, and a fleet's are open for months.
+//! What is encrypted how, and who is let in, is rustls's business.
 
 use std::{
     future::poll_fn,

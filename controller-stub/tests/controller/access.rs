@@ -1,4 +1,5 @@
-//! Who gets in where: every address with every kind of bearer, against one table. An address without a row fails.
+//! Who gets in where: every address with every kind of bearer, against one table. An address
+//! without a row fails.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +26,8 @@ const BEARERS: [&str; 10] = [
     "NOTI's service",
 ];
 
-/// What each of them is answered. A pending node refuses maintenance and resume with 409 to those who may ask for it.
+/// What each of them is answered. A pending node refuses maintenance and resume with 409 to those
+/// who may ask for it.
 #[rustfmt::skip]
 const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("GET",    "/healthz",                           [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),

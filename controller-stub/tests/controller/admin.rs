@@ -1,4 +1,5 @@
-//! What an admin does to a node: maintenance, resume, decommissioning, new credentials; and the audit trail of it all.
+//! What an admin does to a node: maintenance, resume, decommissioning, new credentials; and the
+//! audit trail of it all.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! The OpenAPI document and the controller say the same: every answer is documented, status and shape, and every documented answer
-//! is provoked.
+//! The OpenAPI document and the controller say the same: every answer is documented, status and
+//! shape, and every documented answer is provoked.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 

@@ -1,4 +1,5 @@
-//! Dashboards' WebSockets: who may watch, that nothing is missing or twice between what was and what comes, and whom it gives up.
+//! Dashboards' WebSockets: who may watch, that nothing is missing or twice between what was and
+//! what comes, and whom it gives up.
 
 use std::time::Duration;
 

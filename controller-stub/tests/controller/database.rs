@@ -1,5 +1,6 @@
-//! Bad days of the database: held by another process, damaged, served by another controller, or on a full disk. Each is told by a code of its
-//! own, and the next write works as soon as its cause is gone.
+//! Bad days of the database: held by another process, damaged, served by another controller, or on
+//! a full disk. Each is told by a code of its own, and the next write works as soon as its cause is
+//! gone.
 
 use std::{fs, path::Path, process::Command, time::Instant};
 

@@ -1,4 +1,5 @@
-//! Events on their way: how they are signed, that none is lost and none overtakes another, and what NOTI takes and shows.
+//! Events on their way: how they are signed, that none is lost and none overtakes another, and what
+//! NOTI takes and shows.
 
 use std::{collections::HashSet, time::Duration};
 

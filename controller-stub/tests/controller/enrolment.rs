@@ -231,7 +231,8 @@ async fn nodes_added_on_the_command_line_appear_while_the_server_runs() {
     assert_eq!(node.get(&format!("/nodes/{}/installation", added.node_id)).await.0, 200);
 }
 
-/// Runs the script against this server, with an installer that says what it was given; `prelude` stands for the machine.
+/// Runs the script against this server, with an installer that says what it was given; `prelude`
+/// stands for the machine.
 async fn run_script(controller: &Controller, pasted: bool, alter: bool) -> (bool, String, String) {
     let installer = "#!/bin/bash\necho \"arguments: $*\"\necho \"input: $(cat)\"\n";
     std::fs::write(controller.release("aio-installer-linux-amd64"), installer).unwrap();
@@ -241,7 +242,8 @@ async fn run_script(controller: &Controller, pasted: bool, alter: bool) -> (bool
     if alter {
         std::fs::write(controller.release("aio-installer-linux-amd64"), "#!/bin/bash\necho evil\n").unwrap();
     }
-    // This machine may not run systemd, and need not be root: those two checks are answered, the rest is the script as it is.
+    // This machine may not run systemd, and need not be root: those two checks are answered, the
+    // rest is the script as it is.
     let script = answer["installScript"]
         .as_str()
         .unwrap()

@@ -1,4 +1,5 @@
-//! What holds for many workers at once: who may connect, who is held online, who is sent away, and two that are one.
+//! What holds for many workers at once: who may connect, who is held online, who is sent away, and
+//! two that are one.
 
 use std::{net::Ipv4Addr, num::NonZeroU32, time::Duration};
 

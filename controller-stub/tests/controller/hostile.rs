@@ -1,5 +1,6 @@
-//! Peers that a gateway must bear: slow, silent, half-open, flooding, lying and malformed ones. Each is closed with the code that says
-//! why, or answered, and none of them moves a node that it should not.
+//! Peers that a gateway must bear: slow, silent, half-open, flooding, lying and malformed ones.
+//! Each is closed with the code that says why, or answered, and none of them moves a node that it
+//! should not.
 
 use std::time::Duration;
 

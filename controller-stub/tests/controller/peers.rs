@@ -161,7 +161,8 @@ impl Worker {
         self.send("telemetry.heartbeat", data).await;
     }
 
-    /// Sends a ping and waits for its pong: everything before it has then been handled. Says which messages came before it.
+    /// Sends a ping and waits for its pong: everything before it has then been handled. Says which
+    /// messages came before it.
     pub(crate) async fn ping(&mut self) -> Vec<Value> {
         let payload = uuid::Uuid::new_v4().as_bytes().to_vec();
         self.socket.send(Message::Ping(payload.clone().into())).await.unwrap();
@@ -223,7 +224,8 @@ impl Worker {
     }
 }
 
-/// A NOTI that answers each post with the next status of a script, and with 202 when the script is over. 429 asks for a second.
+/// A NOTI that answers each post with the next status of a script, and with 202 when the script is
+/// over. 429 asks for a second.
 pub(crate) struct FakeNoti {
     pub address: SocketAddr,
     state: Arc<Mutex<Posts>>,

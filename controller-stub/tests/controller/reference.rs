@@ -1,5 +1,6 @@
-//! `docs/messages.md`: every message of both WebSockets, written from the document that a running controller serves and the golden files. This says
-//! how it is written, and fails when the page is another. `AIO_WRITE_DOCS=1` writes it.
+//! `docs/messages.md`: every message of both WebSockets, written from the document that a running
+//! controller serves and the golden files. This says how it is written, and fails when the page is
+//! another. `AIO_WRITE_DOCS=1` writes it.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,8 @@ A field that is *required* is refused when it is missing; every other is left ou
 Fields that are not listed are ignored, but in `authenticate`. Ids of nodes are 24 lowercase hex digits, times RFC 3339 in UTC with milliseconds.
 ";
 
-/// The parts of the page: its heading, the channel, who speaks, what stands before, and the folder of the examples.
+/// The parts of the page: its heading, the channel, who speaks, what stands before, and the folder
+/// of the examples.
 const PARTS: [(&str, &str, &str, &str, &str); 4] = [
     (
         "The worker says",

@@ -1,4 +1,5 @@
-//! What takes rights away is done whole, whatever becomes of who asked for it; and who reports too much is slowed down.
+//! What takes rights away is done whole, whatever becomes of who asked for it; and who reports too
+//! much is slowed down.
 
 use std::{
     io::Write,

@@ -1,4 +1,5 @@
-//! New tokens for old: offered over the socket, taken by coming with them, and never more than one that works in the end.
+//! New tokens for old: offered over the socket, taken by coming with them, and never more than one
+//! that works in the end.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;

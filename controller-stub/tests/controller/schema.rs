@@ -1,5 +1,5 @@
-//! As much of JSON Schema as the OpenAPI document uses: says where a value is not as its schema wants it. An unknown keyword is an
-//! error, so that nothing is taken for checked that is not.
+//! As much of JSON Schema as the OpenAPI document uses: says where a value is not as its schema
+//! wants it. An unknown keyword is an error, so that nothing is taken for checked that is not.
 
 use serde_json::{Map, Value};
 

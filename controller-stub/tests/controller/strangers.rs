@@ -1,4 +1,5 @@
-//! What strangers, and whoever does not read, may take from others: nothing. And the manners of HTTP that they are told.
+//! What strangers, and whoever does not read, may take from others: nothing. And the manners of
+//! HTTP that they are told.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 

@@ -1,4 +1,5 @@
-//! TLS: a private authority that nodes pin, a given certificate that is reloaded, and plain HTTP that stays on this machine.
+//! TLS: a private authority that nodes pin, a given certificate that is reloaded, and plain HTTP
+//! that stays on this machine.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! What an operator does once in a while: restoring a backup without giving rights back, and dropping what is out of service for long.
+//! What an operator does once in a while: restoring a backup without giving rights back, and
+//! dropping what is out of service for long.
 
 use std::{fs, time::Duration};
 

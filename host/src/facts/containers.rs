@@ -1,5 +1,6 @@
-//! What runs containers here, found without asking it: a question to Docker's socket would have systemd start Docker. Where the units are known that
-//! bring one, they say it; elsewhere, and for what came without a unit, what lies on the disk does.
+//! What runs containers here, found without asking it: a question to Docker's socket would have
+//! systemd start Docker. Where the units are known that bring one, they say it; elsewhere, and for
+//! what came without a unit, what lies on the disk does.
 
 use std::{
     fs,
@@ -52,7 +53,8 @@ const RUNTIMES: [Runtime; 3] = [
     },
 ];
 
-/// The first whose service runs, else the first that has one. None where nothing is known of any, which is no word about other ways to have one.
+/// The first whose service runs, else the first that has one. None where nothing is known of any,
+/// which is no word about other ways to have one.
 pub fn among(services: &[Service]) -> Option<ContainerRuntime> {
     let with = |wanted: fn(ServiceState) -> bool| {
         let unit =
@@ -95,8 +97,8 @@ fn is_active(runtime: &Runtime, root: &Path, sockets: &str) -> bool {
         && (runtime.process_ids.is_empty() || runtime.process_ids.iter().any(alive))
 }
 
-/// Whether the kernel's list of Unix sockets (`address count protocol flags type state inode path`) has a listener on `path`. The
-/// file itself outlives its listener.
+/// Whether the kernel's list of Unix sockets (`address count protocol flags type state inode path`)
+/// has a listener on `path`. The file itself outlives its listener.
 fn listened(sockets: &str, path: &str) -> bool {
     // __SO_ACCEPTCON of <linux/net.h>.
     const LISTENING: &str = "00010000";

@@ -1,5 +1,5 @@
-//! The real machine, read through sysinfo where that asks no more than what is needed. Absence is not an error: what cannot be
-//! read is empty or zero.
+//! The real machine, read through sysinfo where that asks no more than what is needed. Absence is
+//! not an error: what cannot be read is empty or zero.
 
 use std::{fs, path::Path};
 

@@ -129,7 +129,8 @@ struct Mount {
     file_system: String,
 }
 
-/// The real file systems in a `mountinfo` list, each at one place: that which shows most of it, and the shortest of those.
+/// The real file systems in a `mountinfo` list, each at one place: that which shows most of it, and
+/// the shortest of those.
 fn mounts(list: &str) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
     for mount in list.lines().filter_map(parse).filter(is_real) {
@@ -150,7 +151,8 @@ fn is_real(mount: &Mount) -> bool {
     (on_device && !IMAGES.contains(&file_system)) || POOLED.contains(&file_system)
 }
 
-/// One line of proc_pid_mountinfo(5): `id parent major:minor root point options [tags…] - type source options`.
+/// One line of proc_pid_mountinfo(5): `id parent major:minor root point options [tags…] - type
+/// source options`.
 fn parse(line: &str) -> Option<Mount> {
     let (mount, source) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);

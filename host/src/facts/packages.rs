@@ -1,5 +1,6 @@
-//! Which version of a program a package manager has installed: read from what dpkg and snapd keep on the disk, so that nothing is executed and no
-//! service is woken to ask it. Where neither knows, nobody does.
+//! Which version of a program a package manager has installed: read from what dpkg and snapd keep
+//! on the disk, so that nothing is executed and no service is woken to ask it. Where neither knows,
+//! nobody does.
 
 use std::{
     fs::File,
@@ -11,7 +12,8 @@ use std::{
 const DPKG_STATUS: &str = "var/lib/dpkg/status";
 const INSTALLED: &str = "install ok installed";
 
-/// What packages say, remembered until dpkg writes its file again: that has megabytes, and is asked whenever a service changes.
+/// What packages say, remembered until dpkg writes its file again: that has megabytes, and is asked
+/// whenever a service changes.
 #[derive(Debug)]
 pub(crate) struct Packages {
     root: PathBuf,
@@ -52,7 +54,8 @@ impl Packages {
     }
 }
 
-/// The wanted packages that are installed, and their versions. Fields of a paragraph are in dpkg's own order: name, status, version.
+/// The wanted packages that are installed, and their versions. Fields of a paragraph are in dpkg's
+/// own order: name, status, version.
 fn installed(status: File, wanted: &[&'static str]) -> Vec<(&'static str, String)> {
     let (mut package, mut is_installed, mut found) = (None, false, vec![]);
     // A file that is being replaced is a whole one, before or after; what cannot be read ends the search.

@@ -1,5 +1,6 @@
-//! NVIDIA's GPUs, through the library that comes with their driver. It is loaded by name at run time, so that one binary runs with
-//! and without it, and a driver that appears later is seen. Sets no deadline: a call may hang in the driver for ever.
+//! NVIDIA's GPUs, through the library that comes with their driver. It is loaded by name at run
+//! time, so that one binary runs with and without it, and a driver that appears later is seen. Sets
+//! no deadline: a call may hang in the driver for ever.
 
 mod events;
 mod fabric;
@@ -19,7 +20,8 @@ use super::{
 use events::{Events, Heard};
 use fabric::FabricInfos;
 
-/// The name under which every driver since 2010 installs its library. Newer ones have no `libnvidia-ml.so` without the number.
+/// The name under which every driver since 2010 installs its library. Newer ones have no
+/// `libnvidia-ml.so` without the number.
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// GPUs that are remembered, those that are gone included.
@@ -28,7 +30,8 @@ const MAX_KNOWN: usize = 64;
 /// How the reason begins while the GPUs are let go of.
 pub const RELEASED: &str = "released";
 
-/// How long the thread listens for events before it looks whether anybody has asked: the longest that an inquiry waits for its turn.
+/// How long the thread listens for events before it looks whether anybody has asked: the longest
+/// that an inquiry waits for its turn.
 const LISTEN: Duration = Duration::from_secs(1);
 
 /// No closer together than this are reports that nobody asked for, however many errors a program makes.
@@ -77,7 +80,8 @@ impl NvmlProbe {
         Some(GpuReport { driver, gpus: vec![], readings: vec![], xids: self.xids.clone() })
     }
 
-    /// Answers inquiries with one opened library, beginning with the one that is open, until the library has to be closed.
+    /// Answers inquiries with one opened library, beginning with the one that is open, until the
+    /// library has to be closed.
     fn session(&mut self, nvml: &Nvml, inquiries: &mut Inquiries) -> After {
         let events = Events::subscribe(nvml);
         let driver = driver_of(nvml);
@@ -171,8 +175,9 @@ impl NvmlProbe {
         }
     }
 
-    /// Whether to open the library anew after this report: a GPU that was reset shows itself only to a new session. Each opening
-    /// may cost the other GPUs seconds, so it is tried at once, then ever more seldom, and at last every 32 probes.
+    /// Whether to open the library anew after this report: a GPU that was reset shows itself only
+    /// to a new session. Each opening may cost the other GPUs seconds, so it is tried at once, then
+    /// ever more seldom, and at last every 32 probes.
     fn stale(&mut self, report: &GpuReport) -> bool {
         if report.readings.iter().all(Reading::answers) {
             self.lost = 0;
@@ -232,8 +237,8 @@ impl NvmlProbe {
     }
 }
 
-/// The driver, which stays the same while its library is open. For CUDA's version the library loads CUDA's own, which is too much to be done at
-/// every probe.
+/// The driver, which stays the same while its library is open. For CUDA's version the library loads
+/// CUDA's own, which is too much to be done at every probe.
 fn driver_of(nvml: &Nvml) -> GpuDriver {
     GpuDriver {
         state: GpuDriverState::Ok,

@@ -1,4 +1,5 @@
-//! What the driver says of one GPU at one moment: the numbers that are told on, and those that only a judgement is made of.
+//! What the driver says of one GPU at one moment: the numbers that are told on, and those that only
+//! a judgement is made of.
 
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ pub struct Reading {
     pub thermal_slowdown: Option<Duration>,
     /// How long its power limit has slowed it down, since the driver was loaded.
     pub power_slowdown: Option<Duration>,
-    /// Millijoules since the driver was loaded: less than before means that the driver was loaded again, or the GPU reset.
+    /// Millijoules since the driver was loaded: less than before means that the driver was loaded
+    /// again, or the GPU reset.
     pub energy: Option<u64>,
     /// What the driver itself says that it needs (since 555).
     pub recovery_action: Option<RecoveryAction>,

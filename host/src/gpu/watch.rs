@@ -1,5 +1,6 @@
-//! A probe on a thread of its own, asked with a deadline. A driver that hangs makes the GPUs unknown and delays nobody. Decides
-//! neither when to ask nor what an unknown GPU means for the node.
+//! A probe on a thread of its own, asked with a deadline. A driver that hangs makes the GPUs
+//! unknown and delays nobody. Decides neither when to ask nor what an unknown GPU means for the
+//! node.
 
 use std::{
     io,
@@ -32,8 +33,8 @@ pub struct GpuWatcher {
 }
 
 impl GpuWatcher {
-    /// Puts `probe` on its thread. The thread ends with the watcher, unless the driver holds it: then it ends with the process,
-    /// which it never keeps from ending.
+    /// Puts `probe` on its thread. The thread ends with the watcher, unless the driver holds it:
+    /// then it ends with the process, which it never keeps from ending.
     pub fn start(probe: impl GpuProbe) -> io::Result<Self> {
         let (requests, inbox) = channel();
         let (outbox, reports) = watch::channel(None);
@@ -53,7 +54,8 @@ impl GpuWatcher {
         self.reports.clone()
     }
 
-    /// Asks the probe and waits for its report. When it comes too late, all is unknown of the GPUs that it knew before.
+    /// Asks the probe and waits for its report. When it comes too late, all is unknown of the GPUs
+    /// that it knew before.
     pub async fn report(&self, deadline: Duration) -> GpuReport {
         let mut reports = self.reports.clone();
         reports.mark_unchanged();
@@ -133,7 +135,8 @@ impl Inquiries {
     }
 }
 
-/// A driver that fails does not take its GPUs out of the machine: those `known` stay, and nothing is known of them.
+/// A driver that fails does not take its GPUs out of the machine: those `known` stay, and nothing
+/// is known of them.
 fn completed(mut report: GpuReport, known: Vec<Gpu>) -> GpuReport {
     if report.driver.state == GpuDriverState::Unknown && report.gpus.is_empty() {
         report.readings = known.iter().map(|gpu| Reading::silent(gpu.device_id.clone())).collect();

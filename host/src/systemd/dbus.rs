@@ -11,10 +11,12 @@ use super::{
     proxy::{self, JobRemovedStream, ManagerProxy},
 };
 
-/// How long a job may take. A unit's own start or stop timeout ends it earlier; this bounds what is queued behind other jobs.
+/// How long a job may take. A unit's own start or stop timeout ends it earlier; this bounds what is
+/// queued behind other jobs.
 const JOB_BOUND: Duration = Duration::from_secs(90);
 
-/// How long the manager may take to answer a call. The longest is a reload on a machine with thousands of units.
+/// How long the manager may take to answer a call. The longest is a reload on a machine with
+/// thousands of units.
 const CALL_BOUND: Duration = Duration::from_secs(60);
 
 /// Maximum number of units that a message names.
@@ -41,7 +43,8 @@ impl Systemd {
         Self::connect_within(CALL_BOUND).await
     }
 
-    /// The same, waiting no longer than this for the answer to a call: for who only looks, and would rather not know.
+    /// The same, waiting no longer than this for the answer to a call: for who only looks, and
+    /// would rather not know.
     pub async fn connect_within(call_bound: Duration) -> Result<Self, SystemdError> {
         let connection = Mutex::new(system_bus(call_bound).await?);
         Ok(Self { connection, redial: true, job_bound: JOB_BOUND, call_bound })
@@ -146,7 +149,8 @@ impl Systemd {
     async fn run_job(&self, job: Job, unit: &str, bound: Duration) -> Result<(), SystemdError> {
         let tried = format!("{}({unit})", job.method());
         let manager = self.manager().await?;
-        // The manager tells ended jobs only to clients that asked, and a quick job ends before a later question.
+        // The manager tells ended jobs only to clients that asked, and a quick job ends before a
+        // later question.
         let ended = subscribe(&manager, unit).await.map_err(refused("Subscribe"))?;
         let queued = job.queue(&manager, unit).await.map_err(refused(&tried))?;
         match timeout(bound, result_of(&queued, ended)).await {
@@ -211,7 +215,8 @@ async fn alive(connection: &Connection) -> bool {
     ping.await.is_ok()
 }
 
-/// The jobs of `unit` that end from now on. Asking for that unit's alone keeps a busy boot out of the stream's bounded queue.
+/// The jobs of `unit` that end from now on. Asking for that unit's alone keeps a busy boot out of
+/// the stream's bounded queue.
 async fn subscribe(manager: &ManagerProxy<'static>, unit: &str) -> zbus::Result<JobRemovedStream> {
     const UNIT: u8 = 2;
     let ended = manager.receive_job_removed_with_args(&[(UNIT, unit)]).await?;
@@ -265,8 +270,8 @@ fn refused(call: &str) -> impl FnOnce(zbus::Error) -> SystemdError {
     }
 }
 
-/// The units whose jobs this one waits for: of a chain of waiting jobs the one that runs, too. None where the manager does not
-/// say.
+/// The units whose jobs this one waits for: of a chain of waiting jobs the one that runs, too. None
+/// where the manager does not say.
 async fn queued_behind(manager: &ManagerProxy<'static>, job: &OwnedObjectPath) -> Vec<String> {
     let id = |path: &str| path.rsplit('/').next().and_then(|id| id.parse::<u32>().ok());
     let (mut units, mut ids) = (Vec::new(), Vec::from_iter(id(job.as_str())));

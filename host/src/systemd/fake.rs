@@ -1,6 +1,6 @@
-//! A service manager for tests: it speaks systemd's D-Bus protocol over a socket pair, so that what is tested is the real client.
-//! Unit files and enablement are real files under a [`Layout`]'s root, as on a machine. Decides nothing about processes: a test
-//! plays the service's part.
+//! A service manager for tests: it speaks systemd's D-Bus protocol over a socket pair, so that what
+//! is tested is the real client. Unit files and enablement are real files under a [`Layout`]'s
+//! root, as on a machine. Decides nothing about processes: a test plays the service's part.
 
 mod interfaces;
 
@@ -63,7 +63,8 @@ impl FakeSystemd {
         self.machine.lock().unit(name)
     }
 
-    /// Changes what the manager says of a unit: its service crashed, is restarted again and again, spoke of itself, …
+    /// Changes what the manager says of a unit: its service crashed, is restarted again and again,
+    /// spoke of itself, …
     pub fn change(&self, name: &str, change: impl FnOnce(&mut UnitState)) {
         change(self.machine.lock().entry(name));
     }
@@ -89,7 +90,8 @@ impl FakeSystemd {
         self.machine.lock().refusals.insert(method, refusal);
     }
 
-    /// Has every job wait for a job of the first of these units, which waits for one of the second, and so on.
+    /// Has every job wait for a job of the first of these units, which waits for one of the second,
+    /// and so on.
     pub fn queue_behind(&self, units: &[&str]) {
         self.machine.lock().queue = units.iter().map(|unit| (*unit).to_owned()).collect();
     }
@@ -108,7 +110,8 @@ impl FakeSystemd {
         std::os::unix::fs::symlink("/dev/null", file)
     }
 
-    /// Calls `service` with the unit's name whenever a unit starts, before its job ends: it plays the service's part.
+    /// Calls `service` with the unit's name whenever a unit starts, before its job ends: it plays
+    /// the service's part.
     pub fn on_start(&self, service: impl Fn(&str) + Send + Sync + 'static) {
         self.machine.lock().service = Some(Service(Arc::new(service)));
     }
@@ -186,7 +189,8 @@ impl State {
         if own.symlink_metadata().is_err() && packaged.is_file() { packaged } else { own }
     }
 
-    /// A unit, loaded now unless it was before. Like systemd, which then sees later changes of the file only when it reloads.
+    /// A unit, loaded now unless it was before. Like systemd, which then sees later changes of the
+    /// file only when it reloads.
     fn entry(&mut self, name: &str) -> &mut UnitState {
         let file = self.unit_file(name);
         let unit = self.units.entry(name.to_owned()).or_insert_with(|| UnitState {

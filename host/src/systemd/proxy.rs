@@ -1,5 +1,6 @@
-//! The members of systemd's D-Bus interfaces that we use, as `org.freedesktop.systemd1(5)` describes them, and no other.
-//! No property is cached: systemd does not announce the changes of most.
+//! The members of systemd's D-Bus interfaces that we use, as `org.freedesktop.systemd1(5)`
+//! describes them, and no other. No property is cached: systemd does not announce the changes of
+//! most.
 
 use zbus::{Connection, ObjectPath, OwnedObjectPath, proxy, proxy::CacheProperties};
 

@@ -1,5 +1,6 @@
-//! Which services of a machine matter to the worker, and what systemd's words for a unit mean for a person who asks whether its service works.
-//! Pure: what the manager says comes in, a service goes out. How it is asked is `watch`'s.
+//! Which services of a machine matter to the worker, and what systemd's words for a unit mean for a
+//! person who asks whether its service works. Pure: what the manager says comes in, a service goes
+//! out. How it is asked is `watch`'s.
 
 use aio_protocol::{
     service::{Service, ServiceState},
@@ -13,7 +14,8 @@ use crate::layout;
 pub(crate) struct Watched {
     /// The unit's full name.
     pub(crate) name: &'static str,
-    /// Whether it is told of where there is none: its absence says something. What is but another way to have the same is not.
+    /// Whether it is told of where there is none: its absence says something. What is but another
+    /// way to have the same is not.
     pub(crate) always: bool,
     /// The packages that bring its program; the version of the one that is installed is the service's.
     pub(crate) packages: &'static [&'static str],
@@ -52,7 +54,8 @@ pub(crate) struct Loaded {
     pub(crate) result: String,
     /// How often systemd has restarted it by itself; none of what is no service.
     pub(crate) restarts: Option<u32>,
-    /// When it became active, inactive, and whatever it is, in microseconds of the wall clock; 0 where it never did.
+    /// When it became active, inactive, and whatever it is, in microseconds of the wall clock; 0
+    /// where it never did.
     pub(crate) active_since: u64,
     /// See above.
     pub(crate) inactive_since: u64,
@@ -65,7 +68,8 @@ pub(crate) struct Loaded {
 pub(crate) enum Told {
     /// It is in memory.
     Loaded(Loaded),
-    /// It is not; this is the state of its file (`enabled`, `disabled`, `masked`, …), empty where there is none.
+    /// It is not; this is the state of its file (`enabled`, `disabled`, `masked`, …), empty where
+    /// there is none.
     File(String),
 }
 
@@ -113,7 +117,8 @@ fn state(unit: &Loaded) -> ServiceState {
     match unit.active_state.as_str() {
         "active" | "reloading" | "refreshing" => ServiceState::Active,
         "failed" => ServiceState::Failed,
-        // Between an end with an error and the next try a service is as good as failed; "activating" would hide a crash loop.
+        // Between an end with an error and the next try a service is as good as failed;
+        // "activating" would hide a crash loop.
         "activating" if unit.sub_state.starts_with("auto-restart") && unit.result != "success" => {
             ServiceState::Failed
         }

@@ -1,5 +1,7 @@
-//! Tells what systemd knows of the machine, how the services stand that matter before all, over D-Bus and by subscription: systemd says when something changed, and then, only then, it is
-//! asked. Outlives the bus and the manager. What a unit's words mean is `units`'; how often others are told is theirs to decide.
+//! Tells what systemd knows of the machine, how the services stand that matter before all, over
+//! D-Bus and by subscription: systemd says when something changed, and then, only then, it is
+//! asked. Outlives the bus and the manager. What a unit's words mean is `units`'; how often others
+//! are told is theirs to decide.
 
 use std::{future::Future, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
@@ -21,7 +23,8 @@ use crate::facts::packages::Packages;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 
-/// How long one reading of all units may take. The manager is deaf while it reads its unit files again, on big machines for seconds.
+/// How long one reading of all units may take. The manager is deaf while it reads its unit files
+/// again, on big machines for seconds.
 const READING: Duration = Duration::from_secs(10);
 
 /// Changes come in flocks: what follows within this time is read together.
@@ -39,7 +42,8 @@ const BARE_METAL: &str = "none";
 /// What systemd knows of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManagerReport {
-    /// What the machine runs in, in the words of systemd-detect-virt(1), e.g. `kvm`, or `none`; absent where nobody could say.
+    /// What the machine runs in, in the words of systemd-detect-virt(1), e.g. `kvm`, or `none`;
+    /// absent where nobody could say.
     pub virtualization: Option<String>,
     /// How the services stand that matter.
     pub services: Vec<Service>,
@@ -52,8 +56,8 @@ impl ManagerReport {
     }
 }
 
-/// Tells what systemd knows of this machine: soon, and again at every change. Returns only where there is no systemd; then nothing is told but
-/// an empty report.
+/// Tells what systemd knows of this machine: soon, and again at every change. Returns only where
+/// there is no systemd; then nothing is told but an empty report.
 pub async fn watch(tell: impl FnMut(ManagerReport)) {
     watch_over(|| dbus::system_bus(READING), Path::new("/"), tell).await;
 }
@@ -75,7 +79,8 @@ where
 {
     let mut packages = packages_under(root);
     let mut pause = PAUSES.0;
-    // Since when nobody answers, until that is told. In the beginning nothing is known that could go on to count.
+    // Since when nobody answers, until that is told. In the beginning nothing is known that could
+    // go on to count.
     let mut lost = Some(None);
     loop {
         let mut told = false;
@@ -234,7 +239,8 @@ async fn read(manager: &ManagerProxy<'static>, packages: &mut Packages) -> zbus:
     Ok(ManagerReport { virtualization, services: units::worth_telling(services) })
 }
 
-/// Asks for a unit without having it loaded: that would be a change that is announced, and so asked for again, without end.
+/// Asks for a unit without having it loaded: that would be a change that is announced, and so asked
+/// for again, without end.
 async fn ask(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<Told> {
     let path = match manager.get_unit(name).await {
         Ok(path) => path,

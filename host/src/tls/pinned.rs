@@ -1,5 +1,6 @@
-//! Trust in one authority for some hosts: among the certificates that the other end presents, the one with the pinned fingerprint becomes
-//! the only anchor, and then name, dates and chain are verified as ever. All other hosts are the operating system's to judge.
+//! Trust in one authority for some hosts: among the certificates that the other end presents, the
+//! one with the pinned fingerprint becomes the only anchor, and then name, dates and chain are
+//! verified as ever. All other hosts are the operating system's to judge.
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +28,8 @@ pub(super) struct Pinned {
     pin: PinnedAuthority,
     extra: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
-    /// The operating system's roots, read when the first other host is met: a daemon meets none, and needs no room for them.
+    /// The operating system's roots, read when the first other host is met: a daemon meets none,
+    /// and needs no room for them.
     others: OnceLock<Result<Verifier, Error>>,
 }
 

@@ -1,5 +1,6 @@
-//! The operating system's store of authorities, file by file: which of its files hold no certificate that can be used. What the store is trusted
-//! for is the verifier's business, which passes over such files.
+//! The operating system's store of authorities, file by file: which of its files hold no
+//! certificate that can be used. What the store is trusted for is the verifier's business, which
+//! passes over such files.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

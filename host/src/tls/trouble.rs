@@ -1,4 +1,5 @@
-//! Why a TLS connection was not made, found in whatever error it is wrapped in, and said so that a person knows what to do.
+//! Why a TLS connection was not made, found in whatever error it is wrapped in, and said so that a
+//! person knows what to do.
 
 use std::{
     error::Error,

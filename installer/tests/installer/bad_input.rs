@@ -1,4 +1,5 @@
-//! What ends badly: each has its code, leaves the machine as it was, and the controller knows when it can be told.
+//! What ends badly: each has its code, leaves the machine as it was, and the controller knows when
+//! it can be told.
 
 use std::{fs, time::Duration};
 

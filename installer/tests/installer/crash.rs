@@ -1,4 +1,5 @@
-//! A failure, and a killed process, at every moment of an installation. The moments come from the code: a new step cannot be forgotten.
+//! A failure, and a killed process, at every moment of an installation. The moments come from the
+//! code: a new step cannot be forgotten.
 
 use std::{fs, os::unix::fs::PermissionsExt, pin::Pin, sync::Mutex};
 

@@ -1,4 +1,5 @@
-//! The whole installer against a controller, a release server, a service manager and a daemon in this process, under a root of its own.
+//! The whole installer against a controller, a release server, a service manager and a daemon in
+//! this process, under a root of its own.
 
 #![allow(
     unreachable_pub,

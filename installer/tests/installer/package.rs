@@ -1,4 +1,5 @@
-//! A machine on which a Debian package has put program, unit and user: an installation adds what is of this machine alone.
+//! A machine on which a Debian package has put program, unit and user: an installation adds what is
+//! of this machine alone.
 
 use std::fs;
 

@@ -28,8 +28,9 @@ pub enum Release {
     StatusAtFirst(u16, u32),
     /// With half of it, after having promised all, for the first so many requests.
     CutOff(u32),
-    /// With a tenth of what is asked for in each answer, whose range and tag it knows. `changes`: the second answer is of
-    /// another file, and whoever then begins again gets all of it; otherwise the third answer is 503.
+    /// With a tenth of what is asked for in each answer, whose range and tag it knows. `changes`:
+    /// the second answer is of another file, and whoever then begins again gets all of it;
+    /// otherwise the third answer is 503.
     Piecemeal { changes: bool },
     /// With bytes that never end, and no length.
     Endless,
@@ -245,8 +246,8 @@ async fn give_release(State(shared): State<Shared>, headers: HeaderMap) -> Respo
     }
 }
 
-/// A tenth of the file, from where it is asked for, under the length of all that is asked for. With `other`, its bytes are another file's,
-/// although the tag says that they are not.
+/// A tenth of the file, from where it is asked for, under the length of all that is asked for. With
+/// `other`, its bytes are another file's, although the tag says that they are not.
 fn piece(file: &[u8], headers: &HeaderMap, other: bool) -> Response {
     let range = headers.get(header::RANGE).map(|range| range.to_str().unwrap());
     let start: usize = range

@@ -18,7 +18,8 @@ use crate::{
 const PURGE: Removal = Removal { purge: true, dry_run: false };
 const REMOVE: Removal = Removal { purge: false, dry_run: false };
 
-/// The machine without the account tools' own backups, which hold what was before the last edit, whoever made it.
+/// The machine without the account tools' own backups, which hold what was before the last edit,
+/// whoever made it.
 fn bare(world: &World) -> Listing {
     let mut listing = world.listing();
     listing.files.remove(Path::new("etc/passwd-"));

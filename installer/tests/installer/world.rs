@@ -1,4 +1,5 @@
-//! A machine under a root of its own, with the controller that it talks to and the daemon that comes to life on it.
+//! A machine under a root of its own, with the controller that it talks to and the daemon that
+//! comes to life on it.
 
 use std::{
     collections::BTreeMap,
@@ -147,7 +148,8 @@ impl World {
         self.host.layout.release(&version.parse::<ReleaseVersion>().unwrap()).join("aio-worker")
     }
 
-    /// Everything under the root with mode, owner and content; what systemd keeps while a service runs is left out.
+    /// Everything under the root with mode, owner and content; what systemd keeps while a service
+    /// runs is left out.
     pub fn listing(&self) -> Listing {
         let mut found = BTreeMap::new();
         list(self.dir.path(), self.dir.path(), &mut found);

@@ -1,5 +1,6 @@
-//! A token as people paste it: with quotes, a variable's name, a header's, a byte order mark, or wrapped by a terminal. Takes
-//! away what cannot be a part of any token; what is left may still be none.
+//! A token as people paste it: with quotes, a variable's name, a header's, a byte order mark, or
+//! wrapped by a terminal. Takes away what cannot be a part of any token; what is left may still be
+//! none.
 
 /// What stands before a token that was copied with its surroundings. Letters count in either case.
 const PREFIXES: [&str; 7] =
@@ -20,7 +21,8 @@ pub fn unwrapped(text: &str) -> String {
         }
         token = inner;
     }
-    // A line break inside was made by a terminal or a mail program, with the blanks that indent the next line.
+    // A line break inside was made by a terminal or a mail program, with the blanks that indent the
+    // next line.
     token.lines().map(str::trim).collect()
 }
 

@@ -1,6 +1,7 @@
-//! What an event may say beyond its form: the status that its type leads to, and lengths that a dashboard can show. Asked before an
-//! event is stored and again when it is received. What came from a machine is shortened to fit, never refused: a long error must not
-//! keep a node's change from being told.
+//! What an event may say beyond its form: the status that its type leads to, and lengths that a
+//! dashboard can show. Asked before an event is stored and again when it is received. What came
+//! from a machine is shortened to fit, never refused: a long error must not keep a node's change
+//! from being told.
 
 use serde_json::{Map, Value};
 

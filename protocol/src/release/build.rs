@@ -1,5 +1,6 @@
-//! What a program of this workspace says of its own build: version, platform, and the commit, where a release was built from one. Decides
-//! nothing by it, and neither does whoever reads it: what a release is, its checksum says.
+//! What a program of this workspace says of its own build: version, platform, and the commit, where
+//! a release was built from one. Decides nothing by it, and neither does whoever reads it: what a
+//! release is, its checksum says.
 
 use std::sync::LazyLock;
 

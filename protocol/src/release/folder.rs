@@ -1,5 +1,6 @@
-//! What a version's folder in a tree of releases says of its files: `manifest.json`, and `SHA256SUMS` as `sha256sum --check` reads it. Texts only:
-//! who writes a folder and who takes one over compare them with the bytes.
+//! What a version's folder in a tree of releases says of its files: `manifest.json`, and
+//! `SHA256SUMS` as `sha256sum --check` reads it. Texts only: who writes a folder and who takes one
+//! over compare them with the bytes.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,8 @@ pub const LICENCES: &str = "THIRD-PARTY-LICENSES";
 pub struct FolderManifest {
     /// The release's version.
     pub version: ReleaseVersion,
-    /// The commit that it was built from, in full; `-dirty` behind it where the sources were not all committed.
+    /// The commit that it was built from, in full; `-dirty` behind it where the sources were not
+    /// all committed.
     pub commit: String,
     /// When that commit was made.
     pub committed_at: Timestamp,
@@ -74,7 +76,8 @@ mod digits {
     }
 }
 
-/// Whether `name` can be a file's in a folder: no path, nothing hidden, and nothing that a shell or a URL reads otherwise.
+/// Whether `name` can be a file's in a folder: no path, nothing hidden, and nothing that a shell or
+/// a URL reads otherwise.
 pub fn is_file_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+~".contains(&byte);
     (1..=128).contains(&name.len()) && !name.starts_with(['.', '-']) && name.bytes().all(allowed)
@@ -85,7 +88,8 @@ pub fn write_sums(sums: &BTreeMap<String, Checksum>) -> String {
     sums.iter().map(|(name, sum)| format!("{}  {name}\n", sum.hex())).collect()
 }
 
-/// What a text of `SHA256SUMS` lists: lines of 64 hex digits, a blank, a blank or the `*` of a binary file, and a name.
+/// What a text of `SHA256SUMS` lists: lines of 64 hex digits, a blank, a blank or the `*` of a
+/// binary file, and a name.
 pub fn read_sums(text: &str) -> Result<BTreeMap<String, Checksum>, InvalidName> {
     let mut sums = BTreeMap::new();
     for line in text.lines() {

@@ -1,5 +1,6 @@
-//! What a release's signature says of the file beside its bytes: the trusted comment of a `.minisig`, which is signed too. A server that
-//! hands out another version or platform than it was asked for, with that one's own good signature, is found out by it.
+//! What a release's signature says of the file beside its bytes: the trusted comment of a
+//! `.minisig`, which is signed too. A server that hands out another version or platform than it was
+//! asked for, with that one's own good signature, is found out by it.
 
 use super::{Platform, ReleaseVersion};
 
@@ -14,8 +15,9 @@ pub struct OtherFile {
     expected: String,
 }
 
-/// Whether `comment` allows the file to be the worker of `version` for `platform`. It is words of the form `key:value`, between spaces or tabs:
-/// `version:v1.0.0` and `file:linux-amd64`, the latter as `minisign` itself writes it. What it does not say is not checked, nor is a file's name
+/// Whether `comment` allows the file to be the worker of `version` for `platform`. It is words of
+/// the form `key:value`, between spaces or tabs: `version:v1.0.0` and `file:linux-amd64`, the
+/// latter as `minisign` itself writes it. What it does not say is not checked, nor is a file's name
 /// that is of no platform (`file:aio-worker`).
 pub fn check(comment: &str, version: &ReleaseVersion, platform: Platform) -> Result<(), OtherFile> {
     let of_platform =
@@ -23,7 +25,8 @@ pub fn check(comment: &str, version: &ReleaseVersion, platform: Platform) -> Res
     check_words(comment, version, platform.as_str(), of_platform)
 }
 
-/// Whether `comment` says that it is of the file `name` of `version`, as it is written for each signature of a releases folder.
+/// Whether `comment` says that it is of the file `name` of `version`, as it is written for each
+/// signature of a releases folder.
 pub fn check_file(comment: &str, version: &ReleaseVersion, name: &str) -> Result<(), OtherFile> {
     check_words(comment, version, name, |_| true)
 }

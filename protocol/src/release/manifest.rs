@@ -1,10 +1,12 @@
-//! What a bundle says of the release in it: one file that carries a release to machines which reach no release server.
+//! What a bundle says of the release in it: one file that carries a release to machines which reach
+//! no release server.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Checksum, Platform, ReleaseVersion};
 
-/// The first entry of a bundle, which is a tar archive: `release.json`, then the release file, called after its platform.
+/// The first entry of a bundle, which is a tar archive: `release.json`, then the release file,
+/// called after its platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseManifest {

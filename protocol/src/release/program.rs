@@ -1,4 +1,5 @@
-//! What kind of program a release file is, after the head of its ELF file. Says nothing of whether it is the published one.
+//! What kind of program a release file is, after the head of its ELF file. Says nothing of whether
+//! it is the published one.
 
 use super::Platform;
 
@@ -19,8 +20,9 @@ pub enum NotOurs {
     OfProcessor(u16),
 }
 
-/// Whether a file that begins with `head` is a program for `platform`. Offsets and numbers are those of elf(5): magic, class 64 (2), little
-/// endian (1), type executable (2) or position-independent (3), and the processor.
+/// Whether a file that begins with `head` is a program for `platform`. Offsets and numbers are
+/// those of elf(5): magic, class 64 (2), little endian (1), type executable (2) or
+/// position-independent (3), and the processor.
 pub fn check(head: &[u8], platform: Platform) -> Result<(), NotOurs> {
     let number = |at: usize| Some(u16::from_le_bytes([*head.get(at)?, *head.get(at + 1)?]));
     let is_elf = head.starts_with(b"\x7fELF\x02\x01") && matches!(number(16), Some(2 | 3));

@@ -20,7 +20,8 @@ pub struct Finding {
     pub action: RecoveryAction,
 }
 
-/// What brings a GPU back. The words are those of NVIDIA's catalogue of Xid errors where it has one; the later in this list, the more it costs.
+/// What brings a GPU back. The words are those of NVIDIA's catalogue of Xid errors where it has
+/// one; the later in this list, the more it costs.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

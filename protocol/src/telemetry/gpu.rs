@@ -1,4 +1,5 @@
-//! A GPU in detail, as `telemetry.metrics` and the status socket tell it. Absent is what the driver did not say: most GPUs lack some of it.
+//! A GPU in detail, as `telemetry.metrics` and the status socket tell it. Absent is what the driver
+//! did not say: most GPUs lack some of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,8 @@ pub struct GpuDetail {
     /// MHz of its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_memory: Option<u32>,
-    /// Why its clocks are below the maximum, in NVML's words, e.g. `sw_power_cap`; empty when they are not, or when it is idle.
+    /// Why its clocks are below the maximum, in NVML's words, e.g. `sw_power_cap`; empty when they
+    /// are not, or when it is idle.
     #[serde(default, deserialize_with = "words::<_, 32>", skip_serializing_if = "Vec::is_empty")]
     pub throttle: Vec<String>,
     /// Memory errors.

@@ -44,7 +44,8 @@ pub struct ConnectionAck {
 }
 
 impl ConnectionAck {
-    /// Writes the frame with its fields at the top level AND under `data`: clients of both generations read it.
+    /// Writes the frame with its fields at the top level AND under `data`: clients of both
+    /// generations read it.
     pub fn encode_for_both_generations(
         &self,
         message_id: Uuid,

@@ -1,4 +1,5 @@
-//! What a worker says. Every message names its node; the controller refuses one that names another than the token does.
+//! What a worker says. Every message names its node; the controller refuses one that names another
+//! than the token does.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -62,8 +63,9 @@ pub struct Register {
     pub system_info: SystemInfo,
 }
 
-/// A sign of life, with the numbers that dashboards show. It leaves out what is as it should be (`status` when `online`, `health` when
-/// `ok`, and the same for each GPU), so that eight busy GPUs fit into 1 KiB.
+/// A sign of life, with the numbers that dashboards show. It leaves out what is as it should be
+/// (`status` when `online`, `health` when `ok`, and the same for each GPU), so that eight busy GPUs
+/// fit into 1 KiB.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -89,8 +91,9 @@ pub struct Heartbeat {
     pub health: HealthSummary,
 }
 
-/// The part of a heartbeat that every one of them is read for: whose it is, which, and whether its GPUs are well. Of a well one nothing is copied and
-/// nothing else is looked at, because a controller reads thousands of them for each other message.
+/// The part of a heartbeat that every one of them is read for: whose it is, which, and whether its
+/// GPUs are well. Of a well one nothing is copied and nothing else is looked at, because a
+/// controller reads thousands of them for each other message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse<'a> {
     /// The node, as it was written.
@@ -102,7 +105,8 @@ pub struct Pulse<'a> {
 }
 
 impl<'a> Pulse<'a> {
-    /// Reads the text of a frame; `None` when it is anything but a heartbeat in its usual form. [`WorkerMessage::decode`] then says what.
+    /// Reads the text of a frame; `None` when it is anything but a heartbeat in its usual form.
+    /// [`WorkerMessage::decode`] then says what.
     pub fn read(text: &'a str) -> Option<Self> {
         #[derive(Deserialize)]
         struct Envelope<'a> {

@@ -1,4 +1,5 @@
-//! The errors that the driver tells of by itself: what is added to the scenario's `xids`, to whoever has registered for it.
+//! The errors that the driver tells of by itself: what is added to the scenario's `xids`, to
+//! whoever has registered for it.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,8 @@ use nvml_wrapper_sys::bindings::{
 
 use crate::{answer, answer_for, handle, index_of, put, scenario::Code};
 
-/// How often a waiting call looks at the scenario. A driver wakes nobody before it has something to say, so looking must not cost much either.
+/// How often a waiting call looks at the scenario. A driver wakes nobody before it has something to
+/// say, so looking must not cost much either.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A set: for which GPUs, and how many errors of the scenario were told.

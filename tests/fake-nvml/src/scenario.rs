@@ -235,7 +235,8 @@ fn read(known: Option<Version>) -> io::Result<Option<(Version, Scenario)>> {
     Ok(Some((version, scenario)))
 }
 
-/// Where the scenario is, and what the file is now. Asked at every call of the library, which is why the library's own path is asked for once.
+/// Where the scenario is, and what the file is now. Asked at every call of the library, which is
+/// why the library's own path is asked for once.
 fn found() -> io::Result<(PathBuf, Metadata)> {
     static BESIDE: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         let mut library = own_path()?;

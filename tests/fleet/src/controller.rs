@@ -1,5 +1,5 @@
-//! The real controller as a process: started on a folder of its own, killed, started again on the same port, and asked as a user of
-//! one organisation asks it.
+//! The real controller as a process: started on a folder of its own, killed, started again on the
+//! same port, and asked as a user of one organisation asks it.
 
 use std::{
     collections::BTreeMap,

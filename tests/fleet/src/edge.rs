@@ -1,5 +1,6 @@
-//! Attacks on a running controller, one after the other, while good workers and a good user go on. Measured is what the good ones notice
-//! and what the controller spends; what an attack itself achieves is counted beside it.
+//! Attacks on a running controller, one after the other, while good workers and a good user go on.
+//! Measured is what the good ones notice and what the controller spends; what an attack itself
+//! achieves is counted beside it.
 
 mod abuse;
 mod attack;
@@ -37,7 +38,8 @@ pub struct EdgeScenario {
     pub workers: usize,
     /// Of each attack.
     pub phase: Duration,
-    /// How long the controller has to let go of whoever only holds a connection; none, and that is not looked at.
+    /// How long the controller has to let go of whoever only holds a connection; none, and that is
+    /// not looked at.
     pub release: Option<Duration>,
     /// No good heartbeat may be later than this.
     pub latest_beat: Duration,
@@ -139,7 +141,8 @@ async fn watch(
     Ok(Phase { name, good: good.take(), did: target.take(), memory, descriptors, processor, log_bytes })
 }
 
-/// How long it takes until the controller has about as many descriptors open as before, and how many more it has then.
+/// How long it takes until the controller has about as many descriptors open as before, and how
+/// many more it has then.
 async fn watch_release(
     controller: &Controller,
     baseline: usize,

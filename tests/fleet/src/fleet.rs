@@ -1,4 +1,5 @@
-//! All simulated workers of a run: started over a while, told what to talk about, counted without asking each.
+//! All simulated workers of a run: started over a while, told what to talk about, counted without
+//! asking each.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,8 @@
-//! The fleet simulator: thousands of workers against the real controller, each with its own node, token, socket and session
-//! machine (the daemon's own), but none of its threads and files. `scenario` decides what is measured, `worker` is one of them,
-//! `controller` the program under test, and `report` the figures. `edge`
-//! attacks a controller while good workers and a good user go on.
+//! The fleet simulator: thousands of workers against the real controller, each with its own node,
+//! token, socket and session machine (the daemon's own), but none of its threads and files.
+//! `scenario` decides what is measured, `worker` is one of them, `controller` the program under
+//! test, and `report` the figures. `edge` attacks a controller while good workers and a good user
+//! go on.
 
 mod controller;
 mod edge;

@@ -1,5 +1,5 @@
-//! What is measured, in order: an empty server; a fleet that connects; silence; only heartbeats; a SIGKILL and a start; and a whole
-//! lease beyond it, in which nobody may go offline.
+//! What is measured, in order: an empty server; a fleet that connects; silence; only heartbeats; a
+//! SIGKILL and a start; and a whole lease beyond it, in which nobody may go offline.
 
 use std::{
     path::PathBuf,

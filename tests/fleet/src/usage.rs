@@ -44,7 +44,8 @@ impl ProcessorTime {
 pub(crate) fn processor_time(pid: u32) -> Result<ProcessorTime> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    // The second field is the program's name in parentheses, and may hold spaces. utime and stime are the 14th and 15th.
+    // The second field is the program's name in parentheses, and may hold spaces. utime and stime
+    // are the 14th and 15th.
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_ascii_whitespace()).context("no name")?;
     let mut ticks = fields.skip(11).map(str::parse::<u64>);
     let ticks_per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
@@ -55,7 +56,8 @@ pub(crate) fn processor_time(pid: u32) -> Result<ProcessorTime> {
     Ok(ProcessorTime { user: next()?, system: next()? })
 }
 
-/// Lets this process, and those that it starts, open as many sockets as the machine allows; says how many that is.
+/// Lets this process, and those that it starts, open as many sockets as the machine allows; says
+/// how many that is.
 pub(crate) fn raise_the_limit_of_open_files() -> Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

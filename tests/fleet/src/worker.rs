@@ -1,5 +1,6 @@
-//! One simulated worker: the daemon's own session machine (so its backoff, pace and patience), driven by a task that holds one
-//! socket with small buffers and nothing else. What it talks about is told from outside, so that a phase can be only heartbeats.
+//! One simulated worker: the daemon's own session machine (so its backoff, pace and patience),
+//! driven by a task that holds one socket with small buffers and nothing else. What it talks about
+//! is told from outside, so that a phase can be only heartbeats.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -1,5 +1,5 @@
-//! The scenarios at sizes that fit among the other tests. The full sizes, and the figures that the product promises, are
-//! `cargo xtask load fleet`'s and `cargo xtask load edge`'s.
+//! The scenarios at sizes that fit among the other tests. The full sizes, and the figures that the
+//! product promises, are `cargo xtask load fleet`'s and `cargo xtask load edge`'s.
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ async fn survives(tls: bool) {
     assert_eq!((report.disconnected, report.connected, report.online_after_lease), (0, 300, 300), "{report}");
     assert!(report.beats > 800 && report.pinged_beats > 800, "{report}");
     assert!(report.pongs >= report.pinged_beats * 9 / 10, "{report}");
-    // A small fleet shares the server's own growth among few, and a busy machine costs more: these find a leak, not a regression
-    // of a tenth.
+    // A small fleet shares the server's own growth among few, and a busy machine costs more: these
+    // find a leak, not a regression of a tenth.
     assert!(report.bytes_per_worker() < 64 * 1024, "{report}");
     assert!(report.beat_cost.total() < Duration::from_micros(200), "{report}");
     assert!(report.back_in < Duration::from_secs(30), "{report}");
@@ -42,7 +42,8 @@ async fn survives(tls: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn good_workers_and_a_good_user_notice_little_of_all_attacks() {
-    // Times are the full size's: a machine that runs other tests beside this is slower than any attack makes it.
+    // Times are the full size's: a machine that runs other tests beside this is slower than any
+    // attack makes it.
     let scenario = EdgeScenario {
         workers: 30,
         phase: Duration::from_millis(500),

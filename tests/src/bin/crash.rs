@@ -1,5 +1,6 @@
-//! An installation that kills itself with SIGKILL at one moment: what `aio-worker install` does, with a checkpoint that is none. Only for the lab.
-//! `aio-crash list` prints all moments, `aio-crash at MOMENT TOKEN` dies there.
+//! An installation that kills itself with SIGKILL at one moment: what `aio-worker install` does,
+//! with a checkpoint that is none. Only for the lab. `aio-crash list` prints all moments,
+//! `aio-crash at MOMENT TOKEN` dies there.
 
 use std::{pin::Pin, time::SystemTime};
 

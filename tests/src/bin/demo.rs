@@ -1,5 +1,5 @@
-//! `aio-demo`: the whole system on one computer, each event shown as it arrives. What a person reads goes to standard error;
-//! standard output carries one line of JSON, with `--once`.
+//! `aio-demo`: the whole system on one computer, each event shown as it arrives. What a person
+//! reads goes to standard error; standard output carries one line of JSON, with `--once`.
 
 use std::{
     process::ExitCode,
@@ -264,7 +264,8 @@ fn detail(event: &NodeEvent) -> String {
 fn summary(controller: &Controller, node: &Node, systemd: bool, seconds: Option<f64>) -> Result<String> {
     let seconds = seconds.context("interrupted before the node was online")?;
     let now = controller.node(&node.id)?;
-    // The status is there before NOTI was told; the demo shows both. A worker that connects without an installer counts as one.
+    // The status is there before NOTI was told; the demo shows both. A worker that connects without
+    // an installer counts as one.
     let expected = ["node.registered", "node.installation_started", "node.connected"];
     controller.wait_for_events(&node.id, &expected)?;
     let line = json!({

@@ -1,4 +1,5 @@
-//! `aio-storm`: a storm of events of any size against the controller that was built beside this program, and its figures.
+//! `aio-storm`: a storm of events of any size against the controller that was built beside this
+//! program, and its figures.
 
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ struct Arguments {
     /// How often the controller is killed
     #[arg(long, default_value_t = 25)]
     kills: usize,
-    /// No faults and no kills: measure how long events take. A node that changes more than 20 times, and more often than every
-    /// 3 s, is made to wait by the controller: use many nodes, for instance `--rate 1000 --nodes 2000 --transitions 30000`
+    /// No faults and no kills: measure how long events take. A node that changes more than 20
+    /// times, and more often than every 3 s, is made to wait by the controller: use many nodes, for
+    /// instance `--rate 1000 --nodes 2000 --transitions 30000`
     #[arg(long)]
     calm: bool,
     /// Changes per second [default: as many as there can be]

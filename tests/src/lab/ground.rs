@@ -146,7 +146,8 @@ fn sweep(run: &Path) -> Result<()> {
         }
         let owned = folder.join("owned");
         let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
-        // The lock is held as long as its process lives, so a free one means that nobody will clear up but us.
+        // The lock is held as long as its process lives, so a free one means that nobody will clear
+        // up but us.
         if claim(&owned)?.is_some() {
             eprintln!("lab: clearing away {name}, which an earlier run left");
             clear(name, &folder);
@@ -155,8 +156,8 @@ fn sweep(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Ends what is left of a machine, by the name that only its own processes carry, and removes its folder. The mounts go with
-/// the machine's namespace.
+/// Ends what is left of a machine, by the name that only its own processes carry, and removes its
+/// folder. The mounts go with the machine's namespace.
 fn clear(name: &str, folder: &Path) {
     let argument = machine_argument(name);
     let end = || {
@@ -192,7 +193,8 @@ fn processes_with(argument: &str) -> Vec<rustix::process::Pid> {
         .collect()
 }
 
-/// The cgroups that a machine gets where the computer itself does not run systemd (elsewhere systemd removes its scope).
+/// The cgroups that a machine gets where the computer itself does not run systemd (elsewhere
+/// systemd removes its scope).
 fn cgroups(name: &str) -> Vec<PathBuf> {
     ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"]
         .into_iter()

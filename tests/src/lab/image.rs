@@ -1,5 +1,6 @@
-//! Root file systems: made once per suite, kept, and never written to again (a machine's own writes go to an overlay).
-//! Decides what is installed in every machine; a changed recipe makes a new image.
+//! Root file systems: made once per suite, kept, and never written to again (a machine's own writes
+//! go to an overlay). Decides what is installed in every machine; a changed recipe makes a new
+//! image.
 
 use std::{
     fs::{self, File},
@@ -12,11 +13,13 @@ use anyhow::{Context, Result, bail, ensure};
 /// What a machine has beyond the packages that are essential anyway.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates,curl,iproute2,faketime";
 
-/// What machines have beside that on which other tools work: Ansible and cloud-init, nginx in front of a controller, needrestart after upgrades.
+/// What machines have beside that on which other tools work: Ansible and cloud-init, nginx in front
+/// of a controller, needrestart after upgrades.
 const PROVISIONING_PACKAGES: &str = "python3,python3-apt,cloud-init,nginx,needrestart";
 
-/// cloud-init touches no network here, asks no cloud, makes no locale and no keys of an ssh that is not there, and does nothing at all before a
-/// test takes the file away that says so. nginx waits for whoever wants it: several machines share one port 80.
+/// cloud-init touches no network here, asks no cloud, makes no locale and no keys of an ssh that is
+/// not there, and does nothing at all before a test takes the file away that says so. nginx waits
+/// for whoever wants it: several machines share one port 80.
 const PROVISIONING_HOOK: &str = r#"printf 'network: {config: disabled}\ndatasource_list: [NoCloud]\nlocale: false\nssh_genkeytypes: []\n' >"$1/etc/cloud/cloud.cfg.d/90_lab.cfg" && touch "$1/etc/cloud/cloud-init.disabled" && chroot "$1" systemctl disable nginx.service"#;
 
 /// What a machine is fitted with.

@@ -1,5 +1,5 @@
-//! What lies on a machine's disk: for `the machine is as it was`. Knows nothing of modification times, which say who came by
-//! and not what was left.
+//! What lies on a machine's disk: for `the machine is as it was`. Knows nothing of modification
+//! times, which say who came by and not what was left.
 
 use std::{collections::BTreeMap, fmt::Write};
 

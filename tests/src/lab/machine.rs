@@ -1,7 +1,8 @@
 //! A machine's life: boot, reboot, power off, and an end that leaves nothing behind.
 //!
-//! `unshare` gives every machine a PID and a mount namespace: when its first process ends, for whatever reason, the kernel ends
-//! all others and takes the overlay away. So nothing has to be unmounted, and killing one process is a whole tear-down.
+//! `unshare` gives every machine a PID and a mount namespace: when its first process ends, for
+//! whatever reason, the kernel ends all others and takes the overlay away. So nothing has to be
+//! unmounted, and killing one process is a whole tear-down.
 
 use std::{
     fs::{self, File},
@@ -65,8 +66,9 @@ impl Machine {
         Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared, Fittings::Plain)
     }
 
-    /// The same, with Python, cloud-init and nginx on it, for tools that put workers on machines. cloud-init does nothing as long as
-    /// `/etc/cloud/cloud-init.disabled` is there, and nginx nothing before it is started.
+    /// The same, with Python, cloud-init and nginx on it, for tools that put workers on machines.
+    /// cloud-init does nothing as long as `/etc/cloud/cloud-init.disabled` is there, and nginx
+    /// nothing before it is started.
     pub fn boot_for_provisioning(name: &str) -> Result<Self> {
         let lab = ground::lab()?;
         Self::start(&lab, name, Turn::beside_others(&lab)?, Network::Shared, Fittings::Provisioning)
@@ -125,7 +127,8 @@ impl Machine {
         Inside::new(self.leader, program)
     }
 
-    /// The words with which another program of this computer enters the machine: what follows them is run there, with an environment of its own.
+    /// The words with which another program of this computer enters the machine: what follows them
+    /// is run there, with an environment of its own.
     pub fn entrance(&self) -> Vec<String> {
         Inside::entrance(self.leader)
     }
@@ -141,7 +144,8 @@ impl Machine {
         install.input(content).read().with_context(|| format!("cannot write {path}")).map(drop)
     }
 
-    /// Writes a file that everybody may read, in one step: whoever reads it meanwhile reads the old or the new.
+    /// Writes a file that everybody may read, in one step: whoever reads it meanwhile reads the old
+    /// or the new.
     pub fn replace(&self, path: &str, content: impl Into<Vec<u8>>) -> Result<()> {
         let new = format!("{path}.new");
         self.write(&new, "0644", content)?;
@@ -231,9 +235,9 @@ impl Machine {
     }
 }
 
-/// Mounts the overlay and becomes `systemd-nspawn`, as the first process of the machine's namespaces. `--keep-unit` and
-/// `--register=no` because there may be no systemd outside; a cgroup of its own because two machines in one would get in each
-/// other's way.
+/// Mounts the overlay and becomes `systemd-nspawn`, as the first process of the machine's
+/// namespaces. `--keep-unit` and `--register=no` because there may be no systemd outside; a cgroup
+/// of its own because two machines in one would get in each other's way.
 const FIRST_PROCESS: &str = r#"
 if [ -n "$3" ]; then
     mkdir "$3"

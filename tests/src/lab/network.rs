@@ -1,5 +1,6 @@
-//! What joins a machine that has a network of its own to this computer: a cable, or a line that is slow and loses packets. Each has two
-//! ends with addresses and no way beyond them, and goes with the machine: its processes are the machine's, and so are its interfaces.
+//! What joins a machine that has a network of its own to this computer: a cable, or a line that is
+//! slow and loses packets. Each has two ends with addresses and no way beyond them, and goes with
+//! the machine: its processes are the machine's, and so are its interfaces.
 
 use std::{
     net::Ipv4Addr,
@@ -26,7 +27,8 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Of 198.18.0.0/15, which is nobody's but for tests of networks; a block of four for each process number.
+    /// Of 198.18.0.0/15, which is nobody's but for tests of networks; a block of four for each
+    /// process number.
     fn of(leader: u32) -> Self {
         let block = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (leader % 32_768) * 4;
         Self { ours: Ipv4Addr::from(block + 1), machines: Ipv4Addr::from(block + 2) }
@@ -73,7 +75,8 @@ pub struct Line {
     _processes: [Ending; 2],
 }
 
-/// What waits for an interface's process. That one is among the machine's processes, so it is the machine's end that ends it.
+/// What waits for an interface's process. That one is among the machine's processes, so it is the
+/// machine's end that ends it.
 #[derive(Debug)]
 struct Ending(Child);
 
@@ -85,8 +88,9 @@ impl Drop for Ending {
 }
 
 impl Line {
-    /// Real packets, so that it is the kernels at both ends that time out and send again. Needs `socat`, which makes an interface whose
-    /// packets come and go as datagrams; not every kernel has a queue that delays.
+    /// Real packets, so that it is the kernels at both ends that time out and send again. Needs
+    /// `socat`, which makes an interface whose packets come and go as datagrams; not every kernel
+    /// has a queue that delays.
     pub(super) fn lay(leader: u32, folder: &Path, badness: Badness) -> Result<Self> {
         let ends = Ends::of(leader);
         let [ours, machines] = ["ours", "machines"].map(|end| Sockets::of(folder, end));

@@ -1,5 +1,6 @@
-//! A fleet whose nodes change all the time: most are installed again and again, over HTTP; some have a worker that comes and goes,
-//! over the WebSocket. What the controller did not answer is said again, so that a kill holds nobody up.
+//! A fleet whose nodes change all the time: most are installed again and again, over HTTP; some
+//! have a worker that comes and goes, over the WebSocket. What the controller did not answer is
+//! said again, so that a kill holds nobody up.
 
 use std::{
     collections::HashMap,

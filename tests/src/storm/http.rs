@@ -1,5 +1,5 @@
-//! As much of HTTP/1.1 as a storm needs: messages with a length, on a connection that stays. A client library would take as much of
-//! the processor as the controller that is measured.
+//! As much of HTTP/1.1 as a storm needs: messages with a length, on a connection that stays. A
+//! client library would take as much of the processor as the controller that is measured.
 
 use std::io::{self, BufRead, Error, ErrorKind};
 

@@ -1,4 +1,5 @@
-//! A NOTI that fails as it is told, and remembers what it was told. It keeps an event once, under its `webhook-id`.
+//! A NOTI that fails as it is told, and remembers what it was told. It keeps an event once, under
+//! its `webhook-id`.
 
 use std::{
     collections::{BTreeMap, HashMap},

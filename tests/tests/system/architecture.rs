@@ -20,7 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Doubles of what lies outside the workspace; the tests of any crate may use them.
 const DOUBLES: &[&str] = &["fake-nvml"];
 
-/// What would make the words that both ends share depend on a machine: the protocol crate has no I/O, clock or randomness.
+/// What would make the words that both ends share depend on a machine: the protocol crate has no
+/// I/O, clock or randomness.
 const IMPURE: &[&str] = &["tokio", "reqwest", "axum", "rustix", "fastrand", "tempfile", "sysinfo", "zbus"];
 
 #[test]

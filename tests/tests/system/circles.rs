@@ -1,5 +1,6 @@
-//! The files of a crate import each other in one direction only. Reads the sources: every `use` of the crate's own modules, every path
-//! through `crate`, `self` or `super` in the code, and every path into a module that the file declares. Tests in the sources do not count.
+//! The files of a crate import each other in one direction only. Reads the sources: every `use` of
+//! the crate's own modules, every path through `crate`, `self` or `super` in the code, and every
+//! path into a module that the file declares. Tests in the sources do not count.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +11,8 @@ use std::{
 /// The folders of the crates whose files import each other in one direction only.
 const STRICT: &[&str] = &["installer"];
 
-/// The folders of the crates in which a file and the modules that it declares may import each other, as parts of one.
+/// The folders of the crates in which a file and the modules that it declares may import each
+/// other, as parts of one.
 const BY_MODULE: &[&str] = &["agent", "controller-stub", "host", "protocol"];
 
 #[test]

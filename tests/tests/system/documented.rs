@@ -1,8 +1,10 @@
-//! The answers that docs/cli.md shows, and whether a program's own are of the same shape: the same keys, values of the same kinds.
+//! The answers that docs/cli.md shows, and whether a program's own are of the same shape: the same
+//! keys, values of the same kinds.
 //!
-//! A section's heading names the command. Its first fenced JSON is the example: an object, or one object per line. After it, a line that begins
-//! `May be absent:` lists what is not always there, and one that begins `Of any keys:` what is a map; both as paths such as `gpus[].serial`.
-//! Where an example says `"<gpu>"`, the section `gpu` says what is there.
+//! A section's heading names the command. Its first fenced JSON is the example: an object, or one
+//! object per line. After it, a line that begins `May be absent:` lists what is not always there,
+//! and one that begins `Of any keys:` what is a map; both as paths such as `gpus[].serial`. Where
+//! an example says `"<gpu>"`, the section `gpu` says what is there.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -1,5 +1,6 @@
-//! A release on its way from who signs it to a node, with stock tools and the real programs: its folder is taken over under a controller that runs,
-//! which offers it from then on, and the worker verifies what it fetches.
+//! A release on its way from who signs it to a node, with stock tools and the real programs: its
+//! folder is taken over under a controller that runs, which offers it from then on, and the worker
+//! verifies what it fetches.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Building for another processor than this computer's: Debian's cross compiler links, and an emulator runs what was built.
+//! Building for another processor than this computer's: Debian's cross compiler links, and an
+//! emulator runs what was built.
 
 use aio_protocol::release::Platform;
 use anyhow::{Context, Result};

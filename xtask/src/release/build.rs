@@ -1,4 +1,5 @@
-//! The programs and packages of a release: built from scratch of the committed files alone, in folders whose names are the same on every computer.
+//! The programs and packages of a release: built from scratch of the committed files alone, in
+//! folders whose names are the same on every computer.
 
 use std::{
     fs,
@@ -37,7 +38,8 @@ pub(super) fn built(
     platform: Platform,
     key: Option<&str>,
 ) -> Result<Programs> {
-    // Beside what tests use, which must not demand the release's key; and from scratch, so that nothing older gets in.
+    // Beside what tests use, which must not demand the release's key; and from scratch, so that
+    // nothing older gets in.
     let place = step::target_dir()?.join("shipped");
     if place.exists() {
         fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;

@@ -1,5 +1,6 @@
-//! The folder of a version: its files, `manifest.json`, `SHA256SUMS` and the signatures. It is made under another name and renamed when it is
-//! whole; what lies in one is never changed, but that a platform is added to it, which is a rename, too.
+//! The folder of a version: its files, `manifest.json`, `SHA256SUMS` and the signatures. It is made
+//! under another name and renamed when it is whole; what lies in one is never changed, but that a
+//! platform is added to it, which is a rename, too.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,8 @@ use super::{key::Key, program, source::Source};
 pub(super) struct File {
     name: String,
     bytes: Vec<u8>,
-    /// The oldest C library that it runs with, of a program: it is also signed by itself, for installers, which fetch nothing else.
+    /// The oldest C library that it runs with, of a program: it is also signed by itself, for
+    /// installers, which fetch nothing else.
     glibc: Option<(u32, u32)>,
 }
 

@@ -1,5 +1,6 @@
-//! The key of a release: what signs its files, by the `minisign` program, and the public half that is built into them. The secret is the
-//! program's alone; this reads of its file only whether it wants a password.
+//! The key of a release: what signs its files, by the `minisign` program, and the public half that
+//! is built into them. The secret is the program's alone; this reads of its file only whether it
+//! wants a password.
 
 use std::{
     fs,
@@ -103,7 +104,8 @@ impl Secret {
     }
 }
 
-/// The second line of a secret key is base64. Six letters of it say how it signs, and the next bytes with what it is encrypted: scrypt, or nothing.
+/// The second line of a secret key is base64. Six letters of it say how it signs, and the next
+/// bytes with what it is encrypted: scrypt, or nothing.
 const ALGORITHM: usize = 6;
 const PLAIN: &str = "RWQAAE";
 const ENCRYPTED: &str = "RWRTY0";

@@ -1,5 +1,6 @@
-//! The text of `THIRD-PARTY-LICENSES`: what the programs hold of others, under which licence, and the licences' texts as their authors ship them.
-//! Of a package that ships no text, the licence's standard text stands, with the authors that the package names. The same on every platform.
+//! The text of `THIRD-PARTY-LICENSES`: what the programs hold of others, under which licence, and
+//! the licences' texts as their authors ship them. Of a package that ships no text, the licence's
+//! standard text stands, with the authors that the package names. The same on every platform.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

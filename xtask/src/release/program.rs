@@ -1,4 +1,5 @@
-//! What the ELF file of a program says of it: its platform, the C library that it asks for, and whether it is fit to be shipped.
+//! What the ELF file of a program says of it: its platform, the C library that it asks for, and
+//! whether it is fit to be shipped.
 
 use std::{fs, path::Path};
 

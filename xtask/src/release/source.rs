@@ -1,4 +1,5 @@
-//! The sources of a release: a commit, and not what happens to lie in the folder. Says which commit, and writes its files elsewhere.
+//! The sources of a release: a commit, and not what happens to lie in the folder. Says which
+//! commit, and writes its files elsewhere.
 
 use std::{
     fs,
@@ -25,8 +26,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The commit that is checked out in `repository`. What is changed and not committed is refused, or taken with `allow_dirty`, as far as git
-    /// follows it.
+    /// The commit that is checked out in `repository`. What is changed and not committed is
+    /// refused, or taken with `allow_dirty`, as far as git follows it.
     pub(super) fn of(repository: &Path, allow_dirty: bool) -> Result<Self> {
         let ask = |words: &[&str]| git(repository, words);
         let head = ask(&["rev-parse", "HEAD"])?;

@@ -1,4 +1,5 @@
-//! `aio-worker config check`: says at once all for which the daemon would not start or not connect. What that is, `examination` finds out.
+//! `aio-worker config check`: says at once all for which the daemon would not start or not connect.
+//! What that is, `examination` finds out.
 
 use std::{path::PathBuf, process::ExitCode, time::SystemTime};
 

@@ -1,5 +1,6 @@
-//! Reads file, environment and token as the daemon would, and finds all that it would stumble over. Each part is judged by the function by which the
-//! daemon judges it, and the last word has the daemon's own loading. Connects to nothing.
+//! Reads file, environment and token as the daemon would, and finds all that it would stumble over.
+//! Each part is judged by the function by which the daemon judges it, and the last word has the
+//! daemon's own loading. Connects to nothing.
 
 use std::{
     fs, io,
@@ -81,7 +82,8 @@ impl<'a> Examination<'a> {
         Self { path, env, reading: Reading::default(), findings: Vec::new() }
     }
 
-    /// File and environment; gives the route to the controller as far as they say it, and whether it may be in the clear.
+    /// File and environment; gives the route to the controller as far as they say it, and whether
+    /// it may be in the clear.
     fn settings(&mut self, named: bool) -> (Route, bool) {
         self.read_file(named);
         let insecure = self.insecure();

@@ -1,5 +1,6 @@
-//! `config.toml` read to its end, whatever is wrong with it: every fault with its line, and what is left of the file without them. Pure; which keys
-//! there are, and of which types, is for the type that is read to say: `aio_host::config` alone knows.
+//! `config.toml` read to its end, whatever is wrong with it: every fault with its line, and what is
+//! left of the file without them. Pure; which keys there are, and of which types, is for the type
+//! that is read to say: `aio_host::config` alone knows.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -9,7 +10,8 @@ use toml::{
     de::{DeTable, DeValue, Deserializer, Error},
 };
 
-/// A key must resemble a known one by this much to be taken for a slip of the pen (Jaro and Winkler's measure, from 0 to 1).
+/// A key must resemble a known one by this much to be taken for a slip of the pen (Jaro and
+/// Winkler's measure, from 0 to 1).
 const RESEMBLANCE: f64 = 0.8;
 
 /// Something that the daemon would refuse.
@@ -129,7 +131,8 @@ fn words(error: &Error, key: Option<&str>) -> String {
     }
 }
 
-/// serde says what it does not know, and what it does, in one sentence: "unknown field `a`, expected one of `b`, `c`".
+/// serde says what it does not know, and what it does, in one sentence: "unknown field `a`,
+/// expected one of `b`, `c`".
 fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
     let (unknown, known) = message.strip_prefix("unknown field `")?.split_once("`, expected ")?;
     Some((unknown, known.split('`').skip(1).step_by(2).collect()))

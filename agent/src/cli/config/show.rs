@@ -1,5 +1,5 @@
-//! `aio-worker config show`: what each key is for the daemon, and who says so: the environment, the file, the token, or the program itself. Judges no
-//! value; `check` does.
+//! `aio-worker config show`: what each key is for the daemon, and who says so: the environment, the
+//! file, the token, or the program itself. Judges no value; `check` does.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,5 @@
-//! Whether this user may read the system's journal. journalctl itself shows nothing to whoever may not, and ends well: as if nothing had been logged.
+//! Whether this user may read the system's journal. journalctl itself shows nothing to whoever may
+//! not, and ends well: as if nothing had been logged.
 
 use std::{
     fs::{self, File},
@@ -6,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where journald keeps its files, in folders named after the machine: what survives a reboot, and what does not.
+/// Where journald keeps its files, in folders named after the machine: what survives a reboot, and
+/// what does not.
 const FOLDERS: [&str; 2] = ["var/log/journal", "run/log/journal"];
 
 /// The system's part, beside those of users.

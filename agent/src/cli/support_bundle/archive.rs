@@ -1,4 +1,5 @@
-//! The archive: a gzipped tar of one folder, its manifest first. Whatever enters it goes through the redactor here, and nowhere else.
+//! The archive: a gzipped tar of one folder, its manifest first. Whatever enters it goes through
+//! the redactor here, and nowhere else.
 
 use std::{
     fs::{self, File},

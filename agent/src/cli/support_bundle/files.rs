@@ -1,4 +1,5 @@
-//! Files of this machine as texts: only plain ones, only so much of each, and never waiting for a pipe. What they mean is for others to say.
+//! Files of this machine as texts: only plain ones, only so much of each, and never waiting for a
+//! pipe. What they mean is for others to say.
 
 use std::{
     fs::{self, File},
@@ -48,7 +49,8 @@ pub(super) fn read(path: &Path, follow: Follow) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The service's unit and its drop-ins, each behind its path, as `systemctl cat` shows them. The drop-ins of all services are among them.
+/// The service's unit and its drop-ins, each behind its path, as `systemctl cat` shows them. The
+/// drop-ins of all services are among them.
 pub(super) fn units(layout: &Layout) -> String {
     let mut text = String::new();
     let mut seen = Vec::new();
@@ -73,8 +75,9 @@ pub(super) fn units(layout: &Layout) -> String {
     text
 }
 
-/// The failures in `folder` that the controller could not be told, by name; without the folder there are none. It may be the daemon's
-/// user's, so root follows no link, the folder itself included.
+/// The failures in `folder` that the controller could not be told, by name; without the folder
+/// there are none. It may be the daemon's user's, so root follows no link, the folder itself
+/// included.
 pub(super) fn undelivered(folder: &Path) -> io::Result<Vec<(String, io::Result<String>)>> {
     let flags = i32::try_from((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits()).map_err(io::Error::other)?;
     let open = match File::options().read(true).custom_flags(flags).open(folder) {

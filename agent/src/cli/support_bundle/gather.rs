@@ -1,5 +1,6 @@
-//! Asks everybody at once, each with a deadline: who hangs costs seconds and is noted. Changes nothing on the machine, needs no root and no
-//! installation. What is secret in the answers is `redaction`'s business.
+//! Asks everybody at once, each with a deadline: who hangs costs seconds and is noted. Changes
+//! nothing on the machine, needs no root and no installation. What is secret in the answers is
+//! `redaction`'s business.
 
 use std::{error::Error, io, path::PathBuf, time::Duration};
 
@@ -171,7 +172,8 @@ fn file(path: PathBuf) -> Found {
     text.map(Content::from).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// The installer's checks, and those of the configuration and the GPUs; where one part does not come, the others do.
+/// The installer's checks, and those of the configuration and the GPUs; where one part does not
+/// come, the others do.
 async fn doctor(
     subject: &Subject,
     config: &ConfigFile,

@@ -1,5 +1,5 @@
-//! What the service and the kernel have said: how much of it a bundle holds, and how long it waits. What came before the deadline counts, also when
-//! the rest does not come.
+//! What the service and the kernel have said: how much of it a bundle holds, and how long it waits.
+//! What came before the deadline counts, also when the rest does not come.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the GPU driver's lines hold.
 const DRIVER: [&str; 3] = ["NVRM", "Xid", "nvidia"];
 
-/// The last lines of the unit, and of the service manager about it, with the fields that the daemon gave them.
+/// The last lines of the unit, and of the service manager about it, with the fields that the daemon
+/// gave them.
 pub(super) async fn of_unit() -> Found {
     let lines = format!("--lines={LINES}");
     read(&["--output=json", "--unit", UNIT, &lines], LINES, |line| Some(Entry::parse(line)?.line())).await

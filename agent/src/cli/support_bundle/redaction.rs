@@ -1,5 +1,6 @@
-//! What must not leave a machine: tokens, passwords, and what looks like them. Every text of a bundle, names and reasons included, passes through
-//! [`Redactor::redact`]. Pure. In doubt it takes away too much: a word too few costs a question, a token too many costs a node.
+//! What must not leave a machine: tokens, passwords, and what looks like them. Every text of a
+//! bundle, names and reasons included, passes through [`Redactor::redact`]. Pure. In doubt it takes
+//! away too much: a word too few costs a question, a token too many costs a node.
 
 use std::ops::Range;
 
@@ -160,7 +161,8 @@ fn announced(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// What is assigned to names of secrets, quoted or not: `NAME=value`, `name = "value"`, `"name": "value"`, and a unit's settings.
+/// What is assigned to names of secrets, quoted or not: `NAME=value`, `name = "value"`, `"name":
+/// "value"`, and a unit's settings.
 fn assigned(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     for (at, sign) in text.match_indices(['=', ':']) {

@@ -1,4 +1,5 @@
-//! The node tokens of this machine: their texts for the redactor alone, what they claim for the bundle. Judges none of them.
+//! The node tokens of this machine: their texts for the redactor alone, what they claim for the
+//! bundle. Judges none of them.
 
 use std::path::Path;
 
@@ -19,7 +20,8 @@ pub(super) struct Token {
     text: Result<SecretString, String>,
 }
 
-/// All that there are: the installed one, those that the controller gave in its place, and that of the environment.
+/// All that there are: the installed one, those that the controller gave in its place, and that of
+/// the environment.
 pub(super) fn find(layout: &Layout, variable: Option<String>) -> Vec<Token> {
     let state = layout.state_dir();
     // The state folder is the daemon's user's: root follows no link there.

@@ -1,5 +1,6 @@
-//! Another configuration while the session lives: read, handed to all parts, and used by a new connection where it says something else of the
-//! connection. One that cannot be used changes nothing, and is complained about until one can.
+//! Another configuration while the session lives: read, handed to all parts, and used by a new
+//! connection where it says something else of the connection. One that cannot be used changes
+//! nothing, and is complained about until one can.
 
 use aio_installer::Failure;
 use std::sync::Arc;

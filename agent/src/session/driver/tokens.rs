@@ -1,5 +1,6 @@
-//! Which token a connection is made with, and what becomes of those that the controller offers: the rotation's effects become files, connections and
-//! answers. Which token is tried when is the rotation's to decide.
+//! Which token a connection is made with, and what becomes of those that the controller offers: the
+//! rotation's effects become files, connections and answers. Which token is tried when is the
+//! rotation's to decide.
 
 use std::time::Instant;
 

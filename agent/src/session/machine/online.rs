@@ -1,4 +1,5 @@
-//! A session that is welcomed: when heartbeats and metrics are due at the controller's pace, and since when a ping waits for its pong. Pure.
+//! A session that is welcomed: when heartbeats and metrics are due at the controller's pace, and
+//! since when a ping waits for its pong. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use aio_protocol::wire::RegisterAck;
 use super::Effect;
 use crate::session::backoff::Jitter;
 
-/// No pace is faster or slower than these, whatever a controller says: the first would be a hot loop, the second a lost node.
+/// No pace is faster or slower than these, whatever a controller says: the first would be a hot
+/// loop, the second a lost node.
 pub(super) const PACE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3600));
 
 /// A deadline that is noticed so much too late was not missed by the other end: this process stood still.
@@ -64,7 +66,8 @@ impl Online {
 
     /// The controller has read the heartbeat of this number; nothing when none has it.
     pub(super) fn answered(self, seq: u64, now: Instant) -> Option<Self> {
-        // A pong of an older heartbeat shows that the path lives: the younger ones get the full time from now.
+        // A pong of an older heartbeat shows that the path lives: the younger ones get the full
+        // time from now.
         let unanswered = self.unanswered.filter(|_| seq < self.seq).map(|_| now);
         (1..=self.seq).contains(&seq).then_some(Self { unanswered, ..self })
     }
@@ -122,7 +125,8 @@ fn pace(millis: u64) -> Duration {
     Duration::from_millis(millis).clamp(PACE.0, PACE.1)
 }
 
-/// The next due time: in step with the last one, unless the machine slept through it. What was missed is not made up for.
+/// The next due time: in step with the last one, unless the machine slept through it. What was
+/// missed is not made up for.
 fn following(due: Instant, every: Duration, now: Instant) -> Instant {
     let next = due + every;
     if next > now { next } else { now + every }

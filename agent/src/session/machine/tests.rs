@@ -195,7 +195,8 @@ fn every_state_meets_every_input_as_written() {
         ("stopped", World::stopped),
     ];
     let refuse = || Effect::RefuseCommand { message_id: Uuid::nil(), kind: "node.drain".to_owned() };
-    // Per input: the states in which it does something, what it becomes, and the effects. All other states stay and do nothing.
+    // Per input: the states in which it does something, what it becomes, and the effects. All other
+    // states stay and do nothing.
     type Row = (&'static str, &'static str, Vec<Effect>);
     type Given = (&'static str, fn() -> Input, Vec<Row>);
     let table: Vec<Given> = vec![

@@ -88,7 +88,8 @@ fn a_network_that_fails_is_no_verdict() {
     assert!(world.online && world.kept.is_some());
 }
 
-/// Every moment of a rotation that is accepted, and of one that is refused, is one at which the worker is killed.
+/// Every moment of a rotation that is accepted, and of one that is refused, is one at which the
+/// worker is killed.
 #[test]
 fn a_crash_at_any_moment_ends_with_one_token_that_works() {
     let live = |world: &mut World, accept: bool| {
@@ -156,7 +157,8 @@ fn an_offer_never_takes_the_place_of_a_token_that_could_not_be_put_in_order() {
     world.dial();
     world.fuse = Some(1);
     world.offer(true);
-    // Killed once the candidate was stored; it is welcomed, and the old one revoked, while nothing can be written.
+    // Killed once the candidate was stored; it is welcomed, and the old one revoked, while nothing
+    // can be written.
     (world.killed, world.read_only) = (false, true);
     world.dial();
     assert!(world.online && world.candidate.is_some() && world.valid.len() == 1);

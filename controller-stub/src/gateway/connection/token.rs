@@ -43,7 +43,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks again after [`LONGEST_OFFER_WAIT`] at the latest what is due: a clock that is set makes no wait longer.
+    /// Asks again after [`LONGEST_OFFER_WAIT`] at the latest what is due: a clock that is set makes
+    /// no wait longer.
     fn plan_offer(&mut self, due: Timestamp) {
         let jitter = LONGEST_OFFER_JITTER.min(self.token.life.length() / 60).mul_f64(fastrand::f64());
         self.timetable.offer_at(Instant::now() + due.since(clock::now()).min(LONGEST_OFFER_WAIT) + jitter);

@@ -71,7 +71,8 @@ fn the_tokens_end_closes_whatever_else_is_due() {
 }
 
 proptest! {
-    /// Events arrive at any time, batches have any size, pongs come late: what is sent is everything, in order, once.
+    /// Events arrive at any time, batches have any size, pongs come late: what is sent is
+    /// everything, in order, once.
     #[test]
     fn every_event_is_sent_once_and_in_order(script in prop::collection::vec((0..4_u8, 0..300_u64), 1..200), batch in 1..5_usize) {
         let (mut stream, mut now) = stream();

@@ -135,7 +135,8 @@ impl World {
         Ok(imported.into_iter().map(|imported| imported.outcome).collect())
     }
 
-    /// The code of the refusal; nothing of what is published may have changed, and nothing may be left behind.
+    /// The code of the refusal; nothing of what is published may have changed, and nothing may be
+    /// left behind.
     fn refused(&self, key: Option<&PublicKey>) -> ErrorCode {
         fs::create_dir_all(self.published()).unwrap();
         let before = snapshot(&self.published());

@@ -1,4 +1,5 @@
-//! How a database is opened: what is private, what is refused and with which code, and what an error leaves behind.
+//! How a database is opened: what is private, what is refused and with which code, and what an
+//! error leaves behind.
 
 use aio_protocol::error_code::ErrorCode;
 

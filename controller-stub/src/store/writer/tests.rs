@@ -1,4 +1,5 @@
-//! The writer on a real database: what shares a commit, what a failure harms, and what a caller that leaves takes back.
+//! The writer on a real database: what shares a commit, what a failure harms, and what a caller
+//! that leaves takes back.
 
 use sqlx::{Executor, Row, any::AnyPoolOptions};
 use tempfile::TempDir;

@@ -1,12 +1,13 @@
-//! The errors that the driver tells of by itself (Xid). Listening blocks the thread, never longer than it is told to. What an error means is
-//! not known here.
+//! The errors that the driver tells of by itself (Xid). Listening blocks the thread, never longer
+//! than it is told to. What an error means is not known here.
 
 use std::time::{Duration, SystemTime};
 
 use aio_protocol::time::Timestamp;
 use nvml_wrapper::{EventSet, Nvml, bitmasks::event::EventTypes, enums::event::XidError, error::NvmlError};
 
-/// No more are taken at once than this: a program that errs for ever must not keep the thread from its other work.
+/// No more are taken at once than this: a program that errs for ever must not keep the thread from
+/// its other work.
 const MOST_AT_ONCE: usize = 256;
 
 /// An error that was heard of.
@@ -54,7 +55,8 @@ impl<'nvml> Events<'nvml> {
                 })),
                 Err(NvmlError::Timeout) => break,
                 Err(_) => {
-                    // A lost GPU makes every wait fail at once, which must not become a hot loop: the probe will say what is the matter.
+                    // A lost GPU makes every wait fail at once, which must not become a hot loop:
+                    // the probe will say what is the matter.
                     if heard.is_empty() {
                         let rest = Duration::from_millis(patience.into()).saturating_sub(began.elapsed());
                         std::thread::sleep(rest);

@@ -1,5 +1,6 @@
-//! How a GPU stands in the fabric that connects GPUs through switches (HGX and DGX machines): until `nvidia-fabricmanager` has connected it, no program
-//! can use it. The NVML library that the rest is asked through knows no such question, so this one call is made by hand.
+//! How a GPU stands in the fabric that connects GPUs through switches (HGX and DGX machines): until
+//! `nvidia-fabricmanager` has connected it, no program can use it. The NVML library that the rest
+//! is asked through knows no such question, so this one call is made by hand.
 
 use std::path::Path;
 

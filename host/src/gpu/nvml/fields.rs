@@ -32,7 +32,8 @@ pub(super) struct Fields(Vec<(u32, u64)>);
 impl Fields {
     pub(super) fn of(device: &Device<'_>) -> Self {
         let answers = device.field_values_for(&ASKED.map(FieldId)).unwrap_or_default();
-        // Answers come in the order of the questions; the number in them may be the one of another generation of drivers.
+        // Answers come in the order of the questions; the number in them may be the one of another
+        // generation of drivers.
         let values = ASKED.into_iter().zip(answers).filter_map(|(field, answer)| {
             let number = match answer.ok()?.value.ok()? {
                 SampleValue::U32(number) => u64::from(number),
@@ -80,7 +81,8 @@ impl Fields {
         })
     }
 
-    /// `nvmlDeviceGpuRecoveryAction_t` of nvml.h. What it does not know yet is a reason to have somebody look.
+    /// `nvmlDeviceGpuRecoveryAction_t` of nvml.h. What it does not know yet is a reason to have
+    /// somebody look.
     pub(super) fn recovery_action(&self) -> Option<RecoveryAction> {
         Some(match self.number(NVML_FI_DEV_GET_GPU_RECOVERY_ACTION)? {
             0 => RecoveryAction::Nothing,

@@ -1,5 +1,5 @@
-//! What a GPU measures. It has answered if it told any of the four numbers that every GPU has, and never said that it is gone: a handle to a
-//! lost one can still be had.
+//! What a GPU measures. It has answered if it told any of the four numbers that every GPU has, and
+//! never said that it is gone: a handle to a lost one can still be had.
 
 use aio_protocol::{
     inventory::PcieLink,

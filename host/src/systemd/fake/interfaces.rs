@@ -1,4 +1,5 @@
-//! The fake manager's D-Bus objects: the same members that the client's proxies name, with systemd's own error names.
+//! The fake manager's D-Bus objects: the same members that the client's proxies name, with
+//! systemd's own error names.
 
 use std::{fs, io};
 

@@ -1,4 +1,5 @@
-//! `aio-edge`: attacks a built controller while good workers go on, prints the figures, and fails when the good ones suffer.
+//! `aio-edge`: attacks a built controller while good workers go on, prints the figures, and fails
+//! when the good ones suffer.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

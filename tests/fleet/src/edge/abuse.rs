@@ -58,7 +58,8 @@ pub(super) fn unread_lists(target: &Target) -> Vec<u8> {
     request.repeat(PIPELINED).into_bytes()
 }
 
-/// Decommissions nodes and hangs up in the middle; counts those that are inactive while their worker is still connected.
+/// Decommissions nodes and hangs up in the middle; counts those that are inactive while their
+/// worker is still connected.
 pub(super) async fn cut_revocations(target: Arc<Target>, time: Duration, first: u64) {
     let began = Instant::now();
     let Ok(http) = target.http() else { return };

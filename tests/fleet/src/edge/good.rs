@@ -1,4 +1,5 @@
-//! The good ones: workers with their heartbeats, one user, and workers that come and go. What they notice is counted.
+//! The good ones: workers with their heartbeats, one user, and workers that come and go. What they
+//! notice is counted.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -1,4 +1,5 @@
-//! What attackers know and have: an address to attack, one to come from, tokens of their own, and connections that they hold.
+//! What attackers know and have: an address to attack, one to come from, tokens of their own, and
+//! connections that they hold.
 
 use std::{
     collections::BTreeMap,

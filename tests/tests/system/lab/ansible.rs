@@ -1,4 +1,5 @@
-//! The Ansible role in `packaging/ansible`, run by this computer's Ansible on a machine: what it says of changes, and that nobody sees a token.
+//! The Ansible role in `packaging/ansible`, run by this computer's Ansible on a machine: what it
+//! says of changes, and that nobody sees a token.
 
 use std::{
     fs,

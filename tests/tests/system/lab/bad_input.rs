@@ -1,5 +1,6 @@
-//! Whatever is wrong with what an installation is given: a stable code, its exit status, one sentence and a cure, and a machine
-//! that is as it was. The cases of one test share a machine, so that a case that leaves something also shows in the next.
+//! Whatever is wrong with what an installation is given: a stable code, its exit status, one
+//! sentence and a cure, and a machine that is as it was. The cases of one test share a machine, so
+//! that a case that leaves something also shows in the next.
 
 use aio_protocol::{error_code::ErrorCode, node::NodeStatus};
 use aio_tests::{
@@ -246,7 +247,8 @@ fn doctor_says(machine: &Machine, token: &str, code: ErrorCode, words: &str) -> 
     Ok(())
 }
 
-/// Holds the lock of the system's accounts, as lckpwdf(3) does, until it is killed. The command ends when the lock is held.
+/// Holds the lock of the system's accounts, as lckpwdf(3) does, until it is killed. The command
+/// ends when the lock is held.
 const LOCK_HOLDER: &str =
     "exec perl -MFcntl -e 'pipe my $held, my $tell; if (fork) { close $tell; <$held>; exit }
     open my $lock, q(>>), q(/etc/.pwd.lock) or die; my $whole = pack q(ssx4qqi), F_WRLCK, 0, 0, 0, 0;

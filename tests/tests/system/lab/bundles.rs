@@ -1,4 +1,5 @@
-//! Installing where no release server is reached, and where nobody is: from a bundle that stock tools open and verify.
+//! Installing where no release server is reached, and where nobody is: from a bundle that stock
+//! tools open and verify.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! The service as systemd knows it: restarted when its loop stands still and only then, reloaded without another process, and not disturbed when what
-//! it leans on is restarted.
+//! The service as systemd knows it: restarted when its loop stands still and only then, reloaded
+//! without another process, and not disturbed when what it leans on is restarted.
 
 use std::{thread::sleep, time::Duration};
 
@@ -11,7 +11,8 @@ use super::site::{SOON, Site, UNIT, install, json_of, succeed};
 
 /// A watchdog that a test can wait for.
 const WATCHDOG: Duration = Duration::from_secs(2);
-/// The loop is missed after the watchdog's time, and killed when it has not ended within the time that a stop may take.
+/// The loop is missed after the watchdog's time, and killed when it has not ended within the time
+/// that a stop may take.
 const BITTEN: Duration = Duration::from_secs(40);
 
 /// A node that is online, and its machine.
@@ -84,7 +85,8 @@ fn a_gpu_driver_that_hangs_for_ever_leads_to_no_restart() -> Result<()> {
     wait_for("the driver's silence to be seen", SOON, driver, |state| state == "unknown")?;
     let pid = machine.unit_property(UNIT, "MainPID")?;
 
-    // Nothing is to happen, so there is nothing to wait for but time: five times in which a watchdog would have bitten.
+    // Nothing is to happen, so there is nothing to wait for but time: five times in which a
+    // watchdog would have bitten.
     sleep(WATCHDOG * 5);
 
     assert_eq!(machine.unit_property(UNIT, "MainPID")?, pid, "{}", machine.journal(UNIT));

@@ -1,5 +1,5 @@
-//! A clock that the daemon alone goes by, so that a test can set it: nobody's real clock is touched. Timers and waits are not measured by it,
-//! as on a machine whose clock is set.
+//! A clock that the daemon alone goes by, so that a test can set it: nobody's real clock is
+//! touched. Timers and waits are not measured by it, as on a machine whose clock is set.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,8 +32,8 @@ pub(super) fn set(machine: &Machine, seconds: i64) -> Result<()> {
     machine.replace(OFFSET, format!("{seconds:+}"))
 }
 
-/// Waits until a heartbeat was acknowledged that the daemon sent at about the time that the clock shows: whoever sets a clock that the daemon
-/// does not go by proves nothing.
+/// Waits until a heartbeat was acknowledged that the daemon sent at about the time that the clock
+/// shows: whoever sets a clock that the daemon does not go by proves nothing.
 pub(super) fn is_gone_by(machine: &Machine, seconds: i64, tolerance: Duration) -> Result<()> {
     let off = || {
         let told =

@@ -1,4 +1,5 @@
-//! Debian's cloud-init with the user-data that the controller prints, on a machine's first boot as an instance of a cloud.
+//! Debian's cloud-init with the user-data that the controller prints, on a machine's first boot as
+//! an instance of a cloud.
 
 use aio_protocol::node::NodeStatus;
 use aio_tests::{

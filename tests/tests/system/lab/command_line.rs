@@ -1,5 +1,6 @@
-//! The node's command line on a real machine: what an ordinary user sees and does not see, what the journal gives, an update that waits for a restart,
-//! and that every answer for programs is as docs/cli.md shows it.
+//! The node's command line on a real machine: what an ordinary user sees and does not see, what the
+//! journal gives, an update that waits for a restart, and that every answer for programs is as
+//! docs/cli.md shows it.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! SIGKILL at every moment of an installation, on real systemd. The moments are the code's own: a new step cannot be forgotten.
+//! SIGKILL at every moment of an installation, on real systemd. The moments are the code's own: a
+//! new step cannot be forgotten.
 
 use std::{path::Path, process::Command, time::Instant};
 

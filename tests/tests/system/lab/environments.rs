@@ -1,6 +1,7 @@
-//! Surroundings that real machines have: no network, a read-only root, a wrong clock, a proxy, a bad line. (No D-Bus and a full disk stand
-//! in `bad_input`, a private authority in `tls`.) What cannot work is refused with its code, the machine as it was, and the controller
-//! told whatever can be told; what can work does.
+//! Surroundings that real machines have: no network, a read-only root, a wrong clock, a proxy, a
+//! bad line. (No D-Bus and a full disk stand in `bad_input`, a private authority in `tls`.) What
+//! cannot work is refused with its code, the machine as it was, and the controller told whatever
+//! can be told; what can work does.
 
 use std::time::{Duration, Instant};
 

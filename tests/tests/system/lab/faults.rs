@@ -1,6 +1,7 @@
-//! Installations in a row with a random fault at a random moment in each. However it strikes, the node is online, or the command said why
-//! and the machine is as it was, or it was killed and the next command brings the machine back.
-//! `AIO_LAB_INSTALLS` says how many (10 unless told), `AIO_LAB_SEED` repeats a run.
+//! Installations in a row with a random fault at a random moment in each. However it strikes, the
+//! node is online, or the command said why and the machine is as it was, or it was killed and the
+//! next command brings the machine back. `AIO_LAB_INSTALLS` says how many (10 unless told),
+//! `AIO_LAB_SEED` repeats a run.
 
 use std::{collections::BTreeMap, env, thread, time::Duration};
 
@@ -15,7 +16,8 @@ use super::{
     site::{COMMAND, SOON, Site, install, json_of, succeed},
 };
 
-/// The longest that an undisturbed installation takes here, and some more: faults strike anywhere in it, or after it.
+/// The longest that an undisturbed installation takes here, and some more: faults strike anywhere
+/// in it, or after it.
 const SPAN: Duration = Duration::from_millis(450);
 
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +145,8 @@ fn strike(site: &mut Site, machine: &Machine, fault: Fault, moment: Duration) ->
         Some(124) if outcome.stdout.is_empty() => Ok("ended before it began".to_owned()),
         Some(status) => {
             let answer = json_of(&outcome)?;
-            // The signal came when the command had answered and not yet ended; whether it is online is looked at as after any success.
+            // The signal came when the command had answered and not yet ended; whether it is online
+            // is looked at as after any success.
             if status == 124 && answer["outcome"] == "installed" {
                 return Ok("online".to_owned());
             }

@@ -1,4 +1,5 @@
-//! What the daemon costs a machine, and how long an installation takes: measured, printed, and held to the product's limits.
+//! What the daemon costs a machine, and how long an installation takes: measured, printed, and held
+//! to the product's limits.
 
 use std::{
     fs,
@@ -27,7 +28,8 @@ mod side_by_side;
 use meter::{Cost, Meter};
 
 const MIB: u64 = 1024 * 1024;
-/// Long enough for two heartbeats and a round of metrics at the usual pace, so that their cost is in the figure.
+/// Long enough for two heartbeats and a round of metrics at the usual pace, so that their cost is
+/// in the figure.
 const WATCHED: Duration = Duration::from_secs(65);
 /// The loop, the GPU driver's, and one that asks the machine.
 const THREADS: u32 = 3;
@@ -127,7 +129,8 @@ fn started(machine: &Machine) -> Result<Timestamp> {
 /// What the older script does, on the same release.
 const OLDER_SCRIPT: &str = include_str!("../../../fixtures/older-install.sh");
 
-/// From the command's begin: until the controller says that the node is online, and until the command says how it went; and what it said.
+/// From the command's begin: until the controller says that the node is online, and until the
+/// command says how it went; and what it said.
 fn timed(site: &Site, machine: &Machine, command: Inside) -> Result<(Duration, Duration, Outcome)> {
     let began = Instant::now();
     std::thread::scope(|scope| {

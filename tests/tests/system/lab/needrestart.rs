@@ -1,4 +1,5 @@
-//! needrestart, which Ubuntu runs after every upgrade: it restarts services whose libraries were replaced, and not the worker, though it sees it.
+//! needrestart, which Ubuntu runs after every upgrade: it restarts services whose libraries were
+//! replaced, and not the worker, though it sees it.
 
 use std::time::Duration;
 

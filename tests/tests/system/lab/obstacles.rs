@@ -1,5 +1,6 @@
-//! What keeps an installation from its end, or harms by it, and can only be shown on real systemd: words that nobody reads,
-//! a container's drop-in, a boot that waits for a network, and a daemon that plants links for root.
+//! What keeps an installation from its end, or harms by it, and can only be shown on real systemd:
+//! words that nobody reads, a container's drop-in, a boot that waits for a network, and a daemon
+//! that plants links for root.
 
 use aio_protocol::node::NodeStatus;
 use aio_tests::controller::Settings;

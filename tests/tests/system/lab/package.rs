@@ -1,5 +1,6 @@
-//! The Debian packages on real machines: what they start and what not, how they get on with `aio-worker install`, and what a removal, a purge, an
-//! upgrade and a broken installation leave behind.
+//! The Debian packages on real machines: what they start and what not, how they get on with
+//! `aio-worker install`, and what a removal, a purge, an upgrade and a broken installation leave
+//! behind.
 
 use std::{
     fs::{self, OpenOptions},

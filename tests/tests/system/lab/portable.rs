@@ -1,5 +1,6 @@
-//! What is shipped runs on the oldest system that the product promises, and is what a debugger can be given symbols for later. Stands in the lab
-//! because only the lab's runs build it so. Reads the files as the dynamic linker does, apart from the release's builder, which refuses others.
+//! What is shipped runs on the oldest system that the product promises, and is what a debugger can
+//! be given symbols for later. Stands in the lab because only the lab's runs build it so. Reads the
+//! files as the dynamic linker does, apart from the release's builder, which refuses others.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,6 @@
-//! What the unit takes from the daemon, tried from inside: a probe in the daemon's place, under the shipped unit in which nothing but the program is
-//! another. What the unit cannot take, the daemon gives up itself.
+//! What the unit takes from the daemon, tried from inside: a probe in the daemon's place, under the
+//! shipped unit in which nothing but the program is another. What the unit cannot take, the daemon
+//! gives up itself.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::site::{SOON, Site, UNIT, install, json_of, succeed};
 
-/// Everything that the probe tries, and whether it may succeed. The daemon's own needs are among them: a sandbox in which nothing works proves nothing.
+/// Everything that the probe tries, and whether it may succeed. The daemon's own needs are among
+/// them: a sandbox in which nothing works proves nothing.
 const TRIALS: &[(&str, &str, bool)] = &[
     ("write its state", "echo > \"$STATE_DIRECTORY/x\"", true),
     ("write its runtime folder", "echo > \"$RUNTIME_DIRECTORY/x\"", true),
@@ -36,10 +38,12 @@ const TRIALS: &[(&str, &str, bool)] = &[
     ("make a setuid file", "chmod u+s \"$STATE_DIRECTORY/x\"", false),
 ];
 
-/// Whether an open was let through to a driver that is not there. `Operation not permitted` is the sandbox's word, and nobody else's here.
+/// Whether an open was let through to a driver that is not there. `Operation not permitted` is the
+/// sandbox's word, and nobody else's here.
 const OPENS: &str = "opens() { cat \"$1\" 2>&1 | tee /dev/stderr | grep -q 'No such device'; }";
 
-/// Puts a script in the daemon's place and runs it: the unit is the shipped one but for its program, and that it ends.
+/// Puts a script in the daemon's place and runs it: the unit is the shipped one but for its
+/// program, and that it ends.
 fn probe(machine: &Machine, script: &str) -> Result<()> {
     machine.write("/usr/local/lib/probe", "0755", script)?;
     let drop_in = "[Service]\nExecStart=\nExecStart=/bin/sh /usr/local/lib/probe\nType=oneshot\nRestart=no\nWatchdogSec=0\n";

@@ -1,5 +1,5 @@
-//! What befalls a session on real machines: a connection that ends without a word, a controller that is elsewhere afterwards, a clock that
-//! somebody sets.
+//! What befalls a session on real machines: a connection that ends without a word, a controller
+//! that is elsewhere afterwards, a clock that somebody sets.
 
 use std::time::Duration;
 
@@ -51,7 +51,8 @@ fn a_connection_that_is_half_open_is_noticed_and_the_controller_is_found_where_i
     line.becomes(Badness::CUT);
     wait_for("the silence to be noticed", NOTICED, session, unreachable("answered no ping"))?;
 
-    // The name leads to where nobody listens. The line stays cut: a try that has begun could come through where it led before.
+    // The name leads to where nobody listens. The line stays cut: a try that has begun could come
+    // through where it led before.
     leads_to("127.0.0.9")?;
     wait_for("a try where nobody listens", CAP, session, unreachable("refused"))?;
 
@@ -66,7 +67,8 @@ fn a_connection_that_is_half_open_is_noticed_and_the_controller_is_found_where_i
 #[test]
 fn a_clock_that_is_set_is_a_line_in_the_log_and_nothing_to_the_session() -> Result<()> {
     const WORDS: &str = "the clock of this machine was set";
-    /// The clocks are looked at every 30 s where the kernel does not say anything, and nobody's real clock was set.
+    /// The clocks are looked at every 30 s where the kernel does not say anything, and nobody's
+    /// real clock was set.
     const LOOKED_AT: Duration = Duration::from_secs(45);
     let site = Site::new(Settings::default().heartbeat_timeout("3s"))?;
     let machine = site.machine("clock-set")?;

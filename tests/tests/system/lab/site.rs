@@ -1,5 +1,5 @@
-//! What the tests of an installation begin with: a controller that serves the release, a registered node, its token, and a
-//! machine with the command on it.
+//! What the tests of an installation begin with: a controller that serves the release, a registered
+//! node, its token, and a machine with the command on it.
 
 use std::{
     fs,
@@ -57,7 +57,8 @@ impl Site {
         Ok(Self { artifacts, controller, node, token, releases })
     }
 
-    /// A controller that listens on this address of this computer, with an authority of its own, and is known to nodes by [`HOST`].
+    /// A controller that listens on this address of this computer, with an authority of its own,
+    /// and is known to nodes by [`HOST`].
     pub(super) fn over_tls(address: &str) -> Result<Self> {
         let port = std::net::TcpListener::bind((address, 0))?.local_addr()?.port();
         let settings = Settings::default()

@@ -1,5 +1,5 @@
-//! The commands of docs/small-deployment.md, as they stand there, on a machine that is controller and first worker in one. Both variants, behind
-//! nginx and without a proxy.
+//! The commands of docs/small-deployment.md, as they stand there, on a machine that is controller
+//! and first worker in one. Both variants, behind nginx and without a proxy.
 
 use std::{fs, time::Duration};
 
@@ -24,7 +24,8 @@ fn blocks(heading: &str) -> Result<Vec<&'static str>> {
     Ok(blocks.map(|block| block.split("```").next().unwrap_or(block)).collect())
 }
 
-/// A machine with what the page takes for granted: a release's folder, sudo, and a name. nginx is installed already.
+/// A machine with what the page takes for granted: a release's folder, sudo, and a name. nginx is
+/// installed already.
 fn machine(name: &str) -> Result<Machine> {
     let artifacts = Artifacts::release()?;
     let machine = Machine::boot_for_provisioning_without_network(name)?;

@@ -1,7 +1,8 @@
-//! The daemon under everything at once: random faults, several at a time, on real systemd over a real network, with fast heartbeats. After each
-//! it is online again within the backoff's cap; it is the same process at the end, and no larger. Then it is made to hang, and only then
-//! does the watchdog end it.
-//! `AIO_LAB_SOAK_MINUTES` says for how long (1.5 unless told; from 10 on with the longer faults), `AIO_LAB_SEED` repeats a run.
+//! The daemon under everything at once: random faults, several at a time, on real systemd over a
+//! real network, with fast heartbeats. After each it is online again within the backoff's cap; it
+//! is the same process at the end, and no larger. Then it is made to hang, and only then does the
+//! watchdog end it. `AIO_LAB_SOAK_MINUTES` says for how long (1.5 unless told; from 10 on with the
+//! longer faults), `AIO_LAB_SEED` repeats a run.
 
 use std::{
     collections::BTreeMap,
@@ -57,11 +58,12 @@ struct Soak {
     sizes: Vec<u64>,
     /// How often each came.
     came: BTreeMap<Fault, usize>,
-    /// Per fault, when nothing that may cut the daemon off was left at its end: how long it took from then until it was heard online.
+    /// Per fault, when nothing that may cut the daemon off was left at its end: how long it took
+    /// from then until it was heard online.
     returns: BTreeMap<Fault, Vec<Duration>>,
     worst: Duration,
-    /// Episodes of faults that must not cut it off, and how many sessions were lost in them. Reported only: on a busy computer a lease of 2 s may
-    /// end by itself.
+    /// Episodes of faults that must not cut it off, and how many sessions were lost in them.
+    /// Reported only: on a busy computer a lease of 2 s may end by itself.
     harmless: (usize, u64),
 }
 
@@ -78,7 +80,8 @@ impl Soak {
         }
     }
 
-    /// These faults, each beginning and ending at a moment of its own; then the world is well, and so is the daemon soon.
+    /// These faults, each beginning and ending at a moment of its own; then the world is well, and
+    /// so is the daemon soon.
     fn episode(&mut self, hand: &[Fault], long: bool, rng: &mut Rng) -> Result<()> {
         let began = Instant::now();
         let mut moments = Vec::new();

@@ -136,7 +136,8 @@ fn a_support_bundle_holds_all_that_is_promised_and_nowhere_the_token() -> Result
     Ok(())
 }
 
-/// Puts the token where it does not belong: into a drop-in, from there into the journal, and into what the installer leaves.
+/// Puts the token where it does not belong: into a drop-in, from there into the journal, and into
+/// what the installer leaves.
 fn spill(machine: &Machine, token: &str) -> Result<()> {
     let signature = signature(token);
     // In the place of the service's own: before it, systemd 247 has no credentials to mount.

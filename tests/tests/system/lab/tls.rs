@@ -1,4 +1,5 @@
-//! A controller that other machines reach, with an authority of its own: what its tokens name is all that a node needs, and nothing else will do.
+//! A controller that other machines reach, with an authority of its own: what its tokens name is
+//! all that a node needs, and nothing else will do.
 
 use aio_protocol::error_code::ErrorCode;
 use aio_tests::lab::Machine;

@@ -1,4 +1,5 @@
-//! The controller goes away in the middle of an installation that then fails: it hears of the failure all the same, later.
+//! The controller goes away in the middle of an installation that then fails: it hears of the
+//! failure all the same, later.
 
 use std::{thread, time::Duration};
 
@@ -16,8 +17,8 @@ use super::{
     site::{SOON, Site, UNIT, install, json_of, succeed},
 };
 
-/// While `/run/break` is there, a start says that it waits, waits for `/run/go`, and then fails. In the place of the service's own: before it, systemd
-/// 247 has no credentials to mount.
+/// While `/run/break` is there, a start says that it waits, waits for `/run/go`, and then fails. In
+/// the place of the service's own: before it, systemd 247 has no credentials to mount.
 const BREAKABLE: &str = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'if test -e /run/break; then touch /run/aio-worker/waits; until test -e /run/go; do sleep 0.05; done; exit 3; fi; exec aio-worker start'\n";
 const DROP_IN: &str = "/etc/systemd/system/aio-worker.service.d/breakable.conf";
 

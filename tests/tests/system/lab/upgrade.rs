@@ -1,5 +1,6 @@
-//! From one release to another and back, on real systemd, with the command that the controller prints. The other release is the same program
-//! with a word behind its end: another file in all that an installation looks at, but for what it says of its own version.
+//! From one release to another and back, on real systemd, with the command that the controller
+//! prints. The other release is the same program with a word behind its end: another file in all
+//! that an installation looks at, but for what it says of its own version.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,6 @@
-//! A model of the world around the rotation: files that outlive a crash, and a controller that revokes what it has replaced. At every moment
-//! it asserts that the worker holds a token that opens the door.
+//! A model of the world around the rotation: files that outlive a crash, and a controller that
+//! revokes what it has replaced. At every moment it asserts that the worker holds a token that
+//! opens the door.
 
 use super::*;
 use secrecy::ExposeSecret;
@@ -64,7 +65,8 @@ impl World {
         [held(Origin::Installed, &self.installed)].into_iter().chain(kept).chain(candidate).collect()
     }
 
-    /// A moment at which the worker may be killed. Whatever else is true, it holds a token that opens the door.
+    /// A moment at which the worker may be killed. Whatever else is true, it holds a token that
+    /// opens the door.
     pub(super) fn moment(&mut self) -> bool {
         assert!(self.files().iter().any(|held| self.accepts(held.token.secret())), "the node is locked out");
         self.moments += 1;
@@ -143,7 +145,8 @@ impl World {
         if !self.accepts(&token) {
             return self.lose(&refusal(ErrorCode::TokenRevoked));
         }
-        // As soon as it has heard `node.register`, the controller revokes what was replaced; its answer may never arrive.
+        // As soon as it has heard `node.register`, the controller revokes what was replaced; its
+        // answer may never arrive.
         let takes = |open: &mut (SecretString, SecretString)| open.0.expose_secret() == token.expose_secret();
         if let Some((_, replaced)) = self.open.take_if(takes) {
             self.revoke(&replaced);

@@ -1,4 +1,5 @@
-//! What a service costs its machine between two moments: as the kernel counts it, threads that came and went included.
+//! What a service costs its machine between two moments: as the kernel counts it, threads that came
+//! and went included.
 
 use std::{
     fs,
@@ -28,7 +29,8 @@ pub(super) struct Cost {
     pub(super) share: f64,
     /// At the end.
     pub(super) threads: u32,
-    /// How often a thread of it began to run after it had waited, in a minute. Of threads that live for a moment, this is unknown.
+    /// How often a thread of it began to run after it had waited, in a minute. Of threads that live
+    /// for a moment, this is unknown.
     pub(super) wakeups: f64,
 }
 

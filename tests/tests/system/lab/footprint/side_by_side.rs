@@ -1,8 +1,10 @@
-//! The daemon beside other agents that people know, on one machine at the same time, at the same pace: Debian's node exporter, asked over
-//! HTTP, and Debian's Zabbix agent 2, asked over its own protocol.
+//! The daemon beside other agents that people know, on one machine at the same time, at the same
+//! pace: Debian's node exporter, asked over HTTP, and Debian's Zabbix agent 2, asked over its own
+//! protocol.
 //!
-//! It installs packages and takes five minutes, so it runs only when asked: `AIO_LAB_SIDE_BY_SIDE=1 cargo nextest run -p aio-tests -E
-//! 'test(side_by_side)' --no-capture`. What every run holds the daemon to stands one folder up.
+//! It installs packages and takes five minutes, so it runs only when asked: `AIO_LAB_SIDE_BY_SIDE=1
+//! cargo nextest run -p aio-tests -E 'test(side_by_side)' --no-capture`. What every run holds the
+//! daemon to stands one folder up.
 
 use std::{
     io::{Read, Write},
@@ -107,7 +109,8 @@ fn others(machine: &Machine) -> Result<()> {
     machine.sh(&format!("systemctl restart {EXPORTER} {ZABBIX}")).read().map(drop)
 }
 
-/// A second daemon beside the installed one: the same program and unit, a node, token and folders of its own, no GPU driver.
+/// A second daemon beside the installed one: the same program and unit, a node, token and folders
+/// of its own, no GPU driver.
 fn plain(site: &Site, machine: &Machine) -> Result<()> {
     let node = site.controller.register("plain-box")?;
     let token = site.controller.token(&node.id, &json!({}))?.token;
@@ -147,7 +150,8 @@ fn scrape(machine: &Machine) -> Result<usize> {
     Ok(answer.len())
 }
 
-/// Asks Zabbix's agent as its server does, a connection for each key; the answers' size. The machine has this computer's network.
+/// Asks Zabbix's agent as its server does, a connection for each key; the answers' size. The
+/// machine has this computer's network.
 fn query() -> Result<usize> {
     let mut size = 0;
     for key in KEYS {

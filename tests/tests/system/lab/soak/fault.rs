@@ -1,5 +1,5 @@
-//! What befalls the daemon in the soak, how long each lasts, and which do not go together. Chance comes in from outside; what a fault
-//! does to the machine is the ground's business.
+//! What befalls the daemon in the soak, how long each lasts, and which do not go together. Chance
+//! comes in from outside; what a fault does to the machine is the ground's business.
 
 use std::time::Duration;
 

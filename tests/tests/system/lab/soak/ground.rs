@@ -1,5 +1,5 @@
-//! Where the soak takes place: a machine whose network, clock, disk, driver and controller the test can spoil and put right, and the
-//! daemon on it as it is shipped. Decides nothing about when.
+//! Where the soak takes place: a machine whose network, clock, disk, driver and controller the test
+//! can spoil and put right, and the daemon on it as it is shipped. Decides nothing about when.
 
 use std::{
     fs,
@@ -42,7 +42,8 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// A machine with an installed daemon that is online, with eight GPUs. Its tokens live so long, and each is soon exchanged.
+    /// A machine with an installed daemon that is online, with eight GPUs. Its tokens live so long,
+    /// and each is soon exchanged.
     pub(super) fn new(life: Duration, first_exchange: Duration) -> Result<Self> {
         let port = std::net::TcpListener::bind("0.0.0.0:0")?.local_addr()?.port();
         let settings = Settings::default()
