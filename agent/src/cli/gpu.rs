@@ -2,11 +2,14 @@
 //! can be unloaded or a GPU reset, and waits until it has.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use aio_host::gpu::{LONGEST_RELEASE, RELEASED, Release};
+use aio_host::{
+    files::FileError,
+    gpu::{LONGEST_RELEASE, RELEASED, Release},
+};
 use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::{error_code::ErrorCode, snapshot::WorkerSnapshot, time::Timestamp};
 use clap::Subcommand;
@@ -70,13 +73,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let Command::Release(arguments) = &arguments.command;
     let folder = runtime_dir(arguments.runtime_dir.as_deref(), &environment);
-    let release = Release::in_folder(&folder);
-    let failed = |error: aio_host::files::FileError| {
-        let code = if error.is_permission() { ErrorCode::NotRoot } else { ErrorCode::FileFailed };
-        Failure::new(code, format!("{error}: {}", error.source))
-    };
     if arguments.end {
-        let was_asked = release.end().map_err(failed)?;
+        let was_asked = Release::in_folder(&folder).end().map_err(unwritten)?;
         return answer(
             arguments,
             None,
@@ -84,42 +82,47 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         );
     }
     let runtime = runtime()?;
-    let outcome = runtime.block_on(async {
-        let silent = |error: std::io::Error| {
-            let message = format!("the daemon does not answer at {}: {error}", folder.display());
-            Failure::new(ErrorCode::WorkerNotRunning, message)
-        };
-        // Who is not there could not let go of anything.
-        let mut status = StatusReader::open(&folder, PATIENCE).await.map_err(silent)?;
-        let until = Timestamp::from(SystemTime::now()).plus(arguments.period);
-        release.ask(until).map_err(failed)?;
-        let expected = format!("{RELEASED} until {until}");
-        let has_let_go = |snapshot: &WorkerSnapshot| {
-            let reason = snapshot.gpu_driver.as_ref().and_then(|driver| driver.reason.as_deref());
-            reason.is_some_and(|reason| reason.starts_with(&expected))
-        };
-        let waiting = async {
-            while !has_let_go(&status.next(None).await?) {}
-            Ok(until)
-        };
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(released) => released.map_err(silent),
-            Err(_) => {
-                let message = format!(
-                    "the daemon has not closed the driver within {} s; the driver may hang",
-                    PATIENCE.as_secs()
-                );
-                Err(Failure::new(ErrorCode::GpusNotReleased, message))
-            }
-        }
-    });
+    let until = Timestamp::from(SystemTime::now()).plus(arguments.period);
+    let let_go = runtime.block_on(let_go(&folder, until, PATIENCE));
     runtime.shutdown_background();
-    let until = outcome?;
+    let_go?;
     answer(
         arguments,
         Some(until),
         &format!("the daemon has closed the driver, and opens it again at {until}"),
     )
+}
+
+fn unwritten(error: FileError) -> Failure {
+    let code = if error.is_permission() { ErrorCode::NotRoot } else { ErrorCode::FileFailed };
+    Failure::new(code, format!("{error}: {}", error.source))
+}
+
+/// Asks the daemon in `folder` to let go of the GPUs, and waits until it has.
+async fn let_go(folder: &Path, until: Timestamp, patience: Duration) -> Result<(), Failure> {
+    let silent = |error: std::io::Error| {
+        let message = format!("the daemon does not answer at {}: {error}", folder.display());
+        Failure::new(ErrorCode::WorkerNotRunning, message)
+    };
+    // Who is not there could not let go of anything.
+    let mut status = StatusReader::open(folder, patience).await.map_err(silent)?;
+    Release::in_folder(folder).ask(until).map_err(unwritten)?;
+    let expected = format!("{RELEASED} until {until}");
+    let has_let_go = |snapshot: &WorkerSnapshot| {
+        let reason = snapshot.gpu_driver.as_ref().and_then(|driver| driver.reason.as_deref());
+        reason.is_some_and(|reason| reason.starts_with(&expected))
+    };
+    let waiting = async {
+        while !has_let_go(&status.next(None).await.map_err(silent)?) {}
+        Ok(())
+    };
+    tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| {
+        let message = format!(
+            "the daemon has not closed the driver within {} s; the driver may hang",
+            patience.as_secs()
+        );
+        Err(Failure::new(ErrorCode::GpusNotReleased, message))
+    })
 }
 
 fn answer(arguments: &ReleaseArguments, until: Option<Timestamp>, words: &str) -> Result<(), Failure> {
@@ -131,7 +134,38 @@ fn answer(arguments: &ReleaseArguments, until: Option<Timestamp>, words: &str) -
 
 #[cfg(test)]
 mod tests {
+    use aio_protocol::inventory::GpuDriver;
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::{session::reporter::first_snapshot, status_socket, telemetry::messages::tests::identity};
+
+    #[tokio::test]
+    async fn a_release_is_done_when_the_daemon_says_so_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let until = Timestamp::from(SystemTime::now()).plus(Duration::from_secs(300));
+        let code = |outcome: Result<(), Failure>| outcome.unwrap_err().code;
+        let hasty = Duration::from_millis(50);
+        assert_eq!(code(let_go(folder.path(), until, hasty).await), ErrorCode::WorkerNotRunning);
+
+        let now = SystemTime::now().into();
+        let (daemon, snapshots) =
+            watch::channel(first_snapshot(&identity(), "wss://aiwm.example/ws/node", until, now));
+        let socket = status_socket::bind(folder.path()).unwrap();
+        let serving = tokio::spawn(socket.serve(snapshots));
+        assert_eq!(code(let_go(folder.path(), until, hasty).await), ErrorCode::GpusNotReleased);
+
+        let asked = tokio::spawn({
+            let folder = folder.path().to_owned();
+            async move { let_go(&folder, until, PATIENCE).await }
+        });
+        let reason = Some(format!("{RELEASED} until {until}"));
+        daemon.send_modify(|it| {
+            it.gpu_driver = Some(GpuDriver { reason, ..it.gpu_driver.clone().unwrap_or_default() });
+        });
+        assert_eq!(asked.await.unwrap(), Ok(()));
+        serving.abort();
+    }
 
     #[test]
     fn a_release_lasts_an_hour_at_most() {
