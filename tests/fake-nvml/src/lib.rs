@@ -38,9 +38,10 @@
 //!   answers (finding it by index included), `faults` what single functions answer, for all GPUs or for one.
 //! - `hang` is `true` for every function or a list of functions, for all GPUs or for one. A hung call returns when the scenario no
 //!   longer says so.
-//! - Memory is bytes, temperature °C, power milliwatts, energy millijoules, slowdowns nanoseconds; the rest are NVML's own numbers. What a GPU leaves
-//!   out, it does not support. A GPU with `events` tells whoever has registered for them of each error that is added to `xids`; those that stood there
-//!   before are history.
+//! - Memory is bytes, temperature °C, power milliwatts, energy millijoules, slowdowns nanoseconds;
+//!   the rest are NVML's own numbers. A GPU does not support what it leaves out.
+//! - A GPU with `events` tells whoever has registered for them of each error that is added to `xids`.
+//!   Those that stood there before are history.
 //!
 //! A file beside the library whose name is the library's with `.device` added stands for the driver's device: it is held open from
 //! initialisation to shutdown.
