@@ -41,7 +41,7 @@ async fn another_endpoint_is_used_at_once_by_a_new_connection_of_the_same_proces
     daemon.reload(&format!("controller_endpoint = \"{}\"\n", second.url)).await;
 
     while peer.next().await.is_some() {}
-    let (mut peer, again) = second.welcomed(30_000).await;
+    let (mut peer, again) = second.welcomed(100).await;
     peer.heartbeat().await;
     assert_eq!(again.instance_id, register.instance_id);
     let words = daemon.heard.words();
@@ -142,7 +142,7 @@ async fn a_token_that_was_replaced_is_used_at_once_and_one_of_another_node_is_re
     daemon.replace_token(&second);
     daemon.reload("").await;
     while peer.next().await.is_some() {}
-    let (mut peer, _) = controller.welcomed(30_000).await;
+    let (mut peer, _) = controller.welcomed(100).await;
     assert!(controller.attempt().await.authorization.ends_with(&second));
     peer.heartbeat().await;
 }

@@ -34,6 +34,11 @@ const WATCHED: Duration = Duration::from_secs(65);
 /// The loop, the GPU driver's, and one that asks the machine.
 const THREADS: u32 = 3;
 
+/// Wakes up once a second and asks the kernel three things: what waiting alone costs where this test
+/// runs. On a virtual machine that is many times what it is on metal, and another amount every hour.
+const YARDSTICK: &str =
+    r#"while (1) { select undef, undef, undef, 1; stat "/etc"; stat "/usr"; stat "/none" }"#;
+
 #[test]
 fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()> {
     let site = Site::new(Settings::default())?;
@@ -57,19 +62,21 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
         (&told["session"]["state"], told["gpus"].as_array().map(Vec::len)),
         (&json!("online"), Some(8))
     );
-    let meter = Meter::begin(&machine, UNIT)?;
+    machine.command("systemd-run").args(["--unit=yardstick", "perl", "-e", YARDSTICK]).read()?;
+    let (meter, yardstick) = (Meter::begin(&machine, UNIT)?, Meter::begin(&machine, "yardstick.service")?);
     std::thread::sleep(WATCHED);
     // A question to the machine may just be under way.
     wait_for("the daemon to be at rest again", Duration::from_secs(5), threads, |threads| {
         *threads <= THREADS
     })?;
     let Cost { resident, share, threads, wakeups, .. } = meter.read(&machine)?;
+    let waiting = yardstick.read(&machine)?.share;
     let rss = resident * 1024;
     let binary = fs::metadata(site.artifacts.worker()?).context("no binary")?.len();
     let installer = fs::metadata(site.artifacts.installer()?).context("no installer")?.len();
 
     println!(
-        "footprint: install {:.2} s; at rest: RSS {:.1} MiB, {share:.3} % of a core, {threads} threads, {wakeups:.0} wake-ups a minute; binary {:.2} MB, installer {:.2} MB",
+        "footprint: install {:.2} s; at rest: RSS {:.1} MiB, {share:.3} % of a core ({waiting:.3} % for a yardstick), {threads} threads, {wakeups:.0} wake-ups a minute; binary {:.2} MB, installer {:.2} MB",
         installed.as_secs_f64(),
         rss as f64 / MIB as f64,
         binary as f64 / 1e6,
@@ -77,7 +84,7 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
     );
     assert!(installed < Duration::from_secs(3), "the installation took {installed:?}");
     assert!(rss < 12 * MIB, "RSS is {rss} bytes");
-    assert!(share < 0.05, "{share} % of a core");
+    assert!(share < f64::max(0.05, 5.0 * waiting), "{share} % of a core, {waiting} % for a yardstick");
     assert!(threads <= THREADS, "{threads} threads");
     assert!(binary < 9_000_000, "the binary has {binary} bytes");
     assert!(installer < 5_000_000, "the installer has {installer} bytes");
