@@ -150,6 +150,45 @@ catalogue! {
     BundleInvalid "BUNDLE_INVALID", exit 65, "The file is no bundle of a release, or a part of it is missing.",
         cure "Make the bundle again with aio-worker bundle, and compare the copies' sizes.";
 
+    UpdatesOff "UPDATES_OFF", exit 78, "The node takes no updates from its controller.",
+        cure "Switch them on at the node: aio-worker install --auto-update, or mode = \"auto\" under [updates] in its config.toml.";
+    UpdatePackaged "UPDATE_PACKAGED", exit 78, "The package manager owns the worker's version on this node.",
+        cure "Upgrade the package there: apt update && apt install --only-upgrade aio-worker.";
+    UpdatePinned "UPDATE_PINNED", exit 78, "The node is pinned to another version.",
+        cure "Take the pin away: aio-worker update unpin at the node, or controller-stub node unpin.";
+    UpdateBelowFloor "UPDATE_BELOW_FLOOR", exit 78, "The version is older than the release index allows.",
+        cure "Choose a version at or above the floor that the message names; what is below it was withdrawn by the owner of the release key.";
+    UpdateUnreachable "UPDATE_UNREACHABLE", exit 69, "The version cannot be installed over the one that runs.",
+        cure "Publish a version between the two, whose oldestFrom in the index allows it, or install on the node by hand.";
+    UpdateInvalid "UPDATE_INVALID", exit 65, "The request for an update is incomplete, too long, or not in the form that it must have.",
+        cure "Update the controller: what it asked for is not understood by this node.";
+    UpdateBusy "UPDATE_BUSY", exit 75, "Another update or installation is under way on this node.",
+        cure "Wait for it to end; aio-worker update status says how far it is.";
+    UpdateExpired "UPDATE_EXPIRED", exit 1, "The update's deadline came before the node could switch.",
+        cure "Nothing has to be done: the controller offers it again; if that never ends, look at the node's update window.";
+    UpdateCancelled "UPDATE_CANCELLED", exit 75, "The controller took the update back.",
+        cure "Look at the rollout: controller-stub rollout status.";
+    IndexInvalid "INDEX_INVALID", exit 65, "The index of releases cannot be read, or does not name what is to be installed.",
+        cure "Publish index.json and index.json.minisig again, as cargo xtask release has written them.";
+    IndexExpired "INDEX_EXPIRED", exit 65, "The index of releases holds no more.",
+        cure "Sign a new one (cargo xtask release --index) and publish it; if there is one, find who withholds it, and check this machine's clock.";
+    IndexReplayed "INDEX_REPLAYED", exit 65, "The index of releases is older than one that this node has seen.",
+        cure "Publish the newest index; if it is published, find who hands out an old one.";
+    KeyRevoked "KEY_REVOKED", exit 65, "The release is signed with a key that was revoked.",
+        cure "Sign the release again with a key that is believed; do not run the file.";
+    RehearsalFailed "REHEARSAL_FAILED", exit 70, "The new version did not reach the controller when it was tried beside the running one.",
+        cure "Nothing was changed. The message says what it ended with; mend the release, or the node's configuration.";
+    UpdateFaulty "UPDATE_FAULTY", exit 70, "The new version does not work on this node, which runs the version before again.",
+        cure "Mend the release and give it a version of its own; the same one is tried again only with --retry.";
+    UpdateInconclusive "UPDATE_INCONCLUSIVE", exit 1, "The new version did not get online, and neither did the version before.",
+        cure "Check the network between node and controller; the update is tried again by itself.";
+    UpdateInterrupted "UPDATE_INTERRUPTED", exit 75, "The machine or the update was stopped before the new version had proven itself.",
+        cure "Nothing has to be done: it is tried again by itself.";
+    RevertImpossible "REVERT_IMPOSSIBLE", exit 69, "There is no version to go back to.",
+        cure "Install the version that is wanted: aio-worker install.";
+    RolloutConflict "ROLLOUT_CONFLICT", exit 65, "Another rollout is under way for these nodes.",
+        cure "Abort the other one, or wait until it is completed.";
+
     DatabaseBusy "DATABASE_BUSY", exit 75, "Another process holds the controller's database.",
         cure "Try again in a few seconds; if it lasts, end what holds the database: a shell of sqlite3, or a backup that locks it.";
     DatabaseDamaged "DATABASE_DAMAGED", exit 65, "The controller's database is damaged, or its file is no database of this program.",

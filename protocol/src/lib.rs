@@ -23,4 +23,5 @@ pub mod telemetry;
 pub mod text;
 pub mod time;
 pub mod transition;
+pub mod update;
 pub mod wire;

@@ -1,10 +1,11 @@
 //! Names of releases: version, platform and checksum, as URLs, folders and plans write them.
 //! `label` and `program` say what a file must be beside the published one, `manifest` what a bundle
-//! says of its release, `folder` what a version's folder says of its files, and `build` what a
-//! program says of itself.
+//! says of its release, `folder` what a version's folder says of its files, `index` what
+//! holds of all versions together, and `build` what a program says of itself.
 
 pub mod build;
 pub mod folder;
+pub mod index;
 pub mod label;
 mod manifest;
 pub mod program;

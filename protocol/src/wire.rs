@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 
 pub use controller::{
     ConnectionAck, ControllerMessage, ErrorMessage, NodeDrain, NodeUpdate, PendingCommand, RegisterAck,
-    StateRequest, TokenOffer,
+    StateRequest, TokenOffer, UpdateCancel, UpdatePermit, Urgency,
 };
 pub use worker::{
     CommandAck, CommandResult, CommandStatus, DisconnectReason, Disconnecting, Heartbeat, InstallationFailed,

@@ -72,6 +72,7 @@ prop_compose! {
             boot_id,
             daemon_version: name.clone(),
             capabilities,
+            update: Default::default(),
             system_info: Default::default(),
         };
         let info = &mut register.system_info;
@@ -164,6 +165,7 @@ fn an_ordinary_machine_is_told_whole_and_a_large_one_keeps_its_gpus() {
         boot_id: "b".to_owned(),
         daemon_version: "1.0.0".to_owned(),
         capabilities: vec![],
+        update: Default::default(),
         system_info: Default::default(),
     };
     let gpu = Gpu { device_id: "0".into(), model: "NVIDIA H100".into(), ..Gpu::default() };

@@ -39,6 +39,7 @@ impl Identity {
             boot_id: facts.boot_id.clone(),
             daemon_version: build::VERSION.to_owned(),
             capabilities: vec![],
+            update: Default::default(),
             system_info: system_info(&facts, readings),
         }
         .fitted()

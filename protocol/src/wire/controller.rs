@@ -4,7 +4,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::messages;
-use crate::{ids::NodeId, release::ReleaseVersion, time::Timestamp};
+use crate::{
+    ids::NodeId,
+    release::{Checksum, ReleaseVersion},
+    time::Timestamp,
+};
 
 messages! {
     /// A message of the controller.
@@ -17,8 +21,12 @@ messages! {
         StateRequest(StateRequest) = "state.request",
         /// Offers a new token.
         TokenOffer(TokenOffer) = "auth.rotate",
-        /// Asks for an update.
+        /// Offers another version.
         Update(NodeUpdate) = "node.update",
+        /// Lets a node that is prepared switch to the other version.
+        Permit(UpdatePermit) = "update.permit",
+        /// Takes an offer back that the node has not yet switched to.
+        CancelUpdate(UpdateCancel) = "update.cancel",
         /// Asks to finish what runs and take no more.
         Drain(NodeDrain) = "node.drain",
         /// Something that the worker sent was not understood or not accepted.
@@ -128,12 +136,79 @@ impl std::fmt::Debug for TokenOffer {
     }
 }
 
-/// Asks for an update.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Offers another version. A worker that updates itself needs all of it but `notBefore` and what
+/// follows; what only names a version is for a person to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct NodeUpdate {
     /// The release to install.
     pub version: ReleaseVersion,
+    /// Which update this is: the same id again is the same offer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_id: Option<Uuid>,
+    /// The SHA-256 of the release's `manifest.json`, as the index has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_sha256: Option<Checksum>,
+    /// The serial of the index that the offer was made by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_serial: Option<u64>,
+    /// Where the tree of releases is: `index.json` and the versions' folders lie right below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub releases_url: Option<String>,
+    /// Not before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Not begun after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Whether it may wait for the node's window.
+    #[serde(default, skip_serializing_if = "Urgency::is_normal")]
+    pub urgency: Urgency,
+    /// Wait while a GPU is busier than this, in percent, until the deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defer_while_gpu_above: Option<u8>,
+}
+
+/// How much an update hurries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Urgency {
+    /// In the node's window, within a day.
+    #[default]
+    Normal,
+    /// Within an hour, whatever the window says.
+    Urgent,
+}
+
+impl Urgency {
+    fn is_normal(&self) -> bool {
+        *self == Self::Normal
+    }
+}
+
+/// Lets a node that is prepared switch to the other version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct UpdatePermit {
+    /// Which update.
+    pub update_id: Uuid,
+    /// How long it may wait before it begins; five minutes as a rule.
+    pub seconds: u64,
+}
+
+/// Takes an offer back. A node that is switching goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateCancel {
+    /// Which update.
+    pub update_id: Uuid,
+    /// Why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Asks to finish what runs and take no more.

@@ -14,6 +14,7 @@ use crate::{
     release::ReleaseVersion,
     telemetry::{GpuDetail, GpuStatus, HealthSummary, HostUsage, NetworkTraffic, Temperature},
     text::{bounded, list, words},
+    update::UpdateReport,
 };
 
 messages! {
@@ -58,6 +59,9 @@ pub struct Register {
     /// What this worker understands beyond the first version of the protocol.
     #[serde(default, deserialize_with = "words::<_, 64>")]
     pub capabilities: Vec<String>,
+    /// How it stands with updates.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "UpdateReport::is_empty")]
+    pub update: UpdateReport,
     /// The machine.
     #[serde(default)]
     pub system_info: SystemInfo,

@@ -46,6 +46,7 @@ impl Words {
             boot_id: self.instance.to_string(),
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: vec![],
+            update: Default::default(),
             system_info: SystemInfo {
                 os: OperatingSystem {
                     name: "Ubuntu".to_owned(),
