@@ -184,6 +184,63 @@ pub enum RootRequest {
     },
 }
 
+/// What root says of its part, for everybody on the machine to read: the JSON of
+/// `/var/lib/aio-worker-update/status.json`, replaced in one step at every change. The daemon goes by it after a
+/// restart, when nothing else tells it that it is the new version and is being watched.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RootStatus {
+    /// What root is doing.
+    pub phase: RootPhase,
+    /// For which update, unless idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_id: Option<Uuid>,
+    /// The version before, unless idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<ReleaseVersion>,
+    /// The version after, unless idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<ReleaseVersion>,
+    /// When the probation ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// The last update that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastUpdate>,
+    /// The version that `revert` goes back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<ReleaseVersion>,
+    /// The oldest version that root would install.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<ReleaseVersion>,
+    /// The newest index that root has accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index_serial: Option<u64>,
+}
+
+/// What root is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootPhase {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// It verifies a release.
+    Staging,
+    /// The new program tries itself.
+    Rehearsing,
+    /// A release lies ready.
+    Staged,
+    /// The new version is being started.
+    Switching,
+    /// The new version runs and is not yet online.
+    Proving,
+    /// The new version is online and still watched.
+    Probation,
+    /// The version before is coming back.
+    Reverting,
+}
+
 /// What root answers: one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "lowercase", rename_all_fields = "camelCase")]
