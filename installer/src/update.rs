@@ -9,8 +9,6 @@ mod rehearsal;
 mod service;
 mod stage;
 mod switch;
-#[cfg(test)]
-mod tests;
 mod trust;
 mod watch;
 

@@ -38,9 +38,6 @@ use crate::{
     },
 };
 
-/// Without a request for so long, the service ends; its socket starts it again.
-const IDLE: Duration = Duration::from_secs(5);
-
 /// A request is one line, and comes at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,7 +63,7 @@ impl Service<'_> {
         if let Some((update, strikes)) = self.take_up().await? {
             self.probation(listener, &update, strikes).await?;
         }
-        while let Ok(accepted) = timeout(IDLE, listener.accept()).await {
+        while let Ok(accepted) = timeout(self.timings.idle, listener.accept()).await {
             let (stream, _) = accepted.map_err(internal)?;
             let Some(Asked { request, mut stream }) = asked(stream).await else { continue };
             match request {
