@@ -45,6 +45,11 @@ pub struct InstallArgs {
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
 
+    /// Let the controller update this node from now on, to releases that are signed with the release
+    /// key
+    #[arg(long)]
+    auto_update: bool,
+
     /// Ask no controller, and start nothing: the worker connects with the next boot. The release's
     /// key must be known
     #[arg(long, requires = "bundle", conflicts_with_all = ["timeout", "no_wait"])]
@@ -114,6 +119,7 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
             (false, false) => Goal::Online(args.timeout),
         },
         release_key: args.controller.release_key()?,
+        auto_update: args.auto_update,
         bundle: args.bundle,
         dry_run: args.dry_run,
         began,

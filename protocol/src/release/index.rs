@@ -110,30 +110,21 @@ impl KeyId {
     pub fn of_bytes(bytes: [u8; 8]) -> Self {
         Self(format!("{:016X}", u64::from_le_bytes(bytes)))
     }
-
-    /// Of a public key, as the base64 of its `.pub` file has it; none where it is no such key.
-    pub fn of_public_key(base64: &str) -> Option<Self> {
-        let bytes = STANDARD.decode(base64).ok()?;
-        (bytes.len() == PUBLIC_KEY_BYTES && bytes.starts_with(b"Ed")).then(|| Self::at_two(&bytes))?
-    }
-
-    /// Of the key that made a signature, as the text of the `.minisig` file says; none where it is no such file.
-    pub fn of_signature(text: &str) -> Option<Self> {
-        let bytes = STANDARD.decode(text.lines().nth(1)?.trim()).ok()?;
-        (bytes.len() == SIGNATURE_BYTES).then(|| Self::at_two(&bytes))?
-    }
-
-    /// Both have two letters for the algorithm before the id.
-    fn at_two(bytes: &[u8]) -> Option<Self> {
-        Some(Self::of_bytes(bytes.get(2..10)?.try_into().ok()?))
-    }
 }
 
-/// Two letters, the id, and the key.
-const PUBLIC_KEY_BYTES: usize = 2 + 8 + 32;
+impl KeyId {
+    /// Of a public key in base64, as it stands in a `.pub` file's second line; none if it is none.
+    pub fn of_public_key(key: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(key.trim()).ok().filter(|bytes| bytes.len() == 42)?;
+        Some(Self::of_bytes(*bytes.strip_prefix(b"Ed")?.first_chunk()?))
+    }
 
-/// Two letters, the id, and the signature.
-const SIGNATURE_BYTES: usize = 2 + 8 + 64;
+    /// Of whoever made a signature, the text of a `.minisig` file.
+    pub fn of_signature(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text.lines().nth(1)?.trim()).ok().filter(|bytes| bytes.len() == 74)?;
+        Some(Self::of_bytes(*bytes.get(2..)?.first_chunk()?))
+    }
+}
 
 impl FromStr for KeyId {
     type Err = InvalidName;
@@ -223,16 +214,18 @@ mod tests {
 
     #[test]
     fn a_key_s_id_is_what_minisign_prints() {
-        let keys = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+        let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
         let bytes = [0x1f, 0xe8, 0xb4, 0x42, 0x18, 0x0f, 0x62, 0xe7];
-        assert_eq!(KeyId::of_bytes(bytes).to_string(), "E7620F1842B4E81F", "{keys}");
-        assert_eq!(KeyId::of_public_key(keys), Some(KeyId::of_bytes(bytes)));
-        let signature = STANDARD.encode([b"ED".as_slice(), &bytes, &[7; 64]].concat());
-        let text = format!("untrusted comment: x\n{signature}\ntrusted comment: y\n");
-        assert_eq!(KeyId::of_signature(&text), Some(KeyId::of_bytes(bytes)));
-        for text in ["", "RWQ", &keys[1..], &STANDARD.encode([b'E'; 42])] {
-            assert!(KeyId::of_public_key(text).is_none() && KeyId::of_signature(text).is_none(), "{text}");
+        assert_eq!(KeyId::of_bytes(bytes).to_string(), "E7620F1842B4E81F");
+        assert_eq!(KeyId::of_public_key(key), Some(KeyId::of_bytes(bytes)));
+        for text in ["", "RWQ", "no key", &key.replace("RWQ", "AAA")] {
+            assert_eq!(KeyId::of_public_key(text), None, "{text}");
         }
+        let signature = format!(
+            "untrusted comment: x\n{}\n",
+            STANDARD.encode([b"ED".as_slice(), &bytes, &[0; 64]].concat())
+        );
+        assert_eq!(KeyId::of_signature(&signature), Some(KeyId::of_bytes(bytes)));
         assert_eq!("e7620f1842b4e81f".parse(), Ok(KeyId::of_bytes(bytes)));
         for text in ["", "E7620F1842B4E81", "E7620F1842B4E81G", "E7620F1842B4E81FF"] {
             assert!(text.parse::<KeyId>().is_err(), "{text}");
