@@ -71,7 +71,7 @@ fn asking(world: &mut World, keys: &KeyPair) {
     let signature = world.change(|server| sign(keys, &server.file, "file:linux-amd64 version:v1.0.0"));
     world.change(|server| server.signature = Some(signature));
     world.use_token("first", &json!({ "rel": keys.pk.to_base64() }));
-    world.request.auto_update = true;
+    world.request.settings.auto_update = true;
     fs::create_dir_all(world.dir.path().join("run/systemd/system")).unwrap();
 }
 
