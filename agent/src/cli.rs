@@ -20,6 +20,7 @@ mod start;
 mod status;
 mod support_bundle;
 mod uninstall;
+mod updater;
 mod version;
 
 use std::process::ExitCode;
@@ -74,6 +75,9 @@ enum Command {
     Config(config::Arguments),
     /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
     SupportBundle(support_bundle::Arguments),
+    /// Does root's part of updates; systemd runs it.
+    #[command(hide = true)]
+    Updater(updater::Arguments),
     /// Prints what a shell needs to complete this command line.
     Completions(completions::Arguments),
     /// Prints the manual page, or writes the pages of all commands.
@@ -105,6 +109,7 @@ impl Cli {
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
             }
+            Command::Updater(arguments) => concluded(updater::run(arguments), Output::Text),
             Command::Completions(arguments) => {
                 concluded(completions::run(&arguments, Self::command()), Output::Text)
             }

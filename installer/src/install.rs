@@ -223,12 +223,14 @@ impl Run<'_> {
         } else {
             Some(offer.promise(key::demanded(given, of_token)?.as_ref(), self.settings.insecure_http)?)
         };
+        let updates = self.settings.auto_update.then(|| key::of_updates(given, of_token)).transpose()?;
         let Request { token, goal, allow_downgrade, replace_identity, .. } = self.request;
         let target = Target {
             token,
             settings: &self.settings,
             authorities: self.authorities,
             release,
+            updates,
             goal: *goal,
             allow_downgrade: *allow_downgrade,
             replace_identity: *replace_identity,

@@ -9,3 +9,4 @@ pub(crate) mod lock;
 pub(crate) mod observe;
 pub(crate) mod service_log;
 pub(crate) mod state_folder;
+pub(crate) mod updater;

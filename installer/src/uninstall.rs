@@ -19,6 +19,7 @@ use crate::{
             run::{undo, undo_steps},
         },
     },
+    update,
 };
 
 /// What is asked for.
@@ -72,6 +73,7 @@ async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> R
     let steps: Vec<_> = journal.committed_steps().filter(|(step, _)| !is_kept(step, removal)).collect();
     undo_steps(host, journal.kept_copies(), &steps, checkpoint).await?;
     journal.forget(|step| is_kept(step, removal))?;
+    update::forget(&host.layout)?;
     if removal.purge {
         undelivered::forget(&host.layout)?;
     }

@@ -49,6 +49,8 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("GET",    "/nodes/{id}/installation",           [401, 401, 401, 404, 200, 200, 200, 200, 403, 401]),
     ("POST",   "/nodes/{id}/installation",           [401, 401, 401, 401, 401, 401, 401, 200, 403, 401]),
     ("GET",    "/releases/{version}/{file}",         [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/releases/index.json",               [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/releases/index.json.minisig",       [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/events",                            [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
     ("POST",   "/events",                            [401, 401, 401, 401, 401, 401, 401, 401, 401, 202]),
     ("GET",    "/dead-letters",                      [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
@@ -77,6 +79,7 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
         TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(served, rows, "every address has a row, and every row an address");
 
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let (mut wrong, mut nodes) = (Vec::new(), 1..);
     for (method, path, expected) in TABLE {

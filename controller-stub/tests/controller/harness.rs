@@ -69,6 +69,14 @@ impl Controller {
         self.config.releases.as_ref().unwrap().join("v1.0.0").join(name)
     }
 
+    /// Puts an index of releases into the folder, and what goes for its signature.
+    pub(crate) fn write_index(&self) {
+        let folder = self.config.releases.as_ref().unwrap();
+        let index = r#"{"serial":7,"issuedAt":"2025-12-11T12:00:00Z","expiresAt":"2026-01-10T12:00:00Z","releases":{}}"#;
+        std::fs::write(folder.join("index.json"), index).unwrap();
+        std::fs::write(folder.join("index.json.minisig"), "its signature").unwrap();
+    }
+
     pub(crate) async fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.shutdown().await;

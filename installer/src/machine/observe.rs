@@ -18,7 +18,7 @@ use rustix::fs::{Access, access};
 
 use crate::{
     failure::Failure,
-    machine::{adoption::OlderUnit, host::Host, state_folder::StateFolder},
+    machine::{adoption::OlderUnit, host::Host, state_folder::StateFolder, updater::Updater},
     release::verify,
     shipped,
     transaction::journal::Journal,
@@ -50,7 +50,7 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    fn at(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn at(path: &Path) -> Result<Self, Failure> {
         let failed = |error| Failure::io("read", path, &error);
         let metadata = match path.symlink_metadata() {
             Ok(metadata) => metadata,
@@ -96,6 +96,8 @@ pub(crate) struct Observed {
     /// Whether both the daemon's user and its group are there.
     pub(crate) user: bool,
     pub(crate) service: UnitState,
+    /// Root's part of updates.
+    pub(crate) updater: Updater,
     /// Whether a Debian package has brought program and unit.
     pub(crate) packaged: bool,
     /// Where releases go.
@@ -122,6 +124,7 @@ pub(crate) async fn observe(host: &Host, version: &ReleaseVersion) -> Result<Obs
         placed: placed(&layout.release(version).join(shipped::BINARY))?,
         user: host.lists("etc/passwd", USER) && host.lists("etc/group", USER),
         service: host.systemd.unit(UNIT).await?,
+        updater: Updater::of(host).await?,
         packaged: layout.is_packaged(),
         releases: FileSystem::of(&layout.releases())?,
         read_only: read_only(layout),
