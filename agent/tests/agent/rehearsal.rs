@@ -62,5 +62,5 @@ async fn a_rehearsal_that_fails_says_why_in_one_line_and_with_its_exit_status() 
     std::fs::remove_file(folder.path().join("token")).unwrap();
     assert_eq!(said(rehearsed(folder.path()).await), (78, "TOKEN_MISSING".into()));
     let nobody = folder_with(&token("ws://127.0.0.1:1/ws/node", "first"));
-    assert_eq!(said(rehearsed(nobody.path()).await), (69, "CONTROLLER_UNREACHABLE".into()));
+    assert_eq!(said(rehearsed(nobody.path()).await), (1, "CONTROLLER_UNREACHABLE".into()));
 }
