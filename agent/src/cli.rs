@@ -14,6 +14,7 @@ mod journal;
 mod logs;
 mod man;
 mod paint;
+mod rehearse;
 mod services;
 mod start;
 mod status;
@@ -51,6 +52,9 @@ Examples:
 enum Command {
     /// Runs the daemon; systemd does this.
     Start(crate::config::Flags),
+    /// Tries configuration, token and connection, and changes nothing; an update does this before it switches.
+    #[command(hide = true)]
+    Rehearse(crate::config::Flags),
     /// Installs the worker on this machine and waits until the controller sees it online.
     Install(install::Arguments),
     /// Takes the worker off this machine, and puts back what it replaced.
@@ -92,6 +96,7 @@ impl Cli {
         }
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
+            Command::Rehearse(flags) => rehearse::run(&flags),
             Command::Install(arguments) => install::run(arguments),
             Command::Uninstall(arguments) => uninstall::run(arguments),
             Command::Bundle(arguments) => bundle::run(arguments),

@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, command: Command) -> Result<(), Failure
 fn pages(command: Command) -> Result<Vec<(String, String)>, Failure> {
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let mut all = Vec::new();
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         all.extend(pages(subcommand.clone())?);
     }
     all.insert(0, (name, page(command)?));

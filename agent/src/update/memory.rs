@@ -46,7 +46,7 @@ impl Memory {
 
     /// Writes it into the inbox, durably.
     pub fn write(&self, inbox: &Path) -> Result<(), FileError> {
-        files::create_dir(inbox, 0o700)?;
+        files::create_dir(inbox, 0o750)?;
         let text = serde_json::to_vec(self).unwrap_or_default();
         files::replace_file(&inbox.join(FILE), &text, 0o600)
     }
