@@ -268,9 +268,7 @@ impl Driver {
                 self.sent = (seq, now());
                 self.send(&beat);
                 self.queue(Outgoing::Ping(seq));
-                if self.updates.is_idle() {
-                    self.updates.look();
-                }
+                self.updates.look_at_rest();
             }
             Effect::SendMetrics => {
                 let metrics = self.identity.metrics(&self.readings.borrow());

@@ -28,7 +28,7 @@ use crate::{
         offer::Offer,
         order::Order,
         places::Places,
-        policy::{Policy, Settings},
+        policy::{Mode, Policy, Settings},
     },
 };
 
@@ -112,6 +112,15 @@ impl Updates {
 
     pub(super) fn look(&mut self) {
         self.errands.look();
+    }
+
+    /// Looks where nothing is under way and something may come. A node that takes no updates costs
+    /// nothing for it.
+    pub(super) fn look_at_rest(&mut self) {
+        let settings = &self.machine.policy().settings;
+        if self.is_idle() && (settings.mode != Mode::Off || self.sight.updater) {
+            self.errands.look();
+        }
     }
 
     pub(super) fn report(&self) -> UpdateReport {
@@ -200,6 +209,7 @@ impl Driver {
         let policy = Policy { settings: self.config.updates.clone(), packaged, updater };
         if *self.updates.machine.policy() != policy {
             self.update(Input::PolicyChanged(Box::new(policy)));
+            self.updates.look_at_rest();
         }
     }
 
@@ -233,9 +243,8 @@ impl Driver {
     fn download(&mut self, offer: &Offer) {
         let config = self.config.clone();
         let source = Box::new(move || {
-            let credentials = config.installed_credentials()?;
             Ok(Route {
-                trust: credentials.trust,
+                trust: config.release_trust()?,
                 proxy: config.proxy.clone(),
                 insecure_http: config.insecure_http,
             })
