@@ -8,7 +8,7 @@ use std::{
 };
 
 use aio_installer::Failure;
-use aio_protocol::{release::build::VERSION, time::Timestamp};
+use aio_protocol::{release::build, time::Timestamp};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -67,7 +67,8 @@ impl Worker {
             instance_id = %identity.instance_id,
             controller = credentials.endpoint.in_words(),
             unit_version = config.unit_version.as_deref(),
-            "aio-worker {VERSION} starts",
+            "aio-worker {} starts",
+            build::number(),
         );
         let first = first_snapshot(
             &identity,

@@ -9,6 +9,7 @@ mod folder;
 mod import;
 mod index;
 mod keys;
+mod outcome;
 mod published;
 pub(crate) mod serving;
 
@@ -35,8 +36,9 @@ pub(crate) use published::ReleaseFile;
 use serving::Served;
 pub use {
     folder::ImportError,
-    import::{Import, Imported, Outcome},
+    import::{Import, Imported},
     index::IndexSummary,
+    outcome::Outcome,
     published::{Published, PublishedFile},
 };
 

@@ -34,7 +34,7 @@ impl ReleaseVersion {
     /// The version of the program that runs.
     pub fn running() -> Self {
         // A package's version is semantic, or cargo builds nothing of it.
-        let version = semver::Version::parse(build::VERSION);
+        let version = semver::Version::parse(build::number());
         Self(version.unwrap_or(semver::Version::new(0, 0, 0)))
     }
 }

@@ -184,7 +184,7 @@ pub(crate) fn first_snapshot(
     now: Timestamp,
 ) -> WorkerSnapshot {
     WorkerSnapshot {
-        version: build::VERSION.to_owned(),
+        version: build::number().to_owned(),
         node_id: identity.node_id.clone(),
         instance_id: identity.instance_id,
         controller: controller.to_owned(),

@@ -20,7 +20,6 @@ use aio_protocol::{
     error_code::ErrorCode,
     release::{
         Platform, ReleaseManifest, ReleaseVersion,
-        build::VERSION,
         folder::{FileEntry, FolderManifest, MANIFEST, SIGNATURE_SUFFIX, is_file_name},
         index::{INDEX, MAX_INDEX_BYTES, ReleaseIndex},
     },
@@ -166,11 +165,11 @@ fn judge(bytes: &[u8], offer: &Offer) -> Result<(), Failure> {
         let message = format!("{version} is older than {floor}, the oldest that the index allows");
         return refused(ErrorCode::UpdateBelowFloor, message);
     }
-    let running: Option<ReleaseVersion> = format!("v{VERSION}").parse().ok();
-    let next = running.as_ref().and_then(|running| index.next_step(running, version));
-    if running.is_some() && next != Some(version) {
+    let running = ReleaseVersion::running();
+    let next = index.next_step(&running, version);
+    if next != Some(version) {
         let way = next.map(|stone| format!("; the way leads by {stone}")).unwrap_or_default();
-        let message = format!("{version} cannot be installed over v{VERSION}{way}");
+        let message = format!("{version} cannot be installed over {running}{way}");
         return refused(ErrorCode::UpdateUnreachable, message);
     }
     Ok(())

@@ -287,3 +287,8 @@ pub(super) fn optional(path: &Path) -> Result<Option<Vec<u8>>, ImportError> {
         Err(source) => Err(ImportError::Io { action: "read", path: path.to_owned(), source }),
     }
 }
+
+pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Io { action, path, source }
+}

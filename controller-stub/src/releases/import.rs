@@ -27,26 +27,11 @@ use tempfile::TempDir;
 
 use super::{
     ReleaseFile,
-    folder::{ImportError, Verified, optional, signature_of},
+    folder::{ImportError, Verified, io, optional, signature_of},
     index::{IndexSummary, SignedIndex},
     keys::Keys,
+    outcome::Outcome,
 };
-
-/// What became of a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    /// It is new.
-    Added,
-    /// It was there, and has more files now.
-    Extended,
-    /// It was there, and has other signatures now.
-    SignedAgain,
-    /// An older one was there: of an index.
-    Replaced,
-    /// It was there with these bytes.
-    AlreadyThere,
-}
 
 /// A version that was taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -247,9 +232,4 @@ fn put_in_place(staged: TempDir, place: &Path, outcome: Outcome) -> Result<(), I
         let _ = staged.keep();
     }
     Ok(())
-}
-
-pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ImportError {
-    let path = path.to_owned();
-    move |source| ImportError::Io { action, path, source }
 }

@@ -17,9 +17,9 @@ use aio_protocol::{
 use serde::Serialize;
 
 use super::{
-    folder::{ImportError, optional, signature_of},
-    import::{Outcome, io},
+    folder::{ImportError, io, optional, signature_of},
     keys::{Distrusted, Keys},
+    outcome::Outcome,
 };
 
 /// An index that was taken over, or that is there.
