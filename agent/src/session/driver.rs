@@ -199,6 +199,7 @@ impl Driver {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.notifier.tell(NotifyState::Stopping);
+                    self.look_once_more().await;
                     self.take(Input::StopRequested);
                 }
                 _ = watchdog.tick(), if patience.is_some() => self.feed_watchdog(),
