@@ -10,6 +10,7 @@ mod inventory;
 mod names;
 mod nodes;
 mod releases;
+mod rollouts;
 mod upkeep;
 
 use aio_protocol::{
@@ -38,6 +39,10 @@ pub use inventory::inventory;
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
 pub use releases::{ListedRelease, add_releases, list_releases};
+pub(crate) use rollouts::{
+    create_rollout, list_rollouts, order_rollout, pin_node, plan_rollout, rollout_nodes, show_rollout,
+    update_node,
+};
 pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
 
 /// The settings that outlive a server.
