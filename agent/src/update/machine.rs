@@ -355,7 +355,10 @@ impl Machine {
                 }
             }),
             State::Idle => {
-                self.unwanted.as_ref().map(|(_, trouble)| format!("{}: {}", trouble.code, trouble.message))
+                let unwanted = self.unwanted.as_ref();
+                let until =
+                    self.put_off_until.map(|until| format!("an operator has put updates off until {until}"));
+                unwanted.map(|(_, trouble)| format!("{}: {}", trouble.code, trouble.message)).or(until)
             }
             _ => None,
         }

@@ -290,6 +290,7 @@ fn what_is_taken_back_before_the_switch_is_over() {
 fn an_offer_waits_for_its_time_its_window_its_gpus_and_its_operator() {
     let mut world = World::new();
     world.give(Input::PutOff(Some(world.at.wall.plus(Duration::from_secs(7200)))));
+    assert!(world.machine.report().reason.unwrap().starts_with("an operator has put updates off until"));
     world.at.window_open = false;
     world.at.gpu_percent = Some(81);
     let mut offer = update(1, NEW);
