@@ -8,8 +8,8 @@ use aio_protocol::{
 
 use super::names;
 use crate::{
-    enrolment::EnrolmentError, random::NoRandomness, releases::ImportError, secrets::SecretsError,
-    store::StoreError, tls::TlsError, tokens::Unsigned,
+    enrolment::EnrolmentError, random::NoRandomness, releases::ImportError, rollouts::OrderError,
+    secrets::SecretsError, store::StoreError, tls::TlsError, tokens::Unsigned,
 };
 
 /// Why a command has done nothing.
@@ -71,6 +71,17 @@ pub enum CommandError {
     /// The release key that the server kept cannot be read.
     #[error("RELEASE_PUBLIC_KEY, as the server has kept it, is no minisign public key")]
     ReleaseKey,
+    /// There is no such rollout.
+    #[error("there is no rollout{}", .0.map(|id| format!(" {id}")).unwrap_or_default())]
+    NoRollout(Option<uuid::Uuid>),
+    /// What is asked of a rollout cannot be done.
+    #[error("{message}")]
+    Rollout {
+        /// The catalogue's code.
+        code: ErrorCode,
+        /// What cannot be done, and why.
+        message: String,
+    },
     /// A release is not taken over.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -112,6 +123,8 @@ impl CommandError {
             Self::NeverServed | Self::NoReleases => ErrorCode::ConfigInvalid,
             Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
             Self::Import(error) => error.code(),
+            Self::NoRollout(_) => ErrorCode::NotFound,
+            Self::Rollout { code, .. } => *code,
             Self::NoNode(_) => ErrorCode::NodeNotFound,
             Self::Inactive(_) => ErrorCode::NodeInactive,
             Self::Unsigned(error) => error.code(),
@@ -125,6 +138,15 @@ impl CommandError {
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         Self::Database { code: error.code(), source: Box::new(error) }
+    }
+}
+
+impl From<OrderError> for CommandError {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::Store(error) => error.into(),
+            error => Self::Rollout { code: error.code(), message: error.to_string() },
+        }
     }
 }
 
