@@ -185,8 +185,8 @@ pub enum Input {
     Elapsed,
     /// The controller has read a heartbeat.
     BeatAcknowledged,
-    /// The download for this update has ended.
-    Downloaded(Uuid, Result<(), Trouble>),
+    /// The download for this update has ended, with the index of this serial.
+    Downloaded(Uuid, Result<u64, Trouble>),
     /// Root has answered a request for this update, or could not be asked.
     RootAnswered(Uuid, Result<RootAnswer, Trouble>),
     /// Root says how it stands.
@@ -374,7 +374,7 @@ impl Machine {
             Input::BeatAcknowledged => self.acknowledged(at),
             Input::Downloaded(id, outcome) => self.downloaded(id, outcome, at),
             Input::RootAnswered(id, answer) => self.answered(id, answer, at),
-            Input::RootTold(status) => self.root_told(*status),
+            Input::RootTold(status) => self.root_told(*status, at),
             Input::PolicyChanged(policy) => self.policy_changed(*policy, at),
             Input::PutOff(until) => {
                 self.put_off_until = until;
@@ -633,14 +633,16 @@ impl Machine {
         vec![Effect::AskRoot(request)]
     }
 
-    fn downloaded(&mut self, id: Uuid, outcome: Result<(), Trouble>, at: Moment) -> Vec<Effect> {
+    fn downloaded(&mut self, id: Uuid, outcome: Result<u64, Trouble>, at: Moment) -> Vec<Effect> {
         let State::Staging { offer, .. } = &self.state else { return vec![] };
         if offer.id != id {
             return vec![];
         }
-        if let Err(trouble) = outcome {
-            return self.fail(trouble, at);
-        }
+        // The newest index counts, which may be newer than the offer.
+        let index_serial = match outcome {
+            Ok(serial) => serial,
+            Err(trouble) => return self.fail(trouble, at),
+        };
         if offer.deadline <= at.wall {
             return self.elapsed(at);
         }
@@ -649,7 +651,7 @@ impl Machine {
             update_id: id,
             version: offer.version.clone(),
             manifest_sha256: offer.manifest_sha256.clone(),
-            index_serial: offer.index_serial,
+            index_serial,
         };
         self.state = State::Rehearsing { offer, until: at.now + STAGE_TIMEOUT, verified: false };
         vec![Effect::AskRoot(request)]
@@ -669,14 +671,18 @@ impl Machine {
         }
     }
 
-    fn root_told(&mut self, status: RootStatus) -> Vec<Effect> {
+    fn root_told(&mut self, status: RootStatus, at: Moment) -> Vec<Effect> {
         let ended = status.last.clone().filter(|last| self.root.last.as_ref() != Some(last));
         self.root = status;
         let mut effects = vec![];
         // What root said before this process began is remembered already.
         let is_news = |last: &LastUpdate| self.memory.last.as_ref().is_none_or(|known| known.at < last.at);
         if let Some(last) = ended.clone().filter(is_news) {
+            let is_over = matches!(last.verdict, Verdict::Succeeded | Verdict::Faulty | Verdict::Reverted);
             effects.extend(self.remember(last));
+            if is_over && self.is_idle() {
+                effects.push(Effect::ClearInbox);
+            }
         }
         let watch = match self.root.phase {
             RootPhase::Switching => Some(Watch::Switching),
@@ -698,9 +704,11 @@ impl Machine {
                 self.state = State::Idle;
                 effects.push(Effect::ClearInbox);
             }
-            State::Switching { offer, .. } if ended.is_some_and(|last| last.update_id == offer.id) => {
-                self.state = State::Idle;
-                effects.push(Effect::ClearInbox);
+            State::Switching { offer, .. }
+                if ended.as_ref().is_some_and(|last| last.update_id == offer.id) =>
+            {
+                let offer = offer.clone();
+                effects.extend(self.undone(offer, ended, at));
             }
             State::Rehearsing { offer, verified, .. } if self.root.update_id == Some(offer.id) => {
                 *verified |= self.root.phase != RootPhase::Staging;
@@ -708,6 +716,20 @@ impl Machine {
             _ => {}
         }
         effects
+    }
+
+    /// Root has ended the switch, and this process still runs.
+    fn undone(&mut self, offer: Offer, ended: Option<LastUpdate>, at: Moment) -> Vec<Effect> {
+        let passes = ended.is_some_and(|last| {
+            let trouble = Trouble { code: last.code.unwrap_or_default(), message: String::new() };
+            matches!(last.verdict, Verdict::Refused | Verdict::Interrupted | Verdict::Inconclusive)
+                && !trouble.is_lasting()
+        });
+        if passes && !self.is_exhausted(offer.id) {
+            return self.wait_or_begin(Offer { hurried: false, ..offer }, false, at);
+        }
+        self.state = State::Idle;
+        vec![Effect::ClearInbox]
     }
 
     fn policy_changed(&mut self, policy: Policy, at: Moment) -> Vec<Effect> {
@@ -894,6 +916,10 @@ impl Machine {
 
     fn remember(&mut self, last: LastUpdate) -> Vec<Effect> {
         match last.verdict {
+            // What runs is what was gone back to.
+            Verdict::Reverted if last.version == self.running => {
+                self.memory.reverted = Some(last.from.clone())
+            }
             Verdict::Reverted => self.memory.reverted = Some(last.version.clone()),
             Verdict::Succeeded => self.memory.reverted = None,
             _ => {}

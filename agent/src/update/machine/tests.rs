@@ -104,7 +104,7 @@ impl World {
     fn prepared() -> Self {
         let mut world = Self::new();
         world.offer(1);
-        world.give(Input::Downloaded(id(1), Ok(())));
+        world.give(Input::Downloaded(id(1), Ok(3)));
         world.give(Input::RootAnswered(id(1), Ok(RootAnswer::Staged)));
         assert_eq!(world.state(), UpdateState::Awaiting);
         world
@@ -143,7 +143,7 @@ fn an_offer_goes_from_state_to_state_until_the_new_version_is_proven() {
     assert!(matches!(&effects[1..], [Effect::Download(offer)] if offer.id == id(1)), "{effects:?}");
     assert_eq!(world.state(), UpdateState::Staging);
 
-    let effects = world.give(Input::Downloaded(id(1), Ok(())));
+    let effects = world.give(Input::Downloaded(id(1), Ok(3)));
     let asked = RootRequest::Stage {
         update_id: id(1),
         version: NEW.parse().unwrap(),
@@ -261,8 +261,8 @@ fn another_offer_takes_the_place_of_one_that_root_is_not_at_work_on() {
     let effects = world.offer(2);
     assert!(effects.contains(&Effect::StopDownload), "{effects:?}");
     assert_eq!(world.machine.report().update_id, Some(id(2)));
-    assert_eq!(world.give(Input::Downloaded(id(1), Ok(()))), [], "the one before is no more");
-    world.give(Input::Downloaded(id(2), Ok(())));
+    assert_eq!(world.give(Input::Downloaded(id(1), Ok(3))), [], "the one before is no more");
+    world.give(Input::Downloaded(id(2), Ok(3)));
     assert_eq!(rejected(&world.offer(3)), Some("UPDATE_BUSY"));
     for mut busy in [World::switching(), {
         let mut world = World::new();
@@ -387,7 +387,7 @@ fn what_is_the_release_s_fault_is_not_tried_again() {
     for code in [ErrorCode::UpdateUnreachable, ErrorCode::KeyRevoked] {
         let mut world = World::new();
         world.offer(1);
-        world.give(Input::Downloaded(id(1), Ok(())));
+        world.give(Input::Downloaded(id(1), Ok(3)));
         let refused = RootAnswer::Refused { code: code.to_string(), message: "in words".into() };
         world.give(Input::RootAnswered(id(1), Ok(refused)));
         assert_eq!(
@@ -398,7 +398,8 @@ fn what_is_the_release_s_fault_is_not_tried_again() {
     }
     let mut world = World::new();
     let faulty = world.ended(Verdict::Faulty, Some(ErrorCode::UpdateFaulty));
-    world.give(told(RootPhase::Idle, Some(faulty)));
+    let effects = world.give(told(RootPhase::Idle, Some(faulty)));
+    assert_eq!(effects, [Effect::Remember, Effect::ClearInbox], "the version before finds what is left");
     assert_eq!(rejected(&world.offer(1)), Some("UPDATE_FAULTY"));
     assert_eq!(world.state(), UpdateState::Idle);
 }
@@ -436,7 +437,7 @@ fn each_wait_for_somebody_else_has_an_end() {
 
     let mut world = World::new();
     world.offer(1);
-    world.give(Input::Downloaded(id(1), Ok(())));
+    world.give(Input::Downloaded(id(1), Ok(3)));
     world.after(STAGE_TIMEOUT);
     assert_eq!(world.last(), (Verdict::Refused, Some("UPDATE_INTERRUPTED".into())));
 
@@ -458,8 +459,34 @@ fn a_switch_that_root_has_undone_in_the_same_process_is_over() {
     world.at.wall = world.at.wall.plus(Duration::from_secs(1));
     let interrupted = world.ended(Verdict::Interrupted, Some(ErrorCode::UpdateInterrupted));
     world.give(told(RootPhase::Idle, Some(interrupted)));
-    assert_eq!(world.state(), UpdateState::Idle);
+    assert_eq!(world.state(), UpdateState::Deferred, "it is tried again");
     assert_eq!(world.last().0, Verdict::Interrupted);
+    let mut world = World::switching();
+    let faulty = world.ended(Verdict::Faulty, Some(ErrorCode::UpdateFaulty));
+    assert!(world.give(told(RootPhase::Idle, Some(faulty))).contains(&Effect::ClearInbox));
+    assert_eq!((world.state(), world.last().0), (UpdateState::Idle, Verdict::Faulty));
+}
+
+#[test]
+fn the_index_that_was_brought_is_the_one_that_root_is_asked_to_use() {
+    let mut world = World::new();
+    world.offer(1);
+    let effects = world.give(Input::Downloaded(id(1), Ok(9)));
+    assert!(
+        matches!(effects[..], [Effect::AskRoot(RootRequest::Stage { index_serial: 9, .. })]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn of_a_way_back_the_version_that_was_left_is_refused_whichever_way_it_is_told() {
+    for (from, version) in [("v1.0.0", NEW), (NEW, "v1.0.0")] {
+        let mut world = World::new();
+        let mut reverted = world.ended(Verdict::Reverted, None);
+        (reverted.from, reverted.version) = (from.parse().unwrap(), version.parse().unwrap());
+        world.give(told(RootPhase::Idle, Some(reverted)));
+        assert_eq!(rejected(&world.offer(2)), Some("UPDATE_PINNED"), "{from} to {version}");
+    }
 }
 
 #[test]
