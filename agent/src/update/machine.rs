@@ -395,7 +395,12 @@ impl Machine {
             Ok(offer) => offer,
             Err(lacking) => {
                 let words = format!("the offer of {version} does not say its {lacking}");
-                return self.refuse(message, id, Trouble::new(ErrorCode::UpdateInvalid, words));
+                return self.refuse(
+                    message,
+                    (id, version),
+                    Trouble::new(ErrorCode::UpdateInvalid, words),
+                    at,
+                );
             }
         };
         if let Some(taken) = self.offered_again(message, &offer, at) {
@@ -405,7 +410,7 @@ impl Machine {
             return self.runs_already(message, offer, at);
         }
         if let Some(trouble) = self.objection(&offer, at) {
-            return self.refuse(message, id, trouble);
+            return self.refuse(message, (id, version), trouble, at);
         }
         let mut effects = vec![Effect::Acknowledge(message)];
         if matches!(self.state, State::Staging { .. }) {
@@ -449,7 +454,8 @@ impl Machine {
                             format!("{} was tried on this node and taken back", last.version)
                         });
                         let code = last.code.clone().unwrap_or_else(|| ErrorCode::UpdateFaulty.to_string());
-                        Some(self.refuse(message, offer.id, Trouble { code, message: words }))
+                        let offered = (offer.id, offer.version.clone());
+                        Some(self.refuse(message, offered, Trouble { code, message: words }, at))
                     }
                     Verdict::Inconclusive | Verdict::Interrupted | Verdict::Refused => None,
                 }
@@ -512,11 +518,27 @@ impl Machine {
         matches!(self.state, State::Rehearsing { .. } | State::Switching { .. } | State::Watched { .. })
     }
 
-    fn refuse(&mut self, message: Uuid, id: Uuid, trouble: Trouble) -> Vec<Effect> {
+    /// Does not take an offer. The controller goes by what is registered, so it stands there, too; the
+    /// same refusal again is no news.
+    fn refuse(
+        &mut self,
+        message: Uuid,
+        (id, version): (Uuid, ReleaseVersion),
+        trouble: Trouble,
+        at: Moment,
+    ) -> Vec<Effect> {
+        let mut effects = vec![Effect::Reject(message, trouble.clone())];
         if self.is_idle() {
             self.unwanted = Some((id, trouble.clone()));
         }
-        vec![Effect::Reject(message, trouble)]
+        let said = self.last(id).is_some_and(|last| {
+            last.verdict != Verdict::Refused || last.code.as_ref() == Some(&trouble.code)
+        });
+        // What waits, or is prepared, needs to know how its own last try ended.
+        if !said && (self.is_idle() || self.is_root_at_work()) {
+            effects.extend(self.remember(self.refused(id, version, trouble, at)));
+        }
+        effects
     }
 
     fn runs_already(&mut self, message: Uuid, offer: Offer, at: Moment) -> Vec<Effect> {
@@ -866,7 +888,7 @@ impl Machine {
         if trouble.is_lasting() || self.is_exhausted(offer.id) {
             return self.give_up(trouble, at);
         }
-        let mut effects = self.remember(self.refused(&offer, trouble, at));
+        let mut effects = self.remember(self.refused(offer.id, offer.version.clone(), trouble, at));
         // An operator's word is for one try.
         effects.extend(self.wait_or_begin(Offer { hurried: false, ..offer }, false, at));
         effects
@@ -886,15 +908,15 @@ impl Machine {
         if matches!(self.state, State::Staging { .. }) {
             effects.push(Effect::StopDownload);
         }
-        effects.extend(self.end(self.refused(&offer, trouble, at)));
+        effects.extend(self.end(self.refused(offer.id, offer.version, trouble, at)));
         effects
     }
 
-    fn refused(&self, offer: &Offer, trouble: Trouble, at: Moment) -> LastUpdate {
+    fn refused(&self, update_id: Uuid, version: ReleaseVersion, trouble: Trouble, at: Moment) -> LastUpdate {
         LastUpdate {
-            update_id: offer.id,
+            update_id,
             from: self.running.clone(),
-            version: offer.version.clone(),
+            version,
             verdict: Verdict::Refused,
             code: Some(trouble.code),
             message: Some(trouble.message),

@@ -199,11 +199,12 @@ fn what_is_not_wanted_is_refused_with_its_code_and_remembered_as_the_reason() {
         let mut world = World::with(change);
         let effects = world.offer(1);
         assert_eq!(rejected(&effects), Some(code.as_str()), "{effects:?}");
-        assert_eq!(effects.len(), 1);
+        assert_eq!(effects[1..], [Effect::Remember]);
+        assert_eq!(world.last(), (Verdict::Refused, Some(code.to_string())), "the controller reads it there");
         let report = world.machine.report();
         assert_eq!(report.state, UpdateState::Idle);
         assert!(report.reason.clone().unwrap().starts_with(&format!("{code}: ")), "{report:?}");
-        world.offer(1);
+        assert_eq!(world.offer(1).len(), 1);
         assert_eq!(world.machine.report(), report, "the same offer again is no news");
     }
 }
@@ -270,6 +271,7 @@ fn another_offer_takes_the_place_of_one_that_root_is_not_at_work_on() {
         world
     }] {
         assert_eq!(rejected(&busy.offer(2)), Some("UPDATE_BUSY"));
+        assert_eq!(busy.last().1.as_deref(), Some("UPDATE_BUSY"));
         assert_eq!(rejected(&busy.cancel()), Some("UPDATE_BUSY"), "and it goes on");
     }
 }
