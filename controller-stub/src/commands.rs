@@ -38,15 +38,11 @@ pub use error::CommandError;
 pub use inventory::inventory;
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
-<<<<<<< HEAD
 pub use releases::{ListedRelease, ReleaseList, add_releases, list_releases};
-=======
-pub use releases::{ListedRelease, add_releases, list_releases};
 pub(crate) use rollouts::{
     create_rollout, list_rollouts, order_rollout, pin_node, plan_rollout, rollout_nodes, show_rollout,
     update_node,
 };
->>>>>>> wt-ctl
 pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
 
 /// The settings that outlive a server.

@@ -14,15 +14,11 @@ use std::{
     time::Duration,
 };
 
-<<<<<<< HEAD
 use aio_protocol::{
     error_code::ErrorCode,
+    event::EventKind,
     release::{ReleaseVersion, index::KeyId},
 };
-=======
-use aio_protocol::{error_code::ErrorCode, event::EventKind, release::ReleaseVersion};
-use base64::{Engine, engine::general_purpose::STANDARD};
->>>>>>> wt-ctl
 use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 use secrecy::SecretString;
