@@ -60,7 +60,7 @@ pub enum Wait {
     NotBefore(Timestamp),
     /// The node's window.
     Window,
-    /// A GPU is as busy as this.
+    /// A GPU is busier than this, in percent. How busy it is changes all the time, and is nobody's news.
     GpuBusy(u8),
     /// The operator, until then or until a word of theirs.
     Operator(Option<Timestamp>),
@@ -343,7 +343,7 @@ impl Machine {
                     None => format!("{} waits for the window", offer.version),
                 },
                 Wait::GpuBusy(percent) => {
-                    format!("{} waits for the GPUs: the busiest is at {percent} %", offer.version)
+                    format!("{} waits for the GPUs: one is busier than {percent} %", offer.version)
                 }
                 Wait::Operator(Some(until)) => {
                     format!("an operator has put {} off until {until}", offer.version)
@@ -812,7 +812,7 @@ impl Machine {
             return Some(Wait::Window);
         }
         let limit = [offer.gpu_above, self.policy.settings.gpu_above].into_iter().flatten().min()?;
-        at.gpu_percent.filter(|percent| *percent > limit).map(Wait::GpuBusy)
+        at.gpu_percent.filter(|percent| *percent > limit).map(|_| Wait::GpuBusy(limit))
     }
 
     /// When an offer that came to nothing may be tried again.

@@ -308,7 +308,11 @@ fn an_offer_waits_for_its_time_its_window_its_gpus_and_its_operator() {
     assert!(reason(&world).contains("the window"), "{}", reason(&world));
     world.at.window_open = true;
     world.after(LOOK_INTERVAL);
-    assert!(reason(&world).contains("the busiest is at 81 %"), "{}", reason(&world));
+    assert!(reason(&world).contains("one is busier than 80 %"), "{}", reason(&world));
+    let report = world.machine.report();
+    world.at.gpu_percent = Some(99);
+    world.after(LOOK_INTERVAL);
+    assert_eq!(world.machine.report(), report, "by how much is no news");
     world.at.gpu_percent = Some(80);
     assert_eq!(world.after(LOOK_INTERVAL / 2), [], "nobody looks yet");
     let effects = world.after(LOOK_INTERVAL / 2);
