@@ -6,7 +6,10 @@ use std::{fs, path::PathBuf, sync::Arc};
 use aio_protocol::{
     telemetry::Health,
     update::{ManagedBy, RootAnswer, RootPhase, RootRequest, UPDATE_CAPABILITY, UpdateState},
-    wire::{CommandStatus, DisconnectReason, Register, UpdateCancel, UpdatePermit, WorkerMessage},
+    wire::{
+        CommandStatus, DisconnectReason, PendingCommand, Register, RegisterAck, UpdateCancel, UpdatePermit,
+        WorkerMessage,
+    },
 };
 use aio_worker::session::machine::Timings;
 use serde_json::json;
@@ -16,6 +19,7 @@ use tokio::{
     net::UnixListener,
     time::timeout,
 };
+use uuid::Uuid;
 
 use super::{
     binary::{program, run},
@@ -145,6 +149,29 @@ async fn an_offer_becomes_the_version_that_runs() {
     let last = update.last.unwrap();
     assert_eq!((last.update_id, last.verdict), (UPDATE, aio_protocol::update::Verdict::Succeeded));
     assert_eq!(update.index_serial, Some(3));
+}
+
+#[tokio::test]
+async fn an_offer_that_waited_for_the_worker_is_taken_when_it_is_welcomed() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "mode = \"auto\"");
+    let _daemon = root.daemon();
+    let mut peer = controller.peer().await;
+    peer.acknowledge_connection().await;
+    peer.register().await;
+    let waited = PendingCommand {
+        message_id: Uuid::now_v7(),
+        kind: "node.update".into(),
+        data: serde_json::to_value(releases.offer()).unwrap(),
+    };
+    let ack = RegisterAck {
+        heartbeat_interval: 3_600_000,
+        metrics_interval: 3_600_000,
+        pending_commands: vec![waited],
+    };
+    peer.send(&ack).await;
+    assert_eq!(answer(&mut peer).await, (CommandStatus::Accepted, None));
+    assert!(matches!(root.answers(&RootAnswer::Staged).await, RootRequest::Stage { .. }));
 }
 
 #[tokio::test]
