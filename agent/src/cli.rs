@@ -14,11 +14,13 @@ mod journal;
 mod logs;
 mod man;
 mod paint;
+mod rehearse;
 mod services;
 mod start;
 mod status;
 mod support_bundle;
 mod uninstall;
+mod updater;
 mod version;
 
 use std::process::ExitCode;
@@ -50,6 +52,9 @@ Examples:
 enum Command {
     /// Runs the daemon; systemd does this.
     Start(crate::config::Flags),
+    /// Tries configuration, token and connection, and changes nothing; an update does this before it switches.
+    #[command(hide = true)]
+    Rehearse(crate::config::Flags),
     /// Installs the worker on this machine and waits until the controller sees it online.
     Install(install::Arguments),
     /// Takes the worker off this machine, and puts back what it replaced.
@@ -70,6 +75,9 @@ enum Command {
     Config(config::Arguments),
     /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
     SupportBundle(support_bundle::Arguments),
+    /// Does root's part of updates; systemd runs it.
+    #[command(hide = true)]
+    Updater(updater::Arguments),
     /// Prints what a shell needs to complete this command line.
     Completions(completions::Arguments),
     /// Prints the manual page, or writes the pages of all commands.
@@ -88,6 +96,7 @@ impl Cli {
         }
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
+            Command::Rehearse(flags) => rehearse::run(&flags),
             Command::Install(arguments) => install::run(arguments),
             Command::Uninstall(arguments) => uninstall::run(arguments),
             Command::Bundle(arguments) => bundle::run(arguments),
@@ -100,6 +109,7 @@ impl Cli {
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
             }
+            Command::Updater(arguments) => concluded(updater::run(arguments), Output::Text),
             Command::Completions(arguments) => {
                 concluded(completions::run(&arguments, Self::command()), Output::Text)
             }

@@ -21,6 +21,7 @@ use crate::{
     tokens::rotation::{Held, Origin},
     tokens::source::TokenSource,
     tokens::store::RotatedTokens,
+    update::policy::{Senseless, Settings},
 };
 
 /// What may be said on the command line of `aio-worker start`.
@@ -70,6 +71,8 @@ pub struct WorkerConfig {
     pub nvml_library: PathBuf,
     /// From when on a GPU is not well.
     pub health: Thresholds,
+    /// How updates are taken.
+    pub updates: Settings,
     /// The log filter.
     pub log: String,
     /// Where state is kept: the tokens that the controller gave in place of the installed one.
@@ -93,6 +96,12 @@ pub struct Credentials {
     pub trust: Trust,
     /// What leads there, if not the direct way.
     pub proxy: Option<Proxy>,
+}
+
+impl From<Senseless> for Failure {
+    fn from(error: Senseless) -> Self {
+        Self::caused(ErrorCode::ConfigInvalid, &error)
+    }
 }
 
 impl From<OutOfRange> for Failure {
@@ -152,6 +161,7 @@ impl WorkerConfig {
                 .or(file.nvml_library)
                 .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into()),
             health: Thresholds::of(&file.health.unwrap_or_default())?,
+            updates: Settings::of(&file.updates.unwrap_or_default())?,
             log: env("AIO_LOG").or(file.log).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             state_dir: flags
                 .state_dir

@@ -77,6 +77,8 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(audit::list))
         .routes(routes!(installation::plan, installation::report))
         .routes(routes!(releases::download))
+        .routes(routes!(releases::index))
+        .routes(routes!(releases::index_signature))
         .routes(routes!(events::list, events::receive))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::replay_all))

@@ -29,7 +29,7 @@ use crate::{
     tokens::Tokens,
 };
 
-pub use crate::releases::{ImportError, Imported, Outcome};
+pub use crate::releases::{Import, ImportError, Imported, IndexSummary, Outcome};
 pub use audit::{AuditFilter, AuditFormat, audit};
 pub use cloud_init::user_data;
 pub use delivery::{DeliverySummary, resume_delivery, show_delivery};
@@ -38,7 +38,7 @@ pub use error::CommandError;
 pub use inventory::inventory;
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
-pub use releases::{ListedRelease, add_releases, list_releases};
+pub use releases::{ListedRelease, ReleaseList, add_releases, list_releases};
 pub(crate) use rollouts::{
     create_rollout, list_rollouts, order_rollout, pin_node, plan_rollout, rollout_nodes, show_rollout,
     update_node,

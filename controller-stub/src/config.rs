@@ -14,8 +14,11 @@ use std::{
     time::Duration,
 };
 
-use aio_protocol::{error_code::ErrorCode, event::EventKind, release::ReleaseVersion};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use aio_protocol::{
+    error_code::ErrorCode,
+    event::EventKind,
+    release::{ReleaseVersion, index::KeyId},
+};
 use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 use secrecy::SecretString;
@@ -44,8 +47,9 @@ pub struct Config {
     pub docs_base_url: Url,
     /// The release of a token that asks for none.
     pub default_daemon_version: ReleaseVersion,
-    /// The minisign key that releases are signed with; with it, nodes refuse unsigned ones.
-    pub release_public_key: Option<String>,
+    /// The minisign keys that releases are signed with; with one, nodes refuse unsigned ones. The
+    /// first is the one that tokens carry.
+    pub release_public_keys: Vec<String>,
     /// Releases that are served elsewhere.
     pub checksums: Published,
     /// The NOTI service; the built-in one when unset.
@@ -197,7 +201,7 @@ impl Config {
             release_base_url: None,
             docs_base_url,
             default_daemon_version,
-            release_public_key: None,
+            release_public_keys: Vec::new(),
             checksums: Published::new(),
             noti_service_url: None,
             noti_event_types: EventKind::ALL.to_vec(),
@@ -274,7 +278,8 @@ impl Config {
             None => EventKind::ALL.to_vec(),
         };
         config.database_url = settings.database_url.map(database_url).transpose()?;
-        config.release_public_key = settings.release_public_key.map(minisign_key).transpose()?;
+        config.release_public_keys =
+            release_keys(settings.release_public_key.as_deref().unwrap_or_default())?;
         if let Some(rate) = settings.api_requests_per_second {
             config.api_requests_per_second = NonZeroU32::new(parsed("API_REQUESTS_PER_SECOND", rate.trim())?);
         }
@@ -483,17 +488,20 @@ fn origin(text: &str) -> Result<String, ConfigError> {
     Ok(url.origin().ascii_serialization())
 }
 
-/// A minisign public key as its tool prints it: base64 of `Ed`, 8 bytes of key id and 32 of key.
-fn minisign_key(text: String) -> Result<String, ConfigError> {
-    let bytes = STANDARD.decode(&text).unwrap_or_default();
-    if bytes.len() == 42 && bytes.starts_with(b"Ed") {
-        Ok(text)
-    } else {
-        Err(value_error(
-            "RELEASE_PUBLIC_KEY",
-            "is not a minisign public key: the second line of the .pub file is",
-        ))
+/// Minisign public keys as the tool prints them, with commas, blanks or line breaks between.
+fn release_keys(text: &str) -> Result<Vec<String>, ConfigError> {
+    let keys = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|key| !key.is_empty());
+    let mut found = Vec::new();
+    for key in keys {
+        if KeyId::of_public_key(key).is_none() {
+            let problem = "is not a minisign public key, or several: the second line of each .pub file is";
+            return Err(value_error("RELEASE_PUBLIC_KEY", problem));
+        }
+        if !found.iter().any(|it| it == key) {
+            found.push(key.to_owned());
+        }
     }
+    Ok(found)
 }
 
 fn secret(name: &'static str, text: String) -> Result<SecretString, ConfigError> {

@@ -27,7 +27,11 @@ pub(crate) struct Deployment {
     release_base: String,
     docs_base: String,
     pub default_daemon_version: ReleaseVersion,
+    /// The one that tokens carry.
     pub release_public_key: Option<String>,
+    /// All that releases may be signed with, that one first.
+    #[serde(default)]
+    release_public_keys: Vec<String>,
     pub releases: Option<PathBuf>,
     pub checksums: Published,
     /// The authority that nodes trust this controller by, where it is the controller's own.
@@ -49,7 +53,8 @@ impl Deployment {
             release_base: config.release_base_url.as_ref().map_or_else(|| format!("{api}/releases"), base),
             docs_base: base(&config.docs_base_url),
             default_daemon_version: config.default_daemon_version.clone(),
-            release_public_key: config.release_public_key.clone(),
+            release_public_key: config.release_public_keys.first().cloned(),
+            release_public_keys: config.release_public_keys.clone(),
             releases: config.releases.clone(),
             checksums: config.checksums.clone(),
             authority,
@@ -57,6 +62,14 @@ impl Deployment {
             proxied: !config.serves_tls()
                 && config.public_url.as_ref().is_some_and(|url| !is_this_machine(url)),
             api,
+        }
+    }
+
+    /// The keys that releases may be signed with; an older version of this controller has kept one.
+    pub(crate) fn release_public_keys(&self) -> Vec<String> {
+        match self.release_public_keys.as_slice() {
+            [] => self.release_public_key.iter().cloned().collect(),
+            keys => keys.to_vec(),
         }
     }
 

@@ -4,8 +4,12 @@
 //! decide which release a node gets; how releases get into the folder stands in `import`.
 
 pub(crate) mod downloads;
+pub(crate) mod expiry;
 mod folder;
 mod import;
+mod index;
+mod keys;
+mod outcome;
 mod published;
 pub(crate) mod serving;
 
@@ -18,16 +22,23 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aio_protocol::release::{Checksum, Platform, ReleaseVersion};
+use aio_protocol::release::{
+    Checksum, Platform, ReleaseVersion,
+    folder::{FolderManifest, MANIFEST, SUMS},
+    index::ReleaseIndex,
+};
 use sha2::{Digest, Sha256};
 
 pub(crate) use aio_protocol::release::folder::SIGNATURE_SUFFIX;
 pub(crate) use import::import;
+pub(crate) use keys::Keys;
 pub(crate) use published::ReleaseFile;
 use serving::Served;
 pub use {
     folder::ImportError,
-    import::{Imported, Outcome},
+    import::{Import, Imported},
+    index::IndexSummary,
+    outcome::Outcome,
     published::{Published, PublishedFile},
 };
 
@@ -60,6 +71,43 @@ impl Releases {
         let Some(path) = self.path(version, name) else { return Ok(None) };
         let hashed = self.hashed(path.clone()).await?;
         Ok(hashed.map(|(stamp, checksum)| Served { path, stamp, checksum }))
+    }
+
+    /// Whether a file of this name is the version's to be served: a program, or what its manifest
+    /// lists. Nothing else that lies in the folder is.
+    pub(crate) async fn lists(&self, version: &ReleaseVersion, name: &str) -> io::Result<bool> {
+        let stem = name.strip_suffix(SIGNATURE_SUFFIX).unwrap_or(name);
+        if stem.parse::<ReleaseFile>().is_ok() || stem == SUMS || name == MANIFEST {
+            return Ok(true);
+        }
+        let Some(path) = self.path(version, MANIFEST) else { return Ok(false) };
+        let text = match tokio::fs::read(&path).await {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let manifest: FolderManifest = serde_json::from_slice(&text).map_err(io::Error::other)?;
+        Ok(manifest.files.contains_key(name))
+    }
+
+    /// The file of this name beside the versions, in whole.
+    pub(crate) async fn beside(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        match tokio::fs::read(folder.join(name)).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The index of the folder, as it says of itself: it was verified when it came there.
+    pub(crate) async fn index(&self) -> Result<Option<ReleaseIndex>, ImportError> {
+        let Some(folder) = self.folder.clone() else { return Ok(None) };
+        let read = tokio::task::spawn_blocking(move || published_index(&folder)).await;
+        read.unwrap_or_else(|error| {
+            let path = self.folder.clone().unwrap_or_default();
+            Err(ImportError::Io { action: "read", path, source: io::Error::other(error) })
+        })
     }
 
     /// Where a file of this name lies, whether it is there or not; `None` without a releases folder.
@@ -128,6 +176,17 @@ impl Releases {
     fn table(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, Checksum)>> {
         self.hashed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The index that lies in the releases folder `folder`.
+pub(crate) fn published_index(folder: &Path) -> Result<Option<ReleaseIndex>, ImportError> {
+    Ok(index::SignedIndex::read(folder)?.map(|it| it.index))
+}
+
+/// Whether the version's folder holds the release that `index` means.
+pub(crate) fn is_indexed(index: &ReleaseIndex, version: &ReleaseVersion, folder: &Path) -> bool {
+    let meant = index.releases.get(version).map(|release| &release.manifest_sha256);
+    meant.is_some() && import::manifest_sum(folder).is_ok_and(|sum| sum.as_ref() == meant)
 }
 
 /// A file that changes while it is read is read again this often.

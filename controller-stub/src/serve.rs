@@ -39,7 +39,7 @@ use crate::{
     },
     outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
     readiness::Probe,
-    releases::{Releases, downloads::Downloads},
+    releases::{Releases, downloads::Downloads, expiry},
     retention::{self, Retention},
     revocations, rollouts,
     secrets::{Secrets, SecretsError},
@@ -254,6 +254,8 @@ impl Server {
             }
         });
         app.connections.spawn(survey_releases(app.clone()));
+        let (watched, stopped) = (app.clone(), stop.clone());
+        app.connections.spawn(async move { expiry::watch(&watched.enroller.releases, stopped).await });
         tracing::info!(%address, api = app.enroller.deployment.api, noti, "the controller runs");
         Ok(Self {
             address,

@@ -8,6 +8,16 @@ use aio_protocol::release::ReleaseVersion;
 /// The service's unit.
 pub const UNIT: &str = "aio-worker.service";
 
+/// The socket's unit, the service's behind it, and the one that takes up at boot what was cut off.
+pub const UPDATE_SOCKET_UNIT: &str = "aio-worker-update.socket";
+/// See [`UPDATE_SOCKET_UNIT`].
+pub const UPDATE_UNIT: &str = "aio-worker-update.service";
+/// See [`UPDATE_SOCKET_UNIT`].
+pub const RECOVER_UNIT: &str = "aio-worker-recover.service";
+
+/// The unit in which a new program tries itself.
+pub const REHEARSAL_UNIT: &str = "aio-worker-rehearsal.service";
+
 /// The system user that the daemon runs as.
 pub const USER: &str = "aio-worker";
 
@@ -121,6 +131,56 @@ impl Layout {
         self.at("var/lib/aio-worker")
     }
 
+    /// The link that says which release watches over an update, and undoes it.
+    pub fn updater(&self) -> PathBuf {
+        self.releases().join("updater")
+    }
+
+    /// A release that was verified and has not yet run.
+    pub fn staged_release(&self) -> PathBuf {
+        self.releases().join(".staged")
+    }
+
+    /// The folder of systemd's units that this machine's administration has put there.
+    pub fn units(&self) -> PathBuf {
+        self.at("etc/systemd/system")
+    }
+
+    /// The keys that releases must be signed with: root's, one file each.
+    pub fn release_keys(&self) -> PathBuf {
+        self.config_dir().join("release-keys")
+    }
+
+    /// What root has seen of releases, which never goes back.
+    pub fn trust(&self) -> PathBuf {
+        self.journal_dir().join("trust.json")
+    }
+
+    /// Where root says how an update stands, for everybody to read.
+    pub fn update_status(&self) -> PathBuf {
+        self.at("var/lib/aio-worker-update").join(UPDATE_STATUS)
+    }
+
+    /// What lives as long as root works on an update.
+    pub fn update_runtime_dir(&self) -> PathBuf {
+        self.at("run/aio-worker-update")
+    }
+
+    /// Root's socket for the daemon's requests.
+    pub fn update_socket(&self) -> PathBuf {
+        self.at("run/aio-worker-update.sock")
+    }
+
+    /// The unit of a rehearsal, which is gone after the next boot.
+    pub fn rehearsal_unit(&self) -> PathBuf {
+        self.at("run/systemd/system").join(REHEARSAL_UNIT)
+    }
+
+    /// Where the daemon puts a release for root to look at, one folder for each update.
+    pub fn update_inbox(&self) -> PathBuf {
+        self.state_dir().join(UPDATE_INBOX)
+    }
+
     /// What lives as long as the daemon runs.
     pub fn runtime_dir(&self) -> PathBuf {
         self.at("run/aio-worker")
@@ -145,3 +205,9 @@ pub const UNDELIVERED: &str = "undelivered";
 
 /// The status socket's name in the runtime folder.
 pub const STATUS_SOCKET: &str = "status.sock";
+
+/// The folder's name, in the state folder, of releases that the daemon has brought.
+pub const UPDATE_INBOX: &str = "update";
+
+/// The name of root's word on updates.
+pub const UPDATE_STATUS: &str = "status.json";

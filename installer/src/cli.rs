@@ -10,6 +10,7 @@ mod install;
 mod present;
 mod this_machine;
 mod uninstall;
+mod updater;
 
 pub use self::{
     answer::{parse, print, print_part},
@@ -18,5 +19,6 @@ pub use self::{
     install::{InstallArgs, run_install},
     present::{Output, print_failure},
     uninstall::{UninstallArgs, run_uninstall},
+    updater::{UpdaterArgs, run_updater},
 };
 pub use crate::failure::Failure;

@@ -2,8 +2,8 @@
 //! and undo on any failure. Install, upgrade and rollback are one code path; `uninstall` is the way
 //! back to before. Decides nothing about the daemon, which it only starts and asks how it is.
 //!
-//! The folders, from the top down: `cli` (one file per command), `install` and `uninstall` (the two
-//! flows), `doctor` (the checks), `transaction` (plan, steps, journal, undo), `release` (what is
+//! The folders, from the top down: `cli` (one file per command), `install`, `uninstall` and
+//! `update` (the three flows), `doctor` (the checks), `transaction` (plan, steps, journal, undo), `release` (what is
 //! installed), `controller` (who says so), `machine` (where). No two files import each other.
 
 pub mod cli;
@@ -19,6 +19,7 @@ mod shipped;
 mod token;
 mod transaction;
 pub mod uninstall;
+pub mod update;
 
 pub use failure::Failure;
 pub use machine::{
@@ -26,11 +27,12 @@ pub use machine::{
     host::Host,
     service_log::{Journald, Lines, ServiceLog, journalctl},
 };
+pub use release::tree::{ReleaseTree, checksum};
 pub use request::{Goal, Interrupt, Request, Surroundings};
 pub use token::parse as parse_token;
 pub use transaction::{
     checkpoint::{Checkpoint, Point, Uneventful},
     config_text::Settings,
-    step::STEPS,
+    step::{STEPS, UPDATER_STEPS},
     work::Timing,
 };

@@ -4,8 +4,10 @@
 pub(crate) mod accounts;
 pub(crate) mod adoption;
 pub(crate) mod drop_ins;
+pub(crate) mod entry;
 pub(crate) mod host;
 pub(crate) mod lock;
 pub(crate) mod observe;
 pub(crate) mod service_log;
 pub(crate) mod state_folder;
+pub(crate) mod updater;

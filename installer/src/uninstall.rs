@@ -19,6 +19,7 @@ use crate::{
             run::{undo, undo_steps},
         },
     },
+    update,
 };
 
 /// What is asked for.
@@ -54,7 +55,7 @@ pub async fn uninstall(
     if removal.dry_run {
         return Ok(foresee(host, &Journal::read(&dir)?, removal));
     }
-    let lock = Lock::take(&dir)?;
+    let lock = Lock::take(&dir).map_err(|failure| update::explain(&host.layout, failure))?;
     let outcome = locked(host, removal, checkpoint).await;
     // The folder stays while a journal is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {
@@ -72,6 +73,7 @@ async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> R
     let steps: Vec<_> = journal.committed_steps().filter(|(step, _)| !is_kept(step, removal)).collect();
     undo_steps(host, journal.kept_copies(), &steps, checkpoint).await?;
     journal.forget(|step| is_kept(step, removal))?;
+    update::forget(&host.layout)?;
     if removal.purge {
         undelivered::forget(&host.layout)?;
     }

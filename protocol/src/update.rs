@@ -207,6 +207,10 @@ pub struct RootStatus {
     /// The last update that ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<LastUpdate>,
+    /// How many GPUs the worker had before the update.
+    pub gpus: usize,
+    /// Restarts that are held against the new version already.
+    pub strikes: u32,
     /// The version that `revert` goes back to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<ReleaseVersion>,
@@ -216,6 +220,15 @@ pub struct RootStatus {
     /// The newest index that root has accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index_serial: Option<u64>,
+}
+
+impl RootStatus {
+    /// The same without an update under way.
+    #[must_use]
+    pub fn idle(self) -> Self {
+        let Self { last, previous, floor, index_serial, .. } = self;
+        Self { last, previous, floor, index_serial, ..Self::default() }
+    }
 }
 
 /// What root is doing.

@@ -9,10 +9,17 @@ use std::{
     process::{Command, Output},
 };
 
-use aio_protocol::release::folder::FolderManifest;
+use aio_protocol::release::{
+    folder::{FolderManifest, SUMS},
+    index::{KeyId, ReleaseIndex},
+    label,
+};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+
+const PROGRAMS: [&str; 3] = ["aio-worker", "aio-installer", "controller-stub"];
 
 /// A program that asks for an old C library only, as no ordinary one does that is linked here.
 const PROGRAM: &str = "void _exit(int); void _start(void) { _exit(0); }";
@@ -31,7 +38,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("programs")).unwrap();
         let world = Self { folder };
-        for name in ["aio-worker", "aio-installer"] {
+        for name in PROGRAMS {
             world.compile(name, PROGRAM, &SHIPPED);
         }
         world
@@ -51,7 +58,7 @@ impl World {
 
     /// Makes the programs ones for another processor, as far as anybody reads them.
     fn turn_into(&self, processor: u8) {
-        for name in ["aio-worker", "aio-installer"] {
+        for name in PROGRAMS {
             let path = self.path("programs").join(name);
             let mut bytes = fs::read(&path).unwrap();
             bytes[PROCESSOR] = processor;
@@ -73,6 +80,48 @@ impl World {
         command.args(["release", "--version", VERSION, "--allow-dirty", "--programs"]);
         command.arg(self.path("programs")).arg("--output").arg(self.path(output)).args(words);
         command.output().unwrap()
+    }
+
+    /// Signs an index of what lies in `output`, with the key of that name.
+    fn sign_index(&self, output: &str, key: &str, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["release", "--index", "--key"]).arg(self.path(key));
+        command.arg("--output").arg(self.path(output)).args(words).output().unwrap()
+    }
+
+    fn index_refused(&self, output: &str, key: &str, words: &[&str], why: &str) {
+        let before = snapshot(&self.path(output));
+        let refused = self.sign_index(output, key, words);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(why), "{said}");
+        assert_eq!(snapshot(&self.path(output)), before, "something has changed");
+    }
+
+    /// What `minisign` says of the signature of the index, under the key of that name.
+    fn comment(&self, output: &str, key: &str) -> String {
+        let mut verify = Command::new("minisign");
+        verify.args(["-V", "-Q", "-m", "index.json", "-p"]).arg(self.path(key).with_extension("pub"));
+        let verified = verify.current_dir(self.path(output)).output().unwrap();
+        succeed(&verified);
+        String::from_utf8(verified.stdout).unwrap().trim().to_owned()
+    }
+
+    fn key_id(&self, name: &str) -> String {
+        let public = fs::read_to_string(self.path(name).with_extension("pub")).unwrap();
+        KeyId::of_public_key(public.lines().nth(1).unwrap()).unwrap().to_string()
+    }
+
+    /// A version that is there since long ago, as far as an index reads it, signed with the key of that name.
+    fn earlier(&self, tree: &str, version: &str, key: &str) {
+        let place = self.path(tree).join(version);
+        fs::create_dir_all(&place).unwrap();
+        let manifest = format!("{{\"version\":\"{version}\"}}");
+        fs::write(place.join("manifest.json"), &manifest).unwrap();
+        fs::write(place.join(SUMS), format!("{}  manifest.json\n", sha256(manifest.as_bytes()))).unwrap();
+        let comment = label::comment(&version.parse().unwrap(), SUMS);
+        let mut sign = Command::new("minisign");
+        sign.args(["-S", "-t", &comment, "-s"]).arg(self.path(key)).arg("-m").arg(place.join(SUMS));
+        succeed(&sign.output().unwrap());
     }
 
     fn refused(&self, output: &str, words: &[&str], why: &str) {
@@ -112,6 +161,21 @@ fn manifest(folder: &Path) -> FolderManifest {
     serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap()
 }
 
+fn index(tree: &Path) -> ReleaseIndex {
+    serde_json::from_slice(&fs::read(tree.join("index.json")).unwrap()).unwrap()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The names of the worker's units, as the repository has them.
+fn units() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("aio-worker")).collect()
+}
+
 #[test]
 fn a_release_is_what_stock_tools_verify_and_the_same_bytes_every_time() {
     let world = World::new();
@@ -119,9 +183,9 @@ fn a_release_is_what_stock_tools_verify_and_the_same_bytes_every_time() {
     let words = ["--key", key.to_str().unwrap()];
     succeed(&world.release("one", &words));
     succeed(&world.release("two", &words));
-    assert_eq!(snapshot(&world.path("one")), snapshot(&world.path("two")));
-
     let folder = world.path("one").join(VERSION);
+    assert_eq!(snapshot(&folder), snapshot(&world.path("two").join(VERSION)));
+
     let manifest = manifest(&folder);
     let platform = *manifest.platforms.keys().next().unwrap();
     let (worker, installer) = (platform.to_string(), format!("aio-installer-{platform}"));
@@ -134,6 +198,8 @@ fn a_release_is_what_stock_tools_verify_and_the_same_bytes_every_time() {
     for name in [&worker, &installer] {
         expected.extend([name.clone(), format!("{name}.minisig")]);
     }
+    expected.push(format!("controller-stub-{platform}"));
+    expected.extend(units());
     expected.sort();
     assert_eq!(names, expected);
     let built = fs::read(world.path("programs").join("aio-worker")).unwrap();
@@ -151,6 +217,8 @@ fn a_release_is_what_stock_tools_verify_and_the_same_bytes_every_time() {
         let comment = String::from_utf8_lossy(&verified.stdout);
         assert_eq!(comment.trim(), format!("file:{name} version:{VERSION}"));
     }
+    let service = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/aio-worker.service");
+    assert_eq!(fs::read(folder.join("aio-worker.service")).unwrap(), fs::read(service).unwrap());
     world.refused("one", &words, "a release never changes");
 }
 
@@ -166,20 +234,26 @@ fn another_platform_of_the_same_commit_is_added_and_nothing_else() {
 
     world.turn_into(ARM64);
     let other = world.key("other.key");
-    world.refused("tree", &["--key", other.to_str().unwrap(), "--add"], "release key");
+    let other = ["--key", other.to_str().unwrap(), "--add", "--lost-key"];
+    world.refused("tree", &other[..3], "has not named this one");
+    world.refused("tree", &other, "release key");
     let public = key.with_extension("pub");
     world.refused("tree", &["--public-key", public.to_str().unwrap(), "--add"], "is signed");
     succeed(&world.release("tree", &words));
     let folder = world.path("tree").join(VERSION);
     assert_eq!(manifest(&folder).platforms.len(), 2);
     let after = snapshot(&world.path("tree"));
-    let index = ["manifest.json", "SHA256SUMS", "SHA256SUMS.minisig"];
-    for file in before.iter().filter(|(path, _)| !index.iter().any(|name| path.ends_with(name))) {
+    let changing = ["manifest.json", "SHA256SUMS", "SHA256SUMS.minisig", "index.json", "index.json.minisig"];
+    for file in before.iter().filter(|(path, _)| !changing.iter().any(|name| path.ends_with(name))) {
         assert!(after.contains(file), "{} has changed", file.0.display());
     }
-    assert_eq!(after.len(), before.len() + 4, "two programs and their signatures");
+    assert_eq!(after.len(), before.len() + 5, "three programs, and the signatures of those that nodes fetch");
     sums_hold(&folder);
-    assert_eq!(fs::read_dir(world.path("tree")).unwrap().count(), 1, "the folder from before is left");
+    assert_eq!(fs::read_dir(world.path("tree")).unwrap().count(), 3, "the folder from before is left");
+    let index = index(&world.path("tree"));
+    assert_eq!((index.serial, index.releases.len()), (2, 1));
+    let manifest = fs::read(folder.join("manifest.json")).unwrap();
+    assert_eq!(index.releases[&VERSION.parse().unwrap()].manifest_sha256.hex(), sha256(&manifest));
 }
 
 #[test]
@@ -241,4 +315,47 @@ fn what_is_not_fit_to_be_shipped_is_no_release() {
     fs::remove_file(world.path("programs").join("aio-worker")).unwrap();
     world.refused("tree", &[], "cannot read the program");
     world.refused("tree", &["--public-key", "no key"], "neither a public key of minisign nor its file");
+}
+
+#[test]
+fn the_index_names_what_believed_keys_have_signed_and_keeps_what_it_said() {
+    let world = World::new();
+    let key = world.key("release.key");
+    world.key("stranger.key");
+    world.earlier("tree", "v0.8.0", "release.key");
+    world.earlier("tree", "v0.9.0", "release.key");
+    world.earlier("tree", "v0.9.1", "stranger.key");
+    world.earlier("tree", "v0.9.2", "release.key");
+    fs::write(world.path("tree/v0.9.2/manifest.json"), "{}").unwrap();
+    fs::create_dir_all(world.path("tree/v0.9.3")).unwrap();
+    let words = ["--key", key.to_str().unwrap(), "--floor", "v0.9.0", "--oldest-from", "v0.9.0"];
+    let made = world.release("tree", &words);
+    succeed(&made);
+    let said = String::from_utf8_lossy(&made.stderr);
+    for version in ["v0.9.1", "v0.9.2", "v0.9.3"] {
+        assert!(said.contains(&format!("{version} is not in the index: ")), "{said}");
+    }
+    let first = index(&world.path("tree"));
+    let versions: Vec<_> = first.releases.keys().map(ToString::to_string).collect();
+    assert_eq!(versions, ["v0.9.0", VERSION]);
+    assert_eq!(first.expires_at.since(first.issued_at).as_secs(), 30 * 86_400);
+    assert_eq!(world.comment("tree", "release.key"), "file:index.json serial:1");
+
+    succeed(&world.sign_index("tree", "release.key", &[]));
+    let second = index(&world.path("tree"));
+    assert_eq!(world.comment("tree", "release.key"), "file:index.json serial:2");
+    assert_eq!((second.floor, second.releases), (first.floor, first.releases));
+    world.index_refused("tree", "release.key", &["--floor", "v0.8.0"], "never falls");
+    world.index_refused("tree", "release.key", &["--floor", "v99.0.0"], "no version would be left");
+    let id = world.key_id("release.key");
+    world.index_refused("tree", "release.key", &["--revoke", &id], "signs no index");
+    world.index_refused("tree", "stranger.key", &[], "has not named this one");
+    let leftovers = fs::read_dir(world.path("tree")).unwrap();
+    let leftovers =
+        leftovers.filter(|it| it.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.'));
+    assert_eq!(leftovers.count(), 0);
+
+    let text = fs::read_to_string(world.path("tree/index.json")).unwrap();
+    fs::write(world.path("tree/index.json"), text.replace("\"serial\": 2", "\"serial\": 1")).unwrap();
+    world.index_refused("tree", "release.key", &[], "is not as it was signed");
 }

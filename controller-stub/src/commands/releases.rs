@@ -10,15 +10,15 @@ use aio_protocol::release::{
     Platform, ReleaseVersion,
     folder::{FolderManifest, MANIFEST},
 };
-use minisign_verify::PublicKey;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{CommandError, DEPLOYMENT, default_owner, on_command_line, open};
 use crate::{
+    clock,
     config::Config,
     deployment::Deployment,
-    releases::{self, ImportError, Imported, SIGNATURE_SUFFIX},
+    releases::{self, Import, ImportError, IndexSummary, Keys, SIGNATURE_SUFFIX},
     store::Store,
 };
 
@@ -37,12 +37,24 @@ pub struct ListedRelease {
     pub signed: bool,
     /// Whether it is the release of a token that asks for none.
     pub default: bool,
+    /// Whether the index names it, as it is here, where there is an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indexed: Option<bool>,
+}
+
+/// What the releases folder holds.
+#[derive(Debug, Default)]
+pub struct ReleaseList {
+    /// The releases, oldest first.
+    pub releases: Vec<ListedRelease>,
+    /// Their index, where there is one.
+    pub index: Option<IndexSummary>,
 }
 
 /// What the server offers, as this command line or the last start of the server has it.
 struct Offered {
     folder: PathBuf,
-    key: Option<String>,
+    keys: Keys,
     default: ReleaseVersion,
     store: Option<Store>,
 }
@@ -57,33 +69,37 @@ impl Offered {
             None => None,
         };
         let kept: Option<Deployment> = kept.map(|text| serde_json::from_str(&text)).transpose()?;
-        let (folder, key, default) = match kept {
-            Some(kept) => (kept.releases, kept.release_public_key, kept.default_daemon_version),
-            None => (None, None, config.default_daemon_version.clone()),
+        let configured = config.release_public_keys.clone();
+        let (folder, configured, default) = match kept {
+            Some(kept) if configured.is_empty() => {
+                (kept.releases.clone(), kept.release_public_keys(), kept.default_daemon_version)
+            }
+            Some(kept) => (kept.releases, configured, kept.default_daemon_version),
+            None => (None, configured, config.default_daemon_version.clone()),
         };
+        let keys = Keys::of(&configured).ok_or(CommandError::ReleaseKey)?;
         let folder = config.releases.clone().or(folder).ok_or(CommandError::NoReleases)?;
-        Ok(Self { folder, key: config.release_public_key.clone().or(key), default, store })
+        Ok(Self { folder, keys, default, store })
     }
 }
 
-/// Takes over the version in `from`, or every version below it, after checking sums and, with a
-/// release key, signatures.
-pub async fn add_releases(config: &Config, from: &Path) -> Result<Vec<Imported>, CommandError> {
+/// Takes over the version in `from`, or every version below it, and the index of their tree, after
+/// checking sums and, with release keys, signatures.
+pub async fn add_releases(config: &Config, from: &Path) -> Result<Import, CommandError> {
     let offered = Offered::of(config).await?;
-    let key = offered.key.as_deref().map(PublicKey::from_base64).transpose();
-    let key = key.map_err(|_| CommandError::ReleaseKey)?;
-    let imported = releases::import(from, &offered.folder, key.as_ref())?;
+    let imported = releases::import(from, &offered.folder, offered.keys, clock::now())?;
     if let Some(store) = offered.store {
         let org = default_owner(&store).await?.org_id;
-        let versions: Vec<_> = imported.iter().map(|release| release.version.to_string()).collect();
-        let detail = Some(json!({ "versions": versions }));
+        let versions: Vec<_> = imported.versions.iter().map(|release| release.version.to_string()).collect();
+        let index = imported.index.as_ref().map(|index| index.serial);
+        let detail = Some(json!({ "versions": versions, "index": index }));
         on_command_line(&store, &org, "release.add", None, detail).record_outcome("done").await?;
     }
     Ok(imported)
 }
 
-/// The releases that lie in the folder, oldest first.
-pub async fn list_releases(config: &Config) -> Result<Vec<ListedRelease>, CommandError> {
+/// The releases that lie in the folder, and their index.
+pub async fn list_releases(config: &Config) -> Result<ReleaseList, CommandError> {
     let offered = Offered::of(config).await?;
     let unreadable = |path: &Path| {
         let path = path.to_owned();
@@ -92,9 +108,10 @@ pub async fn list_releases(config: &Config) -> Result<Vec<ListedRelease>, Comman
     let entries = match fs::read_dir(&offered.folder) {
         Ok(entries) => entries,
         // The first release makes it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ReleaseList::default()),
         Err(error) => return Err(unreadable(&offered.folder)(error)),
     };
+    let index = releases::published_index(&offered.folder)?;
     let mut listed = Vec::new();
     for entry in entries {
         let path = entry.map_err(unreadable(&offered.folder))?.path();
@@ -106,6 +123,7 @@ pub async fn list_releases(config: &Config) -> Result<Vec<ListedRelease>, Comman
         let manifest = fs::read(path.join(MANIFEST)).ok();
         let manifest: Option<FolderManifest> = manifest.and_then(|text| serde_json::from_slice(&text).ok());
         listed.push(ListedRelease {
+            indexed: index.as_ref().map(|index| releases::is_indexed(index, &version, &path)),
             default: version == offered.default,
             signed: !platforms.is_empty() && platforms.iter().all(signed),
             commit: manifest.map(|manifest| manifest.commit),
@@ -114,5 +132,6 @@ pub async fn list_releases(config: &Config) -> Result<Vec<ListedRelease>, Comman
         });
     }
     listed.sort_by(|a, b| a.version.cmp(&b.version));
-    Ok(listed)
+    let index = index.map(|index| IndexSummary::of(&index, clock::now(), None));
+    Ok(ReleaseList { releases: listed, index })
 }

@@ -81,7 +81,14 @@ fn an_impossible_value_is_named() {
     assert!(problem(both).starts_with("TLS_SELF_SIGNED "));
     let clear = |it: &mut Settings| (it.tls_self_signed, it.public_url) = (set("true"), set("http://a"));
     assert!(problem(clear).starts_with("PUBLIC_URL "));
-    assert!(problem(|it| it.release_public_key = set("RWQ")).starts_with("RELEASE_PUBLIC_KEY "));
+    let one = "RWS3h4wX0DMEigsEt8UHs02qDkYnXMMM5UXfNwQoGsiwYOO6YVwvP5EJ";
+    for keys in ["RWQ".to_owned(), format!("{one}, RWQ")] {
+        assert!(problem(|it| it.release_public_key = Some(keys)).starts_with("RELEASE_PUBLIC_KEY "));
+    }
+    let other = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let several = Some(format!("{one},\n {other} {one}\n"));
+    let settings = Settings { release_public_key: several, ..Settings::default() };
+    assert_eq!(Config::check("data", settings).unwrap().release_public_keys, [one, other]);
 }
 
 #[test]

@@ -145,6 +145,11 @@ pub(super) const FIGURES: &[Figure] = &[
         &["code"],
         "Dashboards that the controller closed, by close code.",
     ),
+    gauge(
+        "aio_release_index_expires_seconds",
+        &[],
+        "When the index of releases expires, in seconds since 1970; 0 where there is none.",
+    ),
     // The controller itself.
     counter("aio_connections_refused_total", &[], "Connections that found no slot: all were busy."),
     counter("aio_api_refusals_total", &["code"], "Answers that are errors, by the catalogue's code."),

@@ -171,7 +171,7 @@ impl Connection {
             status: "success".into(),
             node_id: self.node.clone(),
             controller_id: CONTROLLER_ID.into(),
-            server_version: build::VERSION.into(),
+            server_version: build::number().into(),
         };
         self.send_text(ack.encode_for_both_generations(Uuid::now_v7(), clock::now())).await
     }

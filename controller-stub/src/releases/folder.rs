@@ -14,14 +14,18 @@ use aio_protocol::{
     release::{
         Checksum, Platform, ReleaseVersion,
         folder::{FolderManifest, MANIFEST, SIGNATURE_SUFFIX, SUMS, read_sums},
+        index::KeyId,
         label::{self, OtherFile},
         program::{self, NotOurs},
     },
 };
-use minisign_verify::{Error as Unverified, PublicKey, Signature};
+use minisign_verify::Error as Unverified;
 use sha2::{Digest, Sha256};
 
-use super::ReleaseFile;
+use super::{
+    ReleaseFile,
+    keys::{Distrusted, Keys},
+};
 
 /// Why a folder is not taken over.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,32 @@ pub enum ImportError {
         path: PathBuf,
         /// Why.
         source: Unverified,
+    },
+    /// A signature was made with a key that an index has revoked.
+    #[error("{path} was made with the key {key}, which was revoked")]
+    Revoked {
+        /// The signature's file.
+        path: PathBuf,
+        /// Which.
+        key: KeyId,
+    },
+    /// The index is none, or does not fit the releases.
+    #[error("{path} cannot be taken: {problem}")]
+    Index {
+        /// The index's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A newer index is there.
+    #[error("{path} has the serial {serial}, and another index with the serial {known} is published already")]
+    Replayed {
+        /// The index's file.
+        path: PathBuf,
+        /// Its serial.
+        serial: u64,
+        /// The serial of the one that is there.
+        known: u64,
     },
     /// A signature is of another file or version.
     #[error("{path} was made for another file")]
@@ -105,6 +135,9 @@ impl ImportError {
             Self::Unsigned { .. } => ErrorCode::SignatureMissing,
             Self::Refused { source: Unverified::UnexpectedKeyId, .. } => ErrorCode::SignatureForeign,
             Self::Refused { .. } => ErrorCode::SignatureInvalid,
+            Self::Revoked { .. } => ErrorCode::KeyRevoked,
+            Self::Index { .. } => ErrorCode::IndexInvalid,
+            Self::Replayed { .. } => ErrorCode::IndexReplayed,
             Self::Swapped { .. } => ErrorCode::ReleaseSwapped,
             Self::NoProgram { source: NotOurs::NoProgram, .. } => ErrorCode::ElfInvalid,
             Self::NoProgram { .. } => ErrorCode::ArchitectureMismatch,
@@ -123,8 +156,8 @@ pub(super) struct Verified {
 }
 
 impl Verified {
-    /// Reads and checks `folder`; with a key, its signatures too.
-    pub(super) fn read(folder: &Path, key: Option<&PublicKey>) -> Result<Self, ImportError> {
+    /// Reads and checks `folder`; where there are keys, its signatures too.
+    pub(super) fn read(folder: &Path, keys: &Keys) -> Result<Self, ImportError> {
         let invalid = |name: &str, problem: String| ImportError::Invalid { path: folder.join(name), problem };
         let mut files = BTreeMap::new();
         let sums_bytes = required(folder, SUMS)?;
@@ -151,9 +184,7 @@ impl Verified {
         let verified = Self { manifest, files };
         verified.agrees(folder).map_err(|problem| invalid(MANIFEST, problem))?;
         verified.programs_fit(folder)?;
-        if let Some(key) = key {
-            verified.signatures_hold(folder, key)?;
-        }
+        verified.signatures_hold(folder, keys)?;
         Ok(verified)
     }
 
@@ -205,20 +236,27 @@ impl Verified {
     }
 
     /// The sums, which vouch for everything, and what nodes fetch, which is signed by itself.
-    fn signatures_hold(&self, folder: &Path, key: &PublicKey) -> Result<(), ImportError> {
+    fn signatures_hold(&self, folder: &Path, keys: &Keys) -> Result<(), ImportError> {
         let programs = self.programs().map(|(name, _)| name);
         for name in [SUMS].into_iter().chain(programs) {
             let path = folder.join(signature_of(name));
             let (Some(bytes), Some(text)) = (self.files.get(name), self.files.get(&signature_of(name)))
             else {
-                return Err(ImportError::Unsigned { path });
+                if keys.verify_signatures() {
+                    return Err(ImportError::Unsigned { path });
+                }
+                continue;
             };
-            let refused = |source| ImportError::Refused { path: path.clone(), source };
-            let text = str::from_utf8(text).map_err(|_| refused(Unverified::InvalidEncoding))?;
-            let signature = Signature::decode(text).map_err(refused)?;
-            key.verify(bytes, &signature, false).map_err(refused)?;
-            label::check_file(signature.trusted_comment(), &self.manifest.version, name)
-                .map_err(|source| ImportError::Swapped { path: path.clone(), source })?;
+            let comment = match keys.verify(bytes, text) {
+                Ok(comment) => comment,
+                Err(Distrusted::Revoked(key)) => return Err(ImportError::Revoked { path, key }),
+                Err(Distrusted::Unverified(_)) if !keys.verify_signatures() => continue,
+                Err(Distrusted::Unverified(source)) => return Err(ImportError::Refused { path, source }),
+            };
+            if keys.verify_signatures() {
+                label::check_file(&comment, &self.manifest.version, name)
+                    .map_err(|source| ImportError::Swapped { path, source })?;
+            }
         }
         Ok(())
     }
@@ -248,4 +286,9 @@ pub(super) fn optional(path: &Path) -> Result<Option<Vec<u8>>, ImportError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ImportError::Io { action: "read", path: path.to_owned(), source }),
     }
+}
+
+pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Io { action, path, source }
 }

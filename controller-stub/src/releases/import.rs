@@ -1,44 +1,37 @@
 //! Puts releases that have passed into the folder that a server offers: each whole, by one rename,
 //! under a server that runs. A version that is published keeps its bytes for ever; what may come
-//! later is another platform.
+//! later is another platform. The index comes last, when what it names is there.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use aio_protocol::release::{
-    Platform, ReleaseVersion,
-    folder::{MANIFEST, SIGNATURE_SUFFIX, SUMS},
+use aio_protocol::{
+    release::{
+        Checksum, Platform, ReleaseVersion,
+        folder::{MANIFEST, SIGNATURE_SUFFIX, SUMS},
+        index::INDEX,
+    },
+    time::Timestamp,
 };
-use minisign_verify::PublicKey;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::{
     ReleaseFile,
-    folder::{ImportError, Verified, optional, signature_of},
+    folder::{ImportError, Verified, io, optional, signature_of},
+    index::{IndexSummary, SignedIndex},
+    keys::Keys,
+    outcome::Outcome,
 };
-
-/// What became of a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    /// It is new.
-    Added,
-    /// It was there, and has more files now.
-    Extended,
-    /// It was there, and has other signatures now.
-    SignedAgain,
-    /// It was there with these bytes.
-    AlreadyThere,
-}
 
 /// A version that was taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,43 +45,99 @@ pub struct Imported {
     pub outcome: Outcome,
 }
 
-/// Takes over the version in `from`, or every version below it. Nothing is put in place before
-/// everything has passed.
-pub(crate) fn import(
-    from: &Path,
-    into: &Path,
-    key: Option<&PublicKey>,
-) -> Result<Vec<Imported>, ImportError> {
-    let folders = versions(from)?;
+/// Everything that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// The versions, oldest first.
+    pub versions: Vec<Imported>,
+    /// The index of the tree that they are of, where it has one.
+    pub index: Option<IndexSummary>,
+}
+
+/// Takes over the version in `from`, or every version below it, and the index of their tree.
+/// Nothing is put in place before everything has passed.
+pub(crate) fn import(from: &Path, into: &Path, keys: Keys, now: Timestamp) -> Result<Import, ImportError> {
+    let from = &fs::canonicalize(from).map_err(io("read", from))?;
+    let (tree, folders) = versions(from)?;
     fs::create_dir_all(into).map_err(io("create", into))?;
+    // What lies in the folder has passed when it came there.
+    let there = SignedIndex::read(into)?;
+    let mut keys = there.iter().fold(keys, |keys, there| keys.after(&there.index));
+    // Beside a version's folder there may be an index of something else.
+    let whole = tree == *from || tree.join(signature_of(INDEX)).exists();
+    let index = if whole { SignedIndex::read(&tree)? } else { None };
+    let mut index_change = None;
+    if let Some(index) = &index {
+        index.verify(&keys)?;
+        index_change = Some(index.change(there.as_ref())?);
+        keys = keys.after(&index.index);
+    }
     let mut ready = Vec::new();
     for folder in folders {
-        let release = Verified::read(&folder, key)?;
+        let release = Verified::read(&folder, &keys)?;
         let place = into.join(release.manifest.version.to_string());
-        let change = change(&release, &place, key.is_some())?;
+        let change = change(&release, &place, keys.verify_signatures())?;
         let staged = match change {
             Outcome::AlreadyThere => None,
-            Outcome::Added | Outcome::Extended | Outcome::SignedAgain => Some(stage(&release, into)?),
+            _ => Some(stage(&release, into)?),
         };
-        ready.push((release.manifest, change, staged));
+        let manifest = release.files.get(MANIFEST).map(Vec::as_slice).unwrap_or_default();
+        let sum = staged.is_some().then(|| Checksum::of_digest(Sha256::digest(manifest).into()));
+        ready.push((release.manifest, change, staged, sum));
+    }
+    if let Some(index) = &index {
+        let sums = ready.iter().filter_map(|(manifest, _, _, sum)| Some((&manifest.version, sum.as_ref()?)));
+        fits(index, &sums.collect(), into)?;
     }
     let mut imported = Vec::new();
-    for (manifest, outcome, staged) in ready {
+    for (manifest, outcome, staged, _) in ready {
         if let Some(staged) = staged {
             put_in_place(staged, &into.join(manifest.version.to_string()), outcome)?;
         }
         let platforms = manifest.platforms.into_keys().collect();
         imported.push(Imported { version: manifest.version, platforms, outcome });
     }
+    if let Some(index) = index.as_ref().filter(|_| index_change != Some(Outcome::AlreadyThere)) {
+        index.put(into)?;
+    }
     fs::File::open(into).and_then(|it| it.sync_all()).map_err(io("write to disk", into))?;
-    Ok(imported)
+    let summary = index.map(|it| IndexSummary::of(&it.index, now, index_change));
+    Ok(Import { versions: imported, index: summary })
 }
 
-/// `from` itself where it is a version's folder, else the versions in it, oldest first.
-fn versions(from: &Path) -> Result<Vec<PathBuf>, ImportError> {
-    let from = &fs::canonicalize(from).map_err(io("read", from))?;
+/// Fails where `index` means another release by a version than the one that would be there: `new`
+/// by the sum of its manifest, or what is published.
+fn fits(
+    index: &SignedIndex,
+    new: &BTreeMap<&ReleaseVersion, &Checksum>,
+    into: &Path,
+) -> Result<(), ImportError> {
+    for (version, release) in &index.index.releases {
+        let sum = match new.get(version) {
+            Some(sum) => Some((*sum).clone()),
+            None => manifest_sum(&into.join(version.to_string()))?,
+        };
+        if sum.is_some_and(|sum| sum != release.manifest_sha256) {
+            let problem = format!(
+                "it means another {MANIFEST} of {version} than the one here: add that version with it"
+            );
+            return Err(ImportError::Index { path: index.path().to_owned(), problem });
+        }
+    }
+    Ok(())
+}
+
+/// The sum of the manifest in a version's folder; none where there is none.
+pub(super) fn manifest_sum(folder: &Path) -> Result<Option<Checksum>, ImportError> {
+    let bytes = optional(&folder.join(MANIFEST))?;
+    Ok(bytes.map(|bytes| Checksum::of_digest(Sha256::digest(&bytes).into())))
+}
+
+/// The tree, and of it `from` where it is a version's folder, else all versions in it, oldest first.
+fn versions(from: &Path) -> Result<(PathBuf, Vec<PathBuf>), ImportError> {
     if from.join(MANIFEST).exists() {
-        return Ok(vec![from.clone()]);
+        let tree = from.parent().unwrap_or(from).to_owned();
+        return Ok((tree, vec![from.to_owned()]));
     }
     let mut found: Vec<(ReleaseVersion, PathBuf)> = Vec::new();
     for entry in fs::read_dir(from).map_err(io("read", from))? {
@@ -98,10 +147,10 @@ fn versions(from: &Path) -> Result<Vec<PathBuf>, ImportError> {
     }
     if found.is_empty() {
         let problem = format!("there is neither {MANIFEST} nor a version's folder in it");
-        return Err(ImportError::Invalid { path: from.clone(), problem });
+        return Err(ImportError::Invalid { path: from.to_owned(), problem });
     }
     found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    Ok((from.to_owned(), found.into_iter().map(|(_, path)| path).collect()))
 }
 
 /// What putting `release` at `place` would be. A file that nodes or people may have fetched must
@@ -183,9 +232,4 @@ fn put_in_place(staged: TempDir, place: &Path, outcome: Outcome) -> Result<(), I
         let _ = staged.keep();
     }
     Ok(())
-}
-
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ImportError {
-    let path = path.to_owned();
-    move |source| ImportError::Io { action, path, source }
 }

@@ -59,6 +59,8 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("GET",    "/rollouts/{rollout}/nodes",          [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
     ("POST",   "/rollouts/{rollout}/{order}",        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
     ("GET",    "/releases/{version}/{file}",         [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/releases/index.json",               [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
+    ("GET",    "/releases/index.json.minisig",       [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/events",                            [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
     ("POST",   "/events",                            [401, 401, 401, 401, 401, 401, 401, 401, 401, 202]),
     ("GET",    "/dead-letters",                      [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
@@ -87,7 +89,7 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
         TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(served, rows, "every address has a row, and every row an address");
 
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let (_, rollout) = owner.post("/rollouts", json!({"version": "v1.1.0"})).await;
     let (mut wrong, mut nodes) = (Vec::new(), 1..);

@@ -122,7 +122,7 @@ async fn a_plan_says_what_the_token_promised_though_the_file_has_changed_since()
 async fn with_a_release_key_tokens_carry_it_and_plans_carry_the_signature() {
     const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
     let controller = Controller::start_with(|config| {
-        config.release_public_key = Some(KEY.into());
+        config.release_public_keys = vec![KEY.into()];
         let folder = config.releases.as_ref().unwrap().join("v1.0.0");
         std::fs::write(folder.join("linux-amd64.minisig"), "untrusted comment: a signature").unwrap();
     })
@@ -160,6 +160,19 @@ async fn release_files_are_served_whole_or_in_part_and_nothing_else_is() {
     let part = anyone.request(Method::GET, "/releases/v1.0.0/linux-amd64").header("range", "bytes=4-");
     let part = part.send().await.unwrap();
     assert_eq!((part.status().as_u16(), part.text().await.unwrap().as_str()), (206, "daemon"));
+    // Beside the programs, what the manifest lists, and what vouches for it.
+    std::fs::write(controller.release("aio-worker.service"), "[Unit]").unwrap();
+    std::fs::write(controller.release("SHA256SUMS"), "the sums").unwrap();
+    let entry = json!({ "size": 6, "sha256": "a".repeat(64) });
+    let manifest = json!({
+        "version": "v1.0.0", "commit": "c", "committedAt": "2025-12-11T12:00:00Z", "rust": "1.95.0", "platforms": {},
+        "files": { "aio-worker.service": entry },
+    });
+    std::fs::write(controller.release("manifest.json"), manifest.to_string()).unwrap();
+    for (name, content) in [("aio-worker.service", "[Unit]"), ("SHA256SUMS", "the sums")] {
+        let served = anyone.request(Method::GET, &format!("/releases/v1.0.0/{name}")).send().await.unwrap();
+        assert_eq!(served.text().await.unwrap(), content);
+    }
     for path in [
         "/releases/v1.0.0/secret",
         "/releases/v1.0.0/linux-arm64",

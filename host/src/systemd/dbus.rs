@@ -104,6 +104,13 @@ impl Systemd {
         self.start_within(name, self.job_bound).await
     }
 
+    /// Queues the unit's start, and waits for nothing: at boot it may be behind whoever asks.
+    pub async fn start_later(&self, name: &str) -> Result<(), SystemdError> {
+        let manager = self.manager().await?;
+        let queued = Job::Start.queue(&manager, name).await;
+        queued.map(|_| ()).map_err(refused(&format!("StartUnit({name})")))
+    }
+
     /// Stops the unit and waits for the job.
     pub async fn stop(&self, name: &str) -> Result<(), SystemdError> {
         self.run_job(Job::Stop, name, self.job_bound).await

@@ -45,6 +45,11 @@ pub struct InstallArgs {
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
 
+    /// Let the controller update this node from now on, to releases that are signed with the release
+    /// key
+    #[arg(long)]
+    auto_update: bool,
+
     /// Ask no controller, and start nothing: the worker connects with the next boot. The release's
     /// key must be known
     #[arg(long, requires = "bundle", conflicts_with_all = ["timeout", "no_wait"])]
@@ -103,6 +108,7 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
             controller_endpoint: args.controller_endpoint.filter(|endpoint| !endpoint.is_empty()),
             proxy: args.controller.route.proxy(),
             ca_file: None,
+            auto_update: args.auto_update,
         },
         ca_file: args.controller.route.ca_file(),
         allow_downgrade: args.allow_downgrade,

@@ -81,6 +81,15 @@ async fn watch(host: &Host, node: &NodeId, last: &mut Option<Snapshot>) -> Resul
     }
 }
 
+/// How the worker is at the moment, if it says so within `patience`.
+pub(crate) async fn present(host: &Host, patience: Duration) -> Option<Snapshot> {
+    let look = async {
+        let line = listen(&host.layout.status_socket()).await?.next_line().await.ok()??;
+        serde_json::from_str(&line).ok()
+    };
+    tokio::time::timeout(patience, look).await.ok()?
+}
+
 async fn listen(socket: &Path) -> Option<Lines<BufReader<UnixStream>>> {
     Some(BufReader::new(UnixStream::connect(socket).await.ok()?).lines())
 }

@@ -21,6 +21,19 @@ pub(crate) fn demanded(given: Option<&str>, token: Option<&str>) -> Result<Optio
     first([(given, "that was given"), (token, "in the token"), (built_in, "that is built in")])
 }
 
+/// The keys that a node which updates itself believes from now on, in base64: the one that is
+/// demanded, without which nothing can be believed.
+pub(crate) fn of_updates(given: Option<&str>, token: Option<&str>) -> Result<Vec<String>, Failure> {
+    let named = given.or(token).or(BUILT_IN.filter(|key| !key.is_empty()));
+    let Some(named) = named else {
+        let message = "--auto-update needs a release key, and neither --release-key, the token nor this program names one";
+        return Err(Failure::new(ErrorCode::SignatureMissing, message));
+    };
+    let line = named.lines().map(str::trim).rfind(|line| !line.is_empty());
+    let key = line.filter(|line| PublicKey::from_base64(line).is_ok());
+    key.map(|key| vec![key.to_owned()]).ok_or_else(|| unreadable("the release key"))
+}
+
 fn first(candidates: [(Option<&str>, &str); 3]) -> Result<Option<PublicKey>, Failure> {
     let named = candidates.into_iter().find_map(|(text, whose)| Some((text?, whose)));
     named

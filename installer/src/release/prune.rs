@@ -17,6 +17,11 @@ pub(crate) fn prune(layout: &Layout, kept: &[&ReleaseVersion]) -> Result<(), Fai
         if let Some(version) = version.filter(|version| !kept.contains(&version)) {
             let folder = layout.release(&version);
             files::remove_file(&folder.join(shipped::BINARY))?;
+            let units = folder.join(shipped::UNITS);
+            for unit in fs::read_dir(&units).into_iter().flatten().flatten() {
+                files::remove_file(&unit.path())?;
+            }
+            files::remove_dir_if_empty(&units)?;
             files::remove_dir_if_empty(&folder)?;
         }
     }

@@ -96,12 +96,21 @@ impl Journal {
         !self.open.is_empty()
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction that leaves this program's own unit.
     pub(crate) fn begin(&mut self, node: NodeId, version: ReleaseVersion) -> Result<(), Failure> {
-        let installer = build::VERSION.to_owned();
+        self.begin_with_unit(node, version, verify::checksum(shipped::UNIT_TEXT.as_bytes()))
+    }
+
+    /// Begins a transaction that leaves the unit of this checksum.
+    pub(crate) fn begin_with_unit(
+        &mut self,
+        node: NodeId,
+        version: ReleaseVersion,
+        unit: Checksum,
+    ) -> Result<(), Failure> {
+        let installer = build::number().to_owned();
         let mut records = self.committed.clone();
-        let unit = Some(verify::checksum(shipped::UNIT_TEXT.as_bytes()));
-        records.push(Record::Began { node, version, installer, unit });
+        records.push(Record::Began { node, version, installer, unit: Some(unit) });
         // Rewritten whole: behind the last commit may stand a torn line.
         self.rewrite(&records)?;
         self.open = records.split_off(self.committed.len());

@@ -6,13 +6,17 @@ use std::path::Path;
 
 use aio_host::layout::Layout;
 use aio_host::token::NodeToken;
-use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::ReleaseVersion};
+use aio_protocol::{
+    claims::NodeClaims,
+    error_code::ErrorCode,
+    release::{ReleaseVersion, index::KeyId},
+};
 use secrecy::ExposeSecret;
 
 use crate::{
     controller::http,
     failure::{Failure, not_a_file},
-    machine::observe::{Entry, Observed},
+    machine::{entry::Entry, observe::Observed},
     release::{offer::Source, verify::Promise},
     request::Goal,
     shipped,
@@ -32,6 +36,9 @@ pub(crate) struct Target<'a> {
     pub(crate) release: Option<(Promise, Source)>,
     /// The authorities that the operator makes known, in PEM.
     pub(crate) authorities: Option<&'a [u8]>,
+    /// The keys (base64) of the releases that the controller may update the node to; none where
+    /// updates stay as they are on this machine.
+    pub(crate) updates: Option<Vec<String>>,
     /// What the installation comes to.
     pub(crate) goal: Goal,
     /// Whether a newer version may be replaced by an older one.
@@ -51,7 +58,7 @@ impl Plan {
     /// The releases that stay, where another one is switched to.
     pub(crate) fn releases(&self) -> Option<Vec<&ReleaseVersion>> {
         self.steps.iter().find_map(|step| match step {
-            Step::SwitchRelease(switch) => {
+            Step::SwitchRelease(switch) if switch.link.ends_with("current") => {
                 Some([&switch.version].into_iter().chain(&switch.previous).collect())
             }
             _ => None,
@@ -104,11 +111,13 @@ fn needed(observed: &Observed, target: &Target<'_>, layout: &Layout) -> Result<V
             release(&mut steps, observed, promise, source, layout)?;
             settings(&mut steps, observed, target, layout)?;
             units(&mut steps, observed, &promise.release.version, layout);
+            updater(&mut steps, observed, target, &promise.release.version, layout);
         }
         // A package has brought program, user and unit, and keeps them; this machine's own is what
         // it cannot bring.
         None => {
             refuse_beside_package(observed, layout)?;
+            refuse_updates_of_package(target)?;
             settings(&mut steps, observed, target, layout)?;
         }
     }
@@ -214,6 +223,45 @@ fn units(steps: &mut Steps, observed: &Observed, version: &ReleaseVersion, layou
     }
 }
 
+/// Root's part of updates, where it is asked for or there already: then it is of this release, too.
+fn updater(
+    steps: &mut Steps,
+    observed: &Observed,
+    target: &Target<'_>,
+    version: &ReleaseVersion,
+    layout: &Layout,
+) {
+    let there = &observed.updater;
+    if target.updates.is_none() && !there.is_there() {
+        return;
+    }
+    let units = shipped::UPDATER_UNITS.iter().zip(&there.units);
+    let changed = units.filter(|((_, text), unit)| !unit.is_file(text.as_bytes(), shipped::UNIT_MODE));
+    let mut files: Vec<_> =
+        changed.map(|((name, text), _)| (layout.units().join(name), text.as_bytes().to_vec())).collect();
+    let reloads = !files.is_empty();
+    for key in target.updates.iter().flatten() {
+        let name = format!("{}.pub", KeyId::of_public_key(key).map_or_else(String::new, String::from));
+        if !there.keys.contains(&name) {
+            let text = format!("untrusted comment: the key of releases, minisign {name}\n{key}\n");
+            files.push((layout.release_keys().join(name), text.into_bytes()));
+        }
+    }
+    if !files.is_empty() {
+        steps.push(step::WriteUnits { files });
+    }
+    if reloads {
+        steps.push(step::ReloadManager);
+    }
+    if there.link.as_deref() != Some(Path::new(&version.to_string())) {
+        let (link, previous) = (layout.updater(), None);
+        steps.push(step::SwitchRelease { link, version: version.clone(), previous });
+    }
+    if !there.is_open() {
+        steps.push(step::EnableUpdater { starts: target.goal != Goal::Enabled });
+    }
+}
+
 fn config(
     observed: &Observed,
     target: &Target<'_>,
@@ -269,6 +317,15 @@ fn adopted_endpoint(observed: &Observed, target: &Target<'_>) -> Result<Option<S
         target.settings.insecure_http,
     )?;
     Ok(Some(endpoint.clone()))
+}
+
+/// Of a package, the package manager changes the version, and nobody else.
+fn refuse_updates_of_package(target: &Target<'_>) -> Result<(), Failure> {
+    if target.updates.is_none() {
+        return Ok(());
+    }
+    let message = "aio-worker is installed as a package here, so --auto-update is for apt to do";
+    Err(Failure::new(ErrorCode::UpdatePackaged, message))
 }
 
 fn refuse_masked(observed: &Observed) -> Result<(), Failure> {

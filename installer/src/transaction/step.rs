@@ -6,6 +6,7 @@ mod action;
 mod create_user;
 mod declare_user;
 mod enable_unit;
+mod enable_updater;
 mod fetch_release;
 mod link_command;
 mod place_release;
@@ -15,6 +16,7 @@ mod switch_release;
 mod write_config;
 mod write_token;
 mod write_unit;
+mod write_units;
 
 use self::action::Action;
 use crate::{
@@ -32,7 +34,17 @@ use crate::{
 pub(crate) const CONFIGURATION: &str = WriteConfig::NAME;
 
 macro_rules! steps {
-    ($($module:ident :: $step:ident,)*) => {
+    ($($module:ident :: $step:ident,)* ; $($more:ident :: $other:ident,)*) => {
+        steps! { all $($module::$step,)* $($more::$other,)* }
+
+        /// The words of all steps and of the proof, in the order in which an installation takes
+        /// them.
+        pub const STEPS: &[&str] = &[$($step::NAME,)* Proof::NAME];
+
+        /// The words of the steps that it takes besides where the controller is to update the node.
+        pub const UPDATER_STEPS: &[&str] = &[$($other::NAME,)*];
+    };
+    (all $($module:ident :: $step:ident,)*) => {
         $(pub(crate) use $module::$step;)*
 
         /// One step of a plan.
@@ -40,10 +52,6 @@ macro_rules! steps {
         pub(crate) enum Step {
             $($step($step),)*
         }
-
-        /// The words of all steps and of the proof, in the order in which an installation takes
-        /// them.
-        pub const STEPS: &[&str] = &[$($step::NAME,)* Proof::NAME];
 
         impl Step {
             /// The step's word.
@@ -95,4 +103,7 @@ steps! {
     reload_manager::ReloadManager,
     enable_unit::EnableUnit,
     start_unit::StartUnit,
+    ;
+    write_units::WriteUnits,
+    enable_updater::EnableUpdater,
 }

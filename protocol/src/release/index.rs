@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::{Checksum, InvalidName, ReleaseVersion};
@@ -111,6 +112,20 @@ impl KeyId {
     }
 }
 
+impl KeyId {
+    /// Of a public key in base64, as it stands in a `.pub` file's second line; none if it is none.
+    pub fn of_public_key(key: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(key.trim()).ok().filter(|bytes| bytes.len() == 42)?;
+        Some(Self::of_bytes(*bytes.strip_prefix(b"Ed")?.first_chunk()?))
+    }
+
+    /// Of whoever made a signature, the text of a `.minisig` file.
+    pub fn of_signature(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text.lines().nth(1)?.trim()).ok().filter(|bytes| bytes.len() == 74)?;
+        Some(Self::of_bytes(*bytes.get(2..)?.first_chunk()?))
+    }
+}
+
 impl FromStr for KeyId {
     type Err = InvalidName;
 
@@ -199,9 +214,18 @@ mod tests {
 
     #[test]
     fn a_key_s_id_is_what_minisign_prints() {
-        let keys = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+        let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
         let bytes = [0x1f, 0xe8, 0xb4, 0x42, 0x18, 0x0f, 0x62, 0xe7];
-        assert_eq!(KeyId::of_bytes(bytes).to_string(), "E7620F1842B4E81F", "{keys}");
+        assert_eq!(KeyId::of_bytes(bytes).to_string(), "E7620F1842B4E81F");
+        assert_eq!(KeyId::of_public_key(key), Some(KeyId::of_bytes(bytes)));
+        for text in ["", "RWQ", "no key", &key.replace("RWQ", "AAA")] {
+            assert_eq!(KeyId::of_public_key(text), None, "{text}");
+        }
+        let signature = format!(
+            "untrusted comment: x\n{}\n",
+            STANDARD.encode([b"ED".as_slice(), &bytes, &[0; 64]].concat())
+        );
+        assert_eq!(KeyId::of_signature(&signature), Some(KeyId::of_bytes(bytes)));
         assert_eq!("e7620f1842b4e81f".parse(), Ok(KeyId::of_bytes(bytes)));
         for text in ["", "E7620F1842B4E81", "E7620F1842B4E81G", "E7620F1842B4E81FF"] {
             assert!(text.parse::<KeyId>().is_err(), "{text}");

@@ -15,6 +15,7 @@ use crate::{deb, portable, step};
 pub(super) struct Programs {
     pub(super) worker: PathBuf,
     pub(super) installer: PathBuf,
+    pub(super) controller: PathBuf,
     /// The folder of the sources that they were built of.
     pub(super) sources: Option<PathBuf>,
     /// Debian packages of them.
@@ -26,6 +27,7 @@ pub(super) fn taken(folder: &Path) -> Programs {
     Programs {
         worker: folder.join("aio-worker"),
         installer: folder.join("aio-installer"),
+        controller: folder.join("controller-stub"),
         sources: None,
         packages: Vec::new(),
     }
@@ -60,12 +62,13 @@ pub(super) fn built(
     let released = portable::folder(&target, platform, "release")?;
     let worker = released.join("aio-worker");
     let installer = portable::folder(&target, platform, "installer")?.join("aio-installer");
+    let controller = released.join("controller-stub");
     let number = version.to_string();
-    for program in [&worker, &installer, &released.join("controller-stub")] {
+    for program in [&worker, &installer, &controller] {
         says(platform, program, number.trim_start_matches('v'), &commit)?;
     }
     let packages = deb::Packing { source: &sources, target: &target, platform, time: &epoch }.run()?;
-    Ok(Programs { worker, installer, sources: Some(sources), packages })
+    Ok(Programs { worker, installer, controller, sources: Some(sources), packages })
 }
 
 /// The compiler's version, e.g. `1.95.0`.

@@ -24,6 +24,7 @@ use super::{key::Key, program, source::Source};
 pub(super) struct File {
     name: String,
     bytes: Vec<u8>,
+    mode: u32,
     /// The oldest C library that it runs with, of a program: it is also signed by itself, for
     /// installers, which fetch nothing else.
     glibc: Option<(u32, u32)>,
@@ -32,17 +33,23 @@ pub(super) struct File {
 impl File {
     pub(super) fn program(name: String, path: &Path, platform: Platform) -> Result<Self> {
         let glibc = program::glibc(path, platform)?;
-        Ok(Self { name, bytes: read(path)?, glibc: Some(glibc) })
+        Ok(Self { name, bytes: read(path)?, mode: 0o755, glibc: Some(glibc) })
+    }
+
+    /// A program that nodes do not fetch: the sums alone vouch for it.
+    pub(super) fn unsigned_program(name: String, path: &Path, platform: Platform) -> Result<Self> {
+        program::glibc(path, platform)?;
+        Ok(Self { name, bytes: read(path)?, mode: 0o755, glibc: None })
     }
 
     pub(super) fn text(name: String, text: String) -> Self {
-        Self { name, bytes: text.into_bytes(), glibc: None }
+        Self { name, bytes: text.into_bytes(), mode: 0o644, glibc: None }
     }
 
     pub(super) fn copy(path: &Path) -> Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).filter(|name| is_file_name(name));
         let name = name.with_context(|| format!("{} cannot be in a release by this name", path.display()))?;
-        Ok(Self { name: name.to_owned(), bytes: read(path)?, glibc: None })
+        Ok(Self { name: name.to_owned(), bytes: read(path)?, mode: 0o644, glibc: None })
     }
 }
 
@@ -85,7 +92,7 @@ pub(super) fn write(contents: Contents<'_>, output: &Path, add: bool) -> Result<
     let mut manifest = manifest(&contents);
     let mut programs = Vec::new();
     for file in &contents.files {
-        put(place, &file.name, &file.bytes, if file.glibc.is_some() { 0o755 } else { 0o644 })?;
+        put(place, &file.name, &file.bytes, file.mode)?;
         programs.extend(file.glibc.is_some().then_some(&file.name));
     }
     if add {
@@ -180,27 +187,27 @@ fn entry(bytes: &[u8]) -> FileEntry {
     FileEntry { size: bytes.len() as u64, sha256: checksum(bytes) }
 }
 
-fn checksum(bytes: &[u8]) -> Checksum {
+pub(super) fn checksum(bytes: &[u8]) -> Checksum {
     Checksum::of_digest(Sha256::digest(bytes).into())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn put(place: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+pub(super) fn put(place: &Path, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
     let path = place.join(name);
     fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     set_mode(&path, mode)
 }
 
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the rights of {}", path.display()))
 }
 
 /// On disk before it gets its name.
-fn sync(place: &Path) -> Result<()> {
+pub(super) fn sync(place: &Path) -> Result<()> {
     for entry in fs::read_dir(place).with_context(|| format!("cannot read {}", place.display()))? {
         let path = entry.with_context(|| format!("cannot read {}", place.display()))?.path();
         let synced = fs::File::open(&path).and_then(|file| file.sync_all());

@@ -31,17 +31,7 @@ impl Key {
     pub(super) fn of(secret: Option<&Path>, public: Option<&str>) -> Result<Self> {
         match (secret, public) {
             (Some(file), _) => Ok(Self::Secret(Secret::open(file)?)),
-            (None, Some(named)) => {
-                let text = if Path::new(named).is_file() {
-                    fs::read_to_string(named).with_context(|| format!("cannot read {named}"))?
-                } else {
-                    named.to_owned()
-                };
-                let line = base64_of(&text);
-                let line = line
-                    .with_context(|| format!("`{named}` is neither a public key of minisign nor its file"));
-                Ok(Self::Public(line?))
-            }
+            (None, Some(named)) => Ok(Self::Public(self::public(named)?)),
             (None, None) => Ok(Self::None),
         }
     }
@@ -66,6 +56,17 @@ impl Key {
         sign.args(["-S", "-t", comment, "-s"]).arg(&secret.file).arg("-m").arg(file);
         secret.run(sign).with_context(|| format!("cannot sign {}", file.display()))
     }
+}
+
+/// The base64 of a public key that is named by itself or by its file.
+pub(super) fn public(named: &str) -> Result<String> {
+    let text = if Path::new(named).is_file() {
+        fs::read_to_string(named).with_context(|| format!("cannot read {named}"))?
+    } else {
+        named.to_owned()
+    };
+    let line = base64_of(&text);
+    line.with_context(|| format!("`{named}` is neither a public key of minisign nor its file"))
 }
 
 impl Secret {

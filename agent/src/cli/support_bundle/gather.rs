@@ -243,7 +243,7 @@ async fn versions(layout: &Layout, manager: Result<&Systemd, String>) -> Found {
         Err(reason) => (None, Some(format!("without systemd's version: {reason}"))),
     };
     let versions = json!({
-        "worker": build::VERSION,
+        "worker": build::number(),
         "platform": build::platform(),
         "commit": build::commit(),
         "installedReleases": releases.0,

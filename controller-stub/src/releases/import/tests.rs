@@ -9,6 +9,7 @@ use aio_protocol::{
     release::{
         Checksum,
         folder::{FileEntry, FolderManifest, Needs, read_sums, write_sums},
+        index::{INDEX_LIFE, IndexedRelease, KeyId, ReleaseIndex},
         label,
     },
 };
@@ -61,8 +62,8 @@ impl Release {
         minisign::sign(None, &self.key.sk, Cursor::new(bytes), Some(&comment), None).unwrap().to_string()
     }
 
-    fn public(&self) -> PublicKey {
-        PublicKey::from_base64(&self.key.pk.to_base64()).unwrap()
+    fn public(&self) -> Keys {
+        Keys::of(&[self.key.pk.to_base64()]).unwrap()
     }
 
     /// Writes the version's folder into `tree`.
@@ -100,6 +101,10 @@ impl Release {
     }
 }
 
+fn now() -> Timestamp {
+    "2025-12-11T12:00:00Z".parse().unwrap()
+}
+
 /// Every file of a folder of releases with its bytes.
 fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
@@ -130,14 +135,15 @@ impl World {
         self.folder.path().join("published")
     }
 
-    fn import(&self, key: Option<&PublicKey>) -> Result<Vec<Outcome>, ImportError> {
-        let imported = import(&self.tree(), &self.published(), key)?;
-        Ok(imported.into_iter().map(|imported| imported.outcome).collect())
+    fn import(&self, keys: Option<&Keys>) -> Result<Vec<Outcome>, ImportError> {
+        let keys = keys.cloned().unwrap_or_default();
+        let imported = import(&self.tree(), &self.published(), keys, now())?;
+        Ok(imported.versions.into_iter().map(|imported| imported.outcome).collect())
     }
 
     /// The code of the refusal; nothing of what is published may have changed, and nothing may be
     /// left behind.
-    fn refused(&self, key: Option<&PublicKey>) -> ErrorCode {
+    fn refused(&self, key: Option<&Keys>) -> ErrorCode {
         fs::create_dir_all(self.published()).unwrap();
         let before = snapshot(&self.published());
         let code = self.import(key).unwrap_err().code();
@@ -168,8 +174,8 @@ fn what_has_passed_is_published_byte_for_byte_and_adding_it_again_changes_nothin
     // A version's folder alone, by a name of its own, too.
     let elsewhere = world.folder.path().join("download");
     symlink(&folder, &elsewhere).unwrap();
-    let again = import(&elsewhere, &world.published(), Some(&older.public())).unwrap();
-    assert_eq!(again.first().unwrap().outcome, Outcome::AlreadyThere);
+    let again = import(&elsewhere, &world.published(), older.public(), now()).unwrap();
+    assert_eq!(again.versions.first().unwrap().outcome, Outcome::AlreadyThere);
     assert_eq!(fs::read_dir(world.published()).unwrap().count(), 2, "something was left behind");
 }
 
@@ -207,8 +213,8 @@ fn another_platform_comes_to_a_version_and_other_bytes_do_not() {
     fs::write(&sums, write_sums(&anew)).unwrap();
     fs::write(sums.with_file_name(signature_of(SUMS)), first.signature(SUMS, write_sums(&anew).as_bytes()))
         .unwrap();
-    let again = import(&of_one, &world.published(), Some(&first.public())).unwrap();
-    assert_eq!(again.first().unwrap().outcome, Outcome::AlreadyThere);
+    let again = import(&of_one, &world.published(), first.public(), now()).unwrap();
+    assert_eq!(again.versions.first().unwrap().outcome, Outcome::AlreadyThere);
 
     Release { key: first.key.clone(), ..Release::new("v1.0.0") }
         .with("linux-amd64", program(AMD64, "another worker"))
@@ -316,4 +322,128 @@ fn one_bad_version_keeps_the_others_of_its_tree_back() {
     let bad = Release::new("v1.1.0").write(&world.tree());
     fs::write(bad.join("linux-amd64"), "").unwrap();
     assert_eq!(world.refused(None), ErrorCode::ChecksumMismatch);
+}
+
+/// An index of what lies in the tree, signed with `key`, and what `change` makes of it.
+fn write_index(world: &World, key: &KeyPair, serial: u64, change: impl FnOnce(&mut ReleaseIndex)) {
+    let mut releases = BTreeMap::new();
+    for path in fs::read_dir(world.tree()).unwrap().map(|entry| entry.unwrap().path()) {
+        if !path.is_dir() {
+            continue;
+        }
+        let manifest_sha256 = manifest_sum(&path).unwrap().unwrap();
+        let version = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        releases.insert(version, IndexedRelease { manifest_sha256, oldest_from: None, protocol: 1 });
+    }
+    let mut index = ReleaseIndex {
+        serial,
+        issued_at: now(),
+        expires_at: now().plus(INDEX_LIFE),
+        floor: None,
+        revoked: BTreeSet::new(),
+        keys: Vec::new(),
+        releases,
+    };
+    change(&mut index);
+    let text = serde_json::to_vec(&index).unwrap();
+    let signature = minisign::sign(None, &key.sk, Cursor::new(&text), Some(&index.comment()), None).unwrap();
+    fs::write(world.tree().join(INDEX), text).unwrap();
+    fs::write(world.tree().join(signature_of(INDEX)), signature.to_string()).unwrap();
+}
+
+fn id(key: &KeyPair) -> KeyId {
+    KeyId::of_public_key(&key.pk.to_base64()).unwrap()
+}
+
+fn index_outcome(world: &World, keys: &Keys) -> Outcome {
+    let imported = import(&world.tree(), &world.published(), keys.clone(), now()).unwrap();
+    imported.index.unwrap().outcome.unwrap()
+}
+
+#[test]
+fn an_index_comes_with_the_versions_that_it_names_and_never_goes_back() {
+    let world = World::new();
+    let release = Release::new("v1.0.0");
+    let keys = release.public();
+    let folder = release.write(&world.tree());
+    write_index(&world, &release.key, 7, |_| {});
+    assert_eq!(index_outcome(&world, &keys), Outcome::Added);
+    assert_eq!(index_outcome(&world, &keys), Outcome::AlreadyThere);
+    let published = fs::read(world.published().join(INDEX)).unwrap();
+    assert_eq!(published, fs::read(world.tree().join(INDEX)).unwrap());
+    assert_eq!(fs::metadata(world.published().join(INDEX)).unwrap().mode() & 0o777, 0o644);
+
+    write_index(&world, &release.key, 6, |_| {});
+    assert_eq!(world.refused(Some(&keys)), ErrorCode::IndexReplayed);
+    assert_eq!(world.refused(None), ErrorCode::IndexReplayed, "whether it is verified or not");
+    write_index(&world, &release.key, 7, |index| index.floor = Some("v1.0.0".parse().unwrap()));
+    assert_eq!(world.refused(Some(&keys)), ErrorCode::IndexReplayed, "another one of this serial");
+    write_index(&world, &release.key, 8, |_| {});
+    // A version's folder alone comes with the index of its tree.
+    let alone = import(&folder, &world.published(), keys.clone(), now()).unwrap();
+    assert_eq!(alone.index.unwrap().outcome, Some(Outcome::Replaced));
+
+    // Interrupted between its two files.
+    fs::remove_file(world.published().join(signature_of(INDEX))).unwrap();
+    assert_eq!(index_outcome(&world, &keys), Outcome::SignedAgain);
+    assert_eq!(index_outcome(&world, &keys), Outcome::AlreadyThere);
+    assert_eq!(fs::read_dir(world.published()).unwrap().count(), 3, "something was left behind");
+}
+
+#[test]
+fn an_index_that_is_not_what_was_signed_is_refused() {
+    let world = World::new();
+    let release = Release::new("v1.0.0");
+    let keys = Some(release.public());
+    release.write(&world.tree());
+    let (index, signature) = (world.tree().join(INDEX), world.tree().join(signature_of(INDEX)));
+    write_index(&world, &Release::new("v1.0.0").key, 1, |_| {});
+    assert_eq!(world.refused(keys.as_ref()), ErrorCode::SignatureForeign);
+    write_index(&world, &release.key, 1, |_| {});
+    let good = fs::read(&signature).unwrap();
+    fs::remove_file(&signature).unwrap();
+    assert_eq!(world.refused(keys.as_ref()), ErrorCode::SignatureMissing);
+    write_index(&world, &release.key, 2, |_| {});
+    fs::write(&signature, good).unwrap();
+    assert_eq!(world.refused(keys.as_ref()), ErrorCode::SignatureInvalid, "that of another index");
+    fs::write(&signature, release.signature("linux-amd64", &fs::read(&index).unwrap())).unwrap();
+    assert_eq!(world.refused(keys.as_ref()), ErrorCode::IndexInvalid, "signed as something else");
+    for text in [b"<html>".to_vec(), vec![b' '; 300 * 1024], b"{}".to_vec()] {
+        fs::write(&index, text).unwrap();
+        assert_eq!(world.refused(keys.as_ref()), ErrorCode::IndexInvalid);
+    }
+    let another = Checksum::from_hex(&"a".repeat(64)).unwrap();
+    write_index(&world, &release.key, 3, |index| {
+        index.releases.values_mut().for_each(|it| it.manifest_sha256 = another.clone());
+    });
+    assert_eq!(world.refused(keys.as_ref()), ErrorCode::IndexInvalid, "it means other bytes of v1.0.0");
+    // One that has expired is taken: only nodes take nothing under it.
+    write_index(&world, &release.key, 4, |index| index.expires_at = index.issued_at);
+    let imported = import(&world.tree(), &world.published(), release.public(), now()).unwrap();
+    assert!(imported.index.unwrap().expired);
+}
+
+#[test]
+fn a_key_that_the_index_names_is_believed_and_one_that_it_revokes_is_not() {
+    let world = World::new();
+    let (old, new) = (Release::new("v1.0.0"), Release::new("v1.1.0"));
+    let keys = old.public();
+    let second = Keys::of(&[old.key.pk.to_base64(), new.key.pk.to_base64()]).unwrap();
+    old.write(&world.tree());
+    write_index(&world, &old.key, 1, |index| index.keys = vec![new.key.pk.to_base64()]);
+    assert_eq!(index_outcome(&world, &keys), Outcome::Added);
+
+    // The configuration knows the old key alone, and the index that is there names the new one.
+    new.write(&world.tree());
+    write_index(&world, &new.key, 2, |_| {});
+    assert_eq!(index_outcome(&world, &keys), Outcome::Replaced);
+
+    write_index(&world, &new.key, 3, |index| index.revoked.extend([id(&old.key)]));
+    assert_eq!(world.refused(Some(&second)), ErrorCode::KeyRevoked, "v1.0.0 is signed with it");
+    assert_eq!(world.refused(None), ErrorCode::KeyRevoked, "whether signatures are verified or not");
+    Release { key: new.key.clone(), ..Release::new("v1.0.0") }.write(&world.tree());
+    write_index(&world, &new.key, 3, |index| index.revoked.extend([id(&old.key)]));
+    assert_eq!(index_outcome(&world, &second), Outcome::Replaced);
+    write_index(&world, &old.key, 4, |_| {});
+    assert_eq!(world.refused(Some(&second)), ErrorCode::KeyRevoked, "it signs no index any more");
 }

@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
 use super::*;
-use crate::machine::state_folder::StateFolder;
+use crate::machine::{state_folder::StateFolder, updater::Updater};
 use crate::{machine::adoption::OlderUnit, release::verify::tests::release_of, transaction::step::STEPS};
 
 const NODE: &str = "69396100cd71623c7bbfbfee";
@@ -52,6 +52,7 @@ fn bare() -> Observed {
             active_state: "inactive".into(),
             ..UnitState::default()
         },
+        updater: Updater { units: vec![Entry::Absent; shipped::UPDATER_UNITS.len()], ..Updater::default() },
         packaged: false,
         releases: ROOMY,
         read_only: Vec::new(),
@@ -86,8 +87,17 @@ fn steps_for(observed: &Observed, settings: &Settings) -> Result<Vec<&'static st
 
 fn planned(observed: &Observed, settings: &Settings, authorities: Option<&[u8]>) -> Result<Plan, Failure> {
     let token = crate::token::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
-    let target = Target {
-        token: &token,
+    plan(observed, &target(&token, settings, observed, authorities), &Layout::default())
+}
+
+fn target<'a>(
+    token: &'a NodeToken,
+    settings: &'a Settings,
+    observed: &Observed,
+    authorities: Option<&'a [u8]>,
+) -> Target<'a> {
+    Target {
+        token,
         settings,
         release: (!observed.packaged).then(|| {
             let url = "https://releases.example/v1.0.0/linux-amd64";
@@ -95,11 +105,11 @@ fn planned(observed: &Observed, settings: &Settings, authorities: Option<&[u8]>)
             (promise, Source::Server(url.parse().unwrap()))
         }),
         authorities,
+        updates: None,
         goal: Goal::Online(Duration::from_secs(60)),
         allow_downgrade: false,
         replace_identity: false,
-    };
-    plan(observed, &target, &Layout::default())
+    }
 }
 
 fn steps_with(
@@ -134,6 +144,66 @@ fn authorities_are_written_once_and_named_in_the_configuration() {
 #[test]
 fn a_bare_machine_takes_every_step_in_the_catalogue_s_order() {
     assert_eq!(steps(&bare()), STEPS);
+    let more = ["write_units", "reload_manager", "switch_release", "enable_updater"];
+    let begin = STEPS.iter().position(|step| *step == "enable_unit").unwrap();
+    let (before, after) = STEPS.split_at(begin);
+    assert_eq!(updates(&bare()), [before, &more, after].concat());
+}
+
+/// The steps where the controller is to update the node.
+fn updates(observed: &Observed) -> Vec<&'static str> {
+    let token = crate::token::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
+    let settings = Settings::default();
+    let target = Target { updates: Some(vec![key()]), ..target(&token, &settings, observed, None) };
+    plan(observed, &target, &Layout::default()).unwrap().names().collect()
+}
+
+fn key() -> String {
+    "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".to_owned()
+}
+
+/// A machine whose controller updates it.
+fn updated() -> Observed {
+    let units = shipped::UPDATER_UNITS.map(|(_, text)| file(text, 0o644)).to_vec();
+    let socket =
+        UnitState { active_state: "active".into(), file_state: "enabled".into(), ..UnitState::default() };
+    let updater =
+        Updater { units, link: Some("v1.0.0".into()), keys: vec!["E7620F1842B4E81F.pub".into()], socket };
+    Observed { updater, ..right() }
+}
+
+#[test]
+fn updates_are_switched_on_without_touching_the_worker_and_stay_on() {
+    assert_eq!(
+        updates(&right()),
+        ["write_units", "reload_manager", "switch_release", "enable_updater", "await_online"]
+    );
+    assert_eq!(updates(&updated()), [""; 0]);
+    assert_eq!(steps(&updated()), [""; 0], "nobody has to ask again");
+    let mut older = updated();
+    older.updater.units[1] = file("of an older release", 0o644);
+    older.updater.link = Some("v0.9.0".into());
+    assert_eq!(steps(&older), ["write_units", "reload_manager", "switch_release", "await_online"]);
+    let mut another_key = updated();
+    another_key.updater.keys.clear();
+    assert_eq!(steps(&another_key), [""; 0], "whose word counts, only root says");
+    assert_eq!(updates(&another_key), ["write_units", "await_online"]);
+    let mut closed = updated();
+    closed.updater.socket.active_state = "inactive".into();
+    assert_eq!(steps(&closed), ["enable_updater", "await_online"]);
+    // The updater's link is no release that runs: what is pruned goes by the worker's.
+    let plan = planned(&older, &Settings::default(), None).unwrap();
+    assert_eq!(plan.releases(), None);
+}
+
+#[test]
+fn a_package_s_version_is_apt_s_to_change() {
+    let token = crate::token::parse(&token(NODE, "first"), Timestamp::from_millis(0)).unwrap();
+    let settings = Settings::default();
+    let observed = Observed { packaged: true, unit: Entry::Absent, command: Entry::Absent, ..right() };
+    let target = Target { updates: Some(vec![key()]), ..target(&token, &settings, &observed, None) };
+    let refused = plan(&observed, &target, &Layout::default()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::UpdatePackaged);
 }
 
 #[test]

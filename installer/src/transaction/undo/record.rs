@@ -119,8 +119,8 @@ impl Undo {
             Self::RemoveGroup { .. } => ("group", None),
             Self::RemoveStages { dir, .. } => ("stages", Some(dir)),
             Self::ReloadManager => ("reload", None),
-            Self::DisableUnit { .. } => ("enablement", None),
-            Self::StopUnit { .. } | Self::RestartUnit { .. } => ("activity", None),
+            Self::DisableUnit { unit } => ("enablement", Some(Path::new(unit))),
+            Self::StopUnit { unit } | Self::RestartUnit { unit } => ("activity", Some(Path::new(unit))),
             Self::UntilCommitted { was } => was.subject(),
         }
     }

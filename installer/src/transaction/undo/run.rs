@@ -35,6 +35,21 @@ pub(crate) async fn undo(
     journal.abandon()
 }
 
+/// The same at boot, before the service: nothing of it runs, and systemd starts it when this is
+/// done, so that waiting for a restart would be waiting for oneself.
+pub(crate) async fn undo_before_start(
+    host: &Host,
+    journal: &mut Journal,
+    checkpoint: &dyn Checkpoint,
+) -> Result<(), Failure> {
+    let is_restart = |record: &Undo| matches!(record, Undo::RestartUnit { .. });
+    let kept = |undo: &[Undo]| undo.iter().filter(|it| !is_restart(it)).cloned().collect::<Vec<_>>();
+    let steps: Vec<_> = journal.open_steps().map(|(step, undo)| (step, kept(undo))).collect();
+    let steps: Vec<_> = steps.iter().map(|(step, undo)| (*step, undo.as_slice())).collect();
+    undo_steps(host, journal.kept_copies(), &steps, checkpoint).await?;
+    journal.abandon()
+}
+
 /// Undoes `steps`, the last one first. The journal is not changed.
 pub(crate) async fn undo_steps(
     host: &Host,
