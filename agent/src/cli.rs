@@ -20,6 +20,7 @@ mod start;
 mod status;
 mod support_bundle;
 mod uninstall;
+mod update;
 mod updater;
 mod version;
 
@@ -67,6 +68,8 @@ enum Command {
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
     Inventory(inventory::Arguments),
+    /// Says how this node takes updates, and lets its operator have a word.
+    Update(update::Arguments),
     /// Has the daemon let go of the GPUs, for a reset or another driver.
     Gpu(gpu::Arguments),
     /// Says what the service has said: its lines in the journal.
@@ -103,6 +106,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Status(arguments) => ended(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
+            Command::Update(arguments) => concluded(update::run(&arguments), arguments.output()),
             Command::Gpu(arguments) => concluded(gpu::run(&arguments), arguments.output()),
             Command::Logs(arguments) => ended(logs::run(&arguments), arguments.answer.output),
             Command::Config(arguments) => ended(config::run(&arguments), arguments.output()),

@@ -14,6 +14,7 @@ use aio_host::{
 use aio_installer::Failure;
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, ids::NodeId};
 use secrecy::SecretString;
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::{
     endpoint::Endpoint,
@@ -204,6 +205,17 @@ impl WorkerConfig {
     /// Where the tokens are that the controller gave in place of the installed one.
     pub fn rotated(&self) -> RotatedTokens {
         RotatedTokens::in_folder(&self.state_dir)
+    }
+
+    /// Whom to trust where the controller's releases are: where it answers HTTP as where the session is.
+    pub fn release_trust(&self) -> Result<Trust, Failure> {
+        let token = self.token.read()?;
+        let api = token.claims().api.parse::<Uri>().ok().and_then(|api| Some(api.host()?.to_owned()));
+        let mut trust = self.credentials(token)?.trust;
+        if let Some(pin) = &mut trust.pin {
+            pin.hosts.extend(api);
+        }
+        Ok(trust)
     }
 
     /// What a connection with the installed token needs.

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     config::WorkerConfig,
+    health::Judged,
     notify::Notifier,
     reload::Reload,
     session::{
@@ -28,7 +29,7 @@ use crate::{
         reporter::first_snapshot,
     },
     status_socket,
-    telemetry::{self, Probes, Readings, Verdicts, messages::Identity},
+    telemetry::{self, Probes, Readings, Verdicts, handover::Handover, messages::Identity},
     update::{
         errands::{self, Sight},
         memory::Memory,
@@ -85,7 +86,8 @@ impl Worker {
                 None
             }
         };
-        let (readings_sender, readings) = watch::channel(Readings::default());
+        let (updates, gpu) = beginning(places).await;
+        let (readings_sender, readings) = watch::channel(Readings { gpu, ..Readings::default() });
         let (next_beat, announced) = watch::channel(None);
         let (concluded, rounds) = watch::channel(Instant::now());
         // A part that keeps some of the configuration subscribes here, and hears of each that is
@@ -94,7 +96,6 @@ impl Worker {
         let verdicts = Verdicts::new(configs.subscribe());
         let gatherer = telemetry::gather(probes, verdicts, announced, readings_sender, concluded);
         let _gatherer = AbortOnDropHandle::new(tokio::spawn(gatherer));
-        let updates = beginning(places).await;
         let wiring = Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs, updates };
         Driver::new(config, identity, timings, wiring).run(stop).await;
         info!("stopped");
@@ -102,13 +103,18 @@ impl Worker {
     }
 }
 
-/// What is known of updates before anything is said.
-async fn beginning(places: Places) -> Beginning {
+/// What is known of updates before anything is said; and of the GPUs, where the daemon that made
+/// room for this one has left word of them.
+async fn beginning(places: Places) -> (Beginning, Option<Arc<Judged>>) {
     let looked = places.clone();
-    let looking = spawn_blocking(move || (Memory::read(&looked.inbox), errands::look(&looked)));
-    let (memory, sight) = match timeout(LOOK_PATIENCE, looking).await {
+    let looking = spawn_blocking(move || {
+        let Places { inbox, .. } = &looked;
+        let gpu = Handover::take(inbox, SystemTime::now().into()).map(Arc::new);
+        (Memory::read(inbox), errands::look(&looked), gpu)
+    });
+    let (memory, sight, gpu) = match timeout(LOOK_PATIENCE, looking).await {
         Ok(Ok(found)) => found,
-        _ => (Memory::default(), Sight::default()),
+        _ => (Memory::default(), Sight::default(), None),
     };
-    Beginning { places, memory, sight }
+    (Beginning { places, memory, sight }, gpu)
 }

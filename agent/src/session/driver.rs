@@ -199,6 +199,7 @@ impl Driver {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.notifier.tell(NotifyState::Stopping);
+                    self.look_once_more().await;
                     self.take(Input::StopRequested);
                 }
                 _ = watchdog.tick(), if patience.is_some() => self.feed_watchdog(),
@@ -268,9 +269,7 @@ impl Driver {
                 self.sent = (seq, now());
                 self.send(&beat);
                 self.queue(Outgoing::Ping(seq));
-                if self.updates.is_idle() {
-                    self.updates.look();
-                }
+                self.updates.look_at_rest();
             }
             Effect::SendMetrics => {
                 let metrics = self.identity.metrics(&self.readings.borrow());

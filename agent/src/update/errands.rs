@@ -31,9 +31,13 @@ use super::{
     places::Places,
     root,
 };
+use crate::telemetry::handover::Handover;
 
 /// A look at the machine takes no time where disks work.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// For the last look before this process ends.
+const LAST_LOOK: Duration = Duration::from_millis(300);
 
 /// What a look has found.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,6 +135,12 @@ impl Errands {
         })));
     }
 
+    /// Looks at once, and waits for it only a moment.
+    pub async fn look_now(&self) -> Option<Sight> {
+        let places = self.places.clone();
+        timeout(LAST_LOOK, spawn_blocking(move || look(&places))).await.ok()?.ok()
+    }
+
     /// Makes this memory durable; a newer one that comes meanwhile takes its place.
     pub fn remember(&self, memory: Memory) {
         self.hold(memory);
@@ -145,14 +155,20 @@ impl Errands {
         *self.memory.0.lock().unwrap_or_else(PoisonError::into_inner) = memory;
     }
 
-    /// Asks root, once this memory is durable.
-    pub fn ask_root(&self, request: RootRequest, memory: Memory) {
+    /// Asks root, once this memory is durable; the daemon that may take this one's place finds what
+    /// is handed over.
+    pub fn ask_root(&self, request: RootRequest, memory: Memory, handover: Option<Handover>) {
         self.hold(memory);
         let (held, places, tell) = (self.memory.clone(), self.places.clone(), self.tell.clone());
         tokio::spawn(async move {
             let id = asked_about(&request);
             let asking = async {
                 write(&held, &places).await?;
+                if let Some(handover) = handover {
+                    let inbox = places.inbox.clone();
+                    // Without it the next one looks for itself.
+                    let _ = spawn_blocking(move || handover.leave(&inbox)).await;
+                }
                 root::ask(&places.socket, &request).await
             };
             // The machine's own patience is the same, and says more.

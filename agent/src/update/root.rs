@@ -23,12 +23,21 @@ const MAX_BYTES: u64 = 64 * 1024;
 
 /// Asks root, and waits for its answer as long as the caller does.
 pub async fn ask(socket: &Path, request: &RootRequest) -> Result<RootAnswer, Trouble> {
-    let failed = |what: String| Trouble::new(ErrorCode::UpdateInterrupted, what);
-    let silent = |error: io::Error| failed(format!("root does not answer at {}: {error}", socket.display()));
+    let silent = |error: io::Error| failed(format!("root does not listen at {}: {error}", socket.display()));
+    ask_over(connect(socket).await.map_err(silent)?, request).await
+}
+
+/// A connection for one question.
+pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(socket).await
+}
+
+/// Asks root over a connection of its own.
+pub async fn ask_over(mut stream: UnixStream, request: &RootRequest) -> Result<RootAnswer, Trouble> {
+    let silent = |error: io::Error| failed(format!("root does not answer: {error}"));
     let mut line = serde_json::to_vec(request)
         .map_err(|error| failed(format!("the request could not be written: {error}")))?;
     line.push(b'\n');
-    let mut stream = UnixStream::connect(socket).await.map_err(silent)?;
     stream.write_all(&line).await.map_err(silent)?;
     let mut answer = String::new();
     BufReader::new(stream.take(MAX_BYTES)).read_line(&mut answer).await.map_err(silent)?;
@@ -37,6 +46,10 @@ pub async fn ask(socket: &Path, request: &RootRequest) -> Result<RootAnswer, Tro
     }
     serde_json::from_str(&answer)
         .map_err(|error| failed(format!("root's answer was not understood: {error}")))
+}
+
+fn failed(message: String) -> Trouble {
+    Trouble::new(ErrorCode::UpdateInterrupted, message)
 }
 
 /// What root says of itself; an error where nobody can read it, or it is not understood. Where

@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use aio_protocol::{
+    telemetry::Health,
     update::{ManagedBy, RootAnswer, RootPhase, RootRequest, UPDATE_CAPABILITY, UpdateState},
     wire::{CommandStatus, DisconnectReason, Register, UpdateCancel, UpdatePermit, WorkerMessage},
 };
@@ -125,9 +126,14 @@ async fn an_offer_becomes_the_version_that_runs() {
 
     let status = |phase: &str| json!({ "phase": phase, "updateId": UPDATE, "version": VERSION });
     root.says(&status("proving"));
-    let _next = root.daemon();
+    // Its GPU driver takes its time, and nobody is told that the GPUs are gone.
+    let _next = Daemon::hanging_on(&root.folder);
     let (mut peer, register) = controller.welcomed(3_600_000).await;
     assert_eq!((register.update.state, register.update.update_id), (UpdateState::Proving, Some(UPDATE)));
+    assert_eq!(register.system_info.hardware.gpu.len(), 2);
+    assert!(!register.boot_id.is_empty());
+    let beat = peer.heartbeat().await;
+    assert_eq!((beat.gpu_status.len(), beat.health.state), (2, Health::Ok));
     root.says(&status("probation"));
     registered(&mut peer, UpdateState::Probation).await;
     root.says(&json!({ "indexSerial": 3, "last": {
@@ -193,9 +199,11 @@ async fn a_daemon_that_root_takes_back_is_expected_back_and_one_that_is_stopped_
     {
         let mut controller = Controller::start().await;
         let root = Root::of_node(&controller, "mode = \"auto\"");
-        root.says(&json!({ "phase": phase, "updateId": UPDATE, "version": VERSION }));
+        root.says(&json!({ "phase": "probation", "updateId": UPDATE, "version": VERSION }));
         let daemon = root.daemon();
         let (mut peer, _) = controller.welcomed(3_600_000).await;
+        // Between this and the stop there is no time for the next look.
+        root.says(&json!({ "phase": phase, "updateId": UPDATE, "version": VERSION }));
         daemon.ask_to_stop();
         let goodbye = peer
             .until(|message| match message {

@@ -232,8 +232,10 @@ impl Service<'_> {
         let before = online::present(self.host, LOOK).await;
         let mut journal = Journal::open(&layout.journal_dir())?;
         if journal.is_cut_off() {
-            // An installation was; what it has left is not ours to go on from.
-            undo(self.host, &mut journal, self.checkpoint).await?;
+            let message =
+                "an installation was cut off on this machine; aio-worker install finishes or undoes it";
+            let failure = Failure::new(ErrorCode::UpdateBusy, message);
+            return record::ended(layout, update, Verdict::Refused, Some(&failure), now());
         }
         let node = match before.as_ref().map(|snapshot| snapshot.node_id.clone()) {
             Some(node) => node,

@@ -9,7 +9,7 @@ use aio_protocol::{
     event::ErrorReport,
     release::ReleaseVersion,
     time::Timestamp,
-    update::{UPDATE_CAPABILITY, UpdateReport},
+    update::{RootRequest, UPDATE_CAPABILITY, UpdateReport},
     wire::{CommandAck, CommandStatus, ControllerMessage},
 };
 use jiff::tz::Offset;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{Driver, now, refusal};
 use crate::{
     session::machine::Input as SessionInput,
-    telemetry::Readings,
+    telemetry::{Readings, handover::Handover},
     update::{
         download::Route,
         errands::{Errands, Outcome, Sight},
@@ -28,7 +28,7 @@ use crate::{
         offer::Offer,
         order::Order,
         places::Places,
-        policy::{Policy, Settings},
+        policy::{Mode, Policy, Settings},
     },
 };
 
@@ -63,19 +63,21 @@ impl Updates {
         for input in first.into_iter().flatten() {
             let (machine, effects) = updates.machine.clone().step(input, at);
             updates.machine = machine;
-            updates.run_errands(effects);
+            updates.run_errands(effects, None);
         }
         updates
     }
 
     /// What can be done without the session.
-    fn run_errands(&mut self, effects: Vec<Effect>) {
+    fn run_errands(&mut self, effects: Vec<Effect>, handover: Option<Handover>) {
         for effect in effects {
             match effect {
                 Effect::Remember => self.errands.remember(self.machine.memory().clone()),
                 Effect::ClearInbox => self.errands.clear_inbox(),
                 Effect::StopDownload => self.errands.stop_download(),
-                Effect::AskRoot(request) => self.errands.ask_root(request, self.machine.memory().clone()),
+                Effect::AskRoot(request) => {
+                    self.errands.ask_root(request, self.machine.memory().clone(), handover.clone());
+                }
                 Effect::Acknowledge(_) | Effect::Reject(..) | Effect::Download(_) | Effect::Beat => {}
             }
         }
@@ -112,6 +114,15 @@ impl Updates {
 
     pub(super) fn look(&mut self) {
         self.errands.look();
+    }
+
+    /// Looks where nothing is under way and something may come. A node that takes no updates costs
+    /// nothing for it.
+    pub(super) fn look_at_rest(&mut self) {
+        let settings = &self.machine.policy().settings;
+        if self.is_idle() && (settings.mode != Mode::Off || self.sight.updater) {
+            self.errands.look();
+        }
     }
 
     pub(super) fn report(&self) -> UpdateReport {
@@ -172,6 +183,16 @@ impl Driver {
         }
     }
 
+    /// Whether this daemon is stopped to make room for another is root's to say, who may have said
+    /// so since the last look.
+    pub(super) async fn look_once_more(&mut self) {
+        if !self.updates.is_idle()
+            && let Some(sight) = self.updates.errands.look_now().await
+        {
+            self.seen(sight);
+        }
+    }
+
     fn seen(&mut self, sight: Sight) {
         let before = std::mem::replace(&mut self.updates.sight, sight.clone());
         if (before.packaged, before.updater) != (sight.packaged, sight.updater) {
@@ -200,6 +221,7 @@ impl Driver {
         let policy = Policy { settings: self.config.updates.clone(), packaged, updater };
         if *self.updates.machine.policy() != policy {
             self.update(Input::PolicyChanged(Box::new(policy)));
+            self.updates.look_at_rest();
         }
     }
 
@@ -218,7 +240,9 @@ impl Driver {
                 Effect::AskRoot(_) | Effect::Remember | Effect::ClearInbox | Effect::StopDownload => {}
             }
         }
-        self.updates.run_errands(effects);
+        let switches = effects.iter().any(|it| matches!(it, Effect::AskRoot(RootRequest::Switch { .. })));
+        let handover = switches.then(|| Handover::of(&self.readings.borrow(), at.wall)).flatten();
+        self.updates.run_errands(effects, handover);
         self.reporter.updating(&self.updates.report());
         self.register_update();
     }
@@ -233,9 +257,8 @@ impl Driver {
     fn download(&mut self, offer: &Offer) {
         let config = self.config.clone();
         let source = Box::new(move || {
-            let credentials = config.installed_credentials()?;
             Ok(Route {
-                trust: credentials.trust,
+                trust: config.release_trust()?,
                 proxy: config.proxy.clone(),
                 insecure_http: config.insecure_http,
             })
