@@ -5,6 +5,7 @@
 mod audit;
 mod delivery;
 mod node;
+mod own_program;
 mod releases;
 
 use std::{
@@ -54,6 +55,8 @@ enum Command {
     /// The releases that nodes are offered.
     #[command(subcommand)]
     Releases(releases::Command),
+    /// Put another version of this program in its place, for a copy that no package owns. Restarts nothing.
+    SelfUpdate(own_program::SelfUpdate),
     /// Events on their way to NOTI.
     #[command(subcommand)]
     Delivery(delivery::Command),
@@ -191,7 +194,7 @@ macro_rules! failures {
     };
 }
 
-failures!(ConfigError, crate::serve::StartError, commands::CommandError);
+failures!(ConfigError, crate::serve::StartError, commands::CommandError, commands::SelfUpdateError);
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -206,6 +209,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::UserToken(args) => user_token(args).await,
         Command::Node(command) => node::run(command).await,
         Command::Releases(command) => releases::run(command).await,
+        Command::SelfUpdate(args) => own_program::run(args).await,
         Command::Delivery(command) => delivery::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
@@ -214,11 +218,15 @@ pub async fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the answer has had enough of it.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(Failure { code, error }) => {
-            let _ = writeln!(io::stderr(), "error[{code}]: {}\n  cure: {}", chain(&*error), code.cure());
-            ExitCode::from(code.exit_status())
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "{}", failure_text(&failure));
+            ExitCode::from(failure.code.exit_status())
         }
     }
+}
+
+fn failure_text(Failure { code, error }: &Failure) -> String {
+    format!("error[{code}]: {}\n  cure: {}", chain(&**error), code.cure())
 }
 
 /// The longest stop without the lame-duck time: what workers, tasks and the database may take.
@@ -351,6 +359,9 @@ mod tests {
             "controller-stub node token revoke 69396100cd71623c7bbfbfee --data-dir d",
             "controller-stub releases add v1.0.0 --data-dir d --releases r --output json",
             "controller-stub releases list --data-dir d",
+            "controller-stub self-update --from https://releases.example/aio --release-key RWQ --version v1.1.0",
+            "controller-stub releases fetch --from github:o/r --data-dir d --token-file t --every 1h",
+            "controller-stub releases fetch --from s3://b/p --s3-endpoint https://e --s3-region r --version v1.1.0",
             "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
             "controller-stub node token add --all --data-dir d --daemon-version v1.1.0 --output ansible",
             "controller-stub node token add 69396100cd71623c7bbfbfee --data-dir d",
@@ -376,6 +387,9 @@ mod tests {
             "controller-stub node add n --data-dir d --count 0",
             "controller-stub node add n --data-dir d --first 2",
             "controller-stub node list --data-dir d --output ansible",
+            "controller-stub releases fetch --data-dir d",
+            "controller-stub releases fetch --from github:o/r --every 1s",
+            "controller-stub releases fetch --from github:o/r --every 1h --version v1.1.0",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
