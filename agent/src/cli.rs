@@ -14,11 +14,13 @@ mod journal;
 mod logs;
 mod man;
 mod paint;
+mod rehearse;
 mod services;
 mod start;
 mod status;
 mod support_bundle;
 mod uninstall;
+mod update;
 mod updater;
 mod version;
 
@@ -51,6 +53,9 @@ Examples:
 enum Command {
     /// Runs the daemon; systemd does this.
     Start(crate::config::Flags),
+    /// Tries configuration, token and connection, and changes nothing; an update does this before it switches.
+    #[command(hide = true)]
+    Rehearse(crate::config::Flags),
     /// Installs the worker on this machine and waits until the controller sees it online.
     Install(install::Arguments),
     /// Takes the worker off this machine, and puts back what it replaced.
@@ -63,6 +68,8 @@ enum Command {
     Status(status::Arguments),
     /// Says what this machine is made of, GPUs included; needs no root, daemon or driver.
     Inventory(inventory::Arguments),
+    /// Says how this node takes updates, and lets its operator have a word.
+    Update(update::Arguments),
     /// Has the daemon let go of the GPUs, for a reset or another driver.
     Gpu(gpu::Arguments),
     /// Says what the service has said: its lines in the journal.
@@ -92,12 +99,14 @@ impl Cli {
         }
         match self.command {
             Command::Start(flags) => concluded(start::run(&flags), Output::Text),
+            Command::Rehearse(flags) => rehearse::run(&flags),
             Command::Install(arguments) => install::run(arguments),
             Command::Uninstall(arguments) => uninstall::run(arguments),
             Command::Bundle(arguments) => bundle::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Status(arguments) => ended(status::run(&arguments), arguments.answer.output),
             Command::Inventory(arguments) => concluded(inventory::run(&arguments), arguments.answer.output),
+            Command::Update(arguments) => concluded(update::run(&arguments), arguments.output()),
             Command::Gpu(arguments) => concluded(gpu::run(&arguments), arguments.output()),
             Command::Logs(arguments) => ended(logs::run(&arguments), arguments.answer.output),
             Command::Config(arguments) => ended(config::run(&arguments), arguments.output()),

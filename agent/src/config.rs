@@ -14,6 +14,7 @@ use aio_host::{
 use aio_installer::Failure;
 use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, ids::NodeId};
 use secrecy::SecretString;
+use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::{
     endpoint::Endpoint,
@@ -21,6 +22,7 @@ use crate::{
     tokens::rotation::{Held, Origin},
     tokens::source::TokenSource,
     tokens::store::RotatedTokens,
+    update::policy::{Senseless, Settings},
 };
 
 /// What may be said on the command line of `aio-worker start`.
@@ -70,6 +72,8 @@ pub struct WorkerConfig {
     pub nvml_library: PathBuf,
     /// From when on a GPU is not well.
     pub health: Thresholds,
+    /// How updates are taken.
+    pub updates: Settings,
     /// The log filter.
     pub log: String,
     /// Where state is kept: the tokens that the controller gave in place of the installed one.
@@ -93,6 +97,12 @@ pub struct Credentials {
     pub trust: Trust,
     /// What leads there, if not the direct way.
     pub proxy: Option<Proxy>,
+}
+
+impl From<Senseless> for Failure {
+    fn from(error: Senseless) -> Self {
+        Self::caused(ErrorCode::ConfigInvalid, &error)
+    }
 }
 
 impl From<OutOfRange> for Failure {
@@ -152,6 +162,7 @@ impl WorkerConfig {
                 .or(file.nvml_library)
                 .unwrap_or_else(|| DEFAULT_NVML_LIBRARY.into()),
             health: Thresholds::of(&file.health.unwrap_or_default())?,
+            updates: Settings::of(&file.updates.unwrap_or_default())?,
             log: env("AIO_LOG").or(file.log).unwrap_or_else(|| DEFAULT_LOG.to_owned()),
             state_dir: flags
                 .state_dir
@@ -194,6 +205,17 @@ impl WorkerConfig {
     /// Where the tokens are that the controller gave in place of the installed one.
     pub fn rotated(&self) -> RotatedTokens {
         RotatedTokens::in_folder(&self.state_dir)
+    }
+
+    /// Whom to trust where the controller's releases are: where it answers HTTP as where the session is.
+    pub fn release_trust(&self) -> Result<Trust, Failure> {
+        let token = self.token.read()?;
+        let api = token.claims().api.parse::<Uri>().ok().and_then(|api| Some(api.host()?.to_owned()));
+        let mut trust = self.credentials(token)?.trust;
+        if let Some(pin) = &mut trust.pin {
+            pin.hosts.extend(api);
+        }
+        Ok(trust)
     }
 
     /// What a connection with the installed token needs.

@@ -14,4 +14,5 @@ mod tally;
 pub mod telemetry;
 pub mod tokens;
 mod undelivered;
+pub mod update;
 pub mod worker;

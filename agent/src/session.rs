@@ -4,6 +4,7 @@ pub mod backoff;
 mod clock_watch;
 pub(crate) mod driver;
 pub mod machine;
+pub mod rehearsal;
 pub(crate) mod reporter;
 pub mod send_queue;
 pub mod setback;

@@ -3,6 +3,7 @@
 //! heartbeat. What messages make of the answers is in `messages`.
 
 mod blocking_probe;
+pub mod handover;
 pub mod manager;
 pub mod messages;
 mod pace;
@@ -99,6 +100,11 @@ pub(crate) async fn gather(
     let _manager = AbortOnDropHandle::new(tokio::spawn(manager::follow(systemd, readings.clone())));
     let mut load = BlockingProbe::new(load, |probe| probe.sample());
     let mut survey = Survey::new(facts);
+    if readings.borrow().gpu.is_some() {
+        // Somebody has left word of the GPUs: what can be told does not wait for their driver.
+        let (sample, facts) = tokio::join!(load.ask(PATIENCE), survey.due(Instant::now()));
+        readings.send_modify(|readings| (readings.load, readings.facts) = (sample, facts));
+    }
     loop {
         let began = Instant::now();
         let beat = *next_beat.borrow();

@@ -2,27 +2,43 @@
 //! Reads no environment, handles no signal and sets no log: whoever runs it does, so that a test
 //! can run it as a service would.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aio_installer::Failure;
-use aio_protocol::{release::build::VERSION, time::Timestamp};
-use tokio::{sync::watch, time::Instant};
+use aio_protocol::{release::build, time::Timestamp};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
     config::WorkerConfig,
+    health::Judged,
     notify::Notifier,
     reload::Reload,
     session::{
-        driver::{Driver, Wiring},
+        driver::{Beginning, Driver, Wiring},
         machine::Timings,
         reporter::first_snapshot,
     },
     status_socket,
-    telemetry::{self, Probes, Readings, Verdicts, messages::Identity},
+    telemetry::{self, Probes, Readings, Verdicts, handover::Handover, messages::Identity},
+    update::{
+        errands::{self, Sight},
+        memory::Memory,
+        places::Places,
+    },
 };
+
+/// How long the first look at updates may take: a disk that hangs keeps no worker from its work.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A daemon that has not begun.
 pub struct Worker {
@@ -36,13 +52,15 @@ pub struct Worker {
     pub notifier: Box<dyn Notifier>,
     /// How it comes to another configuration.
     pub reload: Reload,
+    /// Where it finds what updates need.
+    pub places: Places,
 }
 
 impl Worker {
     /// Runs until `stop` is cancelled and goodbye is said. Nothing that the controller does or that
     /// fails on the way ends it.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
-        let Self { config, timings, probes, notifier, reload } = self;
+        let Self { config, timings, probes, notifier, reload, places } = self;
         let credentials = config.installed_credentials()?;
         let identity = Identity { node_id: config.node_id.clone(), instance_id: Uuid::now_v7() };
         info!(
@@ -50,7 +68,8 @@ impl Worker {
             instance_id = %identity.instance_id,
             controller = credentials.endpoint.in_words(),
             unit_version = config.unit_version.as_deref(),
-            "aio-worker {VERSION} starts",
+            "aio-worker {} starts",
+            build::number(),
         );
         let first = first_snapshot(
             &identity,
@@ -67,7 +86,8 @@ impl Worker {
                 None
             }
         };
-        let (readings_sender, readings) = watch::channel(Readings::default());
+        let (updates, gpu) = beginning(places).await;
+        let (readings_sender, readings) = watch::channel(Readings { gpu, ..Readings::default() });
         let (next_beat, announced) = watch::channel(None);
         let (concluded, rounds) = watch::channel(Instant::now());
         // A part that keeps some of the configuration subscribes here, and hears of each that is
@@ -76,9 +96,25 @@ impl Worker {
         let verdicts = Verdicts::new(configs.subscribe());
         let gatherer = telemetry::gather(probes, verdicts, announced, readings_sender, concluded);
         let _gatherer = AbortOnDropHandle::new(tokio::spawn(gatherer));
-        let wiring = Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs };
+        let wiring = Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs, updates };
         Driver::new(config, identity, timings, wiring).run(stop).await;
         info!("stopped");
         Ok(())
     }
+}
+
+/// What is known of updates before anything is said; and of the GPUs, where the daemon that made
+/// room for this one has left word of them.
+async fn beginning(places: Places) -> (Beginning, Option<Arc<Judged>>) {
+    let looked = places.clone();
+    let looking = spawn_blocking(move || {
+        let Places { inbox, .. } = &looked;
+        let gpu = Handover::take(inbox, SystemTime::now().into()).map(Arc::new);
+        (Memory::read(inbox), errands::look(&looked), gpu)
+    });
+    let (memory, sight, gpu) = match timeout(LOOK_PATIENCE, looking).await {
+        Ok(Ok(found)) => found,
+        _ => (Memory::default(), Sight::default(), None),
+    };
+    (Beginning { places, memory, sight }, gpu)
 }

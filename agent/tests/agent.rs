@@ -8,9 +8,12 @@ mod agent {
     mod command_line;
     mod controller;
     mod daemon;
+    mod download;
     mod growth;
     mod health;
     mod proxy;
+    mod rehearsal;
+    mod releases;
     mod reload;
     mod rotation;
     mod session;
@@ -18,4 +21,5 @@ mod agent {
     mod tls;
     mod trouble;
     mod undelivered;
+    mod updates;
 }

@@ -27,9 +27,11 @@ mod openapi;
 mod path;
 mod releases;
 pub(crate) mod roles;
+pub(crate) mod rollouts;
 mod service;
 mod token;
 mod transitions;
+mod updates;
 pub(crate) mod upgrade;
 mod view;
 
@@ -65,6 +67,13 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(token::issue))
         .routes(routes!(token::regenerate))
         .routes(routes!(token::list))
+        .routes(routes!(updates::pin, updates::unpin))
+        .routes(routes!(updates::update))
+        .routes(routes!(updates::show_group, updates::change_group))
+        .routes(routes!(rollouts::list, rollouts::create))
+        .routes(routes!(rollouts::show))
+        .routes(routes!(rollouts::nodes))
+        .routes(routes!(rollouts::order))
         .routes(routes!(audit::list))
         .routes(routes!(installation::plan, installation::report))
         .routes(routes!(releases::download))

@@ -7,6 +7,7 @@ mod delivery;
 mod node;
 mod own_program;
 mod releases;
+mod rollout;
 
 use std::{
     error::Error,
@@ -57,6 +58,9 @@ enum Command {
     Releases(releases::Command),
     /// Put another version of this program in its place, for a copy that no package owns. Restarts nothing.
     SelfUpdate(own_program::SelfUpdate),
+    /// Bring nodes to another version.
+    #[command(subcommand)]
+    Rollout(rollout::Command),
     /// Events on their way to NOTI.
     #[command(subcommand)]
     Delivery(delivery::Command),
@@ -132,7 +136,7 @@ struct Flags {
     insecure_http: bool,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Whose {
     /// The organisation. [default: the one that the first start made]
     #[arg(long, value_name = "ID")]
@@ -210,6 +214,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Node(command) => node::run(command).await,
         Command::Releases(command) => releases::run(command).await,
         Command::SelfUpdate(args) => own_program::run(args).await,
+        Command::Rollout(command) => rollout::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
@@ -370,6 +375,14 @@ mod tests {
             "controller-stub node list --data-dir d --status online,offline --label rack=r7,gpu",
             "controller-stub node rename gpu-01 gpu-02 --data-dir d",
             "controller-stub node label gpu-01 rack=r7 zone- --data-dir d",
+            "controller-stub rollout create v1.1.0 --data-dir d --group gpu --canaries 2% --soak 15m --waves 10,30,100 --urgent --dry-run",
+            "controller-stub rollout list --data-dir d --output json",
+            "controller-stub rollout status --data-dir d --follow",
+            "controller-stub rollout pause 01890a5d-ac96-774b-bceb-302099a8057a --data-dir d",
+            "controller-stub rollout abort --revert --data-dir d",
+            "controller-stub node pin gpu-01 v1.0.0 --data-dir d",
+            "controller-stub node unpin gpu-01 --data-dir d",
+            "controller-stub node update gpu-01 v1.1.0 --data-dir d",
             "controller-stub delivery show --data-dir d --output json",
             "controller-stub delivery resume --data-dir d",
             "controller-stub audit --data-dir d --format csv --since 2025-12-11T12:00:00Z",
@@ -380,6 +393,9 @@ mod tests {
         for line in [
             "controller-stub node list --data-dir d --status up",
             "controller-stub node label gpu-01 --data-dir d",
+            "controller-stub node pin gpu-01 --data-dir d",
+            "controller-stub rollout create latest --data-dir d",
+            "controller-stub rollout create v1.1.0 --data-dir d --canaries 0",
             "controller-stub node add --data-dir d",
             "controller-stub node token add --data-dir d",
             "controller-stub node token add 69396100cd71623c7bbfbfee --all --data-dir d",

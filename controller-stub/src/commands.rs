@@ -11,6 +11,7 @@ mod names;
 mod nodes;
 mod own_program;
 mod releases;
+mod rollouts;
 mod upkeep;
 
 use aio_protocol::{
@@ -40,6 +41,10 @@ pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
 pub use own_program::{SelfUpdate, SelfUpdateError, Updated, self_update};
 pub use releases::{ListedRelease, ReleaseList, add_releases, fetch_releases, list_releases};
+pub(crate) use rollouts::{
+    create_rollout, list_rollouts, order_rollout, pin_node, plan_rollout, rollout_nodes, show_rollout,
+    update_node,
+};
 pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
 
 /// The settings that outlive a server.

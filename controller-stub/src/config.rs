@@ -16,6 +16,7 @@ use std::{
 
 use aio_protocol::{
     error_code::ErrorCode,
+    event::EventKind,
     release::{ReleaseVersion, index::KeyId},
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -53,6 +54,8 @@ pub struct Config {
     pub checksums: Published,
     /// The NOTI service; the built-in one when unset.
     pub noti_service_url: Option<Url>,
+    /// The types of event that NOTI is told of: all for the built-in one.
+    pub noti_event_types: Vec<EventKind>,
     /// Signs tokens (HS256); made on first start when unset and no key is named. Beside a key,
     /// tokens that it signed stay valid.
     pub jwt_secret: Option<SecretString>,
@@ -201,6 +204,7 @@ impl Config {
             release_public_keys: Vec::new(),
             checksums: Published::new(),
             noti_service_url: None,
+            noti_event_types: EventKind::ALL.to_vec(),
             jwt_secret: None,
             jwt_private_key_file: None,
             jwt_public_key_file: None,
@@ -268,6 +272,11 @@ impl Config {
             settings.release_base_url.map(|url| web_url("RELEASE_BASE_URL", &url)).transpose()?;
         config.noti_service_url =
             settings.noti_service_url.map(|url| web_url("NOTI_SERVICE_URL", &url)).transpose()?;
+        config.noti_event_types = match settings.noti_event_types {
+            Some(types) => listed(&types).map(event_kind).collect::<Result<_, _>>()?,
+            None if config.noti_service_url.is_some() => EventKind::FOUNDING.to_vec(),
+            None => EventKind::ALL.to_vec(),
+        };
         config.database_url = settings.database_url.map(database_url).transpose()?;
         config.release_public_keys =
             release_keys(settings.release_public_key.as_deref().unwrap_or_default())?;
@@ -335,6 +344,16 @@ fn certificate_and_key(
         (Some(_), None) => Err(value_error(names.1, format!("is missing: {} is set", names.0))),
         (None, Some(_)) => Err(value_error(names.0, format!("is missing: {} is set", names.1))),
     }
+}
+
+fn event_kind(name: &str) -> Result<EventKind, ConfigError> {
+    EventKind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
+        let all = EventKind::ALL.map(EventKind::as_str).join(", ");
+        value_error(
+            "NOTI_EVENT_TYPES",
+            format!("must name types of event, with commas between them, of {all}"),
+        )
+    })
 }
 
 /// Addresses and networks, with commas between them.

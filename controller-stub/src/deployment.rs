@@ -40,6 +40,11 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
+    /// Where the tree of releases is.
+    pub(crate) fn release_base(&self) -> &str {
+        &self.release_base
+    }
+
     /// The deployment that `config` describes, listening on `listening`.
     pub(crate) fn new(config: &Config, listening: SocketAddr, authority: Option<tls::Published>) -> Self {
         let own = || loopback_url(listening, config.serves_tls());

@@ -54,7 +54,7 @@ fn install() -> Option<PrometheusHandle> {
     metrics::set_global_recorder(recorder).ok()?;
     FIGURES.iter().for_each(describe);
     process::describe();
-    gauge!("aio_build_info", "version" => build::VERSION).set(1.0);
+    gauge!("aio_build_info", "version" => build::number()).set(1.0);
     Some(handle)
 }
 

@@ -36,6 +36,27 @@ pub(crate) struct Selector {
     value: Option<String>,
 }
 
+/// The value of a label, which is not empty.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(try_from = "String")]
+#[schema(value_type = String, min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", example = "gpu")]
+pub(crate) struct Label(String);
+
+impl TryFrom<String> for Label {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        check_value(&text)?;
+        if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(Self(text)) }
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> Self {
+        label.0
+    }
+}
+
 /// Changes of labels: a text sets one, `null` takes it away; all others stay.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -93,6 +114,11 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
 }
 
 impl Labels {
+    /// A label's value.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
     /// These labels with `changes` made: a value sets a label, none takes it away.
     pub(crate) fn changed(&self, changes: BTreeMap<String, Option<String>>) -> Result<Self, String> {
         let mut labels = self.0.clone();

@@ -71,6 +71,13 @@ impl Leases {
         }
     }
 
+    /// Lets a lease end by then at the latest.
+    pub(crate) fn shorten(&self, id: &NodeId, by: Instant) {
+        if let Some(lease) = self.entries().get_mut(id) {
+            lease.ends = lease.ends.min(by);
+        }
+    }
+
     /// Ends the lease.
     pub(crate) fn end(&self, id: &NodeId) {
         self.entries().remove(id);

@@ -36,6 +36,8 @@ mod readiness;
 mod releases;
 mod retention;
 mod revocations;
+mod rollout;
+mod rollouts;
 mod rotation;
 mod secrets;
 mod store;

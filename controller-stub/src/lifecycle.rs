@@ -12,7 +12,7 @@ use std::{
 };
 
 use aio_protocol::{
-    event::{EventBody, EventData, NoDetail, NodeEvent},
+    event::{EventBody, EventData, EventKind, NoDetail, NodeEvent},
     ids::NodeId,
     node::NodeStatus,
     time::Timestamp,
@@ -42,6 +42,8 @@ const TRIES: usize = 16;
 pub(crate) struct Lifecycle {
     store: Store,
     notifier: Notifier,
+    /// Which types of event NOTI is told of.
+    posted: Vec<EventKind>,
     turns: Vec<Mutex<()>>,
     budgets: Budgets,
     /// Of welcomed workers: renewed by what they say.
@@ -83,10 +85,17 @@ pub(crate) enum LifecycleError {
 }
 
 impl Lifecycle {
-    pub(crate) fn new(store: Store, notifier: Notifier, workers: Leases, installations: Leases) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        notifier: Notifier,
+        posted: Vec<EventKind>,
+        workers: Leases,
+        installations: Leases,
+    ) -> Self {
         Self {
             store,
             notifier,
+            posted,
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
             budgets: Budgets::new(),
             workers,
@@ -149,6 +158,7 @@ pub(crate) fn registration(node: &Node, actor: &str) -> RecordedStep {
         cause: "registered",
         actor: actor.to_owned(),
         noticed_at: node.created_at,
+        posted: true,
         event: NodeEvent { body: EventBody::Registered(data), timestamp: node.created_at },
     }
 }
@@ -184,6 +194,7 @@ impl Turn<'_> {
                     spent.map_err(|pause| LifecycleError::TooMany { node: node.id.clone(), pause })?;
                 }
                 let now = clock::now();
+                let before = node.clone();
                 occurrence.write_to(node, now);
                 let mut recorded = Vec::new();
                 for step in steps {
@@ -194,8 +205,21 @@ impl Turn<'_> {
                         cause: trigger.as_str(),
                         actor: actor.to_owned(),
                         noticed_at: self.noticed_at,
+                        posted: true,
                         event,
                     }));
+                }
+                if let Some(event) = occurrence::update_event(&before, node, now) {
+                    let kind = event.kind();
+                    recorded.push(RecordedStep {
+                        from: Some(node.status),
+                        to: node.status,
+                        cause: if kind == EventKind::Updated { "updated" } else { "update_failed" },
+                        actor: actor.to_owned(),
+                        noticed_at: self.noticed_at,
+                        posted: self.lifecycle.posted.contains(&kind),
+                        event,
+                    });
                 }
                 Ok(recorded)
             })

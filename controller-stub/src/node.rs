@@ -10,6 +10,7 @@ use aio_protocol::{
     telemetry::HealthSummary,
     text,
     time::Timestamp,
+    update::UpdateReport,
 };
 use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,12 @@ pub(crate) struct Node {
     /// As the worker told it, as far as this controller understood.
     pub system_info: Option<serde_json::Value>,
     pub installation: Option<Installation>,
+    /// What its worker says of updates; nothing before it has said so.
+    pub update: Option<UpdateReport>,
+    /// Whether its worker updates itself.
+    pub updates_itself: bool,
+    /// The version that the controller keeps it at. Written by the store alone.
+    pub pin: Option<ReleaseVersion>,
     /// How its worker says that the GPUs are, while it is connected.
     pub gpu_health: Option<HealthSummary>,
     /// Another machine that claims to be this node and is refused.
@@ -119,6 +126,9 @@ impl Node {
             daemon_version: None,
             system_info: None,
             installation: None,
+            update: None,
+            updates_itself: false,
+            pin: None,
             gpu_health: None,
             identity_conflict: None,
             tokens_not_before: Timestamp::from_millis(0),

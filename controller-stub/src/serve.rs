@@ -41,7 +41,7 @@ use crate::{
     readiness::Probe,
     releases::{Releases, downloads::Downloads, expiry},
     retention::{self, Retention},
-    revocations,
+    revocations, rollouts,
     secrets::{Secrets, SecretsError},
     store::{Place, Store, StoreError},
     tasks::{Pulses, TaskEnded, Tasks},
@@ -162,7 +162,13 @@ impl Server {
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
         let public = deployment.api.clone();
         let app = Arc::new(App {
-            lifecycle: Lifecycle::new(store.clone(), outbox.notifier.clone(), workers, installations),
+            lifecycle: Lifecycle::new(
+                store.clone(),
+                outbox.notifier.clone(),
+                config.noti_event_types.clone(),
+                workers,
+                installations,
+            ),
             enroller: Enroller {
                 store: store.clone(),
                 tokens: Tokens::new(secrets.tokens),
@@ -231,6 +237,7 @@ impl Server {
         tasks.spawn_with_pulse("watch", |pulse| watch::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
+        tasks.spawn_with_pulse("rollouts", |pulse| rollouts::run(app.clone(), pulse, stop.clone()));
         let kept = Retention {
             events: config.event_retention,
             history: config.history_retention,

@@ -59,6 +59,8 @@ mod reference;
 mod restart;
 #[path = "controller/revocation.rs"]
 mod revocation;
+#[path = "controller/rollouts.rs"]
+mod rollouts;
 #[path = "controller/rotation.rs"]
 mod rotation;
 #[path = "controller/scenarios.rs"]

@@ -30,6 +30,9 @@ pub struct ConfigFile {
     /// From when on a GPU is not well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthTable>,
+    /// How the node takes updates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updates: Option<UpdatesTable>,
 }
 
 /// From when on a GPU is not well: the table `[health]`. The daemon checks the values.
@@ -57,6 +60,24 @@ pub struct HealthTable {
     /// Errors (Xid) that do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignored_xids: Option<Vec<u64>>,
+}
+
+/// How the node takes updates: the table `[updates]`. The daemon checks the values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdatesTable {
+    /// `off`, `notify` or `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// When, in the machine's own time, e.g. `Sat,Sun 02:00-05:00`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// Wait while a GPU is busier than this, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub defer_while_gpu_above: Option<u32>,
+    /// The only version that is taken, e.g. `v1.0.0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
 }
 
 /// Why a configuration file cannot be used.
@@ -120,8 +141,14 @@ mod tests {
             .collect();
         let every = ConfigFile::parse(Path::new("sample"), &uncommented).unwrap();
         let keys = toml::Table::try_from(&every).unwrap();
-        assert_eq!(keys.len(), 7, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
+        assert_eq!(keys.len(), 8, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
         let health = toml::Table::try_from(every.health.unwrap()).unwrap();
         assert_eq!(health.len(), 7, "a key of HealthTable is missing in packaging/config.toml: {health:?}");
+        let updates = toml::Table::try_from(every.updates.unwrap()).unwrap();
+        assert_eq!(
+            updates.len(),
+            4,
+            "a key of UpdatesTable is missing in packaging/config.toml: {updates:?}"
+        );
     }
 }

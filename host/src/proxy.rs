@@ -96,7 +96,8 @@ impl Proxy {
         self.authorization().is_some()
     }
 
-    fn authorization(&self) -> Option<&HeaderValue> {
+    /// What its password makes of the header `Proxy-Authorization`: a secret.
+    pub fn authorization(&self) -> Option<&HeaderValue> {
         self.0.basic_auth()
     }
 

@@ -37,6 +37,7 @@ use crate::{
         undo::run::undo,
         work::Work,
     },
+    update,
 };
 
 use self::outcome::running;
@@ -87,7 +88,7 @@ pub async fn install(
     if request.dry_run {
         return run.preview(Journal::read(&dir)?.is_cut_off()).await;
     }
-    let lock = Lock::take(&dir)?;
+    let lock = Lock::take(&dir).map_err(|failure| update::explain(&host.layout, failure))?;
     let outcome = run.locked(&mut interrupt).await;
     // The folder stays while a journal is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {
@@ -140,6 +141,7 @@ impl Run<'_> {
         if journal.is_cut_off() {
             self.console.say("an earlier installation was cut off; undoing what it did");
             undo(self.host, &mut journal, self.checkpoint).await?;
+            update::undone(&self.host.layout)?;
         }
         let offer = unless(interrupt, self.offer()).await?;
         if let Some(controller) = &self.controller {
@@ -223,7 +225,7 @@ impl Run<'_> {
         } else {
             Some(offer.promise(key::demanded(given, of_token)?.as_ref(), self.settings.insecure_http)?)
         };
-        let updates = self.request.auto_update.then(|| key::of_updates(given, of_token)).transpose()?;
+        let updates = self.settings.auto_update.then(|| key::of_updates(given, of_token)).transpose()?;
         let Request { token, goal, allow_downgrade, replace_identity, .. } = self.request;
         let target = Target {
             token,

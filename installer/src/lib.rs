@@ -27,6 +27,7 @@ pub use machine::{
     host::Host,
     service_log::{Journald, Lines, ServiceLog, journalctl},
 };
+pub use release::tree::{ReleaseTree, checksum};
 pub use request::{Goal, Interrupt, Request, Surroundings};
 pub use token::parse as parse_token;
 pub use transaction::{

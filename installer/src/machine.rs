@@ -4,6 +4,7 @@
 pub(crate) mod accounts;
 pub(crate) mod adoption;
 pub(crate) mod drop_ins;
+pub(crate) mod entry;
 pub(crate) mod host;
 pub(crate) mod lock;
 pub(crate) mod observe;

@@ -6,4 +6,5 @@ pub(crate) mod download;
 pub(crate) mod key;
 pub(crate) mod offer;
 pub(crate) mod prune;
+pub(crate) mod tree;
 pub(crate) mod verify;

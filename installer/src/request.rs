@@ -36,8 +36,6 @@ pub struct Request {
     /// The key (base64, or a `.pub` file's text) that the release must be signed with, whatever the
     /// token says.
     pub release_key: Option<String>,
-    /// Whether the controller may update the node from now on.
-    pub auto_update: bool,
     /// Where the release is taken from, instead of a release server.
     pub bundle: Option<PathBuf>,
     /// After how long without a byte a download is given up, if not after the usual time.
@@ -61,7 +59,6 @@ impl Request {
             force_os: false,
             goal: Goal::Online(Duration::from_secs(60)),
             release_key: None,
-            auto_update: false,
             bundle: None,
             stall_timeout: None,
             dry_run: false,

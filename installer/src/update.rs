@@ -9,8 +9,6 @@ mod rehearsal;
 mod service;
 mod stage;
 mod switch;
-#[cfg(test)]
-mod tests;
 mod trust;
 mod watch;
 
@@ -55,6 +53,29 @@ pub async fn recover(host: &Host, timings: Timings) -> Result<(), Failure> {
 /// What root has last said of updates on this machine.
 pub fn status(layout: &Layout) -> Result<RootStatus, Failure> {
     record::read(layout)
+}
+
+/// Why the installer's lock is held, where an update holds it.
+pub(crate) fn explain(layout: &Layout, failure: Failure) -> Failure {
+    let update = record::read(layout).ok().and_then(|status| Some((record::under_way(&status)?, status)));
+    let Some((update, status)) = update.filter(|_| failure.code == ErrorCode::InstallLocked) else {
+        return failure;
+    };
+    let until = status.until.map(|until| format!(" until {until}")).unwrap_or_default();
+    let message = format!(
+        "an update from {} to {} is under way and is watched{until}; aio-worker update revert ends it",
+        update.from, update.version
+    );
+    Failure::new(ErrorCode::UpdateBusy, message)
+}
+
+/// Says of an update that an installation has just undone that it was interrupted.
+pub(crate) fn undone(layout: &Layout) -> Result<(), Failure> {
+    let status = record::read(layout)?;
+    let Some(update) = record::under_way(&status) else { return Ok(()) };
+    let message = format!("{} was cut off, and an installation has taken its place", update.version);
+    let why = Failure::new(ErrorCode::UpdateInterrupted, message);
+    record::ended(layout, &update, aio_protocol::update::Verdict::Interrupted, Some(&why), watch::now())
 }
 
 /// Takes away what updates have left, for an uninstallation.

@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 use crate::{
     ids::NodeId,
     node::{NodeStatus, Owner},
+    release::ReleaseVersion,
     time::Timestamp,
+    update::Verdict,
 };
 
 pub use check::InvalidEvent;
@@ -20,7 +22,7 @@ pub(crate) use check::fitted_gpus;
 /// Declares the types of event: the enum, all of them, and what each is called and about.
 macro_rules! kinds {
     ($(#[doc = $about:literal] $kind:ident = $name:literal,)*) => {
-        /// The eight types of event.
+        /// The types of event.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum EventKind {
             $(#[doc = $about] $kind,)*
@@ -28,7 +30,7 @@ macro_rules! kinds {
 
         impl EventKind {
             /// Every type of event.
-            pub const ALL: [Self; 8] = [$(Self::$kind,)*];
+            pub const ALL: [Self; 10] = [$(Self::$kind,)*];
 
             /// The `type` on the wire.
             pub fn as_str(self) -> &'static str {
@@ -60,6 +62,25 @@ kinds! {
     Resumed = "node.resumed",
     /// The node was decommissioned.
     Decommissioned = "node.decommissioned",
+    /// The node runs another version, which has proven itself.
+    Updated = "node.updated",
+    /// An update failed; the node runs the version before.
+    UpdateFailed = "node.update_failed",
+}
+
+impl EventKind {
+    /// The types that every NOTI knows. Others go to the built-in one, and to another if its
+    /// configuration says so.
+    pub const FOUNDING: [Self; 8] = [
+        Self::Registered,
+        Self::InstallationStarted,
+        Self::InstallationFailed,
+        Self::Connected,
+        Self::Disconnected,
+        Self::MaintenanceMode,
+        Self::Resumed,
+        Self::Decommissioned,
+    ];
 }
 
 /// One event, as it is posted to NOTI.
@@ -102,6 +123,12 @@ pub enum EventBody {
     /// See [`EventKind::Decommissioned`].
     #[serde(rename = "node.decommissioned")]
     Decommissioned(EventData<NoDetail>),
+    /// See [`EventKind::Updated`].
+    #[serde(rename = "node.updated")]
+    Updated(EventData<UpdateDetail>),
+    /// See [`EventKind::UpdateFailed`].
+    #[serde(rename = "node.update_failed")]
+    UpdateFailed(EventData<UpdateFailureDetail>),
 }
 
 /// What every event says of its node, and what only its type says.
@@ -132,6 +159,30 @@ pub struct NoDetail {}
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FailureDetail {
     /// As the installer reported it.
+    pub error: ErrorReport,
+}
+
+/// From which version to which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UpdateDetail {
+    /// The version before.
+    pub from: ReleaseVersion,
+    /// The version that runs.
+    pub version: ReleaseVersion,
+}
+
+/// Which update failed, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UpdateFailureDetail {
+    /// The version before, which runs.
+    pub from: ReleaseVersion,
+    /// The version that was to run.
+    pub version: ReleaseVersion,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// As the worker reported it.
     pub error: ErrorReport,
 }
 
@@ -198,6 +249,8 @@ impl NodeEvent {
             EventBody::MaintenanceMode(_) => EventKind::MaintenanceMode,
             EventBody::Resumed(_) => EventKind::Resumed,
             EventBody::Decommissioned(_) => EventKind::Decommissioned,
+            EventBody::Updated(_) => EventKind::Updated,
+            EventBody::UpdateFailed(_) => EventKind::UpdateFailed,
         }
     }
 
@@ -231,6 +284,8 @@ impl NodeEvent {
             EventBody::InstallationFailed(data) => data.about(),
             EventBody::Connected(data) => data.about(),
             EventBody::Disconnected(data) => data.about(),
+            EventBody::Updated(data) => data.about(),
+            EventBody::UpdateFailed(data) => data.about(),
         }
     }
 }

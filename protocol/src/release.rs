@@ -30,6 +30,15 @@ pub struct InvalidName {
 #[serde(try_from = "String", into = "String")]
 pub struct ReleaseVersion(semver::Version);
 
+impl ReleaseVersion {
+    /// The version of the program that runs.
+    pub fn running() -> Self {
+        // A package's version is semantic, or cargo builds nothing of it.
+        let version = semver::Version::parse(build::number());
+        Self(version.unwrap_or(semver::Version::new(0, 0, 0)))
+    }
+}
+
 impl FromStr for ReleaseVersion {
     type Err = InvalidName;
 

@@ -10,6 +10,7 @@ use crate::{
     service::Service,
     telemetry::{GpuDetail, HealthSummary},
     time::Timestamp,
+    update::UpdateReport,
 };
 
 /// A worker at one moment.
@@ -45,6 +46,9 @@ pub struct WorkerSnapshot {
     /// The machine's services that matter; empty where nobody could say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
+    /// How it stands with updates; left out where there is nothing to say.
+    #[serde(default, skip_serializing_if = "UpdateReport::is_empty")]
+    pub update: UpdateReport,
 }
 
 /// How a worker stands with its controller.

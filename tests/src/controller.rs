@@ -280,6 +280,16 @@ impl Controller {
         self.answer(self.client.get(self.at(&format!("/nodes/{id}"))))
     }
 
+    /// What the API answers to a question.
+    pub fn ask(&self, path: &str) -> Result<Value> {
+        self.answer(self.client.get(self.at(path)))
+    }
+
+    /// What the API answers to an order.
+    pub fn order(&self, path: &str, body: &Value) -> Result<Value> {
+        self.answer(self.client.post(self.at(path)).json(body))
+    }
+
     /// A token for the node; `request` as the token API takes it.
     pub fn token(&self, id: &NodeId, request: &Value) -> Result<IssuedToken> {
         self.answer(self.client.post(self.at(&format!("/nodes/{id}/token"))).json(request))

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod lab;
 mod process;
 pub mod proxy;
+pub mod publisher;
 pub mod relay;
 pub mod release_folder;
 pub mod release_server;

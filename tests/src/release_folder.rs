@@ -28,16 +28,30 @@ pub fn write(
     packages: &[PathBuf],
     sign: impl Fn(&Path, &str) -> Result<()>,
 ) -> Result<PathBuf> {
-    let place = tree.join(VERSION);
+    write_as(artifacts, tree, VERSION, worker, packages, |_| Ok(()), sign)
+}
+
+/// The same as another version, with files that `edit` changes before anything is said of them.
+pub fn write_as(
+    artifacts: &Artifacts,
+    tree: &Path,
+    version: &str,
+    worker: &[u8],
+    packages: &[PathBuf],
+    edit: impl FnOnce(&Path) -> Result<()>,
+    sign: impl Fn(&Path, &str) -> Result<()>,
+) -> Result<PathBuf> {
+    let place = tree.join(version);
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
     fs::create_dir_all(&place)?;
     fs::write(place.join(WORKER_FILE), worker)?;
     fs::copy(artifacts.installer()?, place.join(INSTALLER_FILE))?;
-    for package in packages {
-        fs::copy(package, place.join(package.file_name().unwrap_or_default()))?;
+    for file in units()?.iter().chain(packages) {
+        fs::copy(file, place.join(file.file_name().unwrap_or_default()))?;
     }
+    edit(&place)?;
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(&place)? {
         let entry = entry?;
@@ -47,7 +61,7 @@ pub fn write(
         sign(&place, name)?;
     }
     let manifest = FolderManifest {
-        version: VERSION.parse()?,
+        version: version.parse()?,
         commit: COMMIT.to_owned(),
         committed_at: "2025-12-11T12:00:00Z".parse()?,
         rust: "1.95.0".to_owned(),
@@ -61,6 +75,17 @@ pub fn write(
     fs::write(place.join(SUMS), sums.stdout)?;
     sign(&place, SUMS)?;
     Ok(place)
+}
+
+/// The worker's units, as a release carries them.
+fn units() -> Result<Vec<PathBuf>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
+    let paths = fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let is_worker_s = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with("aio-worker") && !name.ends_with(".conf")
+    };
+    Ok(paths.into_iter().filter(is_worker_s).collect())
 }
 
 fn described(file: &Path) -> Result<FileEntry> {

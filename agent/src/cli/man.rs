@@ -8,7 +8,7 @@ use std::{
 };
 
 use aio_installer::cli::{Failure, print};
-use aio_protocol::{error_code::ErrorCode, release::build::VERSION};
+use aio_protocol::{error_code::ErrorCode, release::build};
 use clap::Command;
 use clap_mangen::Man;
 
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, command: Command) -> Result<(), Failure
 fn pages(command: Command) -> Result<Vec<(String, String)>, Failure> {
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let mut all = Vec::new();
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         all.extend(pages(subcommand.clone())?);
     }
     all.insert(0, (name, page(command)?));
@@ -60,7 +60,7 @@ fn page(command: Command) -> Result<String, Failure> {
     let unwritten = |error: io::Error| internal(format!("the page could not be made: {error}"));
     let mut page = Vec::new();
     let title = command.get_display_name().unwrap_or(command.get_name()).to_uppercase();
-    let source = format!("aio-worker {VERSION}");
+    let source = format!("aio-worker {}", build::number());
     let man = Man::new(command).title(title).section(SECTION).date("").source(source).manual("AIO Worker");
     man.render(&mut page).map_err(unwritten)?;
     let page = String::from_utf8(page).map_err(|error| internal(format!("the page is no text: {error}")))?;
@@ -98,8 +98,10 @@ mod tests {
         for (name, text) in &pages {
             let heading = text.lines().find(|line| line.starts_with(".TH ")).unwrap();
             let name_in_capitals = name.to_uppercase();
-            let expected =
-                format!(".TH {name_in_capitals} {SECTION} \"\" \"aio-worker {VERSION}\" \"AIO Worker\"");
+            let expected = format!(
+                ".TH {name_in_capitals} {SECTION} \"\" \"aio-worker {}\" \"AIO Worker\"",
+                build::number()
+            );
             assert_eq!(heading, expected);
             assert!(text.is_ascii(), "{name}");
             for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS"] {

@@ -3,6 +3,7 @@
 use aio_host::{
     facts::{HostProbe, SysinfoProbe},
     gpu::{GpuWatcher, NvmlProbe, Release},
+    layout::Layout,
     proxy::ignored_exceptions,
 };
 use aio_installer::cli::{Failure, command_line};
@@ -22,6 +23,7 @@ use crate::{
     reload::Reload,
     session::machine::Timings,
     telemetry::{Probes, manager::of_this_machine},
+    update::places::Places,
     worker::Worker,
 };
 
@@ -59,6 +61,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             timings: Timings::default(),
             notifier: Box::new(ServiceManager),
             reload,
+            places: Places::of(Layout::default(), &config.state_dir, &config.runtime_dir),
             config,
         };
         worker.run(stop).await

@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.shutdown_background();
     let mut manifest = Manifest {
         created_at: Timestamp::from(SystemTime::now()).to_string(),
-        worker: build::VERSION,
+        worker: build::number(),
         platform: build::platform(),
         host: host.to_owned(),
         root: subject.root,

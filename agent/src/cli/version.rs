@@ -15,7 +15,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match arguments.answer.output {
         Output::Json => {
-            let mut answer = json!({ "version": build::VERSION, "platform": build::platform() });
+            let mut answer = json!({ "version": build::number(), "platform": build::platform() });
             if let (Some(answer), Some(commit)) = (answer.as_object_mut(), build::commit()) {
                 answer.insert("commit".to_owned(), commit.into());
             }

@@ -1,14 +1,15 @@
 //! The loop between the machine and the world: frames, timers, readings, the token's file and the
 //! request to stop become inputs; effects become frames and sockets. Decides nothing; the watchdog
 //! hears from it at every turn that is due and as long as the machine is looked at, and from nobody
-//! else. How another configuration is taken up stands in `reload`, and what becomes of tokens in
-//! `tokens`.
+//! else. How another configuration is taken up stands in `reload`, what becomes of tokens in
+//! `tokens`, and of updates in `updates`.
 
 mod files;
 mod reload;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod updates;
 
 use std::{
     sync::Arc,
@@ -20,9 +21,10 @@ use aio_protocol::{
     event::ErrorReport,
     snapshot::WorkerSnapshot,
     time::Timestamp,
+    update::EXPECTED_BACK_SECONDS,
     wire::{
         Body, CommandAck, CommandStatus, ControllerMessage, DisconnectReason, Disconnecting,
-        InstallationFailed, MAX_FRAME_BYTES, Unreadable, encode,
+        InstallationFailed, MAX_FRAME_BYTES, Register, Unreadable, encode,
     },
 };
 use sd_notify::NotifyState;
@@ -36,6 +38,8 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use files::{Done, Files};
+pub(crate) use updates::Beginning;
+use updates::Updates;
 
 use super::{
     Trusted,
@@ -59,7 +63,11 @@ use crate::{
     },
     tokens::rotation::{self, Origin, Rotation},
     undelivered::Undelivered,
+    update,
 };
+
+/// How often root and the operator are looked at, while an update is under way.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a file is looked at for another token, while there is no session.
 const TOKEN_CHECK: Duration = Duration::from_secs(2);
@@ -86,6 +94,8 @@ pub(crate) struct Wiring {
     pub(crate) reload: Reload,
     /// The configuration, for all parts that keep some of it.
     pub(crate) configs: watch::Sender<Arc<WorkerConfig>>,
+    /// What is known of updates.
+    pub(crate) updates: Beginning,
 }
 
 /// Everything that the loop holds.
@@ -123,6 +133,7 @@ pub(crate) struct Driver {
     connection: u64,
     /// None while it is being read.
     undelivered: Option<Undelivered>,
+    updates: Updates,
 }
 
 impl Driver {
@@ -130,13 +141,14 @@ impl Driver {
         config: WorkerConfig,
         identity: Identity,
         timings: Timings,
-        Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs }: Wiring,
+        Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs, updates }: Wiring,
     ) -> Self {
         Self {
             configs,
             reload,
             authorities: config.authorities(),
             rotation: Rotation::new(config.endpoint.is_some()),
+            updates: Updates::new(updates, config.updates.clone()),
             undelivered: Some(Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone())),
             files: Files::default(),
             connection: 0,
@@ -169,6 +181,9 @@ impl Driver {
         let mut token_check = interval(TOKEN_CHECK);
         token_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.notifier.tell(NotifyState::Ready);
+        let mut update_look = interval(LOOK_INTERVAL);
+        update_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.reporter.updating(&self.updates.report());
         let mut stopping = false;
         while *self.session.state() != State::Stopped {
             self.reporter.session(&self.session, &*self.notifier);
@@ -177,12 +192,14 @@ impl Driver {
                 std::mem::replace(announced, next) != next
             });
             let deadline = self.session.deadline().map(tokio::time::Instant::from_std);
+            let update_due = self.updates.deadline().map(tokio::time::Instant::from_std);
             let waiting = matches!(self.session.state(), State::Waiting { .. });
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.notifier.tell(NotifyState::Stopping);
+                    self.look_once_more().await;
                     self.take(Input::StopRequested);
                 }
                 _ = watchdog.tick(), if patience.is_some() => self.feed_watchdog(),
@@ -194,6 +211,11 @@ impl Driver {
                 }
                 slept = self.clock_watch.slept() => self.take(Input::Woke(slept)),
                 done = self.files.done() => self.file_done(done),
+                outcome = self.updates.next() => self.update_outcome(outcome),
+                () = sleep_until(update_due.unwrap_or_else(tokio::time::Instant::now)), if update_due.is_some() => {
+                    self.update(update::machine::Input::Elapsed);
+                }
+                _ = update_look.tick(), if !self.updates.is_idle() => self.updates.look(),
                 _ = token_check.tick(), if waiting && self.config.token.may_change() => {
                     // One that hangs is enough.
                     if !self.files.is_busy() {
@@ -247,6 +269,7 @@ impl Driver {
                 self.sent = (seq, now());
                 self.send(&beat);
                 self.queue(Outgoing::Ping(seq));
+                self.updates.look_at_rest();
             }
             Effect::SendMetrics => {
                 let metrics = self.identity.metrics(&self.readings.borrow());
@@ -260,12 +283,15 @@ impl Driver {
                 self.files.push(move || Done::OfferDue(message_id, offer));
             }
             Effect::RefuseCommand { message_id, kind } => self.refuse(message_id, &kind),
+            Effect::HearOfUpdate(message_id, message) => self.hear_of_update(message_id, *message),
             Effect::SayGoodbye => {
-                self.send(&Disconnecting {
-                    node_id: self.identity.node_id.clone(),
-                    reason: DisconnectReason::Shutdown,
-                    expected_back_seconds: None,
-                });
+                let (reason, expected_back_seconds) = if self.updates.is_being_replaced() {
+                    (DisconnectReason::Update, Some(EXPECTED_BACK_SECONDS))
+                } else {
+                    (DisconnectReason::Shutdown, None)
+                };
+                let node_id = self.identity.node_id.clone();
+                self.send(&Disconnecting { node_id, reason, expected_back_seconds });
                 self.queue(Outgoing::Close);
             }
         }
@@ -281,6 +307,7 @@ impl Driver {
                 {
                     self.reporter.acknowledged(self.sent.1);
                     self.tell_undelivered(seq);
+                    self.update(update::machine::Input::BeatAcknowledged);
                 }
                 self.take(Input::PongReceived(seq));
             }
@@ -301,6 +328,7 @@ impl Driver {
                 }
                 self.take(Input::FrameReceived(frame.message_id, frame.message));
                 self.register_changes();
+                self.register_update();
             }
             Err(error) => {
                 if let Some(count) = self.misunderstood.count() {
@@ -362,6 +390,8 @@ impl Driver {
             }
             (self.identity.register(&readings), Inventory::of(&readings))
         };
+        let (update, capabilities) = self.updates.tell();
+        let register = Register { update, capabilities, ..register };
         self.registered = Some(inventory);
         self.send(&register);
     }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use aio_protocol::wire::{ControllerMessage, RegisterAck, TokenOffer};
+use aio_protocol::wire::{Body, ControllerMessage, NodeUpdate, PendingCommand, RegisterAck, TokenOffer};
 use uuid::Uuid;
 
 mod online;
@@ -132,7 +132,7 @@ pub enum Input {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Open a WebSocket.
     Dial,
@@ -153,6 +153,8 @@ pub enum Effect {
         /// The command's type.
         kind: String,
     },
+    /// The controller says something of updates in the message of this id.
+    HearOfUpdate(Uuid, Box<ControllerMessage>),
     /// Send `node.disconnecting` and close.
     SayGoodbye,
     /// Drop the socket, or the attempt to open one.
@@ -326,20 +328,24 @@ impl Session {
             (State::Registering { registered: true, .. }, ControllerMessage::RegisterAck(ack)) => {
                 let phase = if self.acknowledged { at.jitter } else { Jitter::new(0.0) };
                 let online = Online::welcomed(&ack, phase, at.now);
-                let effects = [vec![Effect::KeepToken], refusals(ack)].concat();
+                let effects = [vec![Effect::KeepToken], pending(ack)].concat();
                 (self.with(State::Online(online)), effects)
             }
             (_, ControllerMessage::TokenOffer(offer)) => (self, vec![Effect::WeighOffer(message_id, offer)]),
             (&State::Online(online), ControllerMessage::RegisterAck(ack)) => {
-                (self.with(State::Online(online.paced(&ack, at.now))), refusals(ack))
+                (self.with(State::Online(online.paced(&ack, at.now))), pending(ack))
             }
             (
                 State::Online(_) | State::Registering { registered: true, .. },
                 ControllerMessage::StateRequest(_),
             ) => (self, vec![Effect::SendRegister]),
-            (_, ControllerMessage::Update(_) | ControllerMessage::Drain(_)) => {
-                (self, vec![Effect::RefuseCommand { message_id, kind }])
-            }
+            (
+                _,
+                message @ (ControllerMessage::Update(_)
+                | ControllerMessage::Permit(_)
+                | ControllerMessage::CancelUpdate(_)),
+            ) => (self, vec![Effect::HearOfUpdate(message_id, Box::new(message))]),
+            (_, ControllerMessage::Drain(_)) => (self, vec![Effect::RefuseCommand { message_id, kind }]),
             _ => (self, vec![]),
         }
     }
@@ -388,11 +394,18 @@ impl Session {
     }
 }
 
-fn refusals(ack: RegisterAck) -> Vec<Effect> {
-    ack.pending_commands
-        .into_iter()
-        .map(|command| Effect::RefuseCommand { message_id: command.message_id, kind: command.kind })
-        .collect()
+/// What becomes of the commands that waited for this worker.
+fn pending(ack: RegisterAck) -> Vec<Effect> {
+    let of = |command: PendingCommand| {
+        let PendingCommand { message_id, kind, data } = command;
+        match serde_json::from_value(data) {
+            Ok(update) if kind == NodeUpdate::TYPE => {
+                Effect::HearOfUpdate(message_id, Box::new(ControllerMessage::Update(update)))
+            }
+            _ => Effect::RefuseCommand { message_id, kind },
+        }
+    };
+    ack.pending_commands.into_iter().map(of).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use aio_protocol::{
     release::build,
     snapshot::{SessionSnapshot, SessionState, WorkerSnapshot},
     time::Timestamp,
+    update::UpdateReport,
 };
 use sd_notify::NotifyState;
 use tokio::sync::watch;
@@ -76,6 +77,17 @@ impl Reporter {
     /// The controller has read a heartbeat that was sent then.
     pub(super) fn acknowledged(&mut self, sent_at: Timestamp) {
         self.snapshots.send_modify(|snapshot| snapshot.session.last_heartbeat_at = Some(sent_at));
+    }
+
+    /// The way to another version may be further on.
+    pub(super) fn updating(&mut self, report: &UpdateReport) {
+        self.snapshots.send_if_modified(|snapshot| {
+            let changed = snapshot.update != *report;
+            if changed {
+                snapshot.update.clone_from(report);
+            }
+            changed
+        });
     }
 
     /// There are new readings.
@@ -172,7 +184,7 @@ pub(crate) fn first_snapshot(
     now: Timestamp,
 ) -> WorkerSnapshot {
     WorkerSnapshot {
-        version: build::VERSION.to_owned(),
+        version: build::number().to_owned(),
         node_id: identity.node_id.clone(),
         instance_id: identity.instance_id,
         controller: controller.to_owned(),
@@ -192,5 +204,6 @@ pub(crate) fn first_snapshot(
         gpu_status: vec![],
         health: Judged::not_asked().summary,
         services: vec![],
+        update: UpdateReport::default(),
     }
 }

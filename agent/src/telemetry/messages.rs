@@ -37,7 +37,7 @@ impl Identity {
             node_id: self.node_id.clone(),
             instance_id: self.instance_id,
             boot_id: facts.boot_id.clone(),
-            daemon_version: build::VERSION.to_owned(),
+            daemon_version: build::number().to_owned(),
             capabilities: vec![],
             update: Default::default(),
             system_info: system_info(&facts, readings),

@@ -12,6 +12,7 @@ use std::{
 use aio_host::{
     facts::{HostFacts, HostProbe, HostSample},
     gpu::{GpuProbe, GpuReport, GpuWatcher, Inquiries, Inquiry, Reading},
+    layout::Layout,
 };
 use aio_protocol::{
     inventory::{Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
@@ -24,6 +25,7 @@ use aio_worker::{
     reload::Reload,
     session::machine::Timings,
     telemetry::{Probes, manager::Latest},
+    update::places::Places,
     worker::Worker,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -253,6 +255,7 @@ impl Daemon {
                 gpus: GpuWatcher::start(Shared(machine.clone())).unwrap(),
                 systemd: systemd.subscribe(),
             },
+            places: Places::of(Layout::under(folder.path()), &config.state_dir, &config.runtime_dir),
             config,
             notifier: Box::new(heard.clone()),
             reload: Reload {

@@ -63,7 +63,7 @@ pub(super) fn document(deployment: &Deployment) -> Value {
         "asyncapi": "3.0.0",
         "info": {
             "title": "AIWM node WebSockets",
-            "version": build::VERSION,
+            "version": build::number(),
             "description": "What controller-stub says to workers and dashboards over WebSockets, and takes from them. Each frame is one JSON object.",
         },
         "servers": servers(deployment),

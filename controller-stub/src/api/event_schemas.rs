@@ -2,7 +2,10 @@
 //! document, and as a file of its own for whoever receives events.
 
 use aio_protocol::{
-    event::{ConnectionDetail, DisconnectionDetail, EventData, EventKind, FailureDetail, NoDetail},
+    event::{
+        ConnectionDetail, DisconnectionDetail, EventData, EventKind, FailureDetail, NoDetail, UpdateDetail,
+        UpdateFailureDetail,
+    },
     schema::Named,
     time::Timestamp,
 };
@@ -23,6 +26,8 @@ pub(super) fn of(kind: EventKind, named: &mut Named) -> RefOr<Schema> {
         EventKind::InstallationFailed => data::<FailureDetail>(named),
         EventKind::Connected => data::<ConnectionDetail>(named),
         EventKind::Disconnected => data::<DisconnectionDetail>(named),
+        EventKind::Updated => data::<UpdateDetail>(named),
+        EventKind::UpdateFailed => data::<UpdateFailureDetail>(named),
     };
     named.push((Timestamp::name().into_owned(), Timestamp::schema()));
     ObjectBuilder::new()

@@ -3,7 +3,7 @@
 
 use aio_protocol::time::Timestamp;
 use serde::{
-    Deserialize,
+    Deserialize, Serialize,
     de::{DeserializeOwned, IntoDeserializer},
 };
 use utoipa::{
@@ -14,7 +14,7 @@ use utoipa::{
 use crate::store::Window;
 
 /// A whole number between two others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub(super) struct Bounded<const MIN: u64, const MAX: u64>(u64);
 

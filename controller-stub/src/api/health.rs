@@ -31,7 +31,7 @@ pub(super) struct Health {
 #[utoipa::path(get, path = "/healthz", operation_id = "health", tag = "operation",
     responses((status = 200, description = "It answers", body = Health)))]
 pub(super) async fn health() -> Json<Health> {
-    Json(Health { status: "ok", version: build::VERSION })
+    Json(Health { status: "ok", version: build::number() })
 }
 
 /// Ask whether the controller can do its work
@@ -47,7 +47,7 @@ pub(super) async fn readiness(State(app): State<Arc<App>>) -> Result<Json<Health
     }
     missing.extend(app.probe.problem(&app.store).await);
     if missing.is_empty() {
-        return Ok(Json(Health { status: "ready", version: build::VERSION }));
+        return Ok(Json(Health { status: "ready", version: build::number() }));
     }
     let message = format!("not ready: {}", missing.join("; "));
     Err(Rejection::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ControllerError, message))

@@ -10,7 +10,7 @@ use super::{
     body::{NoFields, parse},
     dashboards, dead_letters,
     error::Rejection,
-    events, installation, nodes, token, transitions,
+    events, installation, nodes, rollouts, token, transitions, updates,
 };
 
 /// A kind of input.
@@ -23,7 +23,7 @@ pub(crate) struct Input {
     pub read: fn(&[u8]) -> Result<(), String>,
 }
 
-pub(crate) const BODIES: [Input; 5] = [
+pub(crate) const BODIES: [Input; 10] = [
     Input {
         name: "registration",
         seeds: &[
@@ -45,6 +45,22 @@ pub(crate) const BODIES: [Input; 5] = [
         ],
         read: body::<token::TokenRequest>,
     },
+    Input {
+        name: "rollout",
+        seeds: &[
+            r#"{"version":"v1.1.0"}"#,
+            r#"{"version":"v1.1.0","group":"gpu","canaries":"2","soakSeconds":0,"waves":[50,100],"wavePauseSeconds":0,"inFlight":"5%","urgent":true,"dryRun":true}"#,
+        ],
+        read: body::<rollouts::NewRollout>,
+    },
+    Input { name: "order", seeds: &["{}", r#"{"revert":true}"#], read: body::<rollouts::OrderOptions> },
+    Input { name: "pin", seeds: &[r#"{"version":"v1.0.0"}"#], read: body::<updates::PinRequest> },
+    Input { name: "update", seeds: &["{}", r#"{"version":"v1.0.0"}"#], read: body::<updates::UpdateRequest> },
+    Input {
+        name: "group",
+        seeds: &["{}", r#"{"pin":"v1.0.0","deferWhileGpuAbove":50,"inFlight":"2"}"#],
+        read: body::<updates::GroupSettings>,
+    },
     Input { name: "no fields", seeds: &["{}"], read: body::<NoFields> },
     Input {
         name: "report",
@@ -58,7 +74,7 @@ pub(crate) const BODIES: [Input; 5] = [
     },
 ];
 
-pub(crate) const QUERIES: [Input; 7] = [
+pub(crate) const QUERIES: [Input; 9] = [
     Input {
         name: "nodes",
         seeds: &["page=2&limit=50&status=online,offline&name=gpu-*&label=rack=r7,gpu&sort=-createdAt"],
@@ -81,6 +97,12 @@ pub(crate) const QUERIES: [Input; 7] = [
     },
     Input { name: "plan", seeds: &["platform=linux-amd64"], read: query::<installation::For> },
     Input { name: "transitions", seeds: &["page=1&limit=100"], read: query::<transitions::Which> },
+    Input { name: "rollouts", seeds: &["page=1&limit=100"], read: query::<rollouts::Pages> },
+    Input {
+        name: "rollout nodes",
+        seeds: &["page=1&limit=100&stage=faulty"],
+        read: query::<rollouts::WhichNodes>,
+    },
     Input { name: "dead letters", seeds: &["page=1&limit=100"], read: query::<dead_letters::Pages> },
     Input { name: "dashboard", seeds: &["since=evt_1"], read: query::<dashboards::From> },
 ];

@@ -36,7 +36,7 @@ const WITHOUT_DATABASE: [&str; 6] =
 pub(super) fn empty() -> OpenApiRouter<Arc<App>> {
     let info = InfoBuilder::new()
         .title("AIWM node API")
-        .version(build::VERSION)
+        .version(build::number())
         .description(Some("What controller-stub serves to users, installers, workers and outboxes."))
         .build();
     let bearer = |description| {

@@ -6,8 +6,10 @@ use aio_protocol::{
     ids::NodeId,
     inventory::SystemInfo,
     node::{NodeRole, NodeStatus, Owner},
+    release::ReleaseVersion,
     telemetry::HealthSummary,
     time::Timestamp,
+    update::UpdateReport,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -42,6 +44,10 @@ pub(super) struct ListedNode {
     ip_address: Option<IpAddr>,
     daemon_version: Option<String>,
     installation: Option<Installation>,
+    /// What its worker says of updates; `null` while it has not said so.
+    update: Option<UpdateReport>,
+    /// The version that the controller keeps it at.
+    pin: Option<ReleaseVersion>,
     /// How its worker says that the GPUs are, while it is connected.
     gpu_health: Option<HealthSummary>,
     /// Another machine that claims to be this node and is refused.
@@ -80,6 +86,8 @@ impl ListedNode {
             ip_address: node.ip_address,
             daemon_version: node.daemon_version,
             installation: node.installation,
+            update: node.update,
+            pin: node.pin,
         }
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use toml::Table;
 
-use super::{Failure, Output, Place, Whose, config, print};
+use super::{Failure, Output, Place, Whose, config, print, rollout};
 use crate::{
     commands::{self, Added, Concerned, Issue, Listed, NodeChange, Purpose, Which},
     config::Config,
@@ -26,6 +26,13 @@ pub(super) enum Command {
     Rename(RenameNode),
     /// Set labels of a node (KEY=VALUE) or take them away (KEY-).
     Label(LabelNode),
+    /// Keep a node at a version: no rollout offers it another.
+    Pin(rollout::PinNode),
+    /// Take a node's pin away.
+    Unpin(rollout::UnpinNode),
+    /// Update one node now, urgently, whatever its group's rollout says; a faulty release is tried
+    /// again.
+    Update(rollout::UpdateNode),
     /// Drop nodes that were decommissioned long ago, with all that is kept of them.
     Purge(Purge),
     /// A node's tokens.
@@ -212,6 +219,9 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
         Command::List(args) => list(args).await,
         Command::Rename(args) => rename(args).await,
         Command::Label(args) => label(args).await,
+        Command::Pin(args) => rollout::pin(args).await,
+        Command::Unpin(args) => rollout::unpin(args).await,
+        Command::Update(args) => rollout::update(args).await,
         Command::Purge(args) => purge(args).await,
         Command::Token(TokenCommand::Add(args)) => add_tokens(args).await,
         Command::Token(TokenCommand::Revoke(args)) => revoke_tokens(args).await,

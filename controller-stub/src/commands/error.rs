@@ -13,6 +13,7 @@ use crate::{
     enrolment::EnrolmentError,
     random::NoRandomness,
     releases::{FetchError, ImportError},
+    rollouts::OrderError,
     secrets::SecretsError,
     store::StoreError,
     tls::TlsError,
@@ -78,6 +79,17 @@ pub enum CommandError {
     /// The release key that the server kept cannot be read.
     #[error("RELEASE_PUBLIC_KEY, as the server has kept it, is no minisign public key")]
     ReleaseKey,
+    /// There is no such rollout.
+    #[error("there is no rollout{}", .0.map(|id| format!(" {id}")).unwrap_or_default())]
+    NoRollout(Option<uuid::Uuid>),
+    /// What is asked of a rollout cannot be done.
+    #[error("{message}")]
+    Rollout {
+        /// The catalogue's code.
+        code: ErrorCode,
+        /// What cannot be done, and why.
+        message: String,
+    },
     /// A release is not taken over.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -128,6 +140,8 @@ impl CommandError {
             Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
             Self::Import(error) => error.code(),
             Self::Fetch(error) => error.code(),
+            Self::NoRollout(_) => ErrorCode::NotFound,
+            Self::Rollout { code, .. } => *code,
             Self::NoNode(_) => ErrorCode::NodeNotFound,
             Self::Inactive(_) => ErrorCode::NodeInactive,
             Self::Unsigned(error) => error.code(),
@@ -141,6 +155,15 @@ impl CommandError {
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         Self::Database { code: error.code(), source: Box::new(error) }
+    }
+}
+
+impl From<OrderError> for CommandError {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::Store(error) => error.into(),
+            error => Self::Rollout { code: error.code(), message: error.to_string() },
+        }
     }
 }
 

@@ -126,7 +126,7 @@ pub async fn self_update(update: &SelfUpdate) -> Result<Updated, SelfUpdateError
     let present = Present {
         own: &own,
         packaged: Path::new(PACKAGED_FILES),
-        version: build::VERSION,
+        version: build::number(),
         now: clock::now(),
     };
     replace(update, &present).await

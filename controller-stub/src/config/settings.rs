@@ -35,6 +35,7 @@ pub struct Settings {
     pub release_public_key: Option<String>,
     pub docs_base_url: Option<String>,
     pub noti_service_url: Option<String>,
+    pub noti_event_types: Option<String>,
     pub noti_service_token: Option<String>,
     pub noti_webhook_secret: Option<String>,
     pub noti_ca_file: Option<String>,

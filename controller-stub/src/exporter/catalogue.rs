@@ -82,7 +82,11 @@ pub(super) const FIGURES: &[Figure] = &[
         &["code"],
         "Connections of workers that the controller closed, by close code.",
     ),
-    counter("aio_worker_departures_total", &["how"], "Workers that went offline: goodbye or timeout."),
+    counter(
+        "aio_worker_departures_total",
+        &["how"],
+        "Workers that left: goodbye, timeout, or update, after which they are expected back.",
+    ),
     gauge("aio_leases", &[], "Workers that count as there."),
     gauge("aio_leases_held", &[], "Workers whose lease has ended and whom the brake keeps online."),
     counter("aio_brake_alarms_total", &[], "Times that most of the fleet fell silent at once."),
@@ -103,6 +107,18 @@ pub(super) const FIGURES: &[Figure] = &[
         &[],
         "Messages of workers that are a sign of life, most of them heartbeats.",
     ),
+    // Updates.
+    gauge(
+        "aio_nodes_by_version",
+        &["version"],
+        "Nodes in service by the version that their worker named last: the 20 most frequent, and other.",
+    ),
+    gauge(
+        "aio_rollout_nodes",
+        &["state"],
+        "Nodes of rollouts that have begun and not been ended, by how they stand.",
+    ),
+    counter("aio_update_failures_total", &["code"], "Updates that failed, by the code that the node named."),
     // Events on their way.
     gauge("aio_outbox_events", &[], "Events that NOTI has not acknowledged."),
     gauge("aio_outbox_oldest_age_seconds", &[], "The age of the oldest of them."),

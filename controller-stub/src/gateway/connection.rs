@@ -4,6 +4,7 @@
 //! idle connections do not each keep room for it.
 
 mod token;
+mod update;
 
 use std::{
     borrow::Cow,
@@ -18,10 +19,14 @@ use aio_protocol::{
     release::build,
     time::Timestamp,
     transition,
+    update::UPDATE_CAPABILITY,
     wire::{self, Body, ConnectionAck, ErrorMessage, Register, close},
 };
 use metrics::{counter, gauge, histogram};
-use tokio::{sync::oneshot, time::sleep_until};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::sleep_until,
+};
 use uuid::Uuid;
 
 use super::{
@@ -86,7 +91,7 @@ struct Connection {
 /// Takes a worker's connection in, and serves it until it ends.
 pub(super) fn run(app: Arc<App>, peer: Peer, socket: Socket) -> impl Future<Output = ()> + Send + 'static {
     let Peer { node, address, token, token_ends, newcomer } = peer;
-    let (epoch, closed) = app.registry.enter(&node, newcomer.handshake.since);
+    let (epoch, closed, nudged) = app.registry.enter(&node, newcomer.handshake.since);
     tracing::debug!(%node, %address, "a worker connected");
     gauge!("aio_gateway_sockets").increment(1);
     if app.stop.is_cancelled() {
@@ -108,7 +113,7 @@ pub(super) fn run(app: Arc<App>, peer: Peer, socket: Socket) -> impl Future<Outp
     };
     // A block, because a function would keep its argument twice.
     async move {
-        let end = connection.converse(closed).await;
+        let end = connection.converse(closed, nudged).await;
         Box::pin(connection.finish(end)).await;
         gauge!("aio_gateway_sockets").decrement(1);
     }
@@ -130,7 +135,7 @@ const TOO_FAST: End = End::Close {
 };
 
 impl Connection {
-    async fn converse(&mut self, mut closed: oneshot::Receiver<u16>) -> End {
+    async fn converse(&mut self, mut closed: oneshot::Receiver<u16>, nudged: Arc<Notify>) -> End {
         if let Err(end) = Box::pin(self.greet()).await {
             return end;
         }
@@ -149,6 +154,7 @@ impl Connection {
                     Some(due) => Box::pin(self.attend(due)).await,
                     None => Ok(()),
                 },
+                () = nudged.notified() => Box::pin(self.tell()).await,
                 message = self.socket.receive() => match message {
                     Ok(message) => self.hear(message).await,
                     Err(end) => Err(end),
@@ -165,7 +171,7 @@ impl Connection {
             status: "success".into(),
             node_id: self.node.clone(),
             controller_id: CONTROLLER_ID.into(),
-            server_version: build::VERSION.into(),
+            server_version: build::number().into(),
         };
         self.send_text(ack.encode_for_both_generations(Uuid::now_v7(), clock::now())).await
     }
@@ -225,6 +231,14 @@ impl Connection {
                 counter!("aio_worker_departures_total", "how" => "goodbye").increment(1);
                 self.happen(&Occurrence::Left { reason: reason.as_str() }, None).await
             }
+            Effect::Await(time) => {
+                self.timetable.expect_by(Instant::now() + LEAVE_TIMEOUT);
+                counter!("aio_worker_departures_total", "how" => "update").increment(1);
+                if self.app.registry.speaks(&self.node, self.epoch) {
+                    self.app.lifecycle.workers.shorten(&self.node, Instant::now() + time);
+                }
+                Ok(())
+            }
             Effect::NoteHealth(health) => {
                 self.app.registry.note_health(&self.node, self.epoch, health);
                 Ok(())
@@ -238,15 +252,22 @@ impl Connection {
 
     async fn welcome(&mut self, register: Box<Register>, first: bool) -> Result<(), End> {
         let not_before = self.newcomer.as_ref().filter(|_| first).map(|newcomer| newcomer.not_before);
+        let joins = first && register.capabilities.iter().any(|it| it == UPDATE_CAPABILITY);
         let occurrence = Occurrence::Welcomed { register, address: self.address, not_before };
         self.happen(&occurrence, None).await?;
+        if joins {
+            self.join_rollout().await?;
+        }
         if let Some(newcomer) = self.newcomer.take() {
             self.timetable.be_content();
             histogram!("aio_gateway_connect_seconds").record(newcomer.handshake.since.elapsed());
             self.settle_token().await?;
         }
         let workers = &self.app.lifecycle.workers;
-        let pace = pace::offer(workers.len(), workers.length(), fastrand::f64());
+        let mut pace = pace::offer(workers.len(), workers.length(), fastrand::f64());
+        for (message_id, told) in self.owed().await? {
+            pace.pending_commands.extend(told.pending(message_id));
+        }
         self.say(&pace).await
     }
 

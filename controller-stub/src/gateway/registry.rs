@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use aio_protocol::{
     telemetry::{Health, HealthSummary},
     wire::close,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Longest time between an upgrade's look at the token and its entry here.
 const LONGEST_UPGRADE: Duration = Duration::from_secs(60);
@@ -45,6 +45,8 @@ struct Line {
     epoch: Epoch,
     /// Takes the code to close with, once.
     close: Option<oneshot::Sender<u16>>,
+    /// Wakes it when there is something to tell its worker.
+    nudge: Arc<Notify>,
     /// How the worker says that its GPUs are, since its first heartbeat.
     health: Option<HealthSummary>,
 }
@@ -52,21 +54,25 @@ struct Line {
 impl Registry {
     /// Adds a new connection as the node's newcomer; its upgrade began at `since`. An older
     /// newcomer that has not been welcomed yet is closed. The receiver yields the code to close
-    /// with.
-    pub(crate) fn enter(&self, id: &NodeId, since: Instant) -> (Epoch, oneshot::Receiver<u16>) {
+    /// with; the other wakes the connection when there is something to tell.
+    pub(crate) fn enter(&self, id: &NodeId, since: Instant) -> (Epoch, oneshot::Receiver<u16>, Arc<Notify>) {
         let (close, closed) = oneshot::channel();
+        let nudge = Arc::<Notify>::default();
         let mut places = self.places();
         let epoch = Epoch(self.epochs.fetch_add(1, Ordering::Relaxed));
         if self.revoked().get(id).is_some_and(|at| since <= *at) {
             let _ = close.send(close::TOKEN_ENDED);
-            return (epoch, closed);
+            return (epoch, closed, nudge);
         }
         let place = places.entry(id.clone()).or_default();
         dismiss(
-            place.newcomer.replace(Line { epoch, close: Some(close), health: None }).as_mut(),
+            place
+                .newcomer
+                .replace(Line { epoch, close: Some(close), nudge: nudge.clone(), health: None })
+                .as_mut(),
             close::SUPERSEDED,
         );
-        (epoch, closed)
+        (epoch, closed, nudge)
     }
 
     /// Whether this connection is still open to be welcomed, or speaks already.
@@ -93,6 +99,13 @@ impl Registry {
     /// Whether any connection speaks for the node.
     pub(crate) fn has_speaker(&self, id: &NodeId) -> bool {
         self.places().get(id).is_some_and(|place| place.speaker.is_some())
+    }
+
+    /// Wakes the connection that speaks for a node: there may be something to tell its worker.
+    pub(crate) fn nudge(&self, id: &NodeId) {
+        if let Some(line) = self.places().get(id).and_then(|place| place.speaker.as_ref()) {
+            line.nudge.notify_one();
+        }
     }
 
     /// Notes how a worker that speaks for its node says that its GPUs are.
@@ -198,14 +211,14 @@ mod tests {
     fn health_is_the_speaker_s_alone_and_goes_with_it() {
         let registry = Registry::default();
         let ill = HealthSummary { state: Health::Unhealthy, ..HealthSummary::default() };
-        let (older, _) = registry.enter(&id(), Instant::now());
+        let (older, ..) = registry.enter(&id(), Instant::now());
         registry.note_health(&id(), older, ill.clone());
         assert_eq!(registry.health(&id()), None, "a newcomer does not speak");
         registry.take_over(&id(), older);
         registry.note_health(&id(), older, ill.clone());
         assert_eq!(registry.health(&id()), Some(ill.clone()));
         assert_eq!(registry.healths(), HashMap::from([(Health::Unhealthy, 1)]));
-        let (newer, _) = registry.enter(&id(), Instant::now());
+        let (newer, ..) = registry.enter(&id(), Instant::now());
         registry.take_over(&id(), newer);
         registry.note_health(&id(), older, ill);
         assert_eq!(registry.health(&id()), None, "the older one is not heard");
@@ -214,7 +227,8 @@ mod tests {
     }
 
     fn enter(registry: &Registry) -> (Epoch, oneshot::Receiver<u16>) {
-        registry.enter(&id(), Instant::now())
+        let (epoch, closed, _) = registry.enter(&id(), Instant::now());
+        (epoch, closed)
     }
 
     #[test]
@@ -274,10 +288,10 @@ mod tests {
         let registry = Registry::default();
         let before = Instant::now();
         registry.close(&id(), close::TOKEN_ENDED);
-        let (late, mut late_closed) = registry.enter(&id(), before);
+        let (late, mut late_closed, _) = registry.enter(&id(), before);
         assert_eq!(late_closed.try_recv(), Ok(close::TOKEN_ENDED));
         assert!(!registry.is_open(&id(), late));
-        let (next, mut next_closed) = registry.enter(&id(), Instant::now() + Duration::from_millis(1));
+        let (next, mut next_closed, _) = registry.enter(&id(), Instant::now() + Duration::from_millis(1));
         assert!(next_closed.try_recv().is_err() && registry.is_open(&id(), next));
     }
 
@@ -287,7 +301,7 @@ mod tests {
         let mut closed: Vec<_> = (0..10)
             .map(|byte| {
                 let id = NodeId::from_bytes([byte; 12]);
-                let (epoch, closed) = registry.enter(&id, Instant::now());
+                let (epoch, closed, _) = registry.enter(&id, Instant::now());
                 registry.take_over(&id, epoch);
                 closed
             })

@@ -6,11 +6,14 @@
 //!    └─ register timeout: 4408        └─ malformed: 4400, foreign: 4403 (from both)   └─ stays open: 4408
 //! ```
 
+use std::time::Duration;
+
 use aio_protocol::{
     ids::NodeId,
     installation::InstallationReport,
     telemetry::HealthSummary,
     text,
+    update::EXPECTED_BACK_SECONDS,
     wire::{
         CommandAck, DisconnectReason, ErrorMessage, Pulse, Register, StateRequest, UNKNOWN_TYPE_ERROR,
         Unreadable, WorkerMessage, close,
@@ -56,6 +59,8 @@ pub(super) enum Effect {
     Report { report: InstallationReport, message_id: Uuid },
     /// Tell the lifecycle that the worker leaves.
     Leave(DisconnectReason),
+    /// The worker makes room for another version, and is back within this time.
+    Await(Duration),
     /// Ask for a full `node.register`.
     AskState(StateRequest),
     /// Say that something was not understood.
@@ -128,7 +133,13 @@ fn understood(state: State, message: WorkerMessage, message_id: Uuid) -> (State,
         M::CommandAck(ack) => vec![Effect::RenewLease, Effect::Answer(ack)],
         M::Metrics(_) | M::CommandResult(_) => vec![Effect::RenewLease],
         M::Disconnecting(goodbye) => {
-            return (State::Left, vec![Effect::RenewLease, Effect::Leave(goodbye.reason)]);
+            let leave = match (goodbye.reason, goodbye.expected_back_seconds) {
+                (DisconnectReason::Update, Some(seconds @ 1..)) => {
+                    Effect::Await(Duration::from_secs(seconds.min(EXPECTED_BACK_SECONDS)))
+                }
+                (reason, _) => Effect::Leave(reason),
+            };
+            return (State::Left, vec![Effect::RenewLease, leave]);
         }
         M::InstallationStarted(it) => report(InstallationReport::Started { version: Some(it.version) }),
         M::InstallationProgress(it) => {

@@ -7,11 +7,13 @@ use aio_protocol::{
     error_code::ErrorCode,
     event::{
         ConnectionDetail, DisconnectionDetail, ErrorReport, EventBody, EventData, EventKind, FailureDetail,
-        HEARTBEAT_TIMEOUT, NoDetail, NodeEvent,
+        HEARTBEAT_TIMEOUT, NoDetail, NodeEvent, UpdateDetail, UpdateFailureDetail,
     },
     installation::InstallationReport,
+    node::NodeStatus,
     time::Timestamp,
     transition::Trigger,
+    update::{LastUpdate, UPDATE_CAPABILITY, Verdict},
     wire::Register,
 };
 use serde_json::{Map, Value};
@@ -84,7 +86,7 @@ impl Occurrence {
             }
             Self::Stalled(silence) => {
                 // Nobody installs here: the installation is as it was.
-                if node.status == aio_protocol::node::NodeStatus::Installing {
+                if node.status == NodeStatus::Installing {
                     let error = stalled(node.installation.as_ref(), *silence);
                     let before = node.installation.take();
                     node.installation = Some(failed(before, None, error, now));
@@ -97,6 +99,9 @@ impl Occurrence {
                 node.daemon_version = Some(register.daemon_version.clone());
                 node.instance_id = Some(register.instance_id);
                 node.boot_id = Some(register.boot_id.clone());
+                node.updates_itself = register.capabilities.iter().any(|it| it == UPDATE_CAPABILITY);
+                // What an older worker cannot say is not known.
+                node.update = node.updates_itself.then(|| register.update.clone());
                 node.system_info = serde_json::to_value(&register.system_info).ok();
                 if let Some(not_before) = not_before {
                     node.admitted_not_before = *not_before;
@@ -143,12 +148,56 @@ impl Occurrence {
                     },
                 ))
             }
+            EventKind::Updated | EventKind::UpdateFailed => return None,
             EventKind::MaintenanceMode => EventBody::MaintenanceMode(about(node, NoDetail {})),
             EventKind::Resumed => EventBody::Resumed(about(node, NoDetail {})),
             EventKind::Decommissioned => EventBody::Decommissioned(about(node, NoDetail {})),
         };
         Some(NodeEvent { body, timestamp: now })
     }
+}
+
+/// What a node has to tell of its last update, where `before` it had told of another or of none. What was not
+/// begun is not told: its rollout says why.
+pub(super) fn update_event(before: &Node, node: &Node, now: Timestamp) -> Option<NodeEvent> {
+    let last = node.update.as_ref()?.last.as_ref()?;
+    // A node that is heard of for the first time tells old news.
+    let known = before.update.as_ref()?;
+    let is_told = matches!(node.status, NodeStatus::Online | NodeStatus::Maintenance);
+    if !is_told || known.last.as_ref().is_some_and(|known| known.update_id == last.update_id) {
+        return None;
+    }
+    let LastUpdate { from, version, verdict, code, message, .. } = last.clone();
+    let body = match verdict {
+        Verdict::Succeeded | Verdict::Reverted => {
+            EventBody::Updated(about(node, UpdateDetail { from, version }))
+        }
+        Verdict::Refused if code.as_deref().and_then(ErrorCode::parse).is_some_and(is_no_failure) => {
+            return None;
+        }
+        Verdict::Faulty | Verdict::Inconclusive | Verdict::Interrupted | Verdict::Refused => {
+            let code = code.unwrap_or_default();
+            let message = message.unwrap_or_else(|| format!("the update to {version} did not succeed"));
+            let error = ErrorReport { code, message, details: Map::new() }.fitted();
+            EventBody::UpdateFailed(about(node, UpdateFailureDetail { from, version, verdict, error }))
+        }
+    };
+    Some(NodeEvent { body, timestamp: now })
+}
+
+/// Whether a node that refuses an update for this does what it was told to.
+fn is_no_failure(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::UpdatesOff
+            | ErrorCode::UpdatePackaged
+            | ErrorCode::UpdatePinned
+            | ErrorCode::UpdateBelowFloor
+            | ErrorCode::UpdateUnreachable
+            | ErrorCode::UpdateBusy
+            | ErrorCode::UpdateExpired
+            | ErrorCode::UpdateCancelled
+    )
 }
 
 fn about<D>(node: &Node, detail: D) -> EventData<D> {

@@ -24,8 +24,13 @@ const LEASE: Duration = Duration::from_secs(120);
 async fn bench() -> Bench {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap();
-    let lifecycle =
-        Lifecycle::new(store.clone(), Notifier::default(), Leases::new(LEASE), Leases::new(LEASE));
+    let lifecycle = Lifecycle::new(
+        store.clone(),
+        Notifier::default(),
+        EventKind::ALL.to_vec(),
+        Leases::new(LEASE),
+        Leases::new(LEASE),
+    );
     Bench { lifecycle, store, _data: data }
 }
 

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SETUP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 10] = [
+const TABLES: [(i64, &str); 13] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -51,6 +51,9 @@ const TABLES: [(i64, &str); 10] = [
     (11, "audit"),
     (12, "idempotency"),
     (21, "sightings"),
+    (23, "rollouts"),
+    (23, "rollout_nodes"),
+    (23, "node_groups"),
 ];
 
 /// A damaged database up to this size is found by `check`; a larger one would take too long to read.

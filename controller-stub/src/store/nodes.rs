@@ -13,7 +13,7 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 use super::{
     database::Store,
     error::StoreError,
-    outbox,
+    groups, outbox,
     rows::{corrupt, count, from_json, json, node_id, optional_time, status, time},
     tokens,
     writer::Write,
@@ -32,6 +32,8 @@ pub(crate) struct RecordedStep {
     /// When the frame, the request or the end of a lease that caused it was noticed: the event's
     /// delivery is measured from here.
     pub noticed_at: Timestamp,
+    /// Whether NOTI is told of it.
+    pub posted: bool,
     pub event: NodeEvent,
 }
 
@@ -197,6 +199,7 @@ pub(super) struct Save {
     node: Node,
     system_info: Option<String>,
     installation: Option<String>,
+    update: Option<String>,
     steps: Vec<Entry>,
 }
 
@@ -205,6 +208,7 @@ impl Save {
         Ok(Self {
             system_info: node.system_info.as_ref().map(|info| json("system_info", info)).transpose()?,
             installation: node.installation.as_ref().map(|it| json("installation", it)).transpose()?,
+            update: node.update.as_ref().map(|it| json("update_report", it)).transpose()?,
             steps: steps.iter().map(Entry::new).collect::<Result<_, _>>()?,
             node: Node { system_info: None, installation: None, ..node.clone() },
         })
@@ -219,12 +223,12 @@ impl Write for Save {
     }
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
-        let Self { node, system_info, installation, steps } = self;
+        let Self { node, system_info, installation, update, steps } = self;
         let next = node.version + i64::try_from(steps.len().max(1)).unwrap_or(i64::MAX);
         let saved = sqlx::query(
             "UPDATE nodes SET version = $3, status = $4, websocket_connected = $5, last_seen_at = $6, \
              connection_established_at = $7, ip_address = $8, daemon_version = $9, instance_id = $10, boot_id = $11, \
-             system_info = $12, installation = $13, admitted_not_before = $14 WHERE id = $1 AND version = $2",
+             system_info = $12, installation = $13, admitted_not_before = $14, update_report = $15, updates_itself = $16 WHERE id = $1 AND version = $2",
         )
         .bind(node.id.as_str())
         .bind(node.version)
@@ -240,6 +244,8 @@ impl Write for Save {
         .bind(system_info.as_deref())
         .bind(installation.as_deref())
         .bind(node.admitted_not_before.as_millis())
+        .bind(update.as_deref())
+        .bind(i64::from(node.updates_itself))
         .execute(&mut *connection)
         .await?;
         if saved.rows_affected() == 0 {
@@ -249,6 +255,7 @@ impl Write for Save {
             .bind(node.id.as_str())
             .execute(&mut *connection)
             .await?;
+        groups::note_news(connection, &node.id).await?;
         record(connection, &node.id, node.version, steps).await?;
         if let Some(last) = steps.last().filter(|last| last.to == NodeStatus::Inactive) {
             tokens::revoke_all(connection, &node.id, last.at).await?;
@@ -269,7 +276,8 @@ struct Entry {
     actor: String,
     at: Timestamp,
     noticed_at: Timestamp,
-    event: String,
+    /// What NOTI is told; nothing where it is not.
+    event: Option<String>,
 }
 
 impl Entry {
@@ -282,7 +290,7 @@ impl Entry {
             actor: step.actor.clone(),
             at: step.event.timestamp,
             noticed_at: step.noticed_at,
-            event: json("event", &step.event)?,
+            event: step.posted.then(|| json("event", &step.event)).transpose()?,
         })
     }
 }
@@ -308,7 +316,9 @@ async fn record(
         .bind(step.at.as_millis())
         .execute(&mut *connection)
         .await?;
-        outbox::add(connection, node, seq, &step.event, step.noticed_at).await?;
+        if let Some(event) = &step.event {
+            outbox::add(connection, node, seq, event, step.noticed_at).await?;
+        }
     }
     Ok(())
 }
@@ -380,6 +390,9 @@ pub(super) fn read(row: &AnyRow) -> Result<Node, StoreError> {
             .transpose()
             .map_err(corrupt("ip_address"))?,
         daemon_version: optional("daemon_version")?,
+        update: optional("update_report")?.map(|text| from_json("update_report", &text)).transpose()?,
+        updates_itself: row.try_get::<i64, _>("updates_itself")? != 0,
+        pin: optional("pin")?.map(|text| text.parse()).transpose().map_err(corrupt("pin"))?,
         gpu_health: None,
         identity_conflict: None,
         instance_id: optional("instance_id")?

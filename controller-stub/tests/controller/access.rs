@@ -48,6 +48,16 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("POST",   "/nodes/{id}/regenerate-credentials", [401, 401, 401, 404, 403, 201, 201, 403, 403, 401]),
     ("GET",    "/nodes/{id}/installation",           [401, 401, 401, 404, 200, 200, 200, 200, 403, 401]),
     ("POST",   "/nodes/{id}/installation",           [401, 401, 401, 401, 401, 401, 401, 200, 403, 401]),
+    ("PUT",    "/nodes/{id}/pin",                    [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("DELETE", "/nodes/{id}/pin",                    [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("POST",   "/nodes/{id}/update",                 [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
+    ("GET",    "/groups/{group}",                    [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("PUT",    "/groups/{group}",                    [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
+    ("GET",    "/rollouts",                          [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/rollouts",                          [401, 401, 401, 201, 403, 201, 201, 403, 403, 401]),
+    ("GET",    "/rollouts/{rollout}",                [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
+    ("GET",    "/rollouts/{rollout}/nodes",          [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/rollouts/{rollout}/{order}",        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
     ("GET",    "/releases/{version}/{file}",         [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/releases/index.json",               [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
     ("GET",    "/releases/index.json.minisig",       [200, 200, 200, 200, 200, 200, 200, 200, 200, 200]),
@@ -79,8 +89,9 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
         TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(served, rows, "every address has a row, and every row an address");
 
-    controller.write_index();
+    controller.publish_index();
     let owner = controller.owner_of("acme").await;
+    let (_, rollout) = owner.post("/rollouts", json!({"version": "v1.1.0"})).await;
     let (mut wrong, mut nodes) = (Vec::new(), 1..);
     for (method, path, expected) in TABLE {
         for (bearer, expected) in BEARERS.into_iter().zip(expected) {
@@ -97,6 +108,9 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
                     if path.starts_with("/schemas") { "node.resumed.json" } else { "linux-amd64" },
                 )
                 .replace("{letter}", "evt_unknown")
+                .replace("{rollout}", rollout["id"].as_str().unwrap())
+                .replace("{order}", "abort")
+                .replace("{group}", "gpu")
                 .replace("{*file}", "swagger-ui.css");
             let request = client.request(method.parse().unwrap(), &concrete);
             let status = complete(request, method, path, &id).send().await.unwrap().status();
@@ -133,6 +147,9 @@ fn complete(request: RequestBuilder, method: &str, path: &str, id: &str) -> Requ
     match (method, path) {
         ("POST", "/nodes") => request.json(&json!({"name": format!("new beside {id}")})),
         ("PATCH", "/nodes/{id}") => request.json(&json!({"labels": {"rack": "r7"}})),
+        ("PUT", "/nodes/{id}/pin") => request.json(&json!({"version": "v1.0.0"})),
+        ("PUT", "/groups/{group}") => request.json(&json!({"deferWhileGpuAbove": 50})),
+        ("POST", "/rollouts") => request.json(&json!({"version": "v1.1.0"})),
         ("POST", "/nodes/{id}/installation") => request.json(&json!({"phase": "started"})),
         ("POST", "/events") => sign(request, &format!("evt_of_{id}"), &event(id)),
         ("GET", "/ws/node") => upgrade(request, "aio.node.v1"),

@@ -91,6 +91,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "registerNode", "", 409, |it| it.json(&json!({"name": "gpu"}))).await;
     it.expect(&owner, "listTokens", &id, 200, plain).await;
     it.expect(&owner, "listAudit", "", 200, plain).await;
+    rollouts(controller, it, &owner, &id).await;
     drop(worker);
     let new = it.expect(&owner, "regenerateCredentials", &id, 201, |it| it.json(&json!({}))).await;
     let worker = controller.bearer(new["token"].as_str().unwrap());
@@ -118,6 +119,45 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "replayDeadLetters", "", 200, plain).await;
     it.expect(&owner, "getDelivery", "", 200, plain).await;
     it.expect(&operator, "resumeDelivery", "", 200, plain).await;
+}
+
+async fn rollouts(controller: &Controller, it: &mut Inspector, owner: &Client, id: &str) {
+    let of = |version: &str| json!({ "version": version });
+    it.expect(owner, "createRollout", "", 409, |it| it.json(&of("v1.1.0"))).await;
+    it.expect(owner, "updateNode", id, 409, plain).await;
+    controller.publish_index();
+    it.expect(owner, "createRollout", "", 404, |it| it.json(&of("v9.9.9"))).await;
+    it.expect(owner, "createRollout", "", 409, |it| it.json(&of("v0.1.0"))).await;
+    let plan = json!({"version": "v1.1.0", "dryRun": true, "waves": [50, 100], "canaries": "1"});
+    it.expect(owner, "createRollout", "", 200, |it| it.json(&plan)).await;
+    let rollout = it.expect(owner, "createRollout", "", 201, |it| it.json(&of("v1.1.0"))).await;
+    let path = format!("/rollouts/{}", rollout["id"].as_str().unwrap());
+    for (operation, path, status) in [
+        ("showRollout", path.clone(), 200),
+        ("orderRollout", format!("{path}/pause"), 409),
+        ("orderRollout", format!("{path}/start"), 200),
+        ("listRolloutNodes", format!("{path}/nodes?stage=skipped"), 200),
+        ("orderRollout", format!("{path}/abort"), 200),
+        ("showGroup", "/groups/-gpu".to_owned(), 404),
+    ] {
+        let operation = it.operation(operation);
+        let (seen, body) = it.ask(owner, &operation, &path, plain).await;
+        assert_eq!(seen, status, "{}: {body}", operation.id);
+    }
+    for operation in ["showRollout", "listRolloutNodes", "orderRollout"] {
+        it.expect(owner, operation, "", 404, plain).await;
+    }
+    it.expect(owner, "listRollouts", "", 200, plain).await;
+    it.expect(owner, "pinNode", id, 409, |it| it.json(&of("v0.1.0"))).await;
+    it.expect(owner, "pinNode", id, 200, |it| it.json(&of("v1.0.0"))).await;
+    it.expect(owner, "unpinNode", id, 200, plain).await;
+    it.expect(owner, "updateNode", id, 200, plain).await;
+    it.expect(owner, "showGroup", "", 200, plain).await;
+    it.expect(owner, "changeGroup", "", 200, |it| it.json(&json!({"inFlight": "2"}))).await;
+    it.expect(owner, "changeGroup", "", 409, |it| it.json(&json!({"pin": "v0.1.0"}))).await;
+    let change = it.operation("changeGroup");
+    let (status, _) = it.ask(owner, &change, "/groups/-gpu", |it| it.json(&json!({}))).await;
+    assert_eq!(status, 404);
 }
 
 async fn what_a_status_refuses(controller: &Controller, it: &mut Inspector) {
@@ -192,8 +232,10 @@ async fn what_every_operation_of_a_shape_refuses(controller: &Controller, it: &m
             let nobodys = controller.bearer(&node_token(UNKNOWN_NODE));
             let client = if operation.is_opened_by_nobody_but("node") { &nobodys } else { &owner };
             let path = operation.of(UNKNOWN_NODE);
-            let shape = |it: RequestBuilder| {
-                if operation.id == "changeNode" { it.json(&json!({})) } else { it }
+            let shape = |it: RequestBuilder| match operation.id.as_str() {
+                "changeNode" => it.json(&json!({})),
+                "pinNode" => it.json(&json!({"version": "v1.0.0"})),
+                _ => it,
             };
             let (status, body) = it.ask(client, &operation, &path, shape).await;
             assert_eq!(status, 404, "{}: {body}", operation.id);
@@ -241,7 +283,7 @@ async fn what_a_release_answers(controller: &Controller, it: &mut Inspector) {
     for id in ["downloadReleaseIndex", "downloadReleaseIndexSignature"] {
         it.expect(&anyone, id, "", 404, plain).await;
     }
-    controller.write_index();
+    controller.publish_index();
     for id in ["downloadReleaseIndex", "downloadReleaseIndexSignature"] {
         it.expect(&anyone, id, "", 200, plain).await;
         let operation = it.operation(id);
@@ -353,6 +395,7 @@ async fn broken(it: &mut Inspector) {
     let id = owner.add_node("gpu").await;
     let node = controller.bearer(&owner.token_of(&id).await);
     let service = controller.bearer(crate::harness::SERVICE_TOKEN);
+    controller.publish_index();
     let release = controller.release("linux-amd64");
     std::fs::remove_file(&release).unwrap();
     std::os::unix::fs::symlink(&release, &release).unwrap();
@@ -367,6 +410,8 @@ async fn broken(it: &mut Inspector) {
         "DROP TABLE outbox",
         "DROP TABLE dead_letters",
         "DROP TABLE audit",
+        "DROP TABLE rollouts",
+        "DROP TABLE node_groups",
     ] {
         controller.sql(statement).await;
     }
@@ -388,6 +433,8 @@ async fn broken(it: &mut Inspector) {
                 "registerNode" => it.json(&json!({"name": "gpu"})),
                 "reportInstallation" => it.json(&json!({"phase": "started"})),
                 "changeNode" => it.json(&json!({"name": "other"})),
+                "createRollout" | "pinNode" => it.json(&json!({"version": "v1.0.0"})),
+                "changeGroup" => it.json(&json!({})),
                 "connectWorker" => as_worker(it),
                 _ => it,
             })

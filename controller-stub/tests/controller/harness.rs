@@ -69,11 +69,20 @@ impl Controller {
         self.config.releases.as_ref().unwrap().join("v1.0.0").join(name)
     }
 
-    /// Puts an index of releases into the folder, and what goes for its signature.
-    pub(crate) fn write_index(&self) {
+    /// Publishes an index of releases: v1.0.0, v1.1.0, and v2.0.0, which is reached from v1.1.0 on.
+    pub(crate) fn publish_index(&self) {
+        let release = |byte: &str, oldest: Option<&str>| {
+            let mut release = json!({ "manifestSha256": format!("sha256:{}", byte.repeat(64)) });
+            if let Some(oldest) = oldest {
+                release["oldestFrom"] = json!(oldest);
+            }
+            release
+        };
+        let index = json!({
+            "serial": 7, "issuedAt": "2025-12-11T12:00:00.000Z", "expiresAt": "2099-01-01T00:00:00.000Z", "floor": "v1.0.0",
+            "releases": {"v1.0.0": release("a", None), "v1.1.0": release("b", None), "v2.0.0": release("c", Some("v1.1.0"))}});
         let folder = self.config.releases.as_ref().unwrap();
-        let index = r#"{"serial":7,"issuedAt":"2025-12-11T12:00:00Z","expiresAt":"2026-01-10T12:00:00Z","releases":{}}"#;
-        std::fs::write(folder.join("index.json"), index).unwrap();
+        std::fs::write(folder.join("index.json"), index.to_string()).unwrap();
         std::fs::write(folder.join("index.json.minisig"), "its signature").unwrap();
     }
 

@@ -17,6 +17,9 @@ pub(crate) struct Inspector {
     pub seen: BTreeSet<(String, u16)>,
 }
 
+/// No rollout has this id.
+pub(crate) const UNKNOWN_ROLLOUT: &str = "01890a5d-ac96-774b-bceb-302099a8057a";
+
 /// An operation of the document.
 #[derive(Clone)]
 pub(crate) struct Operation {
@@ -53,6 +56,9 @@ impl Operation {
             .replace("{version}", "v1.0.0")
             .replace("{file}", "linux-amd64")
             .replace("{letter}", "evt_unknown")
+            .replace("{rollout}", UNKNOWN_ROLLOUT)
+            .replace("{order}", "abort")
+            .replace("{group}", "gpu")
     }
 }
 

@@ -36,7 +36,7 @@ async fn a_list_has_all_of_a_node_but_what_its_machine_is_like() {
     assert!(node["systemInfo"]["hardware"].is_object(), "{node}");
     let keys: BTreeSet<_> = node.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "_id name role status owner labels websocketConnected lastSeenAt connectionEstablishedAt createdAt ipAddress \
-        daemonVersion systemInfo installation gpuHealth identityConflict";
+        daemonVersion systemInfo installation update pin gpuHealth identityConflict";
     assert_eq!(keys, expected.split_whitespace().collect());
 
     let (_, list) = owner.get("/nodes").await;

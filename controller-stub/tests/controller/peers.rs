@@ -32,6 +32,8 @@ pub(crate) struct Worker {
     pub node: String,
     /// The process that it claims to be.
     pub instance: uuid::Uuid,
+    /// Whether it goes on when its connection breaks.
+    may_fail: bool,
 }
 
 /// Dials as a worker does, with what the test wants to be different.
@@ -98,10 +100,20 @@ impl Worker {
     }
 
     async fn greeted(socket: WebSocketStream<MaybeTlsStream<TcpStream>>, node: &str) -> Self {
-        let mut worker = Self { socket, node: node.to_owned(), instance: uuid::Uuid::new_v4() };
+        let mut worker =
+            Self { socket, node: node.to_owned(), instance: uuid::Uuid::new_v4(), may_fail: false };
         let ack = worker.receive("connection_ack").await;
         assert_eq!(ack["nodeId"], node, "{ack}");
         worker
+    }
+
+    /// Connects, or does not; what it says later may be lost with its connection.
+    pub(crate) async fn attempt(url: &str, node: &str, token: &str) -> Option<Self> {
+        let socket = dial(url, Some(token), Some("aio.node.v1")).await.ok()?;
+        let mut worker =
+            Self { socket, node: node.to_owned(), instance: uuid::Uuid::new_v4(), may_fail: true };
+        let ack = worker.receive_within(PATIENCE).await?;
+        (ack["type"] == "connection_ack").then_some(worker)
     }
 
     /// Connects and registers.
@@ -131,7 +143,8 @@ impl Worker {
     }
 
     pub(crate) async fn send_text(&mut self, text: impl Into<String>) {
-        self.socket.send(Message::text(text.into())).await.unwrap();
+        let sent = self.socket.send(Message::text(text.into())).await;
+        assert!(sent.is_ok() || self.may_fail, "{sent:?}");
     }
 
     pub(crate) async fn send(&mut self, kind: &str, mut data: Value) {
@@ -140,6 +153,18 @@ impl Worker {
         }
         let frame = json!({"type": kind, "messageId": uuid::Uuid::new_v4(), "timestamp": "2025-12-11T12:00:00.000Z", "data": data});
         self.send_text(frame.to_string()).await;
+    }
+
+    /// Registers as a worker that updates itself, of this version and with this to say of updates.
+    pub(crate) async fn register_updating(&mut self, version: &str, update: Value) {
+        let info = json!({
+            "os": {"name": "Ubuntu", "version": "22.04", "kernel": "5.15.0", "hostname": "gpu-worker-01"},
+            "architecture": "x86_64",
+            "hardware": {"cpu": {"model": "EPYC", "threads": 128}, "memory": {"total": 1_099_511_627_776_u64},
+                "disk": [], "network": [], "gpu": [], "gpuDriver": {"state": "absent"}}});
+        let data = json!({"instanceId": self.instance, "bootId": "boot", "daemonVersion": version,
+            "capabilities": ["update.v1"], "update": update, "systemInfo": info});
+        self.send("node.register", data).await;
     }
 
     pub(crate) async fn register(&mut self) {
@@ -173,6 +198,17 @@ impl Worker {
                 Message::Text(text) => before.push(serde_json::from_str(&text).unwrap()),
                 Message::Ping(_) => {}
                 other => panic!("{other:?} instead of a pong"),
+            }
+        }
+    }
+
+    /// The next message, if one comes within this time.
+    pub(crate) async fn receive_within(&mut self, time: Duration) -> Option<Value> {
+        loop {
+            match timeout(time, self.socket.next()).await.ok()?? {
+                Ok(Message::Text(text)) => return serde_json::from_str(&text).ok(),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                _ => return None,
             }
         }
     }

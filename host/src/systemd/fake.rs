@@ -182,11 +182,13 @@ impl State {
         self.root.join("etc/systemd/system")
     }
 
-    /// The unit's file: an admin's own, or else a package's.
+    /// The unit's file: an admin's own, or else one until the next boot, or a package's.
     fn unit_file(&self, name: &str) -> PathBuf {
         let own = self.units_dir().join(name);
-        let packaged = self.root.join("usr/lib/systemd/system").join(name);
-        if own.symlink_metadata().is_err() && packaged.is_file() { packaged } else { own }
+        let others = ["run/systemd/system", "usr/lib/systemd/system"];
+        let mut others = others.map(|folder| self.root.join(folder).join(name)).into_iter();
+        let other = others.find(|file| own.symlink_metadata().is_err() && file.is_file());
+        other.unwrap_or(own)
     }
 
     /// A unit, loaded now unless it was before. Like systemd, which then sees later changes of the

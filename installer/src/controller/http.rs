@@ -38,6 +38,21 @@ pub(crate) fn client(
     insecure_http: bool,
     stall_timeout: Option<Duration>,
 ) -> Result<Client, Failure> {
+    let proxy = proxy.map(reqwest::Proxy::all).transpose().map_err(|error| {
+        let message = format!("the proxy cannot be used: {}", with_sources(&error));
+        Failure::new(ErrorCode::ConfigInvalid, message)
+    })?;
+    client_through(controller, trust, proxy, insecure_http, stall_timeout)
+}
+
+/// The same, with a proxy that is made already.
+pub(crate) fn client_through(
+    controller: &Url,
+    trust: &Trust,
+    proxy: Option<reqwest::Proxy>,
+    insecure_http: bool,
+    stall_timeout: Option<Duration>,
+) -> Result<Client, Failure> {
     let tls = tls::client_config(trust).map_err(|error| Failure::new(error.code(), with_sources(&error)))?;
     let mut builder = Client::builder()
         .tls_backend_preconfigured((*tls).clone())
@@ -49,12 +64,6 @@ pub(crate) fn client(
         // A proxy would look for the controller on its own machine.
         builder = builder.no_proxy();
     } else if let Some(proxy) = proxy {
-        let proxy = reqwest::Proxy::all(proxy).map_err(|error| {
-            Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!("the proxy cannot be used: {}", with_sources(&error)),
-            )
-        })?;
         builder = builder.proxy(proxy);
     } else {
         // By the same rules as the daemon. A proxy that cannot be used was refused before.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use aio_host::{layout::UPDATE_SOCKET_UNIT, systemd::UnitState};
 
-use super::{host::Host, observe::Entry};
+use super::{entry::Entry, host::Host};
 use crate::{failure::Failure, shipped};
 
 /// What is there.

@@ -82,7 +82,7 @@ impl Offer {
     /// What a package has brought, where the controller has no release to offer and none is needed:
     /// this program's version, as far as it knows.
     pub(crate) fn of_package(node_id: NodeId) -> Result<Self, Failure> {
-        let version = format!("v{}", build::VERSION).parse();
+        let version = format!("v{}", build::number()).parse();
         let version = version.map_err(|error| Failure::new(ErrorCode::Internal, format!("{error}")))?;
         Ok(Self { node_id, node_name: None, version, file: None })
     }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aio_host::config::{ConfigError, ConfigFile};
+use aio_host::config::{ConfigError, ConfigFile, UpdatesTable};
 use aio_protocol::error_code::ErrorCode;
 
 use crate::{failure::Failure, shipped::SAMPLE};
@@ -20,6 +20,8 @@ pub struct Settings {
     pub proxy: Option<String>,
     /// Where the authorities lie that are trusted beside the operating system's.
     pub ca_file: Option<PathBuf>,
+    /// The controller may update the node.
+    pub auto_update: bool,
 }
 
 /// The text that the file at `path` must have, given what it holds now. Refuses a file that the
@@ -56,7 +58,59 @@ pub(crate) fn desired(path: &Path, existing: Option<&str>, settings: &Settings) 
             _ => {}
         }
     }
-    wanted.into_iter().try_fold(text.to_owned(), |text, (key, value)| set(path, &text, key, &value))
+    let text =
+        wanted.into_iter().try_fold(text.to_owned(), |text, (key, value)| set(path, &text, key, &value))?;
+    match file.updates.and_then(|updates| updates.mode).as_deref() {
+        Some(AUTO) => Ok(text),
+        Some(mode) if settings.auto_update => {
+            Err(contradiction(path, &format!("mode = \"{mode}\" under [updates]"), "--auto-update"))
+        }
+        None if settings.auto_update => switch_updates_on(path, &text),
+        _ => Ok(text),
+    }
+}
+
+/// The mode in which the controller updates the node.
+const AUTO: &str = "auto";
+
+/// `text` with `mode = "auto"` under `[updates]`: in place of the commented sample of both, else at
+/// the end.
+fn switch_updates_on(path: &Path, text: &str) -> Result<String, Failure> {
+    const TABLE: &str = "[updates]";
+    let mode = format!("mode = \"{AUTO}\"\n");
+    let mut lines: Vec<_> = text.split_inclusive('\n').map(str::to_owned).collect();
+    let bare = |line: &str| line.trim().trim_start_matches('#').to_owned();
+    match lines.iter().position(|line| bare(line) == TABLE) {
+        Some(table) => {
+            let of_table = lines.iter().skip(table + 1).take_while(|line| !bare(line).starts_with('['));
+            let is_sample = |line: &String| {
+                let assigned = line.strip_prefix('#').and_then(|rest| rest.split_once('='));
+                assigned.is_some_and(|(name, _)| name.trim() == "mode")
+            };
+            let sample = of_table.clone().position(is_sample).map(|offset| table + 1 + offset);
+            if let Some(line) = lines.get_mut(table) {
+                *line = format!("{TABLE}\n");
+            }
+            match sample.and_then(|at| lines.get_mut(at)) {
+                Some(line) => *line = mode.clone(),
+                None => lines.insert(table + 1, mode.clone()),
+            }
+        }
+        None => lines.push(format!("\n{TABLE}\n{mode}")),
+    }
+    let changed = lines.concat();
+    let before = ConfigFile::parse(path, text).map_err(invalid)?;
+    let updates = UpdatesTable { mode: Some(AUTO.to_owned()), ..before.updates.clone().unwrap_or_default() };
+    let expected = ConfigFile { updates: Some(updates), ..before };
+    if ConfigFile::parse(path, &changed).is_ok_and(|file| file == expected) {
+        return Ok(changed);
+    }
+    let message = format!(
+        "`{}` finds no place in {}; write it there by hand, under {TABLE}",
+        mode.trim(),
+        path.display()
+    );
+    Err(Failure::new(ErrorCode::ConfigInvalid, message).with("path", path.display().to_string()))
 }
 
 /// Whether a configuration names the controller's endpoint.
@@ -146,6 +200,7 @@ mod tests {
             controller_endpoint: Some("ws://lab:1/\"x\"".to_owned()),
             proxy: Some("http://proxy.example:3128".to_owned()),
             ca_file: Some("/etc/aio-worker/ca.pem".into()),
+            auto_update: true,
         };
         let text = of(None, &settings).unwrap();
         assert_eq!(text.lines().count(), SAMPLE.lines().count());
@@ -163,6 +218,26 @@ mod tests {
         assert_eq!(of(Some(mine), &Settings::default()).unwrap(), mine);
         let settings = Settings { insecure_http: true, ..Settings::default() };
         assert_eq!(of(Some(mine), &settings).unwrap(), format!("{mine}insecure_http = true\n"));
+    }
+
+    #[test]
+    fn updates_are_switched_on_in_their_table_and_never_against_what_the_file_says() {
+        let settings = Settings { auto_update: true, ..Settings::default() };
+        for (mine, expected) in [
+            ("log = \"debug\"\n", "log = \"debug\"\n\n[updates]\nmode = \"auto\"\n"),
+            ("[updates]\npin = \"v1.0.0\"\n", "[updates]\nmode = \"auto\"\npin = \"v1.0.0\"\n"),
+            ("[updates]\n# x\n#mode = \"off\"\n[health]\n", "[updates]\n# x\nmode = \"auto\"\n[health]\n"),
+            ("[updates]\nmode = \"auto\"\n", "[updates]\nmode = \"auto\"\n"),
+        ] {
+            assert_eq!(of(Some(mine), &settings).unwrap(), expected);
+            assert_eq!(
+                of(Some(mine), &Settings::default()).unwrap(),
+                mine,
+                "who asks for nothing gets nothing"
+            );
+        }
+        let refused = of(Some("[updates]\nmode = \"notify\"\n"), &settings).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::ConfigInvalid);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Journal {
         version: ReleaseVersion,
         unit: Checksum,
     ) -> Result<(), Failure> {
-        let installer = build::VERSION.to_owned();
+        let installer = build::number().to_owned();
         let mut records = self.committed.clone();
         records.push(Record::Began { node, version, installer, unit: Some(unit) });
         // Rewritten whole: behind the last commit may stand a torn line.

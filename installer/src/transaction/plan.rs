@@ -16,7 +16,7 @@ use secrecy::ExposeSecret;
 use crate::{
     controller::http,
     failure::{Failure, not_a_file},
-    machine::observe::{Entry, Observed},
+    machine::{entry::Entry, observe::Observed},
     release::{offer::Source, verify::Promise},
     request::Goal,
     shipped,

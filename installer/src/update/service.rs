@@ -38,9 +38,6 @@ use crate::{
     },
 };
 
-/// Without a request for so long, the service ends; its socket starts it again.
-const IDLE: Duration = Duration::from_secs(5);
-
 /// A request is one line, and comes at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,7 +63,7 @@ impl Service<'_> {
         if let Some((update, strikes)) = self.take_up().await? {
             self.probation(listener, &update, strikes).await?;
         }
-        while let Ok(accepted) = timeout(IDLE, listener.accept()).await {
+        while let Ok(accepted) = timeout(self.timings.idle, listener.accept()).await {
             let (stream, _) = accepted.map_err(internal)?;
             let Some(Asked { request, mut stream }) = asked(stream).await else { continue };
             match request {
@@ -235,8 +232,10 @@ impl Service<'_> {
         let before = online::present(self.host, LOOK).await;
         let mut journal = Journal::open(&layout.journal_dir())?;
         if journal.is_cut_off() {
-            // An installation was; what it has left is not ours to go on from.
-            undo(self.host, &mut journal, self.checkpoint).await?;
+            let message =
+                "an installation was cut off on this machine; aio-worker install finishes or undoes it";
+            let failure = Failure::new(ErrorCode::UpdateBusy, message);
+            return record::ended(layout, update, Verdict::Refused, Some(&failure), now());
         }
         let node = match before.as_ref().map(|snapshot| snapshot.node_id.clone()) {
             Some(node) => node,

@@ -40,6 +40,8 @@ pub struct Timings {
     pub online: Duration,
     /// For so long a new version is watched.
     pub probation: Duration,
+    /// Without a request for so long, the service ends; its socket starts it again.
+    pub idle: Duration,
 }
 
 impl Default for Timings {
@@ -48,6 +50,7 @@ impl Default for Timings {
             ready: Duration::from_secs(10),
             online: Duration::from_secs(20),
             probation: Duration::from_secs(600),
+            idle: Duration::from_secs(5),
         }
     }
 }

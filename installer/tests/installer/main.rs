@@ -21,4 +21,5 @@ mod server;
 mod success;
 mod undelivered;
 mod uninstall;
+mod updates;
 mod world;

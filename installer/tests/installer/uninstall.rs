@@ -15,18 +15,18 @@ use crate::{
     world::{Listing, World},
 };
 
-const PURGE: Removal = Removal { purge: true, dry_run: false };
+pub const PURGE: Removal = Removal { purge: true, dry_run: false };
 const REMOVE: Removal = Removal { purge: false, dry_run: false };
 
 /// The machine without the account tools' own backups, which hold what was before the last edit,
 /// whoever made it.
-fn bare(world: &World) -> Listing {
+pub fn bare(world: &World) -> Listing {
     let mut listing = world.listing();
     listing.files.remove(Path::new("etc/passwd-"));
     listing
 }
 
-async fn remove(world: &World, removal: Removal) -> Removed {
+pub async fn remove(world: &World, removal: Removal) -> Removed {
     remove_with(world, removal, &Uneventful).await.unwrap()
 }
 

@@ -45,6 +45,8 @@ pub enum Daemon {
     Stuck(Option<&'static str>),
     /// It connects first and is online a little later.
     OnlineSoon,
+    /// As another version than this one, it is online; as this one, it is as the other says.
+    Unlike(&'static str, Box<Daemon>),
 }
 
 /// A machine and everything around it.
@@ -88,7 +90,11 @@ impl World {
     /// The service's start is the daemon's, unless a test says otherwise.
     pub fn daemon_comes_to_life(&self) {
         let (layout, daemon) = (self.host.layout.clone(), Arc::clone(&self.daemon));
-        self.systemd.on_start(move |_| run_daemon(&layout, &daemon));
+        self.systemd.on_start(move |unit| {
+            if unit == UNIT {
+                run_daemon(&layout, &daemon);
+            }
+        });
     }
 
     /// Makes the request carry a token with these claims beside the usual ones, and the controller know it.
@@ -189,9 +195,11 @@ fn list(root: &Path, dir: &Path, found: &mut BTreeMap<PathBuf, String>) {
             format!("-> {}", fs::read_link(&path).unwrap().display())
         } else if metadata.is_file() {
             server::sha256(&fs::read(&path).unwrap())
-        } else {
+        } else if metadata.is_dir() {
             list(root, &path, found);
             "folder".to_owned()
+        } else {
+            "something else".to_owned()
         };
         let mode = metadata.permissions().mode();
         found.insert(name, format!("{mode:o} {}:{} {content}", metadata.uid(), metadata.gid()));
@@ -226,10 +234,19 @@ fn run_daemon(layout: &Layout, daemon: &Arc<Mutex<Daemon>>) {
     let _ = fs::remove_file(layout.status_socket());
     let listener = UnixListener::bind(layout.status_socket()).unwrap();
     let daemon = Arc::clone(daemon);
+    let current = fs::read_link(layout.current()).ok();
+    let version = current.and_then(|version| version.to_str()?.strip_prefix('v').map(str::to_owned));
+    let version = version.unwrap_or_else(|| "1.0.0".to_owned());
     std::thread::spawn(move || {
+        let snapshot = |node, online, code| snapshot(&version, node, online, code);
         for peer in listener.incoming() {
             let Ok(mut peer) = peer else { return };
-            let lines = match daemon.lock().unwrap().clone() {
+            let daemon = match daemon.lock().unwrap().clone() {
+                Daemon::Unlike(faulty, daemon) if faulty == version => *daemon,
+                Daemon::Unlike(..) => Daemon::Online(NODE),
+                daemon => daemon,
+            };
+            let lines = match daemon {
                 Daemon::Online(node) => vec![snapshot(node, true, None)],
                 Daemon::Stuck(code) => vec![snapshot(NODE, false, code)],
                 Daemon::OnlineSoon => {
@@ -239,6 +256,7 @@ fn run_daemon(layout: &Layout, daemon: &Arc<Mutex<Daemon>>) {
                         snapshot(NODE, true, None),
                     ]
                 }
+                Daemon::Unlike(..) => unreachable!("it was looked into"),
             };
             for line in lines {
                 let _ = writeln!(peer, "{line}");
@@ -249,7 +267,7 @@ fn run_daemon(layout: &Layout, daemon: &Arc<Mutex<Daemon>>) {
     });
 }
 
-fn snapshot(node: &str, online: bool, code: Option<&str>) -> String {
+fn snapshot(version: &str, node: &str, online: bool, code: Option<&str>) -> String {
     let mut session = json!({
         "state": if online { "online" } else { "connecting" },
         "detail": if online { "online" } else { "dialling ws://127.0.0.1:1" },
@@ -262,7 +280,7 @@ fn snapshot(node: &str, online: bool, code: Option<&str>) -> String {
         session["code"] = code.into();
     }
     json!({
-        "version": "1.0.0", "nodeId": node, "instanceId": "00000000-0000-4000-8000-000000000000",
+        "version": version, "nodeId": node, "instanceId": "00000000-0000-4000-8000-000000000000",
         "controller": "ws://127.0.0.1:1/ws/node", "startedAt": "2025-12-11T12:00:00.000Z",
         "tokenExpiresAt": "2026-12-11T12:00:00.000Z", "session": session,
         "gpuDriver": { "state": "ok", "version": "550.54" },

@@ -48,7 +48,9 @@ impl NodeEvent {
             EventBody::Disconnected(data) => {
                 line("data.disconnectReason", &data.detail.disconnect_reason, MAX_REASON_CHARS)
             }
-            EventBody::Registered(_)
+            EventBody::UpdateFailed(data) => check_error(&data.detail.error),
+            EventBody::Updated(_)
+            | EventBody::Registered(_)
             | EventBody::InstallationStarted(_)
             | EventBody::MaintenanceMode(_)
             | EventBody::Resumed(_)
@@ -98,6 +100,8 @@ fn statuses(kind: EventKind) -> &'static [NodeStatus] {
         EventKind::MaintenanceMode => &[NodeStatus::Maintenance],
         EventKind::Resumed => &[NodeStatus::Online, NodeStatus::Offline],
         EventKind::Decommissioned => &[NodeStatus::Inactive],
+        // Told by a worker that is welcome.
+        EventKind::Updated | EventKind::UpdateFailed => &[NodeStatus::Online, NodeStatus::Maintenance],
     }
 }
 

@@ -6,8 +6,41 @@ use std::sync::LazyLock;
 
 use super::Platform;
 
+/// What stands before the version in a program's file.
+const MARK: &[u8] = b"AIO-BUILD-VERSION:";
+
+/// The version, at a place of its own in the program's file. Whoever tests updates gives a copy of a
+/// program another version there, and signs it.
+#[used]
+static STAMP: [u8; 64] = stamp();
+
+const fn stamp() -> [u8; 64] {
+    let (mut stamp, version) = ([0; 64], env!("CARGO_PKG_VERSION").as_bytes());
+    let (head, tail) = stamp.split_at_mut(MARK.len());
+    head.copy_from_slice(MARK);
+    tail.split_at_mut(version.len()).0.copy_from_slice(version);
+    stamp
+}
+
 /// The version, without `v`, e.g. `1.0.0`.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub fn number() -> &'static str {
+    static NUMBER: LazyLock<&'static str> = LazyLock::new(|| {
+        // What the compiler knows of it does not count.
+        let (_, version) = std::hint::black_box(&STAMP).split_at(MARK.len());
+        let end = version.iter().position(|byte| *byte == 0).unwrap_or(version.len());
+        version.get(..end).and_then(|version| std::str::from_utf8(version).ok()).unwrap_or_default()
+    });
+    &NUMBER
+}
+
+/// `program` with this version, without `v`, in place of its own; none if it has no place for it.
+pub fn stamped(mut program: Vec<u8>, version: &str) -> Option<Vec<u8>> {
+    let at = program.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let place = program.get_mut(at..at + STAMP.len() - MARK.len())?;
+    place.fill(0);
+    place.get_mut(..version.len())?.copy_from_slice(version.as_bytes());
+    Some(program)
+}
 
 /// The commit, which the release's builder names in the build's environment.
 const COMMIT: Option<&str> = option_env!("AIO_BUILD_COMMIT");
@@ -31,7 +64,7 @@ pub fn version() -> &'static str {
 
 fn text(commit: Option<&str>) -> String {
     let commit = commit.map(|commit| format!(", commit {commit}")).unwrap_or_default();
-    format!("{VERSION} ({}{commit})", platform())
+    format!("{} ({}{commit})", number(), platform())
 }
 
 #[cfg(test)]
@@ -40,8 +73,19 @@ mod tests {
 
     #[test]
     fn a_release_names_its_commit_and_another_build_names_none() {
-        let platform = platform();
-        assert_eq!(text(None), format!("{VERSION} ({platform})"));
-        assert_eq!(text(Some("35edb46a1b2c")), format!("{VERSION} ({platform}, commit 35edb46a1b2c)"));
+        let (platform, number) = (platform(), env!("CARGO_PKG_VERSION"));
+        assert_eq!(text(None), format!("{number} ({platform})"));
+        assert_eq!(text(Some("35edb46a1b2c")), format!("{number} ({platform}, commit 35edb46a1b2c)"));
+    }
+
+    #[test]
+    fn a_program_s_version_stands_at_one_place_of_its_file() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let changed = stamped(program.clone(), "1.1.0-rc.1").unwrap();
+        assert_eq!(changed.len(), program.len());
+        let differs = program.iter().zip(&changed).filter(|(before, after)| before != after).count();
+        assert!((1..=10).contains(&differs), "{differs} bytes");
+        assert_eq!(stamped(b"no program of ours".to_vec(), "1.1.0"), None);
+        assert_eq!(stamped(program, &"9".repeat(50)), None);
     }
 }

@@ -226,7 +226,7 @@ impl Worker {
                 return self.send(Message::text(self.words.metrics())).await;
             }
             // Its tokens outlive any simulation.
-            Effect::KeepToken | Effect::WeighOffer(..) => {}
+            Effect::KeepToken | Effect::WeighOffer(..) | Effect::HearOfUpdate(..) => {}
             Effect::SendMetrics | Effect::RefuseCommand { .. } | Effect::SayGoodbye => {}
         }
         None

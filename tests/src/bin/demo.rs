@@ -253,6 +253,10 @@ fn detail(event: &NodeEvent) -> String {
         EventBody::InstallationFailed(data) => {
             format!("{}: {}: {}", data.status, data.detail.error.code, data.detail.error.message)
         }
+        EventBody::Updated(data) => format!("{} runs {}", data.status, data.detail.version),
+        EventBody::UpdateFailed(data) => {
+            format!("{}: {} {}", data.status, data.detail.error.code, data.detail.error.message)
+        }
         EventBody::Registered(data)
         | EventBody::InstallationStarted(data)
         | EventBody::MaintenanceMode(data)

@@ -212,6 +212,15 @@ impl Machine {
         Ok(())
     }
 
+    /// Takes the machine's power away, and boots it again on the disk that is left.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.process.0.kill().context("the machine cannot be killed")?;
+        self.process.0.wait().context("the machine has no end")?;
+        self.process = spawn(&self.image, &self.plot, self.network)?;
+        self.leader = wait_until_booted(&mut self.process, &self.plot)?;
+        Ok(())
+    }
+
     /// Powers the machine off in good order: services are stopped.
     pub fn power_off(mut self) -> Result<()> {
         let status = self.shut_down("poweroff")?;

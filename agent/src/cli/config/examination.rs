@@ -25,6 +25,7 @@ use crate::{
     health::Thresholds,
     logging,
     tokens::source::TokenSource,
+    update::policy::Settings,
 };
 
 /// The daemon's unit hides what is below these (`ProtectHome=`).
@@ -91,6 +92,7 @@ impl<'a> Examination<'a> {
         self.log();
         self.gpu_library();
         self.health();
+        self.updates();
         self.ca_file();
         (route, insecure)
     }
@@ -177,6 +179,14 @@ impl<'a> Examination<'a> {
     fn health(&mut self) {
         let table = self.reading.config.health.clone().unwrap_or_default();
         if let Err(error) = Thresholds::of(&table) {
+            let place = self.at(&error.key());
+            self.add(Severity::Error, error.into(), place);
+        }
+    }
+
+    fn updates(&mut self) {
+        let table = self.reading.config.updates.clone().unwrap_or_default();
+        if let Err(error) = Settings::of(&table) {
             let place = self.at(&error.key());
             self.add(Severity::Error, error.into(), place);
         }

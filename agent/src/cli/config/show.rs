@@ -7,7 +7,7 @@ use std::{
 };
 
 use aio_host::{
-    config::{ConfigError, ConfigFile, HealthTable},
+    config::{ConfigError, ConfigFile, HealthTable, UpdatesTable},
     layout::Layout,
 };
 use aio_installer::cli::{Failure, Output, print};
@@ -112,18 +112,26 @@ fn built_in() -> Result<Table, Failure> {
         log: Some(DEFAULT_LOG.to_owned()),
         nvml_library: Some(DEFAULT_NVML_LIBRARY.into()),
         health: Some(HealthTable::from(&Thresholds::default())),
+        updates: Some(UpdatesTable { mode: Some("off".to_owned()), ..UpdatesTable::default() }),
         ..ConfigFile::default()
     })
 }
 
 /// Every key that there is, those of tables as `table.key`.
 fn keys() -> impl Iterator<Item = String> {
-    let of_health = known_keys::<HealthTable>().into_iter().map(|key| format!("{HEALTH}.{key}"));
-    known_keys::<ConfigFile>().into_iter().filter(|key| key != HEALTH).chain(of_health)
+    let of_tables =
+        [("health", known_keys::<HealthTable>()), ("updates", known_keys::<UpdatesTable>())].map(of_table);
+    let is_table = |key: &String| TABLES.contains(&key.as_str());
+    let of_file = known_keys::<ConfigFile>().into_iter().filter(move |key| !is_table(key));
+    of_file.chain(of_tables.into_iter().flatten())
 }
 
-/// The table's name.
-const HEALTH: &str = "health";
+/// The names of the tables.
+const TABLES: [&str; 2] = ["health", "updates"];
+
+fn of_table((table, keys): (&str, Vec<String>)) -> Vec<String> {
+    keys.into_iter().map(|key| format!("{table}.{key}")).collect()
+}
 
 /// What the file says of a key, or of one of a table.
 fn said<'a>(file: &'a Table, key: &str) -> Option<&'a Value> {
@@ -226,7 +234,10 @@ mod tests {
         assert_eq!(one(&values, "health.xid_hours"), (Some("1".into()), Source::File));
         assert_eq!(one(&values, "health.recovery_secs"), (Some("60".into()), Source::BuiltIn));
         assert_eq!(one(&values, "health.expected_gpus"), (None, Source::BuiltIn));
-        assert!(values.iter().all(|value| value.key != "health"), "{values:?}");
+        let values = of("[updates]\nwindow = \"Sat\"\n", &[], None);
+        assert_eq!(one(&values, "updates.window"), (Some("\"Sat\"".into()), Source::File));
+        assert_eq!(one(&values, "updates.mode"), (Some("\"off\"".into()), Source::BuiltIn));
+        assert!(values.iter().all(|value| value.key != "health" && value.key != "updates"), "{values:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aio_protocol::{
     snapshot::{SessionSnapshot, SessionState},
     time::Timestamp,
+    update::UpdateReport,
 };
 
 use super::Status;
@@ -12,6 +13,7 @@ use crate::cli::{
     gpus,
     paint::{Tone, paint},
     services,
+    update::progress,
 };
 
 /// All of it.
@@ -25,6 +27,7 @@ pub(super) fn screen(status: &Status, now: Timestamp) -> String {
     };
     let mut rows = vec![("worker", format!("{}, up {}", worker.version, span(now.since(worker.started_at))))];
     rows.extend(pending_update.as_ref().map(|_| ("update", update(status))));
+    rows.extend(under_way(status).map(|words| ("update", words)));
     rows.extend([
         ("node", worker.node_id.to_string()),
         ("session", state),
@@ -67,12 +70,23 @@ pub(super) fn changes(before: &Status, after: &Status, now: Timestamp) -> String
     if before.pending_update != after.pending_update && after.pending_update.is_some() {
         lines.push(format!("update: {}", update(after)));
     }
+    let update = under_way(after);
+    if under_way(before) != update {
+        lines.push(format!("update: {}", update.unwrap_or_else(|| "none is under way".to_owned())));
+    }
     lines.iter().map(|line| format!("{now} {line}\n")).collect()
 }
 
 fn gpus_of(status: &Status) -> String {
     let worker = &status.worker;
     gpus::headline(worker.gpu_driver.as_ref(), &worker.gpus, &worker.health)
+}
+
+/// Where the node is on its way to another version, if it is.
+fn under_way(status: &Status) -> Option<String> {
+    let UpdateReport { target, state, reason, .. } = &status.worker.update;
+    let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    Some(format!("{}: {}{reason}", target.as_ref()?, progress(*state)))
 }
 
 fn update(status: &Status) -> String {
@@ -118,7 +132,7 @@ fn span(time: Duration) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use aio_protocol::snapshot::WorkerSnapshot;
+    use aio_protocol::{snapshot::WorkerSnapshot, update::UpdateState};
 
     use super::{super::PendingUpdate, *};
     use crate::{
@@ -175,6 +189,19 @@ GPUs        1, driver 550, ok
         let text = screen(&status, Timestamp::from_millis(NOW));
         assert!(text.contains("waiting for 1 h 2 min [TOKEN_EXPIRED]"), "{text}");
         assert!(text.contains("ended 1 min 1 s ago"), "{text}");
+    }
+
+    #[test]
+    fn an_update_that_is_under_way_is_told_and_so_is_its_end() {
+        let (before, now) = (status(), Timestamp::from_millis(NOW));
+        let mut after = before.clone();
+        after.worker.update.target = Some("v1.2.0".parse().unwrap());
+        after.worker.update.state = UpdateState::Deferred;
+        after.worker.update.reason = Some("v1.2.0 waits for the window Sat".into());
+        let words = "v1.2.0: waiting (v1.2.0 waits for the window Sat)";
+        assert_eq!(screen(&after, now).lines().nth(1).unwrap(), format!("update      {words}"));
+        assert!(changes(&before, &after, now).contains(&format!("update: {words}")));
+        assert!(changes(&after, &before, now).contains("update: none is under way"));
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(super) async fn gather(subject: &Subject) -> (Vec<Part>, Redactor) {
         Disk::read(subject),
     );
     let mut redactor = Redactor::default();
-    let Disk { tokens, claims, units, config, install_journal, reports } = disk;
+    let Disk { tokens, claims, units, config, install_journal, updates, reports } = disk;
     tokens.iter().for_each(|token| token.confide(&mut redactor));
     [&units, &config].into_iter().flatten().for_each(|content| redactor.learn(&content.text));
     let mut parts = vec![
@@ -94,6 +94,7 @@ pub(super) async fn gather(subject: &Subject) -> (Vec<Part>, Redactor) {
         Part::new("journal.txt", "the service's last lines in the journal", journal),
         Part::new("kernel.txt", "the kernel's lines about the GPU driver in the last week", kernel),
         Part::new("install-journal.jsonl", "the journal of the installation", install_journal),
+        Part::new("update.json", "what root says of updates", updates),
         Part::new("config.toml", "the daemon's configuration", config),
         Part::new("tokens.json", "what the node tokens claim, without the tokens", claims),
         Part::new("status.json", "what the running worker says of itself", status),
@@ -113,6 +114,7 @@ struct Disk {
     units: Found,
     config: Found,
     install_journal: Found,
+    updates: Found,
     reports: Vec<Part>,
 }
 
@@ -133,6 +135,7 @@ impl Disk {
             units: missing(),
             config: missing(),
             install_journal: missing(),
+            updates: missing(),
             reports: Vec::new(),
         }
     }
@@ -162,6 +165,7 @@ impl Disk {
             units: if units.is_empty() { Err(format!("there is no {UNIT}")) } else { Ok(units.into()) },
             config: file(layout.config()),
             install_journal: file(layout.journal_dir().join("journal.jsonl")),
+            updates: file(layout.update_status()),
             reports,
         }
     }
@@ -243,7 +247,7 @@ async fn versions(layout: &Layout, manager: Result<&Systemd, String>) -> Found {
         Err(reason) => (None, Some(format!("without systemd's version: {reason}"))),
     };
     let versions = json!({
-        "worker": build::VERSION,
+        "worker": build::number(),
         "platform": build::platform(),
         "commit": build::commit(),
         "installedReleases": releases.0,

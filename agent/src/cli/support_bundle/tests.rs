@@ -42,7 +42,7 @@ async fn bundle(root: &Path, token: Option<&str>) -> (BTreeMap<String, String>, 
     let (parts, redactor) = gather::gather(&subject).await;
     let mut manifest = Manifest {
         created_at: "now".into(),
-        worker: build::VERSION,
+        worker: build::number(),
         platform: "linux-amd64",
         host: "gpu-1".into(),
         root: false,

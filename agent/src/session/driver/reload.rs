@@ -33,6 +33,7 @@ impl Driver {
         self.trusted.forget();
         self.rotation = std::mem::take(&mut self.rotation).with_endpoint(self.config.endpoint.is_some());
         self.reporter.complain(None, &*self.notifier);
+        self.go_by_update_policy();
         // Whoever keeps a part of it hears of it here.
         self.configs.send_replace(Arc::new(self.config.clone()));
         let waiting = matches!(self.session.state(), State::Waiting { .. });

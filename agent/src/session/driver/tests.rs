@@ -2,10 +2,15 @@
 
 use std::sync::Mutex;
 
+use aio_host::layout::Layout;
+
 use super::*;
 use crate::{
-    config::Flags, config::tests::token, session::reporter::first_snapshot,
+    config::Flags,
+    config::tests::token,
+    session::reporter::first_snapshot,
     telemetry::messages::tests::identity,
+    update::{errands::Sight, memory::Memory, places::Places},
 };
 
 struct Heard(Arc<Mutex<Vec<String>>>);
@@ -52,6 +57,11 @@ async fn nobody_tells_the_watchdog_that_all_is_well_when_nobody_looks_at_the_mac
         )),
         reload: Reload::never(),
         configs: watch::Sender::new(Arc::new(config.clone())),
+        updates: Beginning {
+            places: Places::of(Layout::under(folder.path()), folder.path(), folder.path()),
+            memory: Memory::default(),
+            sight: Sight::default(),
+        },
     };
     let stop = CancellationToken::new();
     let driver = Driver::new(config, identity(), Timings::default(), wiring);

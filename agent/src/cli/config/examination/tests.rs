@@ -161,6 +161,8 @@ fn whatever_the_daemon_refuses_is_found() {
         ("zzz = 1", "AIO_X", ""),
         ("insecure_http = 1", "AIO_X", ""),
         ("log = [1]", "AIO_X", ""),
+        ("[updates]\nwindow = \"at night\"", "AIO_X", ""),
+        ("[updates]\nmode = \"always\"", "AIO_X", ""),
         ("", "AIO_NODE_ID", "no-id"),
         ("", "AIO_CONTROLLER_ENDPOINT", "https://aiwm.example"),
         ("", "AIO_PROXY", "ftp://x"),

@@ -1,0 +1,216 @@
+//! From a controller's offer to the switch, and from the switch to the end of the probation, against
+//! a root that does what a test says.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use aio_protocol::{
+    telemetry::Health,
+    update::{ManagedBy, RootAnswer, RootPhase, RootRequest, UPDATE_CAPABILITY, UpdateState},
+    wire::{CommandStatus, DisconnectReason, Register, UpdateCancel, UpdatePermit, WorkerMessage},
+};
+use aio_worker::session::machine::Timings;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixListener,
+    time::timeout,
+};
+
+use super::{
+    controller::{Controller, PATIENCE, Peer},
+    daemon::{Daemon, folder_with, token},
+    releases::{Releases, UPDATE, VERSION},
+};
+
+/// Root's socket and status.
+struct Root {
+    listener: UnixListener,
+    folder: Arc<TempDir>,
+}
+
+impl Root {
+    /// On a node that takes updates by itself.
+    fn of_node(controller: &Controller, updates: &str) -> Self {
+        let folder = folder_with(&token(&controller.url, "first"));
+        fs::create_dir_all(folder.path().join("run")).unwrap();
+        fs::write(folder.path().join("config.toml"), format!("[updates]\n{updates}\n")).unwrap();
+        let listener = UnixListener::bind(folder.path().join("run/aio-worker-update.sock")).unwrap();
+        Self { listener, folder }
+    }
+
+    fn daemon(&self) -> Daemon {
+        Daemon::on(&self.folder, Timings::default(), None)
+    }
+
+    /// The next request, answered.
+    async fn answers(&self, answer: &RootAnswer) -> RootRequest {
+        let answering = async {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            let said = serde_json::to_string(answer).unwrap() + "\n";
+            stream.write_all(said.as_bytes()).await.unwrap();
+            serde_json::from_str(&line).unwrap()
+        };
+        timeout(PATIENCE, answering).await.expect("nobody asked root")
+    }
+
+    /// Says how it stands, as root does: in one step.
+    fn says(&self, status: &serde_json::Value) {
+        let path = self.folder.path().join("var/lib/aio-worker-update/status.json");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, status.to_string()).unwrap();
+        fs::rename(fresh, path).unwrap();
+    }
+
+    fn inbox(&self) -> PathBuf {
+        self.folder.path().join("state/update")
+    }
+}
+
+/// The next registration that says this of the update.
+async fn registered(peer: &mut Peer, state: UpdateState) -> Register {
+    peer.until(|message| match message {
+        WorkerMessage::Register(register) if register.update.state == state => Some(register),
+        _ => None,
+    })
+    .await
+}
+
+async fn answer(peer: &mut Peer) -> (CommandStatus, Option<String>) {
+    peer.until(|message| match message {
+        WorkerMessage::CommandAck(ack) => Some((ack.status, ack.error.map(|error| error.code))),
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_offer_becomes_the_version_that_runs() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "mode = \"auto\"");
+    let mut daemon = root.daemon();
+    let (mut peer, register) = controller.welcomed(3_600_000).await;
+    assert_eq!(register.capabilities, [UPDATE_CAPABILITY]);
+    assert_eq!(register.update.managed_by, ManagedBy::Controller);
+
+    peer.send(&releases.offer()).await;
+    assert_eq!(answer(&mut peer).await, (CommandStatus::Accepted, None));
+    let asked = root.answers(&RootAnswer::Staged).await;
+    let RootRequest::Stage { update_id, manifest_sha256, .. } = asked else { panic!("{asked:?}") };
+    assert_eq!((update_id, Some(manifest_sha256)), (UPDATE, releases.offer().manifest_sha256));
+    assert!(root.inbox().join(UPDATE.to_string()).join("index.json.minisig").exists());
+
+    let awaiting = registered(&mut peer, UpdateState::Awaiting).await.update;
+    assert_eq!((awaiting.update_id, awaiting.target), (Some(UPDATE), Some(VERSION.parse().unwrap())));
+    peer.send(&UpdatePermit { update_id: UPDATE, seconds: 300 }).await;
+    // The answer to the heartbeat's ping is on its way before anything else is read.
+    let (asked, ()) = tokio::join!(root.answers(&RootAnswer::Switching), async {
+        registered(&mut peer, UpdateState::Switching).await;
+    });
+    assert_eq!(asked, RootRequest::Switch { update_id: UPDATE });
+    daemon.snapshot(|snapshot| snapshot.update.state == UpdateState::Switching).await;
+    daemon.ask_to_stop();
+    let goodbye = peer
+        .until(|message| match message {
+            WorkerMessage::Disconnecting(goodbye) => Some(goodbye),
+            _ => None,
+        })
+        .await;
+    assert_eq!((goodbye.reason, goodbye.expected_back_seconds), (DisconnectReason::Update, Some(30)));
+    assert!(peer.next().await.is_none());
+    daemon.ended().await;
+
+    let status = |phase: &str| json!({ "phase": phase, "updateId": UPDATE, "version": VERSION });
+    root.says(&status("proving"));
+    // Its GPU driver takes its time, and nobody is told that the GPUs are gone.
+    let _next = Daemon::hanging_on(&root.folder);
+    let (mut peer, register) = controller.welcomed(3_600_000).await;
+    assert_eq!((register.update.state, register.update.update_id), (UpdateState::Proving, Some(UPDATE)));
+    assert_eq!(register.system_info.hardware.gpu.len(), 2);
+    assert!(!register.boot_id.is_empty());
+    let beat = peer.heartbeat().await;
+    assert_eq!((beat.gpu_status.len(), beat.health.state), (2, Health::Ok));
+    root.says(&status("probation"));
+    registered(&mut peer, UpdateState::Probation).await;
+    root.says(&json!({ "indexSerial": 3, "last": {
+        "updateId": UPDATE, "from": "v1.0.0", "version": VERSION, "verdict": "succeeded",
+        "at": "2027-01-01T00:00:00Z",
+    }}));
+    let update = registered(&mut peer, UpdateState::Idle).await.update;
+    let last = update.last.unwrap();
+    assert_eq!((last.update_id, last.verdict), (UPDATE, aio_protocol::update::Verdict::Succeeded));
+    assert_eq!(update.index_serial, Some(3));
+}
+
+#[tokio::test]
+async fn a_node_whose_updates_are_off_says_so_until_its_configuration_says_otherwise() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "");
+    let daemon = root.daemon();
+    let (mut peer, register) = controller.welcomed(3_600_000).await;
+    assert_eq!(register.capabilities, [""; 0]);
+    peer.send(&releases.offer()).await;
+    assert_eq!(answer(&mut peer).await, (CommandStatus::Rejected, Some("UPDATES_OFF".into())));
+    daemon.reload("[updates]\nmode = \"notify\"\n").await;
+    let register = peer
+        .until(|message| match message {
+            WorkerMessage::Register(register) if !register.capabilities.is_empty() => Some(register),
+            _ => None,
+        })
+        .await;
+    assert_eq!(register.update.managed_by, ManagedBy::Operator);
+    peer.send(&releases.offer()).await;
+    let deferred = registered(&mut peer, UpdateState::Deferred).await;
+    assert!(deferred.update.reason.unwrap().contains("`aio-worker update now`"));
+}
+
+#[tokio::test]
+async fn what_root_refuses_is_told_with_root_s_code_and_what_is_taken_back_is_removed() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "mode = \"auto\"");
+    let _daemon = root.daemon();
+    let (mut peer, _) = controller.welcomed(3_600_000).await;
+    peer.send(&releases.offer()).await;
+    let refused = RootAnswer::Refused { code: "SIGNATURE_INVALID".into(), message: "by nobody known".into() };
+    root.answers(&refused).await;
+    let update = registered(&mut peer, UpdateState::Deferred).await.update;
+    assert_eq!(update.last.unwrap().code.as_deref(), Some("SIGNATURE_INVALID"));
+    assert!(update.reason.unwrap().contains("by nobody known"));
+    peer.send(&UpdateCancel { update_id: UPDATE, reason: Some("it was halted".into()) }).await;
+    let update = registered(&mut peer, UpdateState::Idle).await.update;
+    assert_eq!(update.last.unwrap().code.as_deref(), Some("UPDATE_CANCELLED"));
+    let folder = root.inbox().join(UPDATE.to_string());
+    let gone = async {
+        while folder.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("what was downloaded stays");
+}
+
+#[tokio::test]
+async fn a_daemon_that_root_takes_back_is_expected_back_and_one_that_is_stopped_in_probation_is_not() {
+    for (phase, reason) in
+        [(RootPhase::Reverting, DisconnectReason::Update), (RootPhase::Probation, DisconnectReason::Shutdown)]
+    {
+        let mut controller = Controller::start().await;
+        let root = Root::of_node(&controller, "mode = \"auto\"");
+        root.says(&json!({ "phase": "probation", "updateId": UPDATE, "version": VERSION }));
+        let daemon = root.daemon();
+        let (mut peer, _) = controller.welcomed(3_600_000).await;
+        // Between this and the stop there is no time for the next look.
+        root.says(&json!({ "phase": phase, "updateId": UPDATE, "version": VERSION }));
+        daemon.ask_to_stop();
+        let goodbye = peer
+            .until(|message| match message {
+                WorkerMessage::Disconnecting(goodbye) => Some(goodbye),
+                _ => None,
+            })
+            .await;
+        assert_eq!(goodbye.reason, reason);
+    }
+}

@@ -1,0 +1,513 @@
+//! Root's part of an update: what it believes, what it does, how it gets back, whatever happens
+//! meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{
+        fs::symlink,
+        net::{UnixListener, UnixStream},
+    },
+    path::PathBuf,
+    time::Duration,
+};
+
+use aio_host::{
+    layout::{REHEARSAL_UNIT, UNIT, UPDATE_SOCKET_UNIT},
+    systemd::fake::StartOutcome,
+};
+use aio_installer::{Checkpoint, Point, UPDATER_STEPS, Uneventful, update};
+use aio_protocol::{
+    error_code::ErrorCode,
+    release::{
+        Checksum, Platform, ReleaseVersion,
+        folder::{FileEntry, FolderManifest, Needs},
+        index::{IndexedRelease, ReleaseIndex},
+        label,
+    },
+    time::Timestamp,
+    update::{RootAnswer, RootPhase, RootRequest, RootStatus, Verdict},
+};
+use minisign::KeyPair;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    crash::{At, Mishap, install_and_die},
+    server::{program, sha256},
+    uninstall::{PURGE, bare, remove},
+    world::{Daemon, Listing, NODE, World},
+};
+
+const ID: Uuid = Uuid::from_u128(0x0193_b5b5_22bb_7d2e_8c40_9f7e_6d5c_4b3a);
+const TIMINGS: update::Timings = update::Timings {
+    ready: Duration::from_secs(5),
+    online: Duration::from_millis(300),
+    probation: Duration::ZERO,
+    idle: Duration::from_millis(100),
+};
+
+/// A node whose controller may update it, at v1.0.0.
+struct Node {
+    world: World,
+    keys: KeyPair,
+}
+
+fn sign(keys: &KeyPair, bytes: &[u8], comment: &str) -> String {
+    minisign::sign(Some(&keys.pk), &keys.sk, bytes, Some(comment), None).unwrap().into_string()
+}
+
+fn sum(bytes: &[u8]) -> Checksum {
+    sha256(bytes).parse().unwrap()
+}
+
+fn version(text: &str) -> ReleaseVersion {
+    text.parse().unwrap()
+}
+
+/// A world whose installation switches updates on.
+fn asking(world: &mut World, keys: &KeyPair) {
+    let signature = world.change(|server| sign(keys, &server.file, "file:linux-amd64 version:v1.0.0"));
+    world.change(|server| server.signature = Some(signature));
+    world.use_token("first", &json!({ "rel": keys.pk.to_base64() }));
+    world.request.settings.auto_update = true;
+    fs::create_dir_all(world.dir.path().join("run/systemd/system")).unwrap();
+}
+
+impl Node {
+    async fn new() -> Self {
+        let mut world = World::new().await;
+        let keys = KeyPair::generate_unencrypted_keypair().unwrap();
+        asking(&mut world, &keys);
+        world.install().await.unwrap();
+        // systemd makes it when the service starts.
+        fs::create_dir_all(world.host.layout.update_status().parent().unwrap()).unwrap();
+        fs::create_dir_all(world.host.layout.update_runtime_dir()).unwrap();
+        Self { world, keys }
+    }
+
+    fn inbox(&self) -> PathBuf {
+        self.world.host.layout.update_inbox().join(ID.to_string())
+    }
+
+    /// What the daemon brings, and the request to look at it.
+    fn bring(&self, release: &Release) -> RootRequest {
+        let Release { version, program, units, index, .. } = release;
+        let mut files = BTreeMap::from([("linux-amd64".to_owned(), program.clone())]);
+        files.extend(units.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())));
+        let entry = |bytes: &Vec<u8>| FileEntry { size: bytes.len() as u64, sha256: sum(bytes) };
+        let manifest = FolderManifest {
+            version: version.clone(),
+            commit: "c".to_owned(),
+            committed_at: Timestamp::from_millis(0),
+            rust: "1.95.0".to_owned(),
+            release_key: None,
+            platforms: BTreeMap::from([(Platform::LinuxAmd64, Needs { glibc: "2.31".to_owned() })]),
+            files: files.iter().map(|(name, bytes)| (name.clone(), entry(bytes))).collect(),
+        };
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let named = IndexedRelease { manifest_sha256: sum(&manifest), oldest_from: None, protocol: 1 };
+        let index = ReleaseIndex { releases: BTreeMap::from([(version.clone(), named)]), ..index.clone() };
+        let (comment, index) = (index.comment(), serde_json::to_vec(&index).unwrap());
+        let inbox = self.inbox();
+        let _ = fs::remove_dir_all(&inbox);
+        fs::create_dir_all(&inbox).unwrap();
+        let signature = sign(&self.keys, program, &label::comment(version, "linux-amd64"));
+        for (name, bytes) in files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).chain([
+            ("linux-amd64.minisig", signature.as_bytes()),
+            ("manifest.json", &manifest),
+            ("index.json.minisig", sign(&self.keys, &index, &comment).as_bytes()),
+            ("index.json", &index),
+        ]) {
+            fs::write(inbox.join(name), bytes).unwrap();
+        }
+        RootRequest::Stage {
+            update_id: ID,
+            version: version.clone(),
+            manifest_sha256: sum(&manifest),
+            index_serial: release.index.serial,
+        }
+    }
+
+    /// Asks root, in the order in which it serves, and says what it answers to each.
+    async fn ask(&self, requests: &[RootRequest]) -> Vec<RootAnswer> {
+        self.ask_with(requests, &Uneventful).await
+    }
+
+    async fn ask_with(&self, requests: &[RootRequest], checkpoint: &dyn Checkpoint) -> Vec<RootAnswer> {
+        let lines: Vec<_> = requests.iter().map(|request| serde_json::to_string(request).unwrap()).collect();
+        let answers = self.say(&lines, checkpoint).await;
+        answers.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    async fn say(&self, lines: &[String], checkpoint: &dyn Checkpoint) -> Vec<String> {
+        let path = self.world.host.layout.update_socket();
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let lines = lines.to_vec();
+        let asking = tokio::task::spawn_blocking(move || {
+            let ask = |line: &String| {
+                let mut stream = UnixStream::connect(&path).unwrap();
+                let _ = writeln!(stream, "{line}");
+                let mut answer = String::new();
+                BufReader::new(stream).read_line(&mut answer).unwrap();
+                answer
+            };
+            lines.iter().map(ask).collect::<Vec<_>>()
+        });
+        let serving = update::serve_with(&self.world.host, listener, TIMINGS, checkpoint);
+        let (answers, served) = tokio::join!(asking, serving);
+        served.unwrap();
+        answers.unwrap()
+    }
+
+    fn status(&self) -> RootStatus {
+        update::status(&self.world.host.layout).unwrap()
+    }
+
+    fn verdict(&self) -> (Verdict, Option<String>) {
+        let status = self.status();
+        assert_eq!((status.phase, status.update_id), (RootPhase::Idle, None), "{status:?}");
+        let last = status.last.unwrap();
+        assert_eq!(last.update_id, ID);
+        (last.verdict, last.code)
+    }
+
+    fn runs(&self) -> String {
+        fs::read_link(self.world.host.layout.current()).unwrap().display().to_string()
+    }
+
+    /// The machine, without what root remembers of updates and what the daemon has brought.
+    fn listing(&self) -> Listing {
+        let mut listing = self.world.listing();
+        let ours = ["var/lib/aio-worker-update", "var/lib/aio-worker/update", "var/lib/aio-installer"];
+        listing.files.retain(|path, _| !ours.iter().any(|ours| path.starts_with(ours)));
+        listing
+    }
+}
+
+/// A release as its owner publishes it.
+struct Release {
+    version: ReleaseVersion,
+    program: Vec<u8>,
+    units: Vec<(&'static str, String)>,
+    index: ReleaseIndex,
+}
+
+fn release(name: &str) -> Release {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let index = ReleaseIndex {
+        serial: 7,
+        issued_at: now,
+        expires_at: now.plus(Duration::from_secs(3600)),
+        floor: None,
+        revoked: [].into(),
+        keys: vec![],
+        releases: BTreeMap::new(),
+    };
+    let unit = format!("# of {name}\n[Service]\n[Install]\nWantedBy=multi-user.target\n");
+    let socket = format!("# of {name}\n[Socket]\n[Install]\nWantedBy=sockets.target\n");
+    Release {
+        version: version(name),
+        program: program(format!("the release {name}").as_bytes()),
+        units: vec![(UNIT, unit), (UPDATE_SOCKET_UNIT, socket), ("aio-worker-later.service", "later".into())],
+        index,
+    }
+}
+
+const SWITCH: RootRequest = RootRequest::Switch { update_id: ID };
+
+#[tokio::test]
+async fn a_release_is_verified_rehearsed_switched_to_and_committed() {
+    let node = Node::new().await;
+    let before = node.listing();
+    let stage = node.bring(&release("v1.1.0"));
+    let calls = node.world.systemd.calls().len();
+    assert_eq!(node.ask(&[stage]).await, [RootAnswer::Staged]);
+    let status = node.status();
+    assert_eq!((status.phase, status.update_id, status.index_serial), (RootPhase::Staged, Some(ID), Some(7)));
+    let layout = &node.world.host.layout;
+    assert!(!layout.rehearsal_unit().exists(), "a rehearsal leaves no unit");
+    assert!(node.world.systemd.calls()[calls..].contains(&format!("StartUnit({REHEARSAL_UNIT})")));
+
+    assert_eq!(node.ask(&[SWITCH]).await, [RootAnswer::Switching]);
+
+    assert_eq!(node.verdict(), (Verdict::Succeeded, None));
+    assert_eq!(node.runs(), "v1.1.0");
+    assert_eq!(fs::read_link(layout.updater()).unwrap(), PathBuf::from("v1.1.0"));
+    let unit = |name: &str| fs::read_to_string(layout.units().join(name)).unwrap();
+    assert!(unit(UNIT).starts_with("# of v1.1.0") && unit(UPDATE_SOCKET_UNIT).starts_with("# of v1.1.0"));
+    assert!(!layout.units().join("aio-worker-later.service").exists(), "no unit comes that was not there");
+    assert!(!layout.staged_release().exists());
+    let restarts = node.world.systemd.calls().iter().filter(|call| call.starts_with("RestartUnit")).count();
+    assert_eq!(restarts, 1, "one gap");
+
+    // And back, with the units of then.
+    let back = RootRequest::Revert { update_id: ID };
+    assert_eq!(node.ask(&[back.clone()]).await, [RootAnswer::Switching]);
+    assert_eq!(node.verdict(), (Verdict::Reverted, None));
+    assert_eq!(node.runs(), "v1.0.0");
+    let files = |listing: &Listing| {
+        let releases = |path: &PathBuf| path.starts_with("usr/local/lib");
+        let kept = listing.files.iter().filter(|(path, _)| !releases(path));
+        kept.map(|(path, what)| (path.clone(), what.clone())).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(files(&node.listing()), files(&before));
+    let [RootAnswer::Refused { code, .. }] = &node.ask(&[back]).await[..] else { panic!("twice back") };
+    assert_eq!(code, ErrorCode::RevertImpossible.as_str());
+
+    remove(&node.world, PURGE).await;
+    assert!(!node.world.host.layout.releases().exists());
+}
+
+#[tokio::test]
+async fn an_uninstallation_after_updates_leaves_nothing() {
+    let mut world = World::new().await;
+    let before = bare(&world);
+    let keys = KeyPair::generate_unencrypted_keypair().unwrap();
+    asking(&mut world, &keys);
+    world.install().await.unwrap();
+    let node = Node { world, keys };
+    for folder in [
+        node.world.host.layout.update_status().parent().unwrap().to_owned(),
+        node.world.host.layout.update_runtime_dir(),
+    ] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    for name in ["v1.1.0", "v1.2.0"] {
+        let stage = node.bring(&release(name));
+        assert_eq!(node.ask(&[stage, SWITCH]).await, [RootAnswer::Staged, RootAnswer::Switching]);
+        assert_eq!(node.runs(), name);
+    }
+    assert!(!node.world.release("v1.0.0").exists(), "it is neither the one that runs nor the one before");
+    remove(&node.world, PURGE).await;
+    assert_eq!(bare(&node.world), before);
+}
+
+#[tokio::test]
+async fn a_release_that_does_not_work_is_left_again_and_says_why() {
+    let stuck = |code| Daemon::Unlike("1.1.0", Box::new(Daemon::Stuck(code)));
+    let table: [(&str, Option<StartOutcome>, Daemon, Verdict, ErrorCode); 5] = [
+        (
+            "it ends at once",
+            Some(StartOutcome::Failed),
+            Daemon::Online(NODE),
+            Verdict::Faulty,
+            ErrorCode::UpdateFaulty,
+        ),
+        (
+            "it says nothing",
+            Some(StartOutcome::Timeout),
+            Daemon::Online(NODE),
+            Verdict::Faulty,
+            ErrorCode::UpdateFaulty,
+        ),
+        ("it is refused", None, stuck(Some("TOKEN_REVOKED")), Verdict::Faulty, ErrorCode::UpdateFaulty),
+        ("it is not online", None, stuck(None), Verdict::Faulty, ErrorCode::UpdateFaulty),
+        ("nobody is online", None, Daemon::Stuck(None), Verdict::Inconclusive, ErrorCode::UpdateInconclusive),
+    ];
+    for (what, start, daemon, verdict, code) in table {
+        let node = Node::new().await;
+        let stage = node.bring(&release("v1.1.0"));
+        assert_eq!(node.ask(&[stage]).await, [RootAnswer::Staged]);
+        let before = node.listing();
+        if let Some(outcome) = start {
+            node.world.systemd.next_start(outcome);
+        }
+        node.world.daemon_is(daemon);
+        assert_eq!(node.ask(&[SWITCH]).await, [RootAnswer::Switching], "{what}");
+        assert_eq!(node.verdict(), (verdict, Some(code.as_str().to_owned())), "{what}");
+        let mut after = before;
+        after.files.retain(|path, _| !path.starts_with("usr/local/lib/aio-worker/.staged"));
+        assert_eq!(node.listing(), after, "{what}");
+        assert_eq!(node.runs(), "v1.0.0");
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_fails_its_rehearsal_is_never_switched_to() {
+    let node = Node::new().await;
+    let before = node.listing();
+    let stage = node.bring(&release("v1.1.0"));
+    node.world.systemd.next_start(StartOutcome::Failed);
+    let [RootAnswer::Refused { code, .. }, RootAnswer::Refused { code: nothing, .. }] =
+        &node.ask(&[stage, SWITCH]).await[..]
+    else {
+        panic!("it was staged")
+    };
+    assert_eq!(code, ErrorCode::RehearsalFailed.as_str());
+    assert_eq!(nothing, ErrorCode::UpdateInvalid.as_str());
+    assert_eq!((node.listing(), node.status().phase), (before, RootPhase::Idle));
+}
+
+#[tokio::test]
+async fn what_is_cut_off_at_any_moment_is_undone_by_the_next_service_and_by_the_next_boot() {
+    const STEPS: [&str; 6] =
+        ["place_release", "write_units", "reload_manager", "switch_release", "start_unit", "await_online"];
+    let moments =
+        STEPS.iter().flat_map(|step| [Point::Intended(step), Point::Applied(step), Point::Done(step)]);
+    for (number, moment) in moments.enumerate() {
+        let boots = number % 2 == 0;
+        let node = Node::new().await;
+        let stage = node.bring(&release("v1.1.0"));
+        assert_eq!(node.ask(&[stage]).await, [RootAnswer::Staged]);
+        let without_staged = |node: &Node| {
+            let mut listing = node.listing();
+            listing.files.retain(|path, _| !path.starts_with("usr/local/lib/aio-worker/.staged"));
+            listing
+        };
+        let before = without_staged(&node);
+        let at = At::new(&format!("{moment:?}"), Mishap::Kill);
+        tokio::select! {
+            answers = node.ask_with(&[SWITCH], &at) => panic!("{moment:?} never came: {answers:?}"),
+            () = at.killed.notified() => {}
+        }
+        let restarts =
+            || node.world.systemd.calls().iter().filter(|call| call.starts_with("RestartUnit")).count();
+        let restarted = restarts();
+        if boots {
+            update::recover(&node.world.host, TIMINGS).await.unwrap();
+            assert_eq!(restarts(), restarted, "at boot nobody is waited for");
+        } else {
+            node.ask(&[]).await;
+        }
+        assert_eq!(node.verdict().0, Verdict::Interrupted, "{moment:?}");
+        assert_eq!(without_staged(&node), before, "{moment:?}, at boot: {boots}");
+    }
+}
+
+#[tokio::test]
+async fn switching_updates_on_is_undone_whenever_it_is_cut_off() {
+    for step in UPDATER_STEPS {
+        for moment in [Point::Intended(step), Point::Applied(step), Point::Done(step)] {
+            let mut world = World::new().await;
+            let before = bare(&world);
+            asking(&mut world, &KeyPair::generate_unencrypted_keypair().unwrap());
+            install_and_die(&world, &At::new(&format!("{moment:?}"), Mishap::Kill)).await;
+            remove(&world, PURGE).await;
+            assert_eq!(bare(&world), before, "{moment:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_daemon_s_user_puts_in_the_way_is_refused_and_never_followed() {
+    let node = Node::new().await;
+    let before = node.listing();
+    let good = release("v1.1.0");
+    let inbox = node.inbox();
+    let secret = node.world.dir.path().join("run/secret");
+    fs::write(&secret, program(b"the release v1.1.0")).unwrap();
+    let refused = async |change: &dyn Fn(), what: &str| {
+        let stage = node.bring(&good);
+        change();
+        let [RootAnswer::Refused { code, message }] = &node.ask(&[stage]).await[..] else {
+            panic!("{what} was taken")
+        };
+        assert_eq!(node.listing(), before, "{what}");
+        ErrorCode::parse(code).unwrap_or_else(|| panic!("{code}: {message}"))
+    };
+    let file = |name: &str| inbox.join(name);
+    let replace = |name: &str, bytes: &[u8]| fs::write(file(name), bytes).unwrap();
+    let link = |name: &str| {
+        fs::remove_file(file(name)).unwrap();
+        symlink(&secret, file(name)).unwrap();
+    };
+    for name in ["linux-amd64", "index.json", "manifest.json", UNIT] {
+        assert_eq!(refused(&|| link(name), name).await, ErrorCode::FileFailed, "a link: {name}");
+        let fifo = || {
+            fs::remove_file(file(name)).unwrap();
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                file(name),
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::RUSR,
+                0,
+            )
+            .unwrap();
+        };
+        assert_eq!(refused(&fifo, name).await, ErrorCode::ReleaseInvalid, "a pipe: {name}");
+        let gone = || fs::remove_file(file(name)).unwrap();
+        assert_eq!(refused(&gone, name).await, ErrorCode::FileFailed, "nothing: {name}");
+    }
+    let moved = || {
+        let elsewhere = node.world.dir.path().join("run/elsewhere");
+        let _ = fs::remove_dir_all(&elsewhere);
+        fs::rename(&inbox, &elsewhere).unwrap();
+        symlink(&elsewhere, &inbox).unwrap();
+    };
+    assert_eq!(refused(&moved, "the folder is a link").await, ErrorCode::FileFailed);
+    fs::remove_file(&inbox).unwrap();
+    fs::remove_dir_all(node.world.dir.path().join("run/elsewhere")).unwrap();
+    let table: [(&str, &dyn Fn(), ErrorCode); 7] = [
+        ("cut off", &|| replace("linux-amd64", &good.program[..30]), ErrorCode::SizeMismatch),
+        ("longer", &|| replace("linux-amd64", &[&good.program[..], b"!"].concat()), ErrorCode::SizeMismatch),
+        ("swapped", &|| replace("linux-amd64", &program(b"the release v1.2.0")), ErrorCode::ChecksumMismatch),
+        ("another unit", &|| replace(UNIT, b"[Service]\nExecStart=/bin/sh\n"), ErrorCode::ChecksumMismatch),
+        ("another manifest", &|| replace("manifest.json", b"{}"), ErrorCode::ChecksumMismatch),
+        ("a huge index", &|| replace("index.json", &vec![b' '; 300 << 10]), ErrorCode::SizeMismatch),
+        ("unsigned", &|| replace("index.json.minisig", b"no signature"), ErrorCode::SignatureInvalid),
+    ];
+    for (what, change, code) in table {
+        assert_eq!(refused(change, what).await, code, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn root_believes_no_other_key_no_old_index_and_no_other_platform() {
+    let node = Node::new().await;
+    let code = async |node: &Node, release: &Release| match &node.ask(&[node.bring(release)]).await[..] {
+        [RootAnswer::Staged] => None,
+        [RootAnswer::Refused { code, .. }] => ErrorCode::parse(code),
+        other => panic!("{other:?}"),
+    };
+    let other = Node { world: World::new().await, keys: KeyPair::generate_unencrypted_keypair().unwrap() };
+    let forged = Node { world: node.world, keys: other.keys };
+    assert_eq!(code(&forged, &release("v1.1.0")).await, Some(ErrorCode::SignatureForeign));
+    let node = Node::new().await;
+    let mut expired = release("v1.1.0");
+    expired.index.expires_at = expired.index.issued_at;
+    assert_eq!(code(&node, &expired).await, Some(ErrorCode::IndexExpired));
+    assert_eq!(code(&node, &release("v1.1.0")).await, None);
+    let mut replayed = release("v1.2.0");
+    replayed.index.serial = 6;
+    assert_eq!(code(&node, &replayed).await, Some(ErrorCode::IndexReplayed));
+    let mut foreign = release("v1.2.0");
+    foreign.program[18] = 183;
+    assert_eq!(code(&node, &foreign).await, Some(ErrorCode::ArchitectureMismatch));
+    let mut floored = release("v1.2.0");
+    floored.index.floor = Some(version("v1.3.0"));
+    assert_eq!(code(&node, &floored).await, Some(ErrorCode::UpdateBelowFloor));
+    let request = node.bring(&release("v1.2.0"));
+    let RootRequest::Stage { update_id, version, manifest_sha256, .. } = request else { unreachable!() };
+    let mistaken = RootRequest::Stage { update_id, version, manifest_sha256, index_serial: 8 };
+    let [RootAnswer::Refused { code, .. }] = &node.ask(&[mistaken]).await[..] else { panic!("taken") };
+    assert_eq!(code, ErrorCode::UpdateInvalid.as_str());
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_answered_and_changes_nothing() {
+    let node = Node::new().await;
+    let before = node.listing();
+    let lines = [
+        String::new(),
+        "x".repeat(2048),
+        r#"{"ask":"stage"}"#.to_owned(),
+        format!(r#"{{"ask":"switch","updateId":"{ID}","path":"/etc"}}"#),
+        format!(r#"{{"ask":"switch","updateId":"{ID}"}}"#),
+        format!(r#"{{"ask":"revert","updateId":"{ID}"}}"#),
+    ];
+    let answers = node.say(&lines, &Uneventful).await;
+    let codes: Vec<_> = answers
+        .iter()
+        .map(|line| match serde_json::from_str(line).unwrap() {
+            RootAnswer::Refused { code, .. } => code,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let invalid = ErrorCode::UpdateInvalid.as_str();
+    let impossible = ErrorCode::RevertImpossible.as_str();
+    assert_eq!(codes, [invalid, invalid, invalid, invalid, invalid, impossible]);
+    assert_eq!(node.listing(), before);
+}
