@@ -219,24 +219,27 @@ impl Service<'_> {
         }
     }
 
-    /// Switches, and watches until it is over.
-    async fn go(&self, listener: &UnixListener, update: &Update) -> Result<(), Failure> {
-        let layout = &self.host.layout;
-        let lock = match Lock::take(&layout.journal_dir()) {
-            Ok(lock) => lock,
-            Err(failure) => {
-                let failure = busy(failure);
-                return record::ended(layout, update, Verdict::Refused, Some(&failure), now());
-            }
-        };
-        let before = online::present(self.host, LOOK).await;
-        let mut journal = Journal::open(&layout.journal_dir())?;
+    /// The machine's one installation at a time, if nobody else is at it.
+    fn turn(&self) -> Result<(Lock, Journal), Failure> {
+        let dir = self.host.layout.journal_dir();
+        let lock = Lock::take(&dir).map_err(busy)?;
+        let journal = Journal::open(&dir)?;
         if journal.is_cut_off() {
             let message =
                 "an installation was cut off on this machine; aio-worker install finishes or undoes it";
-            let failure = Failure::new(ErrorCode::UpdateBusy, message);
-            return record::ended(layout, update, Verdict::Refused, Some(&failure), now());
+            return Err(Failure::new(ErrorCode::UpdateBusy, message));
         }
+        Ok((lock, journal))
+    }
+
+    /// Switches, and watches until it is over.
+    async fn go(&self, listener: &UnixListener, update: &Update) -> Result<(), Failure> {
+        let layout = &self.host.layout;
+        let (lock, mut journal) = match self.turn() {
+            Ok(turn) => turn,
+            Err(failure) => return record::ended(layout, update, Verdict::Refused, Some(&failure), now()),
+        };
+        let before = online::present(self.host, LOOK).await;
         let node = match before.as_ref().map(|snapshot| snapshot.node_id.clone()) {
             Some(node) => node,
             None => installed(&journal)?,
@@ -349,8 +352,10 @@ impl Service<'_> {
     /// Goes back to a version that has been left for good.
     async fn revert(&self, update: &Update) -> Result<(), Failure> {
         let layout = &self.host.layout;
-        let _lock = Lock::take(&layout.journal_dir()).map_err(busy)?;
-        let mut journal = Journal::open(&layout.journal_dir())?;
+        let (_lock, mut journal) = match self.turn() {
+            Ok(turn) => turn,
+            Err(failure) => return record::ended(layout, update, Verdict::Refused, Some(&failure), now()),
+        };
         let node = installed(&journal)?;
         record::at(layout, update, RootPhase::Reverting, None)?;
         let (kept, timings) = (Origin::Kept, &self.timings);
