@@ -5,6 +5,7 @@
 mod audit;
 mod delivery;
 mod node;
+mod own_program;
 mod releases;
 mod rollout;
 
@@ -55,6 +56,8 @@ enum Command {
     /// The releases that nodes are offered.
     #[command(subcommand)]
     Releases(releases::Command),
+    /// Put another version of this program in its place, for a copy that no package owns. Restarts nothing.
+    SelfUpdate(own_program::SelfUpdate),
     /// Bring nodes to another version.
     #[command(subcommand)]
     Rollout(rollout::Command),
@@ -195,7 +198,7 @@ macro_rules! failures {
     };
 }
 
-failures!(ConfigError, crate::serve::StartError, commands::CommandError);
+failures!(ConfigError, crate::serve::StartError, commands::CommandError, commands::SelfUpdateError);
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -210,6 +213,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::UserToken(args) => user_token(args).await,
         Command::Node(command) => node::run(command).await,
         Command::Releases(command) => releases::run(command).await,
+        Command::SelfUpdate(args) => own_program::run(args).await,
         Command::Rollout(command) => rollout::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
         Command::Audit(args) => audit::run(args).await,
@@ -219,11 +223,15 @@ pub async fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the answer has had enough of it.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(Failure { code, error }) => {
-            let _ = writeln!(io::stderr(), "error[{code}]: {}\n  cure: {}", chain(&*error), code.cure());
-            ExitCode::from(code.exit_status())
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "{}", failure_text(&failure));
+            ExitCode::from(failure.code.exit_status())
         }
     }
+}
+
+fn failure_text(Failure { code, error }: &Failure) -> String {
+    format!("error[{code}]: {}\n  cure: {}", chain(&**error), code.cure())
 }
 
 /// The longest stop without the lame-duck time: what workers, tasks and the database may take.
@@ -356,6 +364,9 @@ mod tests {
             "controller-stub node token revoke 69396100cd71623c7bbfbfee --data-dir d",
             "controller-stub releases add v1.0.0 --data-dir d --releases r --output json",
             "controller-stub releases list --data-dir d",
+            "controller-stub self-update --from https://releases.example/aio --release-key RWQ --version v1.1.0",
+            "controller-stub releases fetch --from github:o/r --data-dir d --token-file t --every 1h",
+            "controller-stub releases fetch --from s3://b/p --s3-endpoint https://e --s3-region r --version v1.1.0",
             "controller-stub node add gpu-01 gpu-02 --data-dir d --expires-in 3600 --output json",
             "controller-stub node token add --all --data-dir d --daemon-version v1.1.0 --output ansible",
             "controller-stub node token add 69396100cd71623c7bbfbfee --data-dir d",
@@ -392,6 +403,9 @@ mod tests {
             "controller-stub node add n --data-dir d --count 0",
             "controller-stub node add n --data-dir d --first 2",
             "controller-stub node list --data-dir d --output ansible",
+            "controller-stub releases fetch --data-dir d",
+            "controller-stub releases fetch --from github:o/r --every 1s",
+            "controller-stub releases fetch --from github:o/r --every 1h --version v1.1.0",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

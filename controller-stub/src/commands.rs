@@ -9,6 +9,7 @@ mod error;
 mod inventory;
 mod names;
 mod nodes;
+mod own_program;
 mod releases;
 mod rollouts;
 mod upkeep;
@@ -29,7 +30,7 @@ use crate::{
     tokens::Tokens,
 };
 
-pub use crate::releases::{Import, ImportError, Imported, IndexSummary, Outcome};
+pub use crate::releases::{FetchError, Import, ImportError, Imported, IndexSummary, Outcome, ReleaseSource};
 pub use audit::{AuditFilter, AuditFormat, audit};
 pub use cloud_init::user_data;
 pub use delivery::{DeliverySummary, resume_delivery, show_delivery};
@@ -38,7 +39,8 @@ pub use error::CommandError;
 pub use inventory::inventory;
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
-pub use releases::{ListedRelease, ReleaseList, add_releases, list_releases};
+pub use own_program::{SelfUpdate, SelfUpdateError, Updated, self_update};
+pub use releases::{ListedRelease, ReleaseList, add_releases, fetch_releases, list_releases};
 pub(crate) use rollouts::{
     create_rollout, list_rollouts, order_rollout, pin_node, plan_rollout, rollout_nodes, show_rollout,
     update_node,

@@ -5,6 +5,7 @@
 
 pub(crate) mod downloads;
 pub(crate) mod expiry;
+pub(crate) mod fetch;
 mod folder;
 mod import;
 mod index;
@@ -35,6 +36,7 @@ pub(crate) use keys::Keys;
 pub(crate) use published::ReleaseFile;
 use serving::Served;
 pub use {
+    fetch::{FetchError, ReleaseSource},
     folder::ImportError,
     import::{Import, Imported},
     index::IndexSummary,

@@ -359,3 +359,59 @@ fn the_index_names_what_believed_keys_have_signed_and_keeps_what_it_said() {
     fs::write(world.path("tree/index.json"), text.replace("\"serial\": 2", "\"serial\": 1")).unwrap();
     world.index_refused("tree", "release.key", &[], "is not as it was signed");
 }
+
+/// The commands of docs/releases.md that begin with these words, as they stand there.
+fn documented(begin: &str) -> &'static str {
+    let page = include_str!("../../docs/releases.md");
+    let mut blocks = page.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap_or(block));
+    blocks.find(|block| block.starts_with(begin)).unwrap_or_else(|| panic!("no commands begin with {begin}"))
+}
+
+impl World {
+    /// Does what the page says, in this folder, with keys that have no password and programs that are there.
+    fn follow(&self, begin: &str) {
+        let commands = documented(begin).replace("minisign -G", "minisign -G -W").replace("v1.0.0", VERSION);
+        let functions = format!(
+            "cargo() {{ shift 2; case $1 in --version) set -- --allow-dirty --programs programs \"$@\" ;; esac; {} release \"$@\"; }}\n",
+            env!("CARGO_BIN_EXE_xtask")
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &format!("{functions}{commands}")]).current_dir(self.folder.path());
+        succeed(&shell.output().unwrap());
+    }
+}
+
+#[test]
+fn a_key_is_rotated_revoked_and_lost_as_the_page_says() {
+    let world = World::new();
+    world.key("release.key");
+    world.earlier("releases", "v0.9.0", "release.key");
+    succeed(&world.sign_index("releases", "release.key", &[]));
+
+    world.follow("minisign -G -s next.key");
+    assert_eq!(world.comment("releases", "release.key"), "file:index.json serial:2");
+    let named = index(&world.path("releases")).keys;
+    world.follow("cargo xtask release --version v1.0.0 --key next.key");
+    assert_eq!(world.comment("releases", "next.key"), "file:index.json serial:3");
+    let both = index(&world.path("releases"));
+    assert_eq!((both.keys.len(), &both.keys, both.releases.len()), (2, &named, 2), "either key is believed");
+
+    world.follow("cargo xtask release --index --key next.key --revoke");
+    let revoked = index(&world.path("releases"));
+    let versions: Vec<_> = revoked.releases.keys().map(ToString::to_string).collect();
+    assert_eq!(versions, [VERSION], "v0.9.0 was signed with the old key alone");
+    assert!(revoked.revoked.iter().any(|id| id.to_string() == world.key_id("release.key")));
+    world.index_refused("releases", "release.key", &[], "has not named this one");
+    world.index_refused("releases", "release.key", &["--lost-key"], "revoked");
+
+    world.earlier("releases", "v0.9.0", "next.key");
+    succeed(&world.sign_index("releases", "next.key", &[]));
+    assert_eq!(index(&world.path("releases")).releases.len(), 2, "it was signed again");
+
+    for name in ["next.key", "next.pub"] {
+        fs::remove_file(world.path(name)).unwrap();
+    }
+    world.follow("minisign -G -s new.key");
+    assert_eq!(world.comment("releases", "new.key"), "file:index.json serial:6");
+    assert_eq!(index(&world.path("releases")).releases.len(), 2, "what is signed is worth what it was");
+}

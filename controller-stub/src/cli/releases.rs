@@ -3,20 +3,22 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use aio_protocol::{
     error_code::ErrorCode,
-    release::{Platform, index::INDEX},
+    release::{Platform, ReleaseVersion, index::INDEX},
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Output, Place, config, print};
+use super::{Failure, Output, Place, config, failure_text, print};
 use crate::{
     clock,
-    commands::{self, Import, IndexSummary, Outcome},
+    commands::{self, Import, IndexSummary, Outcome, ReleaseSource},
     config::Config,
     releases::expiry::RENEWAL,
 };
@@ -25,6 +27,9 @@ use crate::{
 pub(super) enum Command {
     /// Verify releases and put them into the folder that the server offers, which may run meanwhile.
     Add(AddReleases),
+    /// Fetch the newest release from where it is published, verify it, and put it into that folder. Its
+    /// signatures must be of RELEASE_PUBLIC_KEY.
+    Fetch(FetchReleases),
     /// List the releases in that folder, oldest first.
     List(ListReleases),
 }
@@ -36,6 +41,62 @@ pub(super) struct AddReleases {
     from: PathBuf,
     #[command(flatten)]
     offered: Offered,
+}
+
+/// Where releases are published, and what proves that one may have them.
+#[derive(Args)]
+pub(super) struct SourceFlags {
+    /// Where: github:OWNER/REPO, gitlab:[HOST/]GROUP/PROJECT, gitea:HOST/OWNER/REPO, s3://BUCKET/PREFIX, or
+    /// https://… of a tree as `cargo xtask release` writes it.
+    #[arg(long, value_name = "SOURCE")]
+    from: String,
+    /// A file with the token that the source asks for; for a bucket, with the access key's id, its secret,
+    /// and the session's token if any, each on a line of its own.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The service that has the bucket. [default: Amazon's]
+    #[arg(long, value_name = "URL")]
+    s3_endpoint: Option<String>,
+    /// The bucket's region. [default: us-east-1]
+    #[arg(long, value_name = "REGION")]
+    s3_region: Option<String>,
+}
+
+impl From<SourceFlags> for ReleaseSource {
+    fn from(flags: SourceFlags) -> Self {
+        Self {
+            place: flags.from,
+            token_file: flags.token_file,
+            s3_endpoint: flags.s3_endpoint,
+            s3_region: flags.s3_region,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct FetchReleases {
+    #[command(flatten)]
+    source: SourceFlags,
+    /// This version, and not the newest; one that is there is fetched again.
+    #[arg(long, value_name = "VERSION", conflicts_with = "every")]
+    version: Option<ReleaseVersion>,
+    /// Go on fetching at this interval, e.g. 1h, and try again after errors; never starts a rollout.
+    #[arg(long, value_name = "DURATION", value_parser = every)]
+    every: Option<Duration>,
+    #[command(flatten)]
+    offered: Offered,
+}
+
+/// More often asks too much of a forge; more seldom is a job for a calendar.
+const INTERVALS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(7 * 86_400));
+
+fn every(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("must be between 1m and 7d, e.g. 1h, and not `{text}`");
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    let interval = Duration::try_from(span).map_err(|_| wrong())?;
+    let (shortest, longest) = INTERVALS;
+    (shortest..=longest).contains(&interval).then_some(interval).ok_or_else(wrong)
 }
 
 #[derive(Args)]
@@ -61,14 +122,57 @@ pub(super) struct Offered {
 pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Add(args) => add(args).await,
+        Command::Fetch(args) => fetch(args).await,
         Command::List(args) => list(args).await,
     }
 }
 
 async fn add(args: AddReleases) -> Result<(), Failure> {
-    let Import { versions, index } = commands::add_releases(&args.offered.config()?, &args.from).await?;
+    let import = commands::add_releases(&args.offered.config()?, &args.from).await?;
+    print_import(import, args.offered.output)
+}
+
+async fn fetch(args: FetchReleases) -> Result<(), Failure> {
+    let config = args.offered.config()?;
+    let source = ReleaseSource::from(args.source);
+    let Some(interval) = args.every else {
+        let import = commands::fetch_releases(&config, &source, args.version.as_ref()).await?;
+        return print_import(import, args.offered.output);
+    };
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    loop {
+        let turn = async {
+            let wait = match commands::fetch_releases(&config, &source, None).await {
+                Ok(import) => {
+                    print_import(import, args.offered.output)?;
+                    Duration::ZERO
+                }
+                Err(error) => {
+                    let wait = error.retry_after().unwrap_or_default();
+                    // The next turn tries again; what is said is said to whoever reads the log.
+                    let _ = writeln!(io::stderr(), "{}", failure_text(&Failure::from(error)));
+                    wait
+                }
+            };
+            tokio::time::sleep(jittered(interval).max(wait)).await;
+            Ok::<_, Failure>(())
+        };
+        tokio::select! {
+            done = turn => done?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+/// Within a tenth of the interval, so that many controllers do not ask at once.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + fastrand::f64() * 0.2)
+}
+
+fn print_import(Import { versions, index }: Import, output: Output) -> Result<(), Failure> {
     for added in versions {
-        match args.offered.output {
+        match output {
             Output::Text => {
                 let outcome = outcome(added.outcome);
                 print(&format!("{}  {}  {outcome}", added.version, joined(&added.platforms)))?;
@@ -76,7 +180,7 @@ async fn add(args: AddReleases) -> Result<(), Failure> {
             Output::Json => print(&serde_json::to_string(&added).map_err(io::Error::from)?)?,
         }
     }
-    index.map_or(Ok(()), |index| print_index(&index, args.offered.output))
+    index.map_or(Ok(()), |index| print_index(&index, output))
 }
 
 fn outcome(outcome: Outcome) -> &'static str {

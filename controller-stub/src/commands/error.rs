@@ -1,5 +1,7 @@
 //! Why a command has done nothing.
 
+use std::time::Duration;
+
 use aio_protocol::{
     error_code::ErrorCode,
     ids::{InvalidId, NodeId},
@@ -8,8 +10,14 @@ use aio_protocol::{
 
 use super::names;
 use crate::{
-    enrolment::EnrolmentError, random::NoRandomness, releases::ImportError, rollouts::OrderError,
-    secrets::SecretsError, store::StoreError, tls::TlsError, tokens::Unsigned,
+    enrolment::EnrolmentError,
+    random::NoRandomness,
+    releases::{FetchError, ImportError},
+    rollouts::OrderError,
+    secrets::SecretsError,
+    store::StoreError,
+    tls::TlsError,
+    tokens::Unsigned,
 };
 
 /// Why a command has done nothing.
@@ -85,6 +93,9 @@ pub enum CommandError {
     /// A release is not taken over.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// A release was not fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// A token cannot be signed.
     #[error(transparent)]
     Unsigned(#[from] Unsigned),
@@ -108,6 +119,11 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// When it may be tried again, where somebody else has said so.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        if let Self::Fetch(error) = self { error.retry_after() } else { None }
+    }
+
     /// The catalogue's code.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -123,6 +139,7 @@ impl CommandError {
             Self::NeverServed | Self::NoReleases => ErrorCode::ConfigInvalid,
             Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
             Self::Import(error) => error.code(),
+            Self::Fetch(error) => error.code(),
             Self::NoRollout(_) => ErrorCode::NotFound,
             Self::Rollout { code, .. } => *code,
             Self::NoNode(_) => ErrorCode::NodeNotFound,

@@ -18,7 +18,10 @@ use crate::{
     clock,
     config::Config,
     deployment::Deployment,
-    releases::{self, Import, ImportError, IndexSummary, Keys, SIGNATURE_SUFFIX},
+    releases::{
+        self, Import, ImportError, IndexSummary, Keys, Outcome, ReleaseSource, SIGNATURE_SUFFIX,
+        fetch::Source,
+    },
     store::Store,
 };
 
@@ -88,14 +91,37 @@ impl Offered {
 pub async fn add_releases(config: &Config, from: &Path) -> Result<Import, CommandError> {
     let offered = Offered::of(config).await?;
     let imported = releases::import(from, &offered.folder, offered.keys, clock::now())?;
-    if let Some(store) = offered.store {
-        let org = default_owner(&store).await?.org_id;
-        let versions: Vec<_> = imported.versions.iter().map(|release| release.version.to_string()).collect();
-        let index = imported.index.as_ref().map(|index| index.serial);
-        let detail = Some(json!({ "versions": versions, "index": index }));
-        on_command_line(&store, &org, "release.add", None, detail).record_outcome("done").await?;
+    if let Some(store) = &offered.store {
+        record(store, &imported, None).await?;
     }
     Ok(imported)
+}
+
+/// Fetches what is newer than what lies in the folder, or `version`, and takes it over like
+/// `add_releases`.
+pub async fn fetch_releases(
+    config: &Config,
+    from: &ReleaseSource,
+    version: Option<&ReleaseVersion>,
+) -> Result<Import, CommandError> {
+    let offered = Offered::of(config).await?;
+    let source = Source::new(from)?;
+    let imported = source.fetch(&offered.folder, offered.keys, version, clock::now()).await?;
+    let changed = |outcome| outcome != Outcome::AlreadyThere;
+    let news = imported.versions.iter().any(|it| changed(it.outcome))
+        || imported.index.as_ref().and_then(|it| it.outcome).is_some_and(changed);
+    if let Some(store) = offered.store.as_ref().filter(|_| news) {
+        record(store, &imported, Some(&from.place)).await?;
+    }
+    Ok(imported)
+}
+
+async fn record(store: &Store, imported: &Import, from: Option<&str>) -> Result<(), CommandError> {
+    let org = default_owner(store).await?.org_id;
+    let versions: Vec<_> = imported.versions.iter().map(|release| release.version.to_string()).collect();
+    let index = imported.index.as_ref().map(|index| index.serial);
+    let detail = Some(json!({ "versions": versions, "index": index, "from": from }));
+    Ok(on_command_line(store, &org, "release.add", None, detail).record_outcome("done").await?)
 }
 
 /// The releases that lie in the folder, and their index.

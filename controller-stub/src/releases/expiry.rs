@@ -80,7 +80,6 @@ pub(crate) async fn watch(releases: &Releases, stop: CancellationToken) {
         };
         unreadable = false;
         let expires = index.as_ref().map_or(0, |index| index.expires_at.as_millis() / 1000);
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit into a double")]
         gauge!("aio_release_index_expires_seconds").set(expires as f64);
         let Some(index) = index else { continue };
         let standing = Standing::of(&index, now);

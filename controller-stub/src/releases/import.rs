@@ -3,7 +3,7 @@
 //! later is another platform. The index comes last, when what it names is there.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -145,7 +145,8 @@ fn versions(from: &Path) -> Result<(PathBuf, Vec<PathBuf>), ImportError> {
         let version = path.file_name().and_then(|name| name.to_str()?.parse().ok());
         found.extend(version.filter(|_| path.is_dir()).map(|version| (version, path)));
     }
-    if found.is_empty() {
+    // An index alone is how one is renewed.
+    if found.is_empty() && !from.join(INDEX).exists() {
         let problem = format!("there is neither {MANIFEST} nor a version's folder in it");
         return Err(ImportError::Invalid { path: from.to_owned(), problem });
     }

@@ -18,10 +18,10 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-const AMD64: u8 = 62;
+pub(in crate::releases) const AMD64: u8 = 62;
 const ARM64: u8 = 183;
 
-fn program(processor: u8, more: &str) -> Vec<u8> {
+pub(in crate::releases) fn program(processor: u8, more: &str) -> Vec<u8> {
     [b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0".as_slice(), &[processor, 0], more.as_bytes()].concat()
 }
 
@@ -30,15 +30,15 @@ fn sum(bytes: &[u8]) -> Checksum {
 }
 
 /// A release as the release's builder writes it, and what a test does to it.
-struct Release {
-    version: ReleaseVersion,
-    files: BTreeMap<String, Vec<u8>>,
-    key: KeyPair,
-    signed: bool,
+pub(in crate::releases) struct Release {
+    pub(in crate::releases) version: ReleaseVersion,
+    pub(in crate::releases) files: BTreeMap<String, Vec<u8>>,
+    pub(in crate::releases) key: KeyPair,
+    pub(in crate::releases) signed: bool,
 }
 
 impl Release {
-    fn new(version: &str) -> Self {
+    pub(in crate::releases) fn new(version: &str) -> Self {
         let files = [
             ("linux-amd64", program(AMD64, "worker")),
             ("aio-installer-linux-amd64", program(AMD64, "installer")),
@@ -52,7 +52,7 @@ impl Release {
         }
     }
 
-    fn with(mut self, name: &str, bytes: Vec<u8>) -> Self {
+    pub(in crate::releases) fn with(mut self, name: &str, bytes: Vec<u8>) -> Self {
         self.files.insert(name.to_owned(), bytes);
         self
     }
@@ -62,12 +62,12 @@ impl Release {
         minisign::sign(None, &self.key.sk, Cursor::new(bytes), Some(&comment), None).unwrap().to_string()
     }
 
-    fn public(&self) -> Keys {
+    pub(in crate::releases) fn public(&self) -> Keys {
         Keys::of(&[self.key.pk.to_base64()]).unwrap()
     }
 
     /// Writes the version's folder into `tree`.
-    fn write(&self, tree: &Path) -> PathBuf {
+    pub(in crate::releases) fn write(&self, tree: &Path) -> PathBuf {
         let folder = tree.join(self.version.to_string());
         fs::create_dir_all(&folder).unwrap();
         let platforms =
@@ -101,7 +101,7 @@ impl Release {
     }
 }
 
-fn now() -> Timestamp {
+pub(in crate::releases) fn now() -> Timestamp {
     "2025-12-11T12:00:00Z".parse().unwrap()
 }
 
@@ -118,20 +118,20 @@ fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-struct World {
+pub(in crate::releases) struct World {
     folder: TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(in crate::releases) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn tree(&self) -> PathBuf {
+    pub(in crate::releases) fn tree(&self) -> PathBuf {
         self.folder.path().join("tree")
     }
 
-    fn published(&self) -> PathBuf {
+    pub(in crate::releases) fn published(&self) -> PathBuf {
         self.folder.path().join("published")
     }
 
@@ -325,7 +325,12 @@ fn one_bad_version_keeps_the_others_of_its_tree_back() {
 }
 
 /// An index of what lies in the tree, signed with `key`, and what `change` makes of it.
-fn write_index(world: &World, key: &KeyPair, serial: u64, change: impl FnOnce(&mut ReleaseIndex)) {
+pub(in crate::releases) fn write_index(
+    world: &World,
+    key: &KeyPair,
+    serial: u64,
+    change: impl FnOnce(&mut ReleaseIndex),
+) {
     let mut releases = BTreeMap::new();
     for path in fs::read_dir(world.tree()).unwrap().map(|entry| entry.unwrap().path()) {
         if !path.is_dir() {
@@ -351,7 +356,7 @@ fn write_index(world: &World, key: &KeyPair, serial: u64, change: impl FnOnce(&m
     fs::write(world.tree().join(signature_of(INDEX)), signature.to_string()).unwrap();
 }
 
-fn id(key: &KeyPair) -> KeyId {
+pub(in crate::releases) fn id(key: &KeyPair) -> KeyId {
     KeyId::of_public_key(&key.pk.to_base64()).unwrap()
 }
 
