@@ -12,7 +12,7 @@ use std::{
 };
 
 use aio_protocol::{ids::NodeId, release::index::ReleaseIndex, time::Timestamp};
-use metrics::{counter, gauge};
+use metrics::gauge;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -25,6 +25,7 @@ use crate::{
     tasks::Pulse,
 };
 
+pub(crate) use index::NoIndex;
 use index::newest_index;
 pub(crate) use orders::{
     Asked, Draft, OrderError, check_pin, create, dry_run, order, put_group, update_node,
@@ -188,9 +189,7 @@ fn tell_of_failures(members: &[(Member, crate::rollout::Sight)], changed: &[Memb
         let failed = matches!(next.stage, Stage::Faulty | Stage::Inconclusive | Stage::Lost);
         let is_new = members.iter().any(|(member, _)| member.node == next.node && member.stage != next.stage);
         if failed && is_new {
-            let code = next.note.code.as_deref().and_then(aio_protocol::error_code::ErrorCode::parse);
-            let code = code.map_or("OTHER", aio_protocol::error_code::ErrorCode::as_str);
-            counter!("aio_update_failures_total", "code" => code).increment(1);
+            let code = next.note.code.as_deref().unwrap_or_default();
             let reason = next.note.message.as_deref().unwrap_or_default();
             tracing::warn!(node = %next.node, stage = next.stage.as_str(), code, reason, "an update failed");
         }

@@ -23,6 +23,8 @@ enum What {
     Fleet(Options),
     /// The edge: every attack that is known on a controller, while 500 good workers and a good user go on
     Edge(Options),
+    /// A rollout to 5,000 workers, with the controller killed 20 times; `-- --faulty-per-mille 300` for a bad release
+    Rollout(Options),
     /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25
     /// times; `-- --calm` for latencies
     Events(Options),
@@ -54,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Fleet(Options { options }) => simulate("aio-fleet", "aio-fleet", options),
         What::Edge(Options { options }) => simulate("aio-fleet", "aio-edge", options),
+        What::Rollout(Options { options }) => simulate("aio-fleet", "aio-rollout", options),
         What::Events(Options { options }) => simulate("aio-tests", "aio-storm", options),
         What::Schemathesis(Options { options }) => schemathesis(options),
         What::Fuzz(Fuzz { inputs, seed }) => {

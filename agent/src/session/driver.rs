@@ -391,7 +391,7 @@ impl Driver {
             (self.identity.register(&readings), Inventory::of(&readings))
         };
         let (update, capabilities) = self.updates.tell();
-        let register = Register { update, capabilities, ..register };
+        let register = Register { update, capabilities, ..register }.fitted();
         self.registered = Some(inventory);
         self.send(&register);
     }

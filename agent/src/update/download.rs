@@ -59,8 +59,9 @@ impl From<Failure> for Trouble {
     }
 }
 
-/// Downloads until all is there, or until `cancelled`. Blocks: for a thread of its own.
-pub fn run(offer: &Offer, source: Source, inbox: &Path, cancelled: &Cancelled) -> Result<(), Trouble> {
+/// Downloads until all is there, or until `cancelled`; gives the index's serial. Blocks: for a thread
+/// of its own.
+pub fn run(offer: &Offer, source: Source, inbox: &Path, cancelled: &Cancelled) -> Result<u64, Trouble> {
     let route = source()?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| {
         Trouble::new(ErrorCode::Internal, format!("the download could not be started: {error}"))
@@ -87,7 +88,7 @@ pub fn clear(inbox: &Path, kept: Option<&Offer>) {
     }
 }
 
-async fn bring(offer: &Offer, route: &Route, inbox: &Path) -> Result<(), Failure> {
+async fn bring(offer: &Offer, route: &Route, inbox: &Path) -> Result<u64, Failure> {
     let Offer { version, releases_url, .. } = offer;
     let tree = ReleaseTree::at(releases_url, &route.trust, route.proxy.as_ref(), route.insecure_http)?;
     let folder = inbox.join(offer.id.to_string());
@@ -98,7 +99,7 @@ async fn bring(offer: &Offer, route: &Route, inbox: &Path) -> Result<(), Failure
     let keep = |name: &str, bytes: &[u8]| files::replace_file(&folder.join(name), bytes, 0o640);
 
     let index = tree.read(INDEX, MAX_INDEX_BYTES).await?;
-    judge(&index, offer)?;
+    let serial = judge(&index, offer)?;
     keep(INDEX, &index)?;
     let signature = format!("{INDEX}{SIGNATURE_SUFFIX}");
     keep(&signature, &tree.read(&signature, MAX_SIGNATURE_BYTES).await?)?;
@@ -129,7 +130,8 @@ async fn bring(offer: &Offer, route: &Route, inbox: &Path) -> Result<(), Failure
         compare(&name, &bytes, &entry)?;
         keep(&name, &bytes)?;
     }
-    files::sync_dir(&folder).map_err(Failure::from)
+    files::sync_dir(&folder).map_err(Failure::from)?;
+    Ok(serial)
 }
 
 /// What of a release is brought.
@@ -139,8 +141,8 @@ struct Wanted {
     units: Vec<(String, FileEntry)>,
 }
 
-/// Whether root would take this index at all: it looks again, and at the signature.
-fn judge(bytes: &[u8], offer: &Offer) -> Result<(), Failure> {
+/// The serial of an index that root may take: it looks again, and at the signature.
+fn judge(bytes: &[u8], offer: &Offer) -> Result<u64, Failure> {
     let Offer { version, index_serial, .. } = offer;
     let refused = |code, message: String| Err(Failure::new(code, message));
     let index: ReleaseIndex = match serde_json::from_slice(bytes) {
@@ -172,7 +174,7 @@ fn judge(bytes: &[u8], offer: &Offer) -> Result<(), Failure> {
         let message = format!("{version} cannot be installed over {running}{way}");
         return refused(ErrorCode::UpdateUnreachable, message);
     }
-    Ok(())
+    Ok(index.serial)
 }
 
 fn read_manifest(bytes: &[u8], offer: &Offer) -> Result<Wanted, Failure> {

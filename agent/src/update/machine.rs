@@ -60,7 +60,7 @@ pub enum Wait {
     NotBefore(Timestamp),
     /// The node's window.
     Window,
-    /// A GPU is as busy as this.
+    /// A GPU is busier than this, in percent. How busy it is changes all the time, and is nobody's news.
     GpuBusy(u8),
     /// The operator, until then or until a word of theirs.
     Operator(Option<Timestamp>),
@@ -185,8 +185,8 @@ pub enum Input {
     Elapsed,
     /// The controller has read a heartbeat.
     BeatAcknowledged,
-    /// The download for this update has ended.
-    Downloaded(Uuid, Result<(), Trouble>),
+    /// The download for this update has ended, with the index of this serial.
+    Downloaded(Uuid, Result<u64, Trouble>),
     /// Root has answered a request for this update, or could not be asked.
     RootAnswered(Uuid, Result<RootAnswer, Trouble>),
     /// Root says how it stands.
@@ -343,7 +343,7 @@ impl Machine {
                     None => format!("{} waits for the window", offer.version),
                 },
                 Wait::GpuBusy(percent) => {
-                    format!("{} waits for the GPUs: the busiest is at {percent} %", offer.version)
+                    format!("{} waits for the GPUs: one is busier than {percent} %", offer.version)
                 }
                 Wait::Operator(Some(until)) => {
                     format!("an operator has put {} off until {until}", offer.version)
@@ -355,7 +355,10 @@ impl Machine {
                 }
             }),
             State::Idle => {
-                self.unwanted.as_ref().map(|(_, trouble)| format!("{}: {}", trouble.code, trouble.message))
+                let unwanted = self.unwanted.as_ref();
+                let until =
+                    self.put_off_until.map(|until| format!("an operator has put updates off until {until}"));
+                unwanted.map(|(_, trouble)| format!("{}: {}", trouble.code, trouble.message)).or(until)
             }
             _ => None,
         }
@@ -371,7 +374,7 @@ impl Machine {
             Input::BeatAcknowledged => self.acknowledged(at),
             Input::Downloaded(id, outcome) => self.downloaded(id, outcome, at),
             Input::RootAnswered(id, answer) => self.answered(id, answer, at),
-            Input::RootTold(status) => self.root_told(*status),
+            Input::RootTold(status) => self.root_told(*status, at),
             Input::PolicyChanged(policy) => self.policy_changed(*policy, at),
             Input::PutOff(until) => {
                 self.put_off_until = until;
@@ -392,7 +395,12 @@ impl Machine {
             Ok(offer) => offer,
             Err(lacking) => {
                 let words = format!("the offer of {version} does not say its {lacking}");
-                return self.refuse(message, id, Trouble::new(ErrorCode::UpdateInvalid, words));
+                return self.refuse(
+                    message,
+                    (id, version),
+                    Trouble::new(ErrorCode::UpdateInvalid, words),
+                    at,
+                );
             }
         };
         if let Some(taken) = self.offered_again(message, &offer, at) {
@@ -402,7 +410,7 @@ impl Machine {
             return self.runs_already(message, offer, at);
         }
         if let Some(trouble) = self.objection(&offer, at) {
-            return self.refuse(message, id, trouble);
+            return self.refuse(message, (id, version), trouble, at);
         }
         let mut effects = vec![Effect::Acknowledge(message)];
         if matches!(self.state, State::Staging { .. }) {
@@ -446,7 +454,8 @@ impl Machine {
                             format!("{} was tried on this node and taken back", last.version)
                         });
                         let code = last.code.clone().unwrap_or_else(|| ErrorCode::UpdateFaulty.to_string());
-                        Some(self.refuse(message, offer.id, Trouble { code, message: words }))
+                        let offered = (offer.id, offer.version.clone());
+                        Some(self.refuse(message, offered, Trouble { code, message: words }, at))
                     }
                     Verdict::Inconclusive | Verdict::Interrupted | Verdict::Refused => None,
                 }
@@ -509,11 +518,27 @@ impl Machine {
         matches!(self.state, State::Rehearsing { .. } | State::Switching { .. } | State::Watched { .. })
     }
 
-    fn refuse(&mut self, message: Uuid, id: Uuid, trouble: Trouble) -> Vec<Effect> {
+    /// Does not take an offer. The controller goes by what is registered, so it stands there, too; the
+    /// same refusal again is no news.
+    fn refuse(
+        &mut self,
+        message: Uuid,
+        (id, version): (Uuid, ReleaseVersion),
+        trouble: Trouble,
+        at: Moment,
+    ) -> Vec<Effect> {
+        let mut effects = vec![Effect::Reject(message, trouble.clone())];
         if self.is_idle() {
             self.unwanted = Some((id, trouble.clone()));
         }
-        vec![Effect::Reject(message, trouble)]
+        let said = self.last(id).is_some_and(|last| {
+            last.verdict != Verdict::Refused || last.code.as_ref() == Some(&trouble.code)
+        });
+        // What waits, or is prepared, needs to know how its own last try ended.
+        if !said && (self.is_idle() || self.is_root_at_work()) {
+            effects.extend(self.remember(self.refused(id, version, trouble, at)));
+        }
+        effects
     }
 
     fn runs_already(&mut self, message: Uuid, offer: Offer, at: Moment) -> Vec<Effect> {
@@ -630,14 +655,16 @@ impl Machine {
         vec![Effect::AskRoot(request)]
     }
 
-    fn downloaded(&mut self, id: Uuid, outcome: Result<(), Trouble>, at: Moment) -> Vec<Effect> {
+    fn downloaded(&mut self, id: Uuid, outcome: Result<u64, Trouble>, at: Moment) -> Vec<Effect> {
         let State::Staging { offer, .. } = &self.state else { return vec![] };
         if offer.id != id {
             return vec![];
         }
-        if let Err(trouble) = outcome {
-            return self.fail(trouble, at);
-        }
+        // The newest index counts, which may be newer than the offer.
+        let index_serial = match outcome {
+            Ok(serial) => serial,
+            Err(trouble) => return self.fail(trouble, at),
+        };
         if offer.deadline <= at.wall {
             return self.elapsed(at);
         }
@@ -646,7 +673,7 @@ impl Machine {
             update_id: id,
             version: offer.version.clone(),
             manifest_sha256: offer.manifest_sha256.clone(),
-            index_serial: offer.index_serial,
+            index_serial,
         };
         self.state = State::Rehearsing { offer, until: at.now + STAGE_TIMEOUT, verified: false };
         vec![Effect::AskRoot(request)]
@@ -666,14 +693,18 @@ impl Machine {
         }
     }
 
-    fn root_told(&mut self, status: RootStatus) -> Vec<Effect> {
+    fn root_told(&mut self, status: RootStatus, at: Moment) -> Vec<Effect> {
         let ended = status.last.clone().filter(|last| self.root.last.as_ref() != Some(last));
         self.root = status;
         let mut effects = vec![];
         // What root said before this process began is remembered already.
         let is_news = |last: &LastUpdate| self.memory.last.as_ref().is_none_or(|known| known.at < last.at);
         if let Some(last) = ended.clone().filter(is_news) {
+            let is_over = matches!(last.verdict, Verdict::Succeeded | Verdict::Faulty | Verdict::Reverted);
             effects.extend(self.remember(last));
+            if is_over && self.is_idle() {
+                effects.push(Effect::ClearInbox);
+            }
         }
         let watch = match self.root.phase {
             RootPhase::Switching => Some(Watch::Switching),
@@ -695,9 +726,11 @@ impl Machine {
                 self.state = State::Idle;
                 effects.push(Effect::ClearInbox);
             }
-            State::Switching { offer, .. } if ended.is_some_and(|last| last.update_id == offer.id) => {
-                self.state = State::Idle;
-                effects.push(Effect::ClearInbox);
+            State::Switching { offer, .. }
+                if ended.as_ref().is_some_and(|last| last.update_id == offer.id) =>
+            {
+                let offer = offer.clone();
+                effects.extend(self.undone(offer, ended, at));
             }
             State::Rehearsing { offer, verified, .. } if self.root.update_id == Some(offer.id) => {
                 *verified |= self.root.phase != RootPhase::Staging;
@@ -705,6 +738,20 @@ impl Machine {
             _ => {}
         }
         effects
+    }
+
+    /// Root has ended the switch, and this process still runs.
+    fn undone(&mut self, offer: Offer, ended: Option<LastUpdate>, at: Moment) -> Vec<Effect> {
+        let passes = ended.is_some_and(|last| {
+            let trouble = Trouble { code: last.code.unwrap_or_default(), message: String::new() };
+            matches!(last.verdict, Verdict::Refused | Verdict::Interrupted | Verdict::Inconclusive)
+                && !trouble.is_lasting()
+        });
+        if passes && !self.is_exhausted(offer.id) {
+            return self.wait_or_begin(Offer { hurried: false, ..offer }, false, at);
+        }
+        self.state = State::Idle;
+        vec![Effect::ClearInbox]
     }
 
     fn policy_changed(&mut self, policy: Policy, at: Moment) -> Vec<Effect> {
@@ -765,7 +812,7 @@ impl Machine {
             return Some(Wait::Window);
         }
         let limit = [offer.gpu_above, self.policy.settings.gpu_above].into_iter().flatten().min()?;
-        at.gpu_percent.filter(|percent| *percent > limit).map(Wait::GpuBusy)
+        at.gpu_percent.filter(|percent| *percent > limit).map(|_| Wait::GpuBusy(limit))
     }
 
     /// When an offer that came to nothing may be tried again.
@@ -841,7 +888,7 @@ impl Machine {
         if trouble.is_lasting() || self.is_exhausted(offer.id) {
             return self.give_up(trouble, at);
         }
-        let mut effects = self.remember(self.refused(&offer, trouble, at));
+        let mut effects = self.remember(self.refused(offer.id, offer.version.clone(), trouble, at));
         // An operator's word is for one try.
         effects.extend(self.wait_or_begin(Offer { hurried: false, ..offer }, false, at));
         effects
@@ -861,15 +908,15 @@ impl Machine {
         if matches!(self.state, State::Staging { .. }) {
             effects.push(Effect::StopDownload);
         }
-        effects.extend(self.end(self.refused(&offer, trouble, at)));
+        effects.extend(self.end(self.refused(offer.id, offer.version, trouble, at)));
         effects
     }
 
-    fn refused(&self, offer: &Offer, trouble: Trouble, at: Moment) -> LastUpdate {
+    fn refused(&self, update_id: Uuid, version: ReleaseVersion, trouble: Trouble, at: Moment) -> LastUpdate {
         LastUpdate {
-            update_id: offer.id,
+            update_id,
             from: self.running.clone(),
-            version: offer.version.clone(),
+            version,
             verdict: Verdict::Refused,
             code: Some(trouble.code),
             message: Some(trouble.message),
@@ -891,6 +938,10 @@ impl Machine {
 
     fn remember(&mut self, last: LastUpdate) -> Vec<Effect> {
         match last.verdict {
+            // What runs is what was gone back to.
+            Verdict::Reverted if last.version == self.running => {
+                self.memory.reverted = Some(last.from.clone())
+            }
             Verdict::Reverted => self.memory.reverted = Some(last.version.clone()),
             Verdict::Succeeded => self.memory.reverted = None,
             _ => {}

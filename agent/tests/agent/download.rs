@@ -16,7 +16,7 @@ use super::releases::{Releases, UPDATE, VERSION};
 
 const PLATFORM: &str = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-amd64" };
 
-async fn bring_offered(offer: NodeUpdate, inbox: &Path) -> Result<(), Trouble> {
+async fn bring_offered(offer: NodeUpdate, inbox: &Path) -> Result<u64, Trouble> {
     aio_host::tls::install_provider();
     let offer = Offer::of(offer, Timestamp::from_millis(0)).unwrap();
     let inbox = inbox.to_owned();
@@ -24,7 +24,7 @@ async fn bring_offered(offer: NodeUpdate, inbox: &Path) -> Result<(), Trouble> {
     spawn_blocking(move || run(&offer, Box::new(move || Ok(route)), &inbox, &Cancelled::new())).await.unwrap()
 }
 
-async fn bring(releases: &Releases, inbox: &TempDir) -> Result<(), Trouble> {
+async fn bring(releases: &Releases, inbox: &TempDir) -> Result<u64, Trouble> {
     bring_offered(releases.offer(), inbox.path()).await
 }
 
@@ -44,7 +44,7 @@ async fn a_release_comes_flat_into_its_folder_and_what_was_left_of_others_goes()
     fs::create_dir(&left).unwrap();
     fs::write(left.join("linux-amd64"), "old").unwrap();
     fs::write(inbox.path().join("memory.json"), "{}").unwrap();
-    bring(&releases, &inbox).await.unwrap();
+    assert_eq!(bring(&releases, &inbox).await, Ok(3));
     assert_eq!(names(inbox.path()), [UPDATE.to_string(), "memory.json".to_owned()]);
     let folder = inbox.path().join(UPDATE.to_string());
     let signature = format!("{PLATFORM}.minisig");

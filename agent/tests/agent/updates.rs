@@ -6,7 +6,10 @@ use std::{fs, path::PathBuf, sync::Arc};
 use aio_protocol::{
     telemetry::Health,
     update::{ManagedBy, RootAnswer, RootPhase, RootRequest, UPDATE_CAPABILITY, UpdateState},
-    wire::{CommandStatus, DisconnectReason, Register, UpdateCancel, UpdatePermit, WorkerMessage},
+    wire::{
+        CommandStatus, DisconnectReason, PendingCommand, Register, RegisterAck, UpdateCancel, UpdatePermit,
+        WorkerMessage,
+    },
 };
 use aio_worker::session::machine::Timings;
 use serde_json::json;
@@ -16,8 +19,10 @@ use tokio::{
     net::UnixListener,
     time::timeout,
 };
+use uuid::Uuid;
 
 use super::{
+    binary::{program, run},
     controller::{Controller, PATIENCE, Peer},
     daemon::{Daemon, folder_with, token},
     releases::{Releases, UPDATE, VERSION},
@@ -147,6 +152,29 @@ async fn an_offer_becomes_the_version_that_runs() {
 }
 
 #[tokio::test]
+async fn an_offer_that_waited_for_the_worker_is_taken_when_it_is_welcomed() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "mode = \"auto\"");
+    let _daemon = root.daemon();
+    let mut peer = controller.peer().await;
+    peer.acknowledge_connection().await;
+    peer.register().await;
+    let waited = PendingCommand {
+        message_id: Uuid::now_v7(),
+        kind: "node.update".into(),
+        data: serde_json::to_value(releases.offer()).unwrap(),
+    };
+    let ack = RegisterAck {
+        heartbeat_interval: 3_600_000,
+        metrics_interval: 3_600_000,
+        pending_commands: vec![waited],
+    };
+    peer.send(&ack).await;
+    assert_eq!(answer(&mut peer).await, (CommandStatus::Accepted, None));
+    assert!(matches!(root.answers(&RootAnswer::Staged).await, RootRequest::Stage { .. }));
+}
+
+#[tokio::test]
 async fn a_node_whose_updates_are_off_says_so_until_its_configuration_says_otherwise() {
     let (mut controller, releases) = (Controller::start().await, Releases::start().await);
     let root = Root::of_node(&controller, "");
@@ -213,4 +241,83 @@ async fn a_daemon_that_root_takes_back_is_expected_back_and_one_that_is_stopped_
             .await;
         assert_eq!(goodbye.reason, reason);
     }
+}
+
+/// What `aio-worker update …` answers, for programs.
+async fn told(daemon: &Daemon, words: &[&str]) -> serde_json::Value {
+    let mut command = program(&["update"]);
+    command.args(words).args(["--output", "json", "--runtime-dir", daemon.runtime_dir.to_str().unwrap()]);
+    let (status, stdout, stderr) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+    assert_eq!((status, stderr.as_str()), (0, ""), "{stdout}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+#[tokio::test]
+async fn an_operator_puts_an_update_off_and_then_wants_it_now() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "mode = \"auto\"");
+    let daemon = root.daemon();
+    let (mut peer, _) = controller.welcomed(100).await;
+    peer.heartbeat().await;
+    let until = told(&daemon, &["defer", "2h"]).await["deferredUntil"].as_str().unwrap().to_owned();
+    let waits = |snapshot: &aio_protocol::snapshot::WorkerSnapshot| {
+        snapshot.update.reason.as_ref().is_some_and(|reason| reason.contains(&until))
+    };
+    daemon.snapshot(waits).await;
+    peer.send(&releases.offer()).await;
+    registered(&mut peer, UpdateState::Deferred).await;
+
+    let update = told(&daemon, &["now"]).await["update"].clone();
+    assert_ne!(update["state"], "deferred", "{update}");
+    let asked = root.answers(&RootAnswer::Staged).await;
+    assert!(matches!(asked, RootRequest::Stage { update_id: UPDATE, .. }), "{asked:?}");
+    registered(&mut peer, UpdateState::Awaiting).await;
+    let status = told(&daemon, &["status"]).await;
+    assert_eq!(status["update"]["state"], "awaiting");
+    assert_eq!(status["update"]["target"], VERSION);
+    assert!(!daemon.runtime_dir.join("update-order").exists(), "an order counts once");
+}
+
+#[tokio::test]
+async fn a_pin_in_the_configuration_keeps_its_version() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "mode = \"auto\"");
+    let daemon = root.daemon();
+    let (mut peer, _) = controller.welcomed(3_600_000).await;
+    let config = root.folder.path().join("config.toml");
+    let pin = |words: &'static [&'static str]| {
+        let mut command = program(&["update"]);
+        command.args(words).args(["--output", "json", "--config", config.to_str().unwrap()]);
+        tokio::task::spawn_blocking(move || run(&mut command))
+    };
+    let (status, stdout, _) = pin(&["pin", "v1.0.0"]).await.unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((status, &answer), (0, &json!({ "pin": "v1.0.0", "reloaded": false })));
+    daemon.reload(&fs::read_to_string(&config).unwrap()).await;
+    daemon.snapshot(|snapshot| snapshot.update.pin.is_some()).await;
+    peer.send(&releases.offer()).await;
+    assert_eq!(answer_code(&mut peer).await.as_deref(), Some("UPDATE_PINNED"));
+    let (status, _, _) = pin(&["unpin"]).await.unwrap();
+    assert_eq!((status, fs::read_to_string(&config).unwrap().contains("\npin")), (0, false));
+    daemon.reload(&fs::read_to_string(&config).unwrap()).await;
+    daemon.snapshot(|snapshot| snapshot.update.pin.is_none()).await;
+    peer.send(&releases.offer()).await;
+    assert_eq!(answer_code(&mut peer).await, None);
+}
+
+async fn answer_code(peer: &mut Peer) -> Option<String> {
+    answer(peer).await.1
+}
+
+#[tokio::test]
+async fn where_no_worker_answers_an_operator_s_word_is_lost_and_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [&["status"][..], &["now"], &["defer", "1h"]] {
+        let mut command = program(&["update"]);
+        command.args(words).args(["--output", "json", "--runtime-dir", folder.path().to_str().unwrap()]);
+        let (status, stdout, _) = tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((status, answer["error"]["code"].as_str()), (69, Some("WORKER_NOT_RUNNING")), "{words:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

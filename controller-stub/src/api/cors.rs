@@ -23,7 +23,7 @@ use crate::app::App;
 const NOT_FOR_PAGES: [&str; 3] = ["/nodes/{id}/installation", "/ws/node", "/metrics"];
 
 /// Those that the API knows beside the ones that need no permission.
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PATCH, DELETE");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 
 /// What a page may send beside what every page may.
 const SENT: HeaderValue = HeaderValue::from_static(

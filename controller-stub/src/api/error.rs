@@ -134,7 +134,7 @@ impl Rejection {
     }
 
     /// What the log says of it.
-    pub(super) fn because(self, error: &(dyn std::error::Error + 'static)) -> Self {
+    fn because(self, error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
         let cause = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
         Self { cause: Some(cause), ..self }

@@ -30,7 +30,7 @@ use crate::{
     clock,
     labels::Label,
     rollout::{Member, Order, Rollout, Settings, Share, Skip, Stage, State as RolloutState},
-    rollouts::{self, Draft, OrderError},
+    rollouts::{self, Draft, NoIndex, OrderError},
     store::{ListedMember, Store},
 };
 
@@ -386,11 +386,9 @@ impl From<OrderError> for Rejection {
             OrderError::NotFound(_) | OrderError::NotPublished(_) => {
                 Self::new(StatusCode::NOT_FOUND, error.code(), error.to_string())
             }
-            OrderError::NoIndex(ref cause) => match std::error::Error::source(cause) {
-                Some(_) => conflict(error.code()).because(cause),
-                None => conflict(error.code()),
-            },
-            OrderError::BelowFloor { .. }
+            OrderError::NoIndex(NoIndex::Unreadable { .. }) => Self::fault(&error),
+            OrderError::NoIndex(_)
+            | OrderError::BelowFloor { .. }
             | OrderError::Expired(_)
             | OrderError::Refused(_)
             | OrderError::Conflict(_) => conflict(error.code()),

@@ -235,6 +235,24 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_for_an_update_is_awaited_and_never_for_long() {
+        for (back, effect) in [
+            (json!(5), Effect::Await(Duration::from_secs(5))),
+            (json!(86_400), Effect::Await(Duration::from_secs(30))),
+            (json!(0), Effect::Leave(DisconnectReason::Update)),
+            (json!(null), Effect::Leave(DisconnectReason::Update)),
+        ] {
+            let goodbye =
+                frame("node.disconnecting", json!({"reason": "update", "expectedBackSeconds": back}));
+            assert_eq!(
+                received(WELCOMED, &goodbye),
+                (State::Left, vec![Effect::RenewLease, effect]),
+                "{back}"
+            );
+        }
+    }
+
+    #[test]
     fn who_does_not_register_is_asked_to_and_closed_in_the_end() {
         let (state, effects) = received(State::Greeted, &heartbeat(1));
         assert_eq!(state, State::Greeted);

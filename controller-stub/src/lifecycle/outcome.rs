@@ -1,4 +1,4 @@
-//! Counts how installations end. It is the status that ends them: a worker that is welcomed, or a
+//! Counts how installations and updates end. It is the status that ends them: a worker that is welcomed, or a
 //! failure that is told or found.
 
 use aio_protocol::{error_code::ErrorCode, event::EventBody, node::NodeStatus};
@@ -9,7 +9,7 @@ use crate::{node::Node, store::RecordedStep};
 /// A code that the catalogue does not know: a newer installer's.
 const OTHER: &str = "OTHER";
 
-/// Counts the installation that ended with these steps of `node`, if one did.
+/// Counts the installation or update that ended with these steps of `node`, if one did.
 pub(super) fn count(steps: &[RecordedStep], node: &Node) {
     for step in steps {
         match &step.event.body {
@@ -17,6 +17,10 @@ pub(super) fn count(steps: &[RecordedStep], node: &Node) {
                 // Only codes of the catalogue: a label that anybody may invent would have no bound.
                 let code = ErrorCode::parse(&data.detail.error.code).map_or(OTHER, ErrorCode::as_str);
                 counter!("aio_installations_total", "outcome" => "failed", "code" => code).increment(1);
+            }
+            EventBody::UpdateFailed(data) => {
+                let code = ErrorCode::parse(&data.detail.error.code).map_or(OTHER, ErrorCode::as_str);
+                counter!("aio_update_failures_total", "code" => code).increment(1);
             }
             // A worker that connects without an installation records both steps at once.
             EventBody::Connected(_) if steps.len() == 1 && step.from == Some(NodeStatus::Installing) => {

@@ -354,7 +354,8 @@ pub(crate) fn offer(
             next.note.offer = Some(Offered { update_id, version, at: now, stands: true });
             next.note.code = None;
             next.note.message = None;
-            if next.note.from.is_none() {
+            // Root goes back to the version before alone, which may be a stepping stone.
+            if !next.note.back {
                 next.note.from.clone_from(&sight.version);
             }
             next.at(Stage::Offered, None)

@@ -18,6 +18,8 @@ pub(crate) enum NoIndex {
     Absent(PathBuf),
     #[error("{} cannot be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} is no index of releases: {problem}", path.display())]
+    Invalid { path: PathBuf, problem: String },
 }
 
 /// Reads the index in the releases folder, off the runtime.
@@ -29,6 +31,9 @@ pub(crate) async fn newest_index(folder: Option<PathBuf>) -> Result<ReleaseIndex
     match tokio::task::spawn_blocking(move || read(&file)).await.map_err(io::Error::other) {
         Ok(Ok(index)) => Ok(index),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(NoIndex::Absent(path)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(NoIndex::Invalid { path, problem: error.to_string() })
+        }
         Ok(Err(error)) | Err(error) => Err(failed(error)),
     }
 }
@@ -37,7 +42,8 @@ fn read(path: &Path) -> io::Result<ReleaseIndex> {
     let mut text = String::new();
     let read = File::open(path)?.take(MAX_INDEX_BYTES + 1).read_to_string(&mut text)?;
     if read as u64 > MAX_INDEX_BYTES {
-        return Err(io::Error::other(format!("it is larger than {MAX_INDEX_BYTES} bytes")));
+        let problem = format!("it is larger than {MAX_INDEX_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
-    serde_json::from_str(&text).map_err(io::Error::other)
+    serde_json::from_str(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

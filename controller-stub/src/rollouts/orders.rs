@@ -83,6 +83,7 @@ impl OrderError {
             Self::NotPublished(_) => ErrorCode::ReleaseNotFound,
             Self::BelowFloor { .. } => ErrorCode::UpdateBelowFloor,
             Self::Expired(_) => ErrorCode::IndexExpired,
+            Self::NoIndex(NoIndex::Unreadable { .. }) => ErrorCode::FileFailed,
             Self::NoIndex(_) => ErrorCode::IndexInvalid,
             Self::Refused(_) => ErrorCode::TransitionRefused,
             Self::Conflict(_) => ErrorCode::RolloutConflict,

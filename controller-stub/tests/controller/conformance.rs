@@ -125,7 +125,10 @@ async fn rollouts(controller: &Controller, it: &mut Inspector, owner: &Client, i
     let of = |version: &str| json!({ "version": version });
     it.expect(owner, "createRollout", "", 409, |it| it.json(&of("v1.1.0"))).await;
     it.expect(owner, "updateNode", id, 409, plain).await;
-    controller.publish_index();
+    for id in ["downloadReleaseIndex", "downloadReleaseIndexSignature"] {
+        it.expect(owner, id, "", 404, plain).await;
+    }
+    controller.write_index();
     it.expect(owner, "createRollout", "", 404, |it| it.json(&of("v9.9.9"))).await;
     it.expect(owner, "createRollout", "", 409, |it| it.json(&of("v0.1.0"))).await;
     let plan = json!({"version": "v1.1.0", "dryRun": true, "waves": [50, 100], "canaries": "1"});
@@ -280,7 +283,6 @@ async fn what_a_release_answers(controller: &Controller, it: &mut Inspector) {
         .await;
     let operation = it.operation(id);
     assert_eq!(it.ask(&anyone, &operation, "/releases/v9.9.9/linux-amd64", plain).await.0, 404);
-    controller.publish_index();
     for id in ["downloadReleaseIndex", "downloadReleaseIndexSignature"] {
         it.expect(&anyone, id, "", 200, plain).await;
         let operation = it.operation(id);
@@ -395,7 +397,6 @@ async fn broken(it: &mut Inspector) {
     let id = owner.add_node("gpu").await;
     let node = controller.bearer(&owner.token_of(&id).await);
     let service = controller.bearer(crate::harness::SERVICE_TOKEN);
-    controller.publish_index();
     let release = controller.release("linux-amd64");
     std::fs::remove_file(&release).unwrap();
     std::os::unix::fs::symlink(&release, &release).unwrap();

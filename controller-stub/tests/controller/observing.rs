@@ -95,6 +95,12 @@ async fn the_operators_table_is_what_a_small_scenario_shows() {
     let token = signed(SECRET, &id, 3);
     let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
     worker.receive("auth.rotate").await;
+    let mut update = json!({"managedBy": "controller", "state": "idle"});
+    worker.register_updating("1.0.0", update.clone()).await;
+    update["last"] = json!({"updateId": uuid::Uuid::nil(), "from": "v1.0.0", "version": "v1.1.0", "verdict": "faulty",
+        "code": "UPDATE_FAULTY", "at": "2025-12-11T12:00:00.000Z"});
+    worker.register_updating("1.0.0", update).await;
+    worker.ping().await;
     owner.request(Method::DELETE, &format!("/nodes/{id}")).send().await.unwrap();
     assert_eq!(worker.closed().await, 4401);
     assert!(dial(&controller.gateway(), Some("wrong"), Some("aio.node.v1")).await.is_err());

@@ -227,7 +227,7 @@ async fn later_events(owner: &Client, node: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_fleet_comes_to_a_new_version_and_nobody_hears_of_anything_but_that() {
     let controller = Controller::start().await;
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let mut nodes = Vec::new();
     for number in 0..6 {
@@ -281,7 +281,7 @@ async fn controller_metrics(controller: &Controller) -> (u16, String) {
 #[tokio::test]
 async fn a_faulty_release_halts_at_its_canary_and_can_be_retried_on_a_node() {
     let controller = Controller::start().await;
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let mut nodes = Vec::new();
     for number in 0..4 {
@@ -317,7 +317,7 @@ async fn a_faulty_release_halts_at_its_canary_and_can_be_retried_on_a_node() {
 #[tokio::test]
 async fn a_node_that_was_away_gets_the_offer_when_it_registers_and_one_that_is_new_too() {
     let controller = Controller::start().await;
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let first = Node::start(&controller, &owner, "gpu-0", Kind::Good, managed()).await;
     let away = owner.add_node("gpu-1").await;
@@ -343,7 +343,7 @@ async fn a_node_that_was_away_gets_the_offer_when_it_registers_and_one_that_is_n
 #[tokio::test]
 async fn a_controller_that_is_stopped_in_every_state_goes_on_and_does_nothing_twice() {
     let mut controller = Controller::start().await;
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let mut nodes = Vec::new();
     for number in 0..12 {
@@ -375,7 +375,7 @@ async fn a_controller_that_is_stopped_in_every_state_goes_on_and_does_nothing_tw
 #[tokio::test]
 async fn what_is_paused_lets_nobody_go_and_what_is_aborted_takes_its_offers_back() {
     let controller = Controller::start().await;
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let id = owner.add_node("gpu").await;
     let token = owner.token_of(&id).await;
@@ -420,7 +420,7 @@ async fn what_is_paused_lets_nobody_go_and_what_is_aborted_takes_its_offers_back
 #[tokio::test]
 async fn two_rollouts_share_no_node_and_a_newer_one_takes_the_place_of_one_that_is_over() {
     let controller = Controller::start().await;
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let node = Node::start(&controller, &owner, "gpu", Kind::Good, managed()).await;
     await_online(&owner, std::slice::from_ref(&node)).await;
@@ -443,7 +443,7 @@ async fn two_rollouts_share_no_node_and_a_newer_one_takes_the_place_of_one_that_
 #[tokio::test]
 async fn a_pin_of_the_controller_keeps_a_node_out_until_it_is_taken_away_and_so_does_a_group_s() {
     let controller = Controller::start().await;
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let node = Node::start(&controller, &owner, "gpu-0", Kind::Good, managed()).await;
     let other = Node::start(&controller, &owner, "gpu-1", Kind::Good, managed()).await;
@@ -521,7 +521,7 @@ async fn another_noti_is_told_of_updates_only_if_it_wants_to() {
             config.noti_event_types = chosen;
         })
         .await;
-        controller.publish_index();
+        controller.write_index();
         let owner = controller.owner_of("acme").await;
         let node = Node::start(&controller, &owner, "gpu", Kind::Good, managed()).await;
         await_online(&owner, std::slice::from_ref(&node)).await;
@@ -538,5 +538,63 @@ async fn another_noti_is_told_of_updates_only_if_it_wants_to() {
         .await;
         let told = noti.posts().iter().filter(|post| post.json()["type"] == "node.updated").count();
         assert_eq!(told, expected, "{types:?}");
+    }
+}
+
+/// What a command prints, which must succeed.
+fn command(line: &str, controller: &Controller) -> String {
+    let arguments: Vec<_> = line.split(' ').collect();
+    let output = crate::program::run(&arguments, &controller.config.data_dir);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_rolls_out_what_the_server_carries_out() {
+    let controller = Controller::start().await;
+    controller.write_index();
+    let owner = controller.owner_of("acme").await;
+    let mut nodes = Vec::new();
+    for number in 0..3 {
+        nodes.push(Node::start(&controller, &owner, &format!("gpu-{number}"), Kind::Good, managed()).await);
+    }
+    let packaged = json!({"managedBy": "package", "state": "idle"});
+    let packaged = Node::start(&controller, &owner, "packaged", Kind::Good, packaged).await;
+    await_online(&owner, &nodes).await;
+    owner.await_status(&packaged.id, "online").await;
+    let pinned = command("node pin gpu-2 v1.0.0 --org acme", &controller);
+    assert!(pinned.contains(&nodes[2].id), "{pinned}");
+    let quick = "--org acme --soak 0s --wave-pause 0s --canaries 1 --in-flight 2";
+    let plan = command(&format!("rollout create v1.1.0 {quick} --dry-run"), &controller);
+    assert!(plan.starts_with("1 canaries, wave 3: 1\n"), "{plan}");
+    assert!(plan.contains("gpu-2  it is pinned to another version"), "{plan}");
+    assert!(plan.contains(
+        "packaged  its version is the package manager's: apt-get install --only-upgrade aio-worker"
+    ));
+    assert_eq!(command("rollout list --org acme", &controller), "");
+    let created = command(&format!("rollout create v1.1.0 {quick}"), &controller);
+    assert!(created.contains("v1.1.0  all nodes  canary"), "{created}");
+    let (_, list) = owner.get("/rollouts").await;
+    let id = list["data"][0]["id"].as_str().unwrap().to_owned();
+    let followed = command("rollout status --follow --org acme", &controller);
+    assert!(followed.contains("completed  2 skipped, 2 succeeded"), "{followed}");
+    let status = command("rollout status --output json --org acme", &controller);
+    let lines: Vec<Value> = status.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["id"], lines.len()), (&json!(id), 5));
+    command("node unpin gpu-2 --org acme", &controller);
+    await_stage(&owner, &id, "succeeded", 3).await;
+    let refused = crate::program::run(&["rollout", "resume", "--org", "acme"], &controller.config.data_dir);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("error[TRANSITION_REFUSED]"));
+    command("node update gpu-0 v2.0.0 --org acme", &controller);
+    eventually("v2.0.0 on the node", async || {
+        let node = owner.node(&nodes[0].id).await;
+        if node["daemonVersion"] == "2.0.0" { Ok(()) } else { Err(node.to_string()) }
+    })
+    .await;
+    let (_, audit) = owner.get("/audit?actor=command+line").await;
+    let actions: Vec<_> =
+        audit["data"].as_array().unwrap().iter().rev().map(|it| it["action"].as_str().unwrap()).collect();
+    for action in ["node.pin", "rollout.create", "rollout.start", "node.unpin", "node.roll_out"] {
+        assert!(actions.contains(&action), "{actions:?}");
     }
 }

@@ -33,6 +33,9 @@ use crate::{
 /// The word of the step whose files outlive an uninstallation that does not purge.
 pub(crate) const CONFIGURATION: &str = WriteConfig::NAME;
 
+/// The word of the step after which another program runs.
+pub(crate) const START_UNIT: &str = StartUnit::NAME;
+
 macro_rules! steps {
     ($($module:ident :: $step:ident,)* ; $($more:ident :: $other:ident,)*) => {
         steps! { all $($module::$step,)* $($more::$other,)* }

@@ -2,13 +2,17 @@
 //! the release, one restart of the service, and the proof that it is online. Says how it ended; what
 //! follows of that is `watch`'s and `service`'s.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, pin::Pin, time::Duration};
 
 use aio_host::layout::{Layout, UNIT};
-use aio_protocol::{error_code::ErrorCode, ids::NodeId, update::Verdict};
+use aio_protocol::{
+    error_code::ErrorCode,
+    ids::NodeId,
+    update::{RootPhase, Verdict},
+};
 use reqwest::Client;
 
-use super::record::Update;
+use super::record::{self, Update};
 use crate::{
     console::Console,
     controller::{
@@ -21,7 +25,7 @@ use crate::{
     shipped,
     transaction::{
         apply::apply,
-        checkpoint::Checkpoint,
+        checkpoint::{Checkpoint, Point},
         journal::Journal,
         plan::Plan,
         proof::Proof,
@@ -155,7 +159,8 @@ pub(super) async fn switch(
     let mut never: crate::request::Interrupt<'_> = Box::pin(std::future::pending());
     let applied = report::beside(None, async |reporter| {
         let work = Work { host, client: &client, console: &console, reporter: &reporter };
-        apply(&plan, &work, journal, checkpoint, &mut never).await
+        let told = Told { layout: &host.layout, checkpoint };
+        apply(&plan, &work, journal, &told, &mut never).await
     });
     let applied = applied.await.map_err(|stopped| stopped.failure)?;
     let Some(snapshot) = applied.worker else {
@@ -167,6 +172,23 @@ pub(super) async fn switch(
         return Err(Failure::new(ErrorCode::UpdateFaulty, message));
     }
     Ok(snapshot)
+}
+
+/// Says that the new version runs, once it does, and lets another hear of every moment, too.
+struct Told<'a> {
+    layout: &'a Layout,
+    checkpoint: &'a dyn Checkpoint,
+}
+
+impl Checkpoint for Told<'_> {
+    fn reached<'a>(&'a self, point: Point<'a>) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+        Box::pin(async move {
+            if point == Point::Applied(step::START_UNIT) {
+                record::change(self.layout, |status| status.phase = RootPhase::Proving)?;
+            }
+            self.checkpoint.reached(point).await
+        })
+    }
 }
 
 /// Goes back to what ran before, and says what to call it: whether it was the release's fault shows

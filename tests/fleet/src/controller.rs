@@ -18,6 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use serde::Deserialize;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -169,6 +170,24 @@ impl Controller {
         }
         ensure!(enrolled.len() == count, "{} of {count} nodes were registered", enrolled.len());
         Ok(enrolled)
+    }
+
+    /// Puts an index of releases beside the releases.
+    pub(crate) fn write_index(&self, index: &str) -> Result<()> {
+        Ok(std::fs::write(self.folder.path().join("releases/index.json"), index)?)
+    }
+
+    /// Asks as a user: with a body to do something, without one to look.
+    pub(crate) async fn ask(&self, path: &str, body: Option<Value>) -> Result<Value> {
+        let url = format!("http://{}{path}", self.address);
+        let request = match body {
+            Some(body) => self.http.post(url).json(&body),
+            None => self.http.get(url),
+        };
+        let answer = request.bearer_auth(&self.user_token).send().await?;
+        let (status, body) = (answer.status(), answer.json::<Value>().await?);
+        ensure!(status.is_success(), "{path}: {status} {body}");
+        Ok(body)
     }
 
     /// Counts what NOTI was told since the last count.

@@ -2,12 +2,13 @@
 //! token, socket and session machine (the daemon's own), but none of its threads and files.
 //! `scenario` decides what is measured, `worker` is one of them, `controller` the program under
 //! test, and `report` the figures. `edge` attacks a controller while good workers and a good user
-//! go on.
+//! go on. `rollout` brings a fleet to another version while its controller is killed.
 
 mod controller;
 mod edge;
 mod fleet;
 mod report;
+mod rollout;
 mod scenario;
 mod usage;
 mod words;
@@ -15,5 +16,6 @@ mod worker;
 
 pub use edge::{EdgeScenario, attack_and_watch, report::EdgeReport};
 pub use report::Report;
+pub use rollout::{RolloutReport, RolloutScenario, roll_out};
 pub use scenario::{Scenario, run};
 pub use usage::ProcessorTime;

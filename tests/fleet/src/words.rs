@@ -9,7 +9,8 @@ use aio_protocol::{
     left_out::LeftOut,
     telemetry::{GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic},
     time::Timestamp,
-    wire::{Body, Heartbeat, Metrics, Register, WorkerState, encode},
+    update::{EXPECTED_BACK_SECONDS, UPDATE_CAPABILITY, UpdateReport},
+    wire::{Body, DisconnectReason, Disconnecting, Heartbeat, Metrics, Register, WorkerState, encode},
 };
 use uuid::Uuid;
 
@@ -32,6 +33,25 @@ impl Words {
     }
 
     pub(crate) fn register(&self) -> String {
+        text(&self.registration())
+    }
+
+    /// As `register`, of a worker of this version that updates itself and says this of it.
+    pub(crate) fn register_updating(&self, version: &str, update: UpdateReport) -> String {
+        let capabilities = vec![UPDATE_CAPABILITY.to_owned()];
+        text(&Register { daemon_version: version.to_owned(), capabilities, update, ..self.registration() })
+    }
+
+    /// Says that it makes room for another version.
+    pub(crate) fn goodbye(&self) -> String {
+        text(&Disconnecting {
+            node_id: self.node.clone(),
+            reason: DisconnectReason::Update,
+            expected_back_seconds: Some(EXPECTED_BACK_SECONDS),
+        })
+    }
+
+    fn registration(&self) -> Register {
         let gpu = |index: usize| Gpu {
             device_id: index.to_string(),
             uuid: Some(format!("GPU-{}", self.instance)),
@@ -40,7 +60,7 @@ impl Words {
             pci_bus_id: Some(format!("00000000:{index:02X}:00.0")),
             ..Gpu::default()
         };
-        text(&Register {
+        Register {
             node_id: self.node.clone(),
             instance_id: self.instance,
             boot_id: self.instance.to_string(),
@@ -77,7 +97,7 @@ impl Words {
                 container_runtime: None,
                 services: vec![],
             },
-        })
+        }
     }
 
     pub(crate) fn heartbeat(&self, seq: u64) -> String {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aio_fleet::{EdgeScenario, Scenario};
+use aio_fleet::{EdgeScenario, RolloutScenario, Scenario};
 use aio_tests::artifacts::Artifacts;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,6 +38,42 @@ async fn survives(tls: bool) {
     assert!(report.bytes_per_worker() < 64 * 1024, "{report}");
     assert!(report.beat_cost.total() < Duration::from_micros(200), "{report}");
     assert!(report.back_in < Duration::from_secs(30), "{report}");
+}
+
+fn rollout(faulty_per_mille: u32) -> RolloutScenario {
+    RolloutScenario {
+        nodes: 120,
+        late: 5,
+        pinned: 3,
+        faulty_per_mille,
+        kills: 4,
+        canaries: "2".to_owned(),
+        in_flight: "10".to_owned(),
+        bound: Duration::from_secs(120),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_loses_nobody_and_does_nothing_twice_though_its_controller_is_killed() {
+    let controller = Artifacts::release().unwrap().controller().unwrap();
+    let report = aio_fleet::roll_out(&rollout(0), controller).await.unwrap();
+    println!("{report}");
+    assert_eq!(
+        (report.state.as_str(), report.arrived, report.late_arrived),
+        ("completed", 114, 5),
+        "{report}"
+    );
+    assert_eq!((report.twice, report.unwanted, report.kills), (0, 0, 4), "{report}");
+    assert_eq!((report.updated_events, report.disconnected_events), (119, 0), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_is_faulty_on_all_nodes_reaches_the_canaries_alone() {
+    let controller = Artifacts::release().unwrap().controller().unwrap();
+    let report = aio_fleet::roll_out(&rollout(1000), controller).await.unwrap();
+    println!("{report}");
+    assert_eq!((report.state.as_str(), report.criterion.as_deref()), ("halted", Some("faultyCanary")));
+    assert!((1..=2).contains(&report.switched) && report.twice == 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

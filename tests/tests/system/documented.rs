@@ -130,7 +130,12 @@ fn kind(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use aio_protocol::{
+        time::Timestamp,
+        update::{LastUpdate, ManagedBy, RootPhase, RootStatus, UpdateReport, UpdateState, Verdict},
+    };
     use serde_json::json;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -170,5 +175,49 @@ mod tests {
         documented.fits(&answer(json!({ "name": "docker.service", "state": "absent" }))).unwrap();
         let error = documented.fits(&answer(json!({ "name": "docker.service" }))).unwrap_err().to_string();
         assert!(error.contains("list[]: state is documented, and was not said"), "{error}");
+    }
+
+    #[test]
+    fn what_a_worker_and_root_say_of_updates_is_documented() {
+        let version = || "v1.0.0".parse().unwrap();
+        let last = LastUpdate {
+            update_id: Uuid::nil(),
+            from: version(),
+            version: version(),
+            verdict: Verdict::Faulty,
+            code: Some("UPDATE_FAULTY".into()),
+            message: Some("in words".into()),
+            at: Timestamp::from_millis(0),
+        };
+        let update = UpdateReport {
+            managed_by: ManagedBy::Controller,
+            state: UpdateState::Deferred,
+            update_id: Some(Uuid::nil()),
+            target: Some(version()),
+            reason: Some("in words".into()),
+            last: Some(last.clone()),
+            pin: Some(version()),
+            floor: Some(version()),
+            index_serial: Some(1),
+        };
+        let root = RootStatus {
+            phase: RootPhase::Probation,
+            update_id: Some(Uuid::nil()),
+            from: Some(version()),
+            version: Some(version()),
+            until: Some(Timestamp::from_millis(0)),
+            last: Some(last),
+            gpus: 8,
+            strikes: 0,
+            previous: Some(version()),
+            floor: Some(version()),
+            index_serial: Some(1),
+        };
+        let report = Documented::of("update report").unwrap();
+        let status = Documented::of("aio-worker update status").unwrap();
+        for (update, root) in [(update, root), (UpdateReport::default(), RootStatus::default())] {
+            report.fits(&serde_json::to_value(&update).unwrap()).unwrap();
+            status.fits(&json!({ "version": "1.0.0", "update": update, "root": root })).unwrap();
+        }
     }
 }

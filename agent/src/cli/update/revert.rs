@@ -52,19 +52,21 @@ async fn revert(socket: &Path, status: &Path, patience: Duration) -> Result<Last
         let code = if denied { ErrorCode::NotRoot } else { ErrorCode::RevertImpossible };
         Failure::new(code, format!("root does not listen at {}: {error}", socket.display()))
     })?;
-    let id = Uuid::now_v7();
+    let before = of_root(status)?.last;
     let late = |what: &str| {
         Failure::new(ErrorCode::UpdateInterrupted, format!("{what} within {} s", patience.as_secs()))
     };
-    let asked = timeout(patience, root::ask_over(stream, &RootRequest::Revert { update_id: id })).await;
+    let asked =
+        timeout(patience, root::ask_over(stream, &RootRequest::Revert { update_id: Uuid::now_v7() })).await;
     match asked.map_err(|_| late("root did not answer"))?.map_err(refused)? {
         RootAnswer::Refused { code, message } => return Err(refused(Trouble { code, message })),
         RootAnswer::Staged | RootAnswer::Switching => {}
     }
     let ended = async {
         loop {
-            let last = of_root(status)?.last.filter(|last| last.update_id == id);
-            if let Some(last) = last {
+            // What is taken back in its probation is told under its own id.
+            let status = of_root(status)?;
+            if let Some(last) = status.last.filter(|last| before.as_ref() != Some(last)) {
                 return Ok::<_, Failure>(last);
             }
             sleep(LOOK_INTERVAL).await;
@@ -111,8 +113,9 @@ mod tests {
                     panic!()
                 };
                 stream.write_all(answer.as_bytes()).await.unwrap();
+                assert!(!update_id.is_nil());
                 let last = verdict.map(|verdict| LastUpdate {
-                    update_id,
+                    update_id: Uuid::nil(),
                     from: "v1.1.0".parse().unwrap(),
                     version: "v1.0.0".parse().unwrap(),
                     verdict,

@@ -104,7 +104,7 @@ impl World {
     fn prepared() -> Self {
         let mut world = Self::new();
         world.offer(1);
-        world.give(Input::Downloaded(id(1), Ok(())));
+        world.give(Input::Downloaded(id(1), Ok(3)));
         world.give(Input::RootAnswered(id(1), Ok(RootAnswer::Staged)));
         assert_eq!(world.state(), UpdateState::Awaiting);
         world
@@ -143,7 +143,7 @@ fn an_offer_goes_from_state_to_state_until_the_new_version_is_proven() {
     assert!(matches!(&effects[1..], [Effect::Download(offer)] if offer.id == id(1)), "{effects:?}");
     assert_eq!(world.state(), UpdateState::Staging);
 
-    let effects = world.give(Input::Downloaded(id(1), Ok(())));
+    let effects = world.give(Input::Downloaded(id(1), Ok(3)));
     let asked = RootRequest::Stage {
         update_id: id(1),
         version: NEW.parse().unwrap(),
@@ -199,11 +199,12 @@ fn what_is_not_wanted_is_refused_with_its_code_and_remembered_as_the_reason() {
         let mut world = World::with(change);
         let effects = world.offer(1);
         assert_eq!(rejected(&effects), Some(code.as_str()), "{effects:?}");
-        assert_eq!(effects.len(), 1);
+        assert_eq!(effects[1..], [Effect::Remember]);
+        assert_eq!(world.last(), (Verdict::Refused, Some(code.to_string())), "the controller reads it there");
         let report = world.machine.report();
         assert_eq!(report.state, UpdateState::Idle);
         assert!(report.reason.clone().unwrap().starts_with(&format!("{code}: ")), "{report:?}");
-        world.offer(1);
+        assert_eq!(world.offer(1).len(), 1);
         assert_eq!(world.machine.report(), report, "the same offer again is no news");
     }
 }
@@ -261,8 +262,8 @@ fn another_offer_takes_the_place_of_one_that_root_is_not_at_work_on() {
     let effects = world.offer(2);
     assert!(effects.contains(&Effect::StopDownload), "{effects:?}");
     assert_eq!(world.machine.report().update_id, Some(id(2)));
-    assert_eq!(world.give(Input::Downloaded(id(1), Ok(()))), [], "the one before is no more");
-    world.give(Input::Downloaded(id(2), Ok(())));
+    assert_eq!(world.give(Input::Downloaded(id(1), Ok(3))), [], "the one before is no more");
+    world.give(Input::Downloaded(id(2), Ok(3)));
     assert_eq!(rejected(&world.offer(3)), Some("UPDATE_BUSY"));
     for mut busy in [World::switching(), {
         let mut world = World::new();
@@ -270,6 +271,7 @@ fn another_offer_takes_the_place_of_one_that_root_is_not_at_work_on() {
         world
     }] {
         assert_eq!(rejected(&busy.offer(2)), Some("UPDATE_BUSY"));
+        assert_eq!(busy.last().1.as_deref(), Some("UPDATE_BUSY"));
         assert_eq!(rejected(&busy.cancel()), Some("UPDATE_BUSY"), "and it goes on");
     }
 }
@@ -290,6 +292,7 @@ fn what_is_taken_back_before_the_switch_is_over() {
 fn an_offer_waits_for_its_time_its_window_its_gpus_and_its_operator() {
     let mut world = World::new();
     world.give(Input::PutOff(Some(world.at.wall.plus(Duration::from_secs(7200)))));
+    assert!(world.machine.report().reason.unwrap().starts_with("an operator has put updates off until"));
     world.at.window_open = false;
     world.at.gpu_percent = Some(81);
     let mut offer = update(1, NEW);
@@ -305,7 +308,11 @@ fn an_offer_waits_for_its_time_its_window_its_gpus_and_its_operator() {
     assert!(reason(&world).contains("the window"), "{}", reason(&world));
     world.at.window_open = true;
     world.after(LOOK_INTERVAL);
-    assert!(reason(&world).contains("the busiest is at 81 %"), "{}", reason(&world));
+    assert!(reason(&world).contains("one is busier than 80 %"), "{}", reason(&world));
+    let report = world.machine.report();
+    world.at.gpu_percent = Some(99);
+    world.after(LOOK_INTERVAL);
+    assert_eq!(world.machine.report(), report, "by how much is no news");
     world.at.gpu_percent = Some(80);
     assert_eq!(world.after(LOOK_INTERVAL / 2), [], "nobody looks yet");
     let effects = world.after(LOOK_INTERVAL / 2);
@@ -386,7 +393,7 @@ fn what_is_the_release_s_fault_is_not_tried_again() {
     for code in [ErrorCode::UpdateUnreachable, ErrorCode::KeyRevoked] {
         let mut world = World::new();
         world.offer(1);
-        world.give(Input::Downloaded(id(1), Ok(())));
+        world.give(Input::Downloaded(id(1), Ok(3)));
         let refused = RootAnswer::Refused { code: code.to_string(), message: "in words".into() };
         world.give(Input::RootAnswered(id(1), Ok(refused)));
         assert_eq!(
@@ -397,7 +404,8 @@ fn what_is_the_release_s_fault_is_not_tried_again() {
     }
     let mut world = World::new();
     let faulty = world.ended(Verdict::Faulty, Some(ErrorCode::UpdateFaulty));
-    world.give(told(RootPhase::Idle, Some(faulty)));
+    let effects = world.give(told(RootPhase::Idle, Some(faulty)));
+    assert_eq!(effects, [Effect::Remember, Effect::ClearInbox], "the version before finds what is left");
     assert_eq!(rejected(&world.offer(1)), Some("UPDATE_FAULTY"));
     assert_eq!(world.state(), UpdateState::Idle);
 }
@@ -435,7 +443,7 @@ fn each_wait_for_somebody_else_has_an_end() {
 
     let mut world = World::new();
     world.offer(1);
-    world.give(Input::Downloaded(id(1), Ok(())));
+    world.give(Input::Downloaded(id(1), Ok(3)));
     world.after(STAGE_TIMEOUT);
     assert_eq!(world.last(), (Verdict::Refused, Some("UPDATE_INTERRUPTED".into())));
 
@@ -457,8 +465,34 @@ fn a_switch_that_root_has_undone_in_the_same_process_is_over() {
     world.at.wall = world.at.wall.plus(Duration::from_secs(1));
     let interrupted = world.ended(Verdict::Interrupted, Some(ErrorCode::UpdateInterrupted));
     world.give(told(RootPhase::Idle, Some(interrupted)));
-    assert_eq!(world.state(), UpdateState::Idle);
+    assert_eq!(world.state(), UpdateState::Deferred, "it is tried again");
     assert_eq!(world.last().0, Verdict::Interrupted);
+    let mut world = World::switching();
+    let faulty = world.ended(Verdict::Faulty, Some(ErrorCode::UpdateFaulty));
+    assert!(world.give(told(RootPhase::Idle, Some(faulty))).contains(&Effect::ClearInbox));
+    assert_eq!((world.state(), world.last().0), (UpdateState::Idle, Verdict::Faulty));
+}
+
+#[test]
+fn the_index_that_was_brought_is_the_one_that_root_is_asked_to_use() {
+    let mut world = World::new();
+    world.offer(1);
+    let effects = world.give(Input::Downloaded(id(1), Ok(9)));
+    assert!(
+        matches!(effects[..], [Effect::AskRoot(RootRequest::Stage { index_serial: 9, .. })]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn of_a_way_back_the_version_that_was_left_is_refused_whichever_way_it_is_told() {
+    for (from, version) in [("v1.0.0", NEW), (NEW, "v1.0.0")] {
+        let mut world = World::new();
+        let mut reverted = world.ended(Verdict::Reverted, None);
+        (reverted.from, reverted.version) = (from.parse().unwrap(), version.parse().unwrap());
+        world.give(told(RootPhase::Idle, Some(reverted)));
+        assert_eq!(rejected(&world.offer(2)), Some("UPDATE_PINNED"), "{from} to {version}");
+    }
 }
 
 #[test]

@@ -172,6 +172,10 @@ fn every_answer_for_programs_is_as_it_is_documented() -> Result<()> {
         ("aio-worker version", &[&["version"]]),
         ("aio-worker support-bundle", &[&["support-bundle", "--file", "/root/bundle.tar.gz"]]),
         ("aio-worker bundle", &[]),
+        ("aio-worker update status", &[&["update", "status"]]),
+        ("aio-worker update now", &[&["update", "now"]]),
+        ("aio-worker update defer", &[&["update", "defer", "1h"], &["update", "defer", "--end"]]),
+        ("aio-worker update pin", &[&["update", "pin"], &["update", "unpin"]]),
     ] {
         let documented = Documented::of(section)?;
         for command in commands {

@@ -74,7 +74,7 @@ fn apply(world: &mut World, stimulus: Stimulus) -> Vec<Effect> {
             world.give(Input::Cancelled(id(102), UpdateCancel { update_id: id(number), reason: None }))
         }
         Stimulus::Downloaded(number, well) => {
-            let outcome = if well { Ok(()) } else { Err(trouble(ErrorCode::DownloadFailed)) };
+            let outcome = if well { Ok(3) } else { Err(trouble(ErrorCode::DownloadFailed)) };
             world.give(Input::Downloaded(id(number), outcome))
         }
         Stimulus::Answered(number, answer) => {
