@@ -89,7 +89,7 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
         TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(served, rows, "every address has a row, and every row an address");
 
-    controller.publish_index();
+    controller.write_index();
     let owner = controller.owner_of("acme").await;
     let (_, rollout) = owner.post("/rollouts", json!({"version": "v1.1.0"})).await;
     let (mut wrong, mut nodes) = (Vec::new(), 1..);
