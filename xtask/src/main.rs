@@ -32,7 +32,7 @@ enum Command {
     /// Build what is shipped, and make Debian packages of it: in target/portable/debian (as root)
     Deb,
     /// Build a release of the committed sources, and write what release servers hand out (as root)
-    Release(release::Arguments),
+    Release(Box<release::Arguments>),
     /// Install what the tests need, then run all of them
     Test(test::Arguments),
     /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
