@@ -311,20 +311,28 @@ async fn read_unit(manager: &ManagerProxy<'static>, name: &str) -> zbus::Result<
     let path = manager.load_unit(name).await?;
     let connection = manager.inner().connection();
     let unit = proxy::unit(connection, path.clone()).await?;
-    let service = proxy::service(connection, path).await?;
     let fragment = unit.fragment_path().await?;
-    let main_pid = service.main_pid().await?;
-    Ok(UnitState {
+    let state = UnitState {
         load_state: unit.load_state().await?,
         active_state: unit.active_state().await?,
         sub_state: unit.sub_state().await?,
         file_state: file_state(manager, name).await?,
         fragment: (!fragment.is_empty()).then(|| fragment.into()),
+        ..UnitState::default()
+    };
+    // A socket has no process of its own.
+    if !name.ends_with(".service") {
+        return Ok(state);
+    }
+    let service = proxy::service(connection, path).await?;
+    let main_pid = service.main_pid().await?;
+    Ok(UnitState {
         main_pid: (main_pid != 0).then_some(main_pid),
         restarts: service.n_restarts().await?,
         result: service.result().await?,
         exit_status: service.exec_main_status().await?,
         status_text: service.status_text().await?,
+        ..state
     })
 }
 

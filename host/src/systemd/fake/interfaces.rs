@@ -270,7 +270,10 @@ impl FakeManager {
         let path = unit_path(name)?;
         let server = connection.object_server();
         server.at(&path, FakeUnit { machine: self.machine.clone(), name: name.to_owned() }).await?;
-        server.at(&path, FakeService { machine: self.machine.clone(), name: name.to_owned() }).await?;
+        if name.ends_with(".service") {
+            let service = FakeService { machine: self.machine.clone(), name: name.to_owned() };
+            server.at(&path, service).await?;
+        }
         Ok(path)
     }
 
