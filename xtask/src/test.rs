@@ -55,10 +55,18 @@ const PROGRAMS: &str = "AIO_BIN_DIR";
 
 /// The tests that boot machines and run once, with the lab's usual system: measurements and the
 /// soak (processor, kernel and faults are the same on every system), the program that kills itself,
-/// which is built with the tests and so not for Debian 11, and those that need a root file system
-/// of their own (one is enough).
-const ONCE: [&str; 7] =
-    ["footprint", "crash", "soak", "ansible", "cloud_init", "small_deployment", "needrestart"];
+/// which is built with the tests and so not for Debian 11, those that need a root file system of
+/// their own (one is enough), and those that wait for faults to show.
+const ONCE: [&str; 8] = [
+    "footprint",
+    "crash",
+    "soak",
+    "ansible",
+    "cloud_init",
+    "small_deployment",
+    "needrestart",
+    "updates::faults",
+];
 
 /// The tests that boot machines, without those that run once.
 fn lab() -> Command {

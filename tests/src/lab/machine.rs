@@ -216,6 +216,9 @@ impl Machine {
     pub fn cut_power(&mut self) -> Result<()> {
         self.process.0.kill().context("the machine cannot be killed")?;
         self.process.0.wait().context("the machine has no end")?;
+        // What ran in it is gone when its control groups can be removed.
+        let gone = || Ok(ground::remove_cgroups(&self.plot.name).is_ok());
+        wait_for("the machine's processes to end", SHUTDOWN, gone, |gone| *gone)?;
         self.process = spawn(&self.image, &self.plot, self.network)?;
         self.leader = wait_until_booted(&mut self.process, &self.plot)?;
         Ok(())

@@ -27,4 +27,5 @@ mod soak;
 mod support_bundle;
 mod tls;
 mod undelivered;
+mod updates;
 mod upgrade;

@@ -57,6 +57,11 @@ impl Site {
         Ok(Self { artifacts, controller, node, token, releases })
     }
 
+    /// Where the controller's releases lie.
+    pub(super) fn releases(&self) -> &Path {
+        self.releases.path()
+    }
+
     /// A controller that listens on this address of this computer, with an authority of its own,
     /// and is known to nodes by [`HOST`].
     pub(super) fn over_tls(address: &str) -> Result<Self> {

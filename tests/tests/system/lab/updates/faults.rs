@@ -1,0 +1,103 @@
+//! What a faulty release costs, and a power cut. These tests take their time, so they run once, with the
+//! lab's usual system; `AIO_LAB_SUITE` runs them on another.
+
+use std::{fs, time::Instant};
+
+use aio_protocol::{
+    release::build,
+    update::{RootPhase, RootStatus, Verdict},
+};
+use aio_tests::{
+    artifacts::{VERSION, WORKER_FILE},
+    lab::Machine,
+    wait::wait_for,
+};
+use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+use super::{Fault, UNIT, UPDATE, Updated, runs, sound, unit_with};
+
+#[test]
+fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<()> {
+    let node = Updated::new("updates-faulty", 4)?;
+    let faults: [(&str, Fault); 6] = [
+        ("v1.1.1", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/false")),
+        ("v1.1.2", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000")),
+        ("v1.1.3", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 78'")),
+        // After READY: it dies again and again.
+        ("v1.1.4", |place| {
+            unit_with(
+                place,
+                "[Service]\nRestartSec=0\nExecStartPost=/bin/sh -c '(sleep 0.7; kill -9 $MAINPID) &'",
+            )
+        }),
+        // It says that it is another version.
+        ("v1.1.5", |place| {
+            let worker = fs::read(place.join(WORKER_FILE))?;
+            Ok(fs::write(place.join(WORKER_FILE), build::stamped(worker, "1.9.9").context("no place")?)?)
+        }),
+        // It runs, and reaches nobody.
+        ("v1.1.6", |place| {
+            unit_with(
+                place,
+                "[Service]\nExecStart=\nExecStart=/usr/bin/env AIO_CONTROLLER_ENDPOINT=ws://127.0.0.1:9/ws/node /usr/local/lib/aio-worker/v1.1.6/aio-worker start",
+            )
+        }),
+    ];
+    let unit = node.machine.read("/etc/systemd/system/aio-worker.service")?;
+    for (version, fault) in faults {
+        node.publish(version, fault)?;
+        node.ask_for(version)?;
+        let watching = [RootPhase::Switching, RootPhase::Proving, RootPhase::Probation, RootPhase::Reverting];
+        let ended = |status: &RootStatus| {
+            status.last.as_ref().is_some_and(|last| last.version.to_string() == version)
+        };
+        let seen =
+            node.wait_for_root("root to switch", |status| watching.contains(&status.phase) || ended(status))?;
+        let began = Instant::now();
+        let (verdict, code) =
+            if ended(&seen) { (seen.last.context("no end")?.verdict, None) } else { node.verdict(version)? };
+        println!(
+            "update: {version} is {verdict:?} ({code:?}) and left again after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+        assert_eq!(verdict, Verdict::Faulty, "{version}: {}", node.journals());
+        ensure!(began.elapsed() < Duration::from_secs(30 + 5), "{version}");
+        assert_eq!(runs(&node.machine)?, VERSION, "{version}");
+        assert_eq!(node.machine.read("/etc/systemd/system/aio-worker.service")?, unit, "{version}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_update_that_loses_its_power_is_taken_back_before_it_is_online_and_watched_on_after() -> Result<()> {
+    let mut node = Updated::new("updates-power", 5)?;
+    // The new version hangs before it says that it is ready, so that the power fails there.
+    node.publish("v1.1.1", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000"))?;
+    let rollout = node.ask_for("v1.1.1")?;
+    node.wait_for_phase(RootPhase::Switching)?;
+    wait_for(
+        "the new version to be started",
+        UPDATE,
+        || runs_or_not(&node.machine),
+        |runs| runs.contains("sleep"),
+    )?;
+    node.machine.cut_power()?;
+    assert_eq!(node.verdict("v1.1.1")?.0, Verdict::Interrupted, "{}", node.journals());
+    assert_eq!(runs(&node.machine)?, VERSION);
+
+    // It would be tried again in ten minutes.
+    node.site.controller.order(&format!("/rollouts/{rollout}/abort"), &serde_json::json!({}))?;
+    node.publish("v1.2.0", sound)?;
+    node.ask_for("v1.2.0")?;
+    node.wait_for_phase(RootPhase::Probation)?;
+    node.machine.cut_power()?;
+    assert_eq!(node.verdict("v1.2.0")?, (Verdict::Succeeded, None), "{}", node.journals());
+    assert_eq!(runs(&node.machine)?, "v1.2.0");
+    Ok(())
+}
+
+fn runs_or_not(machine: &Machine) -> Result<String> {
+    let pid = machine.unit_property(UNIT, "MainPID")?;
+    Ok(machine.sh(&format!("tr '\\0' ' ' < /proc/{pid}/cmdline || true")).read()?)
+}
