@@ -24,7 +24,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 pub use crate::releases::{Published, PublishedFile};
-pub(crate) use exposure::is_this_machine;
+
 pub use settings::{Settings, variables};
 
 /// The checked configuration. `Config::new` has the built-in values; every field may be changed

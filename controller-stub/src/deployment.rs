@@ -8,7 +8,8 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Config, Published, is_this_machine},
+    config::{Config, Published},
+    loopback::is_this_machine,
     releases::ReleaseFile,
     tls,
 };

@@ -27,6 +27,7 @@ mod labels;
 mod leases;
 mod lifecycle;
 mod listener;
+mod loopback;
 mod node;
 mod noti;
 mod outbox;

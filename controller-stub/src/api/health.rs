@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{auth::bearer, error::Rejection};
-use crate::{app::App, config::is_this_machine, gateway, noti::signature};
+use crate::{app::App, gateway, loopback::is_this_machine, noti::signature};
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {

@@ -1,19 +1,12 @@
 //! Which settings would show secrets to others: by sending them to other machines in the clear, or in files
 //! that every user may read.
 
-use std::{fs, net::IpAddr, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use reqwest::Url;
 
 use super::Config;
-
-/// Whether a URL's host is this very machine. A name other than `localhost` may resolve to anything
-/// at any time, so it is not.
-pub(crate) fn is_this_machine(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
+use crate::loopback::is_this_machine;
 
 /// Whether every user of this machine may read a file. Its folder may keep them away, but a copy of
 /// it would not.

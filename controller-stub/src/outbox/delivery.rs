@@ -14,7 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::verdict::Answer;
 use crate::{
-    config::{Config, is_this_machine},
+    config::Config,
+    loopback::is_this_machine,
     noti::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookKeys},
     tls::{self, TlsError},
 };

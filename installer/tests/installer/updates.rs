@@ -245,7 +245,7 @@ async fn a_release_is_verified_rehearsed_switched_to_and_committed() {
 
     // And back, with the units of then.
     let back = RootRequest::Revert { update_id: ID };
-    assert_eq!(node.ask(&[back.clone()]).await, [RootAnswer::Switching]);
+    assert_eq!(node.ask(std::slice::from_ref(&back)).await, [RootAnswer::Switching]);
     assert_eq!(node.verdict(), (Verdict::Reverted, None));
     assert_eq!(node.runs(), "v1.0.0");
     let files = |listing: &Listing| {

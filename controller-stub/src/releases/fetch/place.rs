@@ -3,7 +3,7 @@
 use reqwest::Url;
 
 use super::error::FetchError;
-use crate::config::is_this_machine;
+use crate::loopback::is_this_machine;
 
 /// What a forge speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

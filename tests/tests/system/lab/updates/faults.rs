@@ -99,5 +99,5 @@ fn an_update_that_loses_its_power_is_taken_back_before_it_is_online_and_watched_
 
 fn runs_or_not(machine: &Machine) -> Result<String> {
     let pid = machine.unit_property(UNIT, "MainPID")?;
-    Ok(machine.sh(&format!("tr '\\0' ' ' < /proc/{pid}/cmdline || true")).read()?)
+    machine.sh(&format!("tr '\\0' ' ' < /proc/{pid}/cmdline || true")).read()
 }
