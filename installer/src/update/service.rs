@@ -268,7 +268,8 @@ impl Service<'_> {
         let node = installed(&journal)?;
         let status = record::read(layout)?;
         let until = status.until.unwrap_or_else(now);
-        let watched = watch::watch(self.host, Before { gpus: status.gpus, strikes }, until);
+        let watched =
+            watch::watch(self.host, Before { gpus: status.gpus, strikes }, until, self.timings.look);
         let mut watched = std::pin::pin!(watched);
         let outcome = loop {
             tokio::select! {

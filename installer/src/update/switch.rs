@@ -44,6 +44,8 @@ pub struct Timings {
     pub online: Duration,
     /// For so long a new version is watched.
     pub probation: Duration,
+    /// Between two looks at a version that is watched.
+    pub look: Duration,
     /// Without a request for so long, the service ends; its socket starts it again.
     pub idle: Duration,
 }
@@ -54,6 +56,7 @@ impl Default for Timings {
             ready: Duration::from_secs(10),
             online: Duration::from_secs(20),
             probation: Duration::from_secs(600),
+            look: Duration::from_secs(1),
             idle: Duration::from_secs(5),
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aio_host::layout::UNIT;
-use aio_protocol::{error_code::ErrorCode, time::Timestamp};
+use aio_protocol::{error_code::ErrorCode, inventory::GpuDriverState, time::Timestamp};
 use tokio::time::sleep;
 
 use crate::{
@@ -13,8 +13,11 @@ use crate::{
     machine::host::Host,
 };
 
-/// Interval between looks at the service.
-const LOOK: Duration = Duration::from_secs(1);
+/// The worker says at once how it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// GPUs count as gone when they are in so many looks in a row: a driver takes its time.
+const GONE: u32 = 10;
 
 /// So many unplanned restarts end a probation.
 const RESTARTS: u32 = 2;
@@ -29,8 +32,14 @@ pub(super) struct Before {
 }
 
 /// Ends when the probation is over, or with what is wrong.
-pub(super) async fn watch(host: &Host, before: Before, until: Timestamp) -> Result<(), Failure> {
+pub(super) async fn watch(
+    host: &Host,
+    before: Before,
+    until: Timestamp,
+    pace: Duration,
+) -> Result<(), Failure> {
     let at_first = host.systemd.unit(UNIT).await?.restarts;
+    let mut gone = 0;
     loop {
         let unit = host.systemd.unit(UNIT).await?;
         let restarts = unit.restarts.saturating_sub(at_first) + before.strikes;
@@ -38,23 +47,27 @@ pub(super) async fn watch(host: &Host, before: Before, until: Timestamp) -> Resu
             let message = format!("{UNIT} was restarted {restarts} times in its probation");
             return Err(of_service(Failure::new(ErrorCode::UpdateFaulty, message), &unit));
         }
-        let snapshot = online::present(host, LOOK).await;
-        if let Some(lost) = snapshot.as_ref().map(|now| now.lost(before.gpus)).filter(|lost| *lost > 0) {
+        let snapshot = online::present(host, PATIENCE).await;
+        let lost = snapshot.as_ref().map_or(0, |now| now.lost(before.gpus));
+        gone = if lost > 0 { gone + 1 } else { 0 };
+        if gone >= GONE {
             let message = format!("{lost} GPUs that were here before the update are gone");
             return Err(Failure::new(ErrorCode::UpdateFaulty, message));
         }
-        // What ends while nobody can say how it is has not ended well.
-        if snapshot.is_some() && now() >= until {
+        // What ends while nobody can say how it is, or while GPUs are missed, has not ended well.
+        if snapshot.is_some() && gone == 0 && now() >= until {
             return Ok(());
         }
-        sleep(LOOK).await;
+        sleep(pace).await;
     }
 }
 
 impl Snapshot {
-    /// How many of `gpus` the driver does not show any more; none while it has not been asked.
+    /// How many of `gpus` the driver does not show any more; none while it does not answer, which is
+    /// not the release's fault.
     fn lost(&self, gpus: usize) -> usize {
-        if self.gpu_driver.is_some() { gpus.saturating_sub(self.gpus.len()) } else { 0 }
+        let answers = self.gpu_driver.as_ref().is_some_and(|driver| driver.state == GpuDriverState::Ok);
+        if answers { gpus.saturating_sub(self.gpus.len()) } else { 0 }
     }
 }
 

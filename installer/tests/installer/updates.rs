@@ -45,6 +45,7 @@ const TIMINGS: update::Timings = update::Timings {
     ready: Duration::from_secs(5),
     online: Duration::from_millis(300),
     probation: Duration::ZERO,
+    look: Duration::from_millis(20),
     idle: Duration::from_millis(100),
 };
 
@@ -288,7 +289,9 @@ async fn an_uninstallation_after_updates_leaves_nothing() {
 #[tokio::test]
 async fn a_release_that_does_not_work_is_left_again_and_says_why() {
     let stuck = |code| Daemon::Unlike("1.1.0", Box::new(Daemon::Stuck(code)));
-    let table: [(&str, Option<StartOutcome>, Daemon, Verdict, ErrorCode); 5] = [
+    let lost = Daemon::Unlike("1.1.0", Box::new(Daemon::WithoutGpus));
+    let table: [(&str, Option<StartOutcome>, Daemon, Verdict, ErrorCode); 6] = [
+        ("its GPUs are gone", None, lost, Verdict::Faulty, ErrorCode::UpdateFaulty),
         (
             "it ends at once",
             Some(StartOutcome::Failed),

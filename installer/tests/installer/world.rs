@@ -45,6 +45,8 @@ pub enum Daemon {
     Stuck(Option<&'static str>),
     /// It connects first and is online a little later.
     OnlineSoon,
+    /// It is online, and shows no GPU.
+    WithoutGpus,
     /// As another version than this one, it is online; as this one, it is as the other says.
     Unlike(&'static str, Box<Daemon>),
 }
@@ -249,6 +251,11 @@ fn run_daemon(layout: &Layout, daemon: &Arc<Mutex<Daemon>>) {
             let lines = match daemon {
                 Daemon::Online(node) => vec![snapshot(node, true, None)],
                 Daemon::Stuck(code) => vec![snapshot(NODE, false, code)],
+                Daemon::WithoutGpus => {
+                    let mut told: Value = serde_json::from_str(&snapshot(NODE, true, None)).unwrap();
+                    told["gpus"] = json!([]);
+                    vec![told.to_string()]
+                }
                 Daemon::OnlineSoon => {
                     vec![
                         "a line of a newer daemon".to_owned(),
