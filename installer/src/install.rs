@@ -141,7 +141,6 @@ impl Run<'_> {
         if journal.is_cut_off() {
             self.console.say("an earlier installation was cut off; undoing what it did");
             undo(self.host, &mut journal, self.checkpoint).await?;
-            update::undone(&self.host.layout)?;
         }
         let offer = unless(interrupt, self.offer()).await?;
         if let Some(controller) = &self.controller {

@@ -55,27 +55,22 @@ pub fn status(layout: &Layout) -> Result<RootStatus, Failure> {
     record::read(layout)
 }
 
-/// Why the installer's lock is held, where an update holds it.
+/// Why the installer's lock is held, where an update holds it. Reads no more of its record than it
+/// tells: the small installer has no use for the rest.
 pub(crate) fn explain(layout: &Layout, failure: Failure) -> Failure {
-    let update = record::read(layout).ok().and_then(|status| Some((record::under_way(&status)?, status)));
-    let Some((update, status)) = update.filter(|_| failure.code == ErrorCode::InstallLocked) else {
-        return failure;
-    };
-    let until = status.until.map(|until| format!(" until {until}")).unwrap_or_default();
-    let message = format!(
-        "an update from {} to {} is under way and is watched{until}; aio-worker update revert ends it",
-        update.from, update.version
-    );
-    Failure::new(ErrorCode::UpdateBusy, message)
-}
-
-/// Says of an update that an installation has just undone that it was interrupted.
-pub(crate) fn undone(layout: &Layout) -> Result<(), Failure> {
-    let status = record::read(layout)?;
-    let Some(update) = record::under_way(&status) else { return Ok(()) };
-    let message = format!("{} was cut off, and an installation has taken its place", update.version);
-    let why = Failure::new(ErrorCode::UpdateInterrupted, message);
-    record::ended(layout, &update, aio_protocol::update::Verdict::Interrupted, Some(&why), watch::now())
+    let status = std::fs::read(layout.update_status()).unwrap_or_default();
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap_or_default();
+    let word = |name: &str| status.get(name).and_then(serde_json::Value::as_str);
+    match (failure.code, word("phase"), word("from"), word("version")) {
+        (ErrorCode::InstallLocked, Some(phase), Some(from), Some(version)) if phase != "idle" => {
+            let until = word("until").map(|until| format!(" until {until}")).unwrap_or_default();
+            let message = format!(
+                "an update from {from} to {version} is under way and is watched{until}; aio-worker update revert ends it"
+            );
+            Failure::new(ErrorCode::UpdateBusy, message)
+        }
+        _ => failure,
+    }
 }
 
 /// Takes away what updates have left, for an uninstallation.

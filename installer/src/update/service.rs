@@ -109,7 +109,12 @@ impl Service<'_> {
         if status.phase == RootPhase::Probation
             && let Some(update) = record::under_way(&status)
         {
-            return Ok(Some((update, status.strikes)));
+            if Journal::read(&self.host.layout.journal_dir())?.is_cut_off() {
+                return Ok(Some((update, status.strikes)));
+            }
+            // An installation has taken it back, and put another release in its place.
+            self.cut_off(&update)?;
+            return Ok(None);
         }
         self.interrupted(&status, false).await?;
         Ok(None)
@@ -145,11 +150,15 @@ impl Service<'_> {
                 {
                     return record::change(layout, |status| *status = status.clone().idle());
                 }
-                let message = format!("{} was cut off before it had proven itself", update.version);
-                let why = Failure::new(ErrorCode::UpdateInterrupted, message);
-                record::ended(layout, &update, Verdict::Interrupted, Some(&why), now())
+                self.cut_off(&update)
             }
         }
+    }
+
+    fn cut_off(&self, update: &Update) -> Result<(), Failure> {
+        let message = format!("{} was cut off before it had proven itself", update.version);
+        let why = Failure::new(ErrorCode::UpdateInterrupted, message);
+        record::ended(&self.host.layout, update, Verdict::Interrupted, Some(&why), now())
     }
 
     /// What runs, by the link.

@@ -514,3 +514,36 @@ async fn what_is_no_request_is_answered_and_changes_nothing() {
     assert_eq!(codes, [invalid, invalid, invalid, invalid, invalid, impossible]);
     assert_eq!(node.listing(), before);
 }
+
+/// Root's record as it would be at another phase.
+fn pretend(node: &Node, phase: &str) {
+    let path = node.world.host.layout.update_status();
+    let mut status: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    status["phase"] = phase.into();
+    fs::write(path, status.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn an_update_whose_place_an_installation_has_taken_was_interrupted() {
+    let node = Node::new().await;
+    let stage = node.bring(&release("v1.1.0"));
+    assert_eq!(node.ask(&[stage]).await, [RootAnswer::Staged]);
+    pretend(&node, "probation");
+    node.ask(&[]).await;
+    assert_eq!(node.verdict().0, Verdict::Interrupted);
+    assert_eq!(node.runs(), "v1.0.0");
+}
+
+#[tokio::test]
+async fn an_installation_is_told_of_the_update_that_holds_the_machine() {
+    let node = Node::new().await;
+    let stage = node.bring(&release("v1.1.0"));
+    assert_eq!(node.ask(&[stage]).await, [RootAnswer::Staged]);
+    let folder = fs::File::open(node.world.host.layout.journal_dir()).unwrap();
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let code = async || node.world.install().await.unwrap_err().code;
+    pretend(&node, "probation");
+    assert_eq!(code().await, ErrorCode::UpdateBusy);
+    pretend(&node, "idle");
+    assert_eq!(code().await, ErrorCode::InstallLocked);
+}
