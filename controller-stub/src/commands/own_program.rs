@@ -26,8 +26,8 @@ const PREFIX: &str = "controller-stub-";
 /// The key that the release's builder built in.
 const BUILT_IN_KEY: Option<&str> = option_env!("AIO_BUILT_IN_RELEASE_KEY");
 
-/// The files that the Debian package owns.
-const PACKAGED_FILES: &str = "/var/lib/dpkg/info/aio-controller-stub.list";
+/// Where the Debian package has it. What lies there is the package manager's, whoever put it there.
+const PACKAGED: &str = "/usr/bin/controller-stub";
 
 /// What to put in place.
 #[derive(Debug, Clone)]
@@ -123,19 +123,15 @@ impl SelfUpdateError {
 /// Puts the newest version of this program, or the one that was asked for, in place of it.
 pub async fn self_update(update: &SelfUpdate) -> Result<Updated, SelfUpdateError> {
     let own = std::env::current_exe().map_err(io("find", Path::new("the running program")))?;
-    let present = Present {
-        own: &own,
-        packaged: Path::new(PACKAGED_FILES),
-        version: build::number(),
-        now: clock::now(),
-    };
+    let present =
+        Present { own: &own, packaged: Path::new(PACKAGED), version: build::number(), now: clock::now() };
     replace(update, &present).await
 }
 
 /// The program that is there.
 struct Present<'a> {
     own: &'a Path,
-    /// The list of the package's files.
+    /// Where a package has it.
     packaged: &'a Path,
     version: &'static str,
     now: Timestamp,
@@ -143,8 +139,7 @@ struct Present<'a> {
 
 async fn replace(update: &SelfUpdate, present: &Present<'_>) -> Result<Updated, SelfUpdateError> {
     let Present { own, packaged, version, now } = *present;
-    let owned = fs::read_to_string(packaged).unwrap_or_default();
-    if owned.lines().any(|line| Path::new(line) == own) {
+    if own == packaged {
         return Err(SelfUpdateError::Packaged(own.to_owned()));
     }
     let built_in = || BUILT_IN_KEY.filter(|key| !key.is_empty()).map(str::to_owned).into_iter().collect();
@@ -228,11 +223,13 @@ mod tests {
     struct World {
         folder: tempfile::TempDir,
         server: Server,
+        packaged: bool,
     }
 
     impl World {
         async fn new() -> Self {
-            let world = Self { folder: tempfile::tempdir().unwrap(), server: Server::start().await };
+            let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+            let world = Self { folder, server, packaged: false };
             fs::create_dir(world.folder.path().join("bin")).unwrap();
             fs::write(world.own(), "the old program").unwrap();
             world
@@ -268,7 +265,8 @@ mod tests {
             version: &'static str,
             now: &str,
         ) -> Result<Updated, SelfUpdateError> {
-            let (own, packaged) = (self.own(), self.folder.path().join("packaged"));
+            let own = self.own();
+            let packaged = if self.packaged { own.clone() } else { PathBuf::from(PACKAGED) };
             let present = Present { own: &own, packaged: &packaged, version, now: now.parse().unwrap() };
             replace(update, &present).await
         }
@@ -335,8 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_of_a_package_is_the_package_manager_s() {
-        let world = World::new().await;
-        fs::write(world.folder.path().join("packaged"), format!("/.\n{}\n", world.own().display())).unwrap();
+        let world = World { packaged: true, ..World::new().await };
         assert_eq!(world.refused(|_| {}).await, ErrorCode::UpdatePackaged);
         let said = world.update(|_| {}).await.unwrap_err().to_string();
         assert!(said.contains("sudo apt-get install"), "{said}");
