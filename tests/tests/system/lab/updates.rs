@@ -87,6 +87,15 @@ impl Updated {
         Ok(rollout["id"].as_str().with_context(|| rollout.to_string())?.to_owned())
     }
 
+    /// Waits until the controller has heard how its update ended, and has done with it.
+    fn wait_for_end(&self, rollout: &str) -> Result<()> {
+        let look = || self.site.controller.ask(&format!("/rollouts/{rollout}"));
+        let ended = |rollout: &Value| {
+            ["completed", "halted", "aborted"].iter().any(|state| rollout["state"] == json!(state))
+        };
+        wait_for("the controller to have done with it", SOON, look, ended).map(drop)
+    }
+
     fn root(&self) -> Result<RootStatus> {
         let text =
             self.machine.sh("cat /var/lib/aio-worker-update/status.json 2>/dev/null || echo {}").read()?;
@@ -187,7 +196,7 @@ fn a_release_that_fails_its_rehearsal_costs_no_restart() -> Result<()> {
     ];
     for (version, fault) in faults {
         node.publish(version, fault)?;
-        node.ask_for(version)?;
+        let rollout = node.ask_for(version)?;
         let failed = |told: &Value| {
             let last = &told["update"]["last"];
             last["version"] == json!(version) && last["verdict"] == json!("refused")
@@ -195,6 +204,7 @@ fn a_release_that_fails_its_rehearsal_costs_no_restart() -> Result<()> {
         let told = wait_for("the node to refuse it", UPDATE, || status_of(&node.machine), failed);
         let told = told.with_context(|| node.journals())?;
         assert_eq!(told["update"]["last"]["code"], json!("REHEARSAL_FAILED"), "{told}");
+        node.wait_for_end(&rollout)?;
     }
     assert_eq!(node.machine.unit_property(UNIT, "ExecMainStartTimestampMonotonic")?, started);
     Ok(())

@@ -47,7 +47,7 @@ fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<(
     let unit = node.machine.read("/etc/systemd/system/aio-worker.service")?;
     for (version, fault) in faults {
         node.publish(version, fault)?;
-        node.ask_for(version)?;
+        let rollout = node.ask_for(version)?;
         let watching = [RootPhase::Switching, RootPhase::Proving, RootPhase::Probation, RootPhase::Reverting];
         let ended = |status: &RootStatus| {
             status.last.as_ref().is_some_and(|last| last.version.to_string() == version)
@@ -65,6 +65,7 @@ fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<(
         ensure!(began.elapsed() < Duration::from_secs(30 + 5), "{version}");
         assert_eq!(runs(&node.machine)?, VERSION, "{version}");
         assert_eq!(node.machine.read("/etc/systemd/system/aio-worker.service")?, unit, "{version}");
+        node.wait_for_end(&rollout)?;
     }
     Ok(())
 }
