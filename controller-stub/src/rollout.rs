@@ -1,13 +1,19 @@
-//! A rollout: how an organisation's nodes, or those of a group, come to another version. Pure: no I/O, clock
-//! or chance. `model` has the words, `plan` says who goes when, `criteria` when it stops by itself, `machine`
-//! how it goes on, `member` how a node of it stands, `turn` one look at it, `told` what its worker is to be told. What must outlive
-//! the process is all in [`Rollout`] and [`Member`]; `rollouts` keeps and carries it out.
+//! A rollout: how an organisation's nodes, or those of a group, come to another version. Pure: no
+//! I/O, clock or chance. What must outlive the process is all in [`Rollout`] and [`Member`];
+//! `rollouts` keeps and carries it out.
+//!
+//! The parts: `model` has the words, `plan` says who goes when, `criteria` when it stops by itself,
+//! `machine` how it goes on. `member` says how a node of it stands, `turn` is one look at it, and
+//! `told` is what a node's worker is to be told.
 //!
 //! ```text
 //! Draft ─▶ Canary ─▶ Soaking ─▶ Rolling(1) ─▶ … ─▶ Rolling(n) ─▶ Finishing ─▶ Completed
-//!             └──────────┴───────────┴──────────────────┴────────────┴─ a criterion ──▶ Halted
-//!             └──────────┴───────────┴──────────────────┴────────────┴─ somebody, or too few answers ─▶ Paused ─ resume ─▶ where it was
-//! any ─ abort ─▶ Aborted      any ─ abort with revert ─▶ Reverting ─▶ Aborted      not under way ─ a newer one ─▶ Superseded
+//!
+//! from Canary to Finishing:  a criterion                    ─▶ Halted
+//!                            somebody, or too few answers   ─▶ Paused ─ resume ─▶ where it was
+//! from any:                  abort                          ─▶ Aborted
+//!                            abort with revert              ─▶ Reverting ─▶ Aborted
+//! not under way:             a newer rollout                ─▶ Superseded
 //! ```
 
 mod criteria;

@@ -53,7 +53,8 @@ impl Store {
         self.writer.write(MoveRollout { columns, members, seen, record }).await
     }
 
-    /// Starts a rollout with these members, to be looked at at once, and takes their nodes from rollouts that are not under way.
+    /// Starts a rollout with these members, and takes their nodes from rollouts that are not under
+    /// way. It is looked at at once.
     pub(crate) async fn start_rollout(
         &self,
         rollout: &Rollout,

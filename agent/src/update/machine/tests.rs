@@ -2,7 +2,7 @@
 
 mod properties;
 
-use aio_protocol::update::ManagedBy;
+use aio_protocol::update::{ManagedBy, UpdateState};
 
 use super::*;
 use crate::update::{offer::tests::update, policy::Settings};
