@@ -6,11 +6,13 @@ use std::{
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::Path,
+    time::Duration,
 };
 
 use aio_host::files::{self, FileError};
 use aio_protocol::error_code::ErrorCode;
 use rustix::fs::{FlockOperation, flock};
+use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 
@@ -20,6 +22,12 @@ const MODE: u32 = 0o700;
 /// Maximum number of times that another installation may remove the folder while this one takes the
 /// lock.
 const MAX_ATTEMPTS: u32 = 100;
+
+/// Time that a holder who is about to end has to give the lock back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Interval between two tries to take the lock.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The lock. It ends with this value, or with the process.
 #[derive(Debug)]
@@ -52,6 +60,26 @@ impl Lock {
             }
         }
         Err(Failure::new(ErrorCode::InstallLocked, format!("others take {} again and again", dir.display())))
+    }
+
+    /// Takes the lock on `dir`, and waits a moment for a holder who is about to end: an update says
+    /// how it ended before it has swept up. `explain` completes the refusal, and says by another
+    /// code that the holder is not about to end.
+    pub(crate) async fn take_when_free(
+        dir: &Path,
+        explain: impl Fn(Failure) -> Failure,
+    ) -> Result<Self, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let refused = match Self::take(dir) {
+                Err(failure) => explain(failure),
+                taken => return taken,
+            };
+            if refused.code != ErrorCode::InstallLocked || Instant::now() >= deadline {
+                return Err(refused);
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
     }
 
     /// Whether somebody holds the lock on `dir`, as far as this user may see; leaves nothing
@@ -89,6 +117,26 @@ mod tests {
         assert!(!Lock::is_held(&dir) && !dir.exists());
         drop(Lock::take(&dir).unwrap());
         assert!(Lock::take(&dir).is_ok(), "a process that died holds nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_who_is_about_to_end_is_waited_for_and_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("aio-installer");
+        let held = Lock::take(&dir).unwrap();
+        let busy = |failure: Failure| Failure::new(ErrorCode::UpdateBusy, failure.message);
+        let began = Instant::now();
+        assert_eq!(Lock::take_when_free(&dir, busy).await.unwrap_err().code, ErrorCode::UpdateBusy);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let refused = Lock::take_when_free(&dir, |failure| failure).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InstallLocked);
+        assert!(began.elapsed() >= PATIENCE);
+        let ends = async {
+            sleep(PATIENCE / 2).await;
+            drop(held);
+        };
+        let (taken, ()) = tokio::join!(Lock::take_when_free(&dir, |failure| failure), ends);
+        assert!(taken.is_ok());
     }
 
     #[test]

@@ -35,11 +35,19 @@ pub fn number() -> &'static str {
 
 /// `program` with this version, without `v`, in place of its own; none if it has no place for it.
 pub fn stamped(mut program: Vec<u8>, version: &str) -> Option<Vec<u8>> {
-    let at = program.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let at = program.windows(STAMP.len()).position(is_stamp)? + MARK.len();
     let place = program.get_mut(at..at + STAMP.len() - MARK.len())?;
     place.fill(0);
     place.get_mut(..version.len())?.copy_from_slice(version.as_bytes());
     Some(program)
+}
+
+/// Whether this is such a place. The mark alone stands elsewhere in a program, too.
+fn is_stamp(place: &[u8]) -> bool {
+    let Some(version) = place.strip_prefix(MARK) else { return false };
+    let end = version.iter().position(|byte| *byte == 0).unwrap_or(version.len());
+    let (number, rest) = version.split_at(end);
+    !number.is_empty() && number.iter().all(u8::is_ascii_graphic) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// The commit, which the release's builder names in the build's environment.
