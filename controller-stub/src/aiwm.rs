@@ -5,6 +5,7 @@
 mod credentials;
 mod dialect;
 mod document;
+mod double;
 mod edge;
 mod fields;
 mod gateway;
@@ -35,9 +36,9 @@ use routes::Route;
 use sockets::Sockets;
 
 /// Everything that is served, in AIWM's dialect where it has a word for it and else in the own one.
-pub(crate) fn router(app: Arc<App>, mode: Aiwm) -> Router {
+pub(crate) fn router(app: Arc<App>, mode: Aiwm, double: bool) -> Router {
     let own = api::router(app.clone());
-    let dialect = Arc::new(Dialect::new(app.clone(), mode));
+    let dialect = Arc::new(Dialect::new(app.clone(), mode, double));
     let rest = api::within_bounds(app.clone(), rest().with_state(dialect.clone()));
     let (sockets, io) = Sockets::new(dialect.clone());
     gateway::open(&io, &dialect);
@@ -46,12 +47,14 @@ pub(crate) fn router(app: Arc<App>, mode: Aiwm) -> Router {
         .route("/socket.io/", any(sockets::serve))
         .route("/socket.io", any(sockets::serve))
         .with_state(Arc::new(sockets));
-    let sockets = api::measured(app, sockets);
+    let sockets = api::measured(app.clone(), sockets);
+    let tests = api::within_bounds(app, double::api::routes().with_state(dialect.clone()));
     let dispatch = move |request: Request| {
         let router = match Route::of(request.method(), request.uri().path()) {
             Some(Route::Rest) => rest.clone(),
             Some(Route::Sockets) => sockets.clone(),
-            None => own.clone(),
+            Some(Route::Double) if double => tests.clone(),
+            Some(Route::Double) | None => own.clone(),
         };
         async move { answer(router, request).await }
     };

@@ -239,7 +239,7 @@ impl Server {
         let limits = Limits::new(room, config.trusted_proxies);
         let router = match config.aiwm {
             None => api::router(app.clone()),
-            Some(mode) => aiwm::router(app.clone(), mode),
+            Some(mode) => aiwm::router(app.clone(), mode, config.aiwm_double),
         };
         let served = listener::serve(listener, acceptor, router, limits, stop.clone());
         tasks.spawn("listener", served);

@@ -29,7 +29,7 @@ mod tokens;
 mod transitions;
 mod writer;
 
-pub(crate) use aiwm::{AiwmNode, Bootstrapped};
+pub(crate) use aiwm::{AiwmNode, SecretKept};
 pub(crate) use audit::{AuditQuery, AuditRecord};
 pub(crate) use database::{Place, Store};
 pub(crate) use dead_letters::DeadLetter;

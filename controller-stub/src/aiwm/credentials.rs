@@ -10,6 +10,7 @@ use std::{
 };
 
 use aio_protocol::{
+    aiwm::rest::{Bootstrap, Bootstrapped, Hidden, LoggedIn, LoggedInNode, Login, Refresh},
     error_code::ErrorCode, ids::NodeId, installation::InstallationReport, node::NodeStatus, wire::close,
 };
 use axum::{
@@ -24,7 +25,7 @@ use super::{
     dialect::Dialect,
     fields::Fields,
     nodes::{not_while, seen},
-    tokens::{self, NODE_LIFE_SECS, REFRESH_GRACE, Refusal},
+    tokens::{self, NODE_LIFE_SECS, REFRESH_GRACE, Unusable},
     users::User,
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     clock,
     lifecycle::{LifecycleError, Occurrence, Saving},
     node::Node,
-    store::{Bootstrapped, RecordedStep, Store, StoreError},
+    store::{RecordedStep, SecretKept, Store, StoreError},
     tokens::fingerprint,
 };
 
@@ -95,17 +96,11 @@ pub(super) async fn setup_guide(
     user.person.audited(app, asked, work).await
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Bootstrap {
-    setup_token: String,
-}
-
 pub(super) async fn bootstrap(
     State(dialect): State<Arc<Dialect>>,
     _: Stranger,
-    Fields(Bootstrap { setup_token }): Fields<Bootstrap>,
-) -> Result<Json<Value>, Rejection> {
+    Fields(Bootstrap { setup_token: Hidden(setup_token) }): Fields<Bootstrap>,
+) -> Result<Json<Bootstrapped>, Rejection> {
     let app = &dialect.app;
     let verified = tokens::verify_setup(&app.enroller.tokens, &setup_token, clock::now());
     let id = verified.map_err(refused_token)?;
@@ -139,7 +134,7 @@ pub(super) async fn bootstrap(
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(Json(json!({ "nodeId": id, "secret": secret, "warning": ONCE })))
+    Ok(Json(Bootstrapped { node_id: id.clone(), secret: Hidden(secret), warning: Some(ONCE.into()) }))
 }
 
 /// Keeps a node with the secret that its setup token is taken for.
@@ -152,9 +147,9 @@ struct WithSecret {
 impl Saving for WithSecret {
     async fn save(&self, store: &Store, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
         match store.bootstrap(node, steps, &self.setup_sha256, &self.secret_sha256).await? {
-            Bootstrapped::Done => Ok(true),
-            Bootstrapped::Outdated => Ok(false),
-            Bootstrapped::Refused => {
+            SecretKept::Done => Ok(true),
+            SecretKept::Outdated => Ok(false),
+            SecretKept::Refused => {
                 self.refused.store(true, Ordering::Relaxed);
                 // The caller sees the mark, and gives up.
                 Err(StoreError::RolledBack)
@@ -163,57 +158,41 @@ impl Saving for WithSecret {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Login {
-    id: Option<String>,
-    api_key: Option<String>,
-    secret: String,
-}
-
 pub(super) async fn login(
     State(dialect): State<Arc<Dialect>>,
     _: Stranger,
-    Fields(Login { id, api_key, secret }): Fields<Login>,
-) -> Result<Json<Value>, Rejection> {
+    Fields(Login { id, api_key, secret: Hidden(secret) }): Fields<Login>,
+) -> Result<Json<LoggedIn>, Rejection> {
     let app = &dialect.app;
     let wrong = || Rejection::unauthorized(ErrorCode::TokenInvalid, "the id or the secret is wrong");
-    let id = id.or(api_key).ok_or_else(|| Rejection::field("id: is missing"))?;
+    let id = id.or(api_key.map(|Hidden(key)| key)).ok_or_else(|| Rejection::field("id: is missing"))?;
     let id: NodeId = id.parse().map_err(|_| wrong())?;
     let kept = app.store.aiwm_node(&id).await?;
     if kept.secret_sha256.as_deref() != Some(fingerprint(&secret).as_str()) {
         return Err(wrong());
     }
     let node = in_service(app, &id).await?.ok_or_else(wrong)?;
-    let token = sign(app, &node)?;
-    Ok(Json(json!({
-        "accessToken": token,
-        "expiresIn": NODE_LIFE_SECS,
-        "tokenType": "Bearer",
-        "node": {
-            "_id": node.id, "name": node.name, "status": node.status, "roles": node.role,
-            "orgId": node.owner.org_id,
-        },
-    })))
-}
-
-#[derive(Deserialize)]
-pub(super) struct Refresh {
-    token: String,
+    let known = LoggedInNode {
+        id: node.id.to_string(),
+        name: node.name.clone(),
+        status: node.status.as_str().into(),
+        roles: node.role.iter().map(|role| role.as_str().to_owned()).collect(),
+        org_id: Some(node.owner.org_id.to_string()),
+    };
+    Ok(Json(LoggedIn { node: Some(known), ..token_of(app, &node)? }))
 }
 
 pub(super) async fn refresh(
     State(dialect): State<Arc<Dialect>>,
     _: Stranger,
-    Fields(Refresh { token }): Fields<Refresh>,
-) -> Result<Json<Value>, Rejection> {
+    Fields(Refresh { token: Hidden(token) }): Fields<Refresh>,
+) -> Result<Json<LoggedIn>, Rejection> {
     let app = &dialect.app;
     let verified = tokens::verify_node(&app.enroller.tokens, &token, REFRESH_GRACE, clock::now());
     let verified = verified.map_err(refused_token)?;
     let node = in_service(app, &verified.node).await?.filter(|node| !verified.is_revoked(node));
-    let node = node.ok_or_else(|| refused_token(Refusal::Invalid))?;
-    let token = sign(app, &node)?;
-    Ok(Json(json!({ "accessToken": token, "expiresIn": NODE_LIFE_SECS, "tokenType": "Bearer" })))
+    let node = node.ok_or_else(|| refused_token(Unusable::Invalid))?;
+    token_of(app, &node).map(Json)
 }
 
 pub(super) async fn regenerate(
@@ -246,14 +225,20 @@ async fn in_service(app: &App, id: &NodeId) -> Result<Option<Node>, Rejection> {
     Ok(app.store.node(id).await?.filter(|node| node.status != NodeStatus::Inactive))
 }
 
-fn sign(app: &App, node: &Node) -> Result<String, Rejection> {
-    tokens::sign_node(&app.enroller.tokens, node, clock::now()).map_err(|error| Rejection::fault(&error))
+fn token_of(app: &App, node: &Node) -> Result<LoggedIn, Rejection> {
+    let token = tokens::sign_node(&app.enroller.tokens, node, clock::now());
+    Ok(LoggedIn {
+        access_token: Hidden(token.map_err(|error| Rejection::fault(&error))?),
+        expires_in: NODE_LIFE_SECS,
+        token_type: "Bearer".into(),
+        node: None,
+    })
 }
 
-fn refused_token(refusal: Refusal) -> Rejection {
+fn refused_token(refusal: Unusable) -> Rejection {
     match refusal {
-        Refusal::Invalid => Rejection::unauthorized(ErrorCode::TokenInvalid, "the token opens nothing here"),
-        Refusal::Expired => Rejection::unauthorized(ErrorCode::TokenExpired, "the token has expired"),
+        Unusable::Invalid => Rejection::unauthorized(ErrorCode::TokenInvalid, "the token opens nothing here"),
+        Unusable::Expired => Rejection::unauthorized(ErrorCode::TokenExpired, "the token has expired"),
     }
 }
 
@@ -270,6 +255,6 @@ impl FromRequestParts<Arc<Dialect>> for AsNode {
         let verified = tokens::verify_node(&app.enroller.tokens, token, Duration::ZERO, clock::now());
         let verified = verified.map_err(refused_token)?;
         let node = in_service(app, &verified.node).await?.filter(|node| !verified.is_revoked(node));
-        node.map(Self).ok_or_else(|| refused_token(Refusal::Invalid))
+        node.map(Self).ok_or_else(|| refused_token(Unusable::Invalid))
     }
 }

@@ -5,16 +5,26 @@ use std::sync::Arc;
 use aio_protocol::{error_code::ErrorCode, ids::NodeId};
 use axum::http::StatusCode;
 
+use super::double::{Double, recording::Entry};
 use crate::{api::error::Rejection, app::App, config::Aiwm};
 
 pub(super) struct Dialect {
     pub app: Arc<App>,
     mode: Aiwm,
+    /// Where tests may make it fail.
+    pub double: Option<Double>,
 }
 
 impl Dialect {
-    pub(super) fn new(app: Arc<App>, mode: Aiwm) -> Self {
-        Self { app, mode }
+    pub(super) fn new(app: Arc<App>, mode: Aiwm, double: bool) -> Self {
+        Self { app, mode, double: double.then(Double::default) }
+    }
+
+    /// Notes what was said, where somebody may ask for it.
+    pub(super) fn record(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(double) = &self.double {
+            double.recording().push(entry());
+        }
     }
 
     /// The id of a path.

@@ -2,22 +2,34 @@
 
 use std::sync::Arc;
 
-use aio_protocol::{api::ApiError, error_code::ErrorCode, time::Timestamp};
+use aio_protocol::{
+    aiwm::rest::{self, Refused},
+    api::ApiError,
+    error_code::ErrorCode,
+};
 use axum::{
     Json,
-    body::to_bytes,
+    body::{Body, Bytes, to_bytes},
     extract::{Request, State},
     http::{HeaderName, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde_json::json;
+use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{dialect::Dialect, routes::Route};
+use super::{
+    dialect::Dialect,
+    double::{
+        faults::Place,
+        recording::{By, Entry},
+    },
+    routes::Route,
+};
 use crate::clock;
 
-const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static(rest::CORRELATION_ID);
 
 /// Longer ids are not echoed.
 const MAX_ID_BYTES: usize = 128;
@@ -25,33 +37,52 @@ const MAX_ID_BYTES: usize = 128;
 /// No error of this controller has a larger body.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// An error as AIWM writes it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AiwmError {
-    status_code: u16,
-    message: String,
-    timestamp: Timestamp,
-    path: String,
-    correlation_id: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<String>,
-}
+/// No request or answer of the dialect's REST has a larger body.
+const MAX_RECORDED_BYTES: usize = 4 * 1024 * 1024;
 
-pub(super) async fn dress(State(_): State<Arc<Dialect>>, request: Request, next: Next) -> Response {
+pub(super) async fn dress(State(dialect): State<Arc<Dialect>>, request: Request, next: Next) -> Response {
     let id = correlation_id(&request);
     let path = request.uri().path().to_owned();
-    let is_socket = Route::of(request.method(), &path) == Some(Route::Sockets);
-    let mut response = next.run(request).await;
+    let route = Route::of(request.method(), &path);
+    let mut response = match &dialect.double {
+        Some(double) if route == Some(Route::Rest) => {
+            let late = double.faults().delay(None, Place::Rest);
+            if let Some(late) = late {
+                sleep(late).await;
+            }
+            recorded(&dialect, request, next).await
+        }
+        _ => next.run(request).await,
+    };
     let status = response.status();
     // Engine.IO has an error of its own.
-    if !is_socket && (status.is_client_error() || status.is_server_error()) {
+    if route != Some(Route::Sockets) && (status.is_client_error() || status.is_server_error()) {
         response = rewritten(response, path, &id).await;
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(CORRELATION_ID, id);
     }
     response
+}
+
+/// Answers a request, and records both.
+async fn recorded(dialect: &Dialect, request: Request, next: Next) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, MAX_RECORDED_BYTES).await.unwrap_or_default();
+    let entry = |by, status, body: &Bytes| Entry {
+        at: clock::now(),
+        by,
+        node_id: None,
+        what: what.clone(),
+        status,
+        body: serde_json::from_slice(body).unwrap_or_default(),
+    };
+    dialect.record(|| entry(By::Peer, None, &body));
+    let (parts, body) = next.run(Request::from_parts(parts, Body::from(body))).await.into_parts();
+    let body = to_bytes(body, MAX_RECORDED_BYTES).await.unwrap_or_default();
+    dialect.record(|| entry(By::Controller, Some(parts.status.as_u16()), &body));
+    Response::from_parts(parts, Body::from(body))
 }
 
 fn correlation_id(request: &Request) -> String {
@@ -70,13 +101,13 @@ async fn rewritten(response: Response, path: String, id: &str) -> Response {
         |told| (told.message, told.code),
     );
     let invalid = code == ErrorCode::ValidationFailed.as_str() && parts.status.is_client_error();
-    let error = AiwmError {
+    let error = Refused {
         status_code: parts.status.as_u16(),
-        errors: if invalid { vec![message.clone()] } else { Vec::new() },
+        errors: if invalid { vec![json!(message)] } else { Vec::new() },
         message,
-        timestamp: clock::now(),
-        path,
-        correlation_id: id.to_owned(),
+        timestamp: Some(clock::now()),
+        path: Some(path),
+        correlation_id: Some(id.to_owned()),
     };
     parts.headers.remove(header::CONTENT_LENGTH);
     let json = Json(error).into_response();

@@ -11,18 +11,23 @@ use std::{
     time::Instant,
 };
 
+use aio_protocol::aiwm::{
+    NAMESPACE,
+    controller::{Cause, Exception},
+    event,
+};
 use metrics::counter;
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use socketioxide::{
     SocketIo,
-    extract::{SocketRef, TryData},
+    extract::{Event, SocketRef, TryData},
     handler::ConnectHandler,
 };
 use tokio::sync::mpsc;
 
 use super::{
     dialect::Dialect,
+    double::recording::{By, Entry},
     sockets::{
         self,
         link::{Ending, Link},
@@ -31,9 +36,6 @@ use super::{
 use crate::clock;
 use admission::{Auth, Found, admit};
 use worker::{Mark, Said, Worker};
-
-/// Where workers join.
-pub(super) const NAMESPACE: &str = "/ws/node";
 
 /// What a worker may have said that its task has not done yet.
 const MAX_SAID: usize = 16;
@@ -59,7 +61,7 @@ fn serve(dialect: &Arc<Dialect>, socket: SocketRef) {
     let (node, admitted) = match found {
         Found::Worker(node, admitted) => (node, admitted),
         Found::Refused(refused) => {
-            let _ = socket.emit("connection.ack", &refused.acknowledgement(clock::now()));
+            let _ = socket.emit(event::CONNECTION_ACK, &refused.acknowledgement(clock::now()));
             sockets::send_away(&socket);
             return;
         }
@@ -67,84 +69,96 @@ fn serve(dialect: &Arc<Dialect>, socket: SocketRef) {
     let app = dialect.app.clone();
     let (say, said) = mpsc::channel(MAX_SAID);
     let mark = Mark::new(&app, node, &link);
-    listen(&socket, &mark, &link, say);
-    let gone = mark.gone.clone();
+    let ear = Arc::new(Ear { dialect: dialect.clone(), mark: mark.clone(), link: link.clone(), say });
+    listen(&socket, &ear);
     socket.on_disconnect(move || {
-        gone.cancel();
+        ear.mark.gone.cancel();
         ready(())
     });
-    let worker = Worker { app: app.clone(), socket, link, mark, newcomer: Some(admitted) };
+    let worker = Worker { dialect: dialect.clone(), socket, link, mark, newcomer: Some(admitted) };
     app.connections.spawn_on(worker.serve(said), &app.gateway);
 }
 
-/// A heartbeat, as far as it is looked at.
-#[derive(Deserialize)]
-struct Beat {
-    data: Option<BeatData>,
+/// What every word of a worker is heard with.
+struct Ear {
+    dialect: Arc<Dialect>,
+    mark: Arc<Mark>,
+    link: Arc<Link>,
+    say: mpsc::Sender<Said>,
 }
 
-#[derive(Deserialize)]
-struct BeatData {
-    #[serde(default)]
-    status: Value,
-}
+/// Everything that is heard. Of what else a worker says nothing comes.
+const HEARD: [&str; 5] =
+    [event::HEARTBEAT, event::REGISTER, event::METRICS, event::COMMAND_ACK, event::COMMAND_RESULT];
 
-#[derive(Deserialize)]
-struct AnyMessage {
-    data: Option<IgnoredAny>,
-}
-
-fn listen(socket: &SocketRef, mark: &Arc<Mark>, link: &Arc<Link>, say: mpsc::Sender<Said>) {
-    let (beating, beats, beat_link) = (mark.clone(), say.clone(), link.clone());
-    socket.on("telemetry.heartbeat", move |socket: SocketRef, TryData(beat): TryData<Beat>| {
-        match beat.ok().and_then(|beat| beat.data) {
-            Some(data) => hear_beat(&beating, &data, &beats, &beat_link),
-            None => crash(&socket, "telemetry.heartbeat"),
-        }
-        ready(())
-    });
-    let (registering, registers) = (link.clone(), say);
-    socket.on("node.register", move |socket: SocketRef, TryData(message): TryData<Value>| {
-        let data = message.ok().and_then(|mut message| Some(message.get_mut("data")?.take()));
-        match data {
-            Some(Value::Object(data)) => hand_on(&registers, Said::Register(data), &registering),
-            _ => crash(&socket, "node.register"),
-        }
-        ready(())
-    });
-    for event in ["telemetry.metrics", "command.ack", "command.result"] {
-        let mark = mark.clone();
-        socket.on(event, move |socket: SocketRef, TryData(message): TryData<AnyMessage>| {
-            match message.ok().and_then(|message| message.data) {
-                Some(IgnoredAny) => mark.renew_lease(),
-                None => crash(&socket, event),
-            }
+fn listen(socket: &SocketRef, ear: &Arc<Ear>) {
+    for name in HEARD {
+        let ear = ear.clone();
+        socket.on(name, move |socket: SocketRef, TryData(message): TryData<Value>| {
+            ear.hear(&socket, name, message.unwrap_or_default());
+            ready(())
+        });
+    }
+    if ear.dialect.double.is_some() {
+        let ear = ear.clone();
+        socket.on_fallback(move |Event(name): Event, TryData(message): TryData<Value>| {
+            ear.record(&name, &message.unwrap_or_default());
             ready(())
         });
     }
 }
 
-fn hear_beat(mark: &Mark, data: &BeatData, say: &mpsc::Sender<Said>, link: &Link) {
-    mark.renew_lease();
-    // A status brings a node back that was set aside.
-    if data.status == "online" && mark.set_aside.load(Ordering::Relaxed) {
-        hand_on(say, Said::Online, link);
+impl Ear {
+    fn hear(&self, socket: &SocketRef, name: &'static str, mut message: Value) {
+        self.record(name, &message);
+        let Some(Value::Object(data)) = message.get_mut("data").map(Value::take) else {
+            return self.crash(socket, name);
+        };
+        match name {
+            event::HEARTBEAT => self.hear_beat(&data),
+            event::REGISTER => self.hand_on(Said::Register(data)),
+            _ => self.mark.renew_lease(),
+        }
     }
-}
 
-/// Gives the worker's task something to do. Who says more than it can do is cut off.
-fn hand_on(say: &mpsc::Sender<Said>, said: Said, link: &Link) {
-    if say.try_send(said).is_err() {
-        link.end(Ending::HangUp);
+    fn hear_beat(&self, data: &Map<String, Value>) {
+        let Self { dialect, mark, .. } = self;
+        if dialect.double.as_ref().is_some_and(|double| double.faults().lose_heartbeat(&mark.node)) {
+            return;
+        }
+        mark.renew_lease();
+        // A status brings a node back that was set aside.
+        let says_online = data.get("status").is_some_and(|status| status == "online");
+        if says_online && mark.set_aside.load(Ordering::Relaxed) {
+            self.hand_on(Said::Online);
+        }
     }
-}
 
-/// What AIWM says when a handler of its own failed.
-fn crash(socket: &SocketRef, event: &str) {
-    let exception = json!({
-        "status": "error", "message": "Internal server error", "cause": { "pattern": event, "data": {} },
-    });
-    let _ = socket.emit("exception", &exception);
+    /// Gives the worker's task something to do. Who says more than it can do is cut off.
+    fn hand_on(&self, said: Said) {
+        if self.say.try_send(said).is_err() {
+            self.link.end(Ending::HangUp);
+        }
+    }
+
+    /// Says what AIWM says when a handler of its own failed.
+    fn crash(&self, socket: &SocketRef, name: &str) {
+        let cause = Cause { pattern: name.to_owned(), data: Some(json!({})) };
+        let message = "Internal server error".to_owned();
+        let exception = Exception { status: "error".into(), message, cause: Some(cause) };
+        worker::emit(&self.dialect, &self.mark.node, socket, event::EXCEPTION, &exception);
+    }
+
+    fn record(&self, name: &str, message: &Value) {
+        self.dialect.record(|| Entry {
+            at: clock::now(),
+            by: By::Peer,
+            node_id: Some(self.mark.node.clone()),
+            what: name.to_owned(),
+            status: None,
+            body: message.clone(),
+        });
+    }
 }
 
 impl Mark {

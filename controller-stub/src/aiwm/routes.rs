@@ -7,6 +7,8 @@ use axum::http::Method;
 pub(super) enum Route {
     Rest,
     Sockets,
+    /// What only tests ask for.
+    Double,
 }
 
 impl Route {
@@ -16,6 +18,7 @@ impl Route {
         let (get, post) = (*method == Method::GET, *method == Method::POST);
         let taken = match segments.as_slice() {
             ["socket.io"] => return Some(Self::Sockets),
+            ["_double", "faults" | "recording"] => return Some(Self::Double),
             ["nodes"] => get || post,
             ["nodes", "auth", "bootstrap" | "login" | "refresh"] => post,
             ["nodes", _] => get || *method == Method::DELETE,

@@ -27,7 +27,7 @@ use serde_json::json;
 use socketioxide::{SocketIo, extract::SocketRef, service::SocketIoService};
 use tower_service::Service;
 
-use super::{dialect::Dialect, tokens::SOCKET_PATH};
+use super::{dialect::Dialect, tokens::SERVED_AT};
 use crate::{
     api::{auth, client, error::Rejection, upgrade::Upgrade},
     rate::Rate,
@@ -95,7 +95,7 @@ impl Sockets {
     /// The sockets, and where namespaces are opened.
     pub(super) fn new(dialect: Arc<Dialect>) -> (Self, SocketIo) {
         let (engine, io) = SocketIo::builder()
-            .req_path(SOCKET_PATH)
+            .req_path(SERVED_AT)
             .ping_interval(PING_INTERVAL)
             .ping_timeout(PING_TIMEOUT)
             .connect_timeout(JOIN_TIMEOUT)

@@ -4,8 +4,16 @@
 
 use std::time::Duration;
 
-use aio_protocol::{ids::NodeId, time::Timestamp};
-use serde::{Deserialize, Serialize};
+use aio_protocol::{
+    aiwm::{
+        rest::path,
+        setup::{NodeTokenClaims, SetupClaims, SetupTokenKind},
+    },
+    claims::NodeTokenKind,
+    ids::NodeId,
+    time::Timestamp,
+};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -23,37 +31,15 @@ pub(super) const NODE_LIFE_SECS: u64 = 3600;
 /// For so long behind its end a node token can be exchanged for another.
 pub(super) const REFRESH_GRACE: Duration = Duration::from_secs(300);
 
-/// The path that Socket.IO is served at.
-pub(super) const SOCKET_PATH: &str = "/socket.io";
+/// The path that Socket.IO is served at, as setup tokens name it.
+pub(super) const SERVED_AT: &str = "/socket.io";
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SetupClaims {
-    sub: NodeId,
-    #[serde(rename = "type")]
-    kind: String,
-    node_id: NodeId,
-    bootstrap_url: String,
-    api_base_url: String,
-    ws_base_url: String,
-    ws_path: String,
-    mona_base_url: String,
-    iat: i64,
-    exp: i64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NodeClaims {
-    sub: NodeId,
-    #[serde(rename = "type")]
-    kind: String,
-    username: String,
-    status: String,
-    roles: Vec<aio_protocol::node::NodeRole>,
-    org_id: String,
-    iat: i64,
-    exp: i64,
+/// The claims of a setup token, and the one that whoever reads it has no use for.
+#[derive(Serialize)]
+struct Subject<'a> {
+    sub: &'a NodeId,
+    #[serde(flatten)]
+    claims: &'a SetupClaims,
 }
 
 /// A node token that was signed here and has not ended.
@@ -65,7 +51,7 @@ pub(super) struct NodeToken {
 
 /// Why a token opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum Unusable {
     Invalid,
     Expired,
 }
@@ -87,37 +73,36 @@ pub(super) fn sign_setup(
     let iat = now.as_millis() / 1000;
     let ends = Timestamp::from_millis(iat * 1000).plus(SETUP_LIFE);
     let claims = SetupClaims {
-        sub: node.clone(),
-        kind: "node-setup".into(),
+        kind: SetupTokenKind::NodeSetup,
         node_id: node.clone(),
-        bootstrap_url: format!("{}/nodes/auth/bootstrap", deployment.api),
+        bootstrap_url: Some(format!("{}{}", deployment.api, path::BOOTSTRAP)),
         api_base_url: deployment.api.clone(),
-        ws_base_url: deployment.gateway(),
-        ws_path: SOCKET_PATH.into(),
-        mona_base_url: deployment.api.clone(),
+        ws_base_url: Some(deployment.gateway()),
+        ws_path: Some(SERVED_AT.into()),
+        mona_base_url: Some(deployment.api.clone()),
         iat,
         exp: ends.as_millis() / 1000,
     };
-    Ok((tokens.sign(&claims)?, ends))
+    Ok((tokens.sign(&Subject { sub: node, claims: &claims })?, ends))
 }
 
 /// The node of a setup token.
-pub(super) fn verify_setup(tokens: &Tokens, token: &str, now: Timestamp) -> Result<NodeId, Refusal> {
+pub(super) fn verify_setup(tokens: &Tokens, token: &str, now: Timestamp) -> Result<NodeId, Unusable> {
     let claims: SetupClaims = read(tokens, token, "node-setup")?;
-    if ended(claims.exp, Duration::ZERO, now) { Err(Refusal::Expired) } else { Ok(claims.node_id) }
+    if ended(claims.exp, Duration::ZERO, now) { Err(Unusable::Expired) } else { Ok(claims.node_id) }
 }
 
 /// A node token for an hour. Two of the same second are the same.
 pub(super) fn sign_node(tokens: &Tokens, node: &Node, now: Timestamp) -> Result<String, Unsigned> {
     // A token of the second in which others were revoked would count as one of them.
     let iat = (now.as_millis() / 1000).max(node.tokens_not_before.as_millis() / 1000 + 1);
-    tokens.sign(&NodeClaims {
+    tokens.sign(&NodeTokenClaims {
         sub: node.id.clone(),
-        kind: "node".into(),
-        username: node.name.clone(),
-        status: node.status.as_str().into(),
-        roles: node.role.clone(),
-        org_id: node.owner.org_id.to_string(),
+        kind: NodeTokenKind::Node,
+        username: Some(node.name.clone()),
+        status: Some(node.status.as_str().into()),
+        roles: node.role.iter().map(|role| role.as_str().to_owned()).collect(),
+        org_id: Some(node.owner.org_id.to_string()),
         iat,
         exp: iat.saturating_add_unsigned(NODE_LIFE_SECS),
     })
@@ -129,21 +114,21 @@ pub(super) fn verify_node(
     token: &str,
     grace: Duration,
     now: Timestamp,
-) -> Result<NodeToken, Refusal> {
-    let claims: NodeClaims = read(tokens, token, "node")?;
+) -> Result<NodeToken, Unusable> {
+    let claims: NodeTokenClaims = read(tokens, token, "node")?;
     if ended(claims.exp, grace, now) {
-        return Err(Refusal::Expired);
+        return Err(Unusable::Expired);
     }
     Ok(NodeToken { node: claims.sub, issued_at: Timestamp::from_millis(claims.iat.saturating_mul(1000)) })
 }
 
-fn read<T: serde::de::DeserializeOwned>(tokens: &Tokens, token: &str, kind: &str) -> Result<T, Refusal> {
-    let claims: Map<String, Value> = tokens.genuine(token).map_err(|_| Refusal::Invalid)?;
+fn read<T: serde::de::DeserializeOwned>(tokens: &Tokens, token: &str, kind: &str) -> Result<T, Unusable> {
+    let claims: Map<String, Value> = tokens.genuine(token).map_err(|_| Unusable::Invalid)?;
     // A node token of the own API has a `jti`, and is no token of this dialect.
     if claims.get("type").and_then(Value::as_str) != Some(kind) || claims.contains_key("jti") {
-        return Err(Refusal::Invalid);
+        return Err(Unusable::Invalid);
     }
-    serde_json::from_value(Value::Object(claims)).map_err(|_| Refusal::Invalid)
+    serde_json::from_value(Value::Object(claims)).map_err(|_| Unusable::Invalid)
 }
 
 fn ended(exp: i64, grace: Duration, now: Timestamp) -> bool {
@@ -186,9 +171,9 @@ mod tests {
         let token = sign_node(&tokens, &node(), now).unwrap();
         let verify = |grace, after| verify_node(&tokens, &token, grace, now.plus(secs(after)));
         assert!(verify(Duration::ZERO, 3599).is_ok());
-        assert_eq!(verify(Duration::ZERO, 3600), Err(Refusal::Expired));
+        assert_eq!(verify(Duration::ZERO, 3600), Err(Unusable::Expired));
         assert!(verify(REFRESH_GRACE, 3600 + 290).is_ok());
-        assert_eq!(verify(REFRESH_GRACE, 3600 + 310), Err(Refusal::Expired));
+        assert_eq!(verify(REFRESH_GRACE, 3600 + 310), Err(Unusable::Expired));
     }
 
     #[test]
@@ -198,15 +183,15 @@ mod tests {
         let (setup, ends) = sign_setup(&tokens, &deployment, &node().id, now).unwrap();
         let token = sign_node(&tokens, &node(), now).unwrap();
         assert_eq!(verify_setup(&tokens, &setup, now), Ok(node().id));
-        assert_eq!(verify_setup(&tokens, &setup, ends), Err(Refusal::Expired));
-        assert_eq!(verify_node(&tokens, &setup, Duration::ZERO, now), Err(Refusal::Invalid));
-        assert_eq!(verify_setup(&tokens, &token, now), Err(Refusal::Invalid));
+        assert_eq!(verify_setup(&tokens, &setup, ends), Err(Unusable::Expired));
+        assert_eq!(verify_node(&tokens, &setup, Duration::ZERO, now), Err(Unusable::Invalid));
+        assert_eq!(verify_setup(&tokens, &token, now), Err(Unusable::Invalid));
         for ours in [setup, token] {
             assert!(tokens.verify(&ours).is_err(), "the own API takes neither");
         }
         let own = crate::tokens::node_claims(&node().id, "http://a", "ws://a", None, None, now, 60);
         let own = tokens.sign_node(&own).unwrap();
-        assert_eq!(verify_node(&tokens, &own, Duration::ZERO, now), Err(Refusal::Invalid));
+        assert_eq!(verify_node(&tokens, &own, Duration::ZERO, now), Err(Unusable::Invalid));
     }
 
     #[test]

@@ -27,9 +27,9 @@ pub(crate) struct AiwmNode {
     pub secret_sha256: Option<String>,
 }
 
-/// What came of a bootstrap.
+/// What came of taking a setup token for a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bootstrapped {
+pub(crate) enum SecretKept {
     Done,
     /// The node was saved by somebody else since it was read.
     Outdated,
@@ -107,7 +107,7 @@ impl Store {
         steps: &[RecordedStep],
         setup_sha256: &str,
         secret_sha256: &str,
-    ) -> Result<Bootstrapped, StoreError> {
+    ) -> Result<SecretKept, StoreError> {
         let (setup_sha256, secret_sha256) = (setup_sha256.to_owned(), secret_sha256.to_owned());
         let id = node.id.clone();
         self.writer.write(Bootstrap { id, save: Save::new(node, steps)?, setup_sha256, secret_sha256 }).await
@@ -162,9 +162,9 @@ struct Bootstrap {
 }
 
 impl Write for Bootstrap {
-    type Answer = Bootstrapped;
+    type Answer = SecretKept;
 
-    async fn run(&self, connection: &mut AnyConnection) -> Result<Bootstrapped, StoreError> {
+    async fn run(&self, connection: &mut AnyConnection) -> Result<SecretKept, StoreError> {
         let known = sqlx::query(
             "SELECT 1 FROM aiwm_nodes WHERE node_id = $1 AND setup_sha256 = $2 AND secret_sha256 IS NULL",
         )
@@ -173,21 +173,21 @@ impl Write for Bootstrap {
         .fetch_optional(&mut *connection)
         .await?;
         if known.is_none() {
-            return Ok(Bootstrapped::Refused);
+            return Ok(SecretKept::Refused);
         }
         if !self.save.run(connection).await? {
-            return Ok(Bootstrapped::Outdated);
+            return Ok(SecretKept::Outdated);
         }
         sqlx::query("UPDATE aiwm_nodes SET setup_sha256 = NULL, secret_sha256 = $2 WHERE node_id = $1")
             .bind(self.id.as_str())
             .bind(&self.secret_sha256)
             .execute(connection)
             .await?;
-        Ok(Bootstrapped::Done)
+        Ok(SecretKept::Done)
     }
 
-    fn changed(answer: &Bootstrapped) -> bool {
-        *answer == Bootstrapped::Done
+    fn changed(answer: &SecretKept) -> bool {
+        *answer == SecretKept::Done
     }
 }
 

@@ -4,19 +4,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aio_protocol::{ids::NodeId, node::NodeStatus, time::Timestamp};
+use aio_protocol::{
+    aiwm::{
+        NAMESPACE,
+        controller::{ConnectionAck, Refusal},
+        event,
+    },
+    ids::NodeId,
+    node::NodeStatus,
+    time::Timestamp,
+};
 use axum::http::{HeaderMap, Uri, header};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use socketioxide::extract::SocketRef;
+use tokio::time::sleep;
 
-use super::{
-    super::{
-        dialect::Dialect,
-        sockets::{self, link::Link},
-        tokens::{Refusal, verify_node},
-    },
-    NAMESPACE,
+use super::super::{
+    dialect::Dialect,
+    double::faults::{self, Place},
+    sockets::{self, link::Link},
+    tokens::{Unusable, verify_node},
 };
 use crate::{clock, gateway::admission::Handshake, store::StoreError};
 
@@ -69,18 +77,28 @@ pub(super) struct Admitted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     Gone,
+    /// Only a double says so.
+    Inactive,
+    Fault,
 }
 
 impl Refused {
     /// The `connection.ack` that says so.
-    pub(super) fn acknowledgement(self, now: Timestamp) -> Value {
+    pub(super) fn acknowledgement(self, now: Timestamp) -> ConnectionAck {
         let (code, message) = match self {
-            Self::Gone => ("1004", "Node not found"),
+            Self::Gone => (Refusal::NODE_GONE, "Node not found"),
+            Self::Inactive => (Refusal::NODE_INACTIVE, "Node is inactive"),
+            Self::Fault => (Refusal::INTERNAL_ERROR, "Internal error"),
         };
-        json!({
-            "type": "connection.ack", "messageId": uuid::Uuid::now_v7(), "timestamp": now, "status": "error",
-            "error": { "code": code, "message": message, "timestamp": now },
-        })
+        let error = Refusal { code: code.into(), message: message.into(), timestamp: Some(now) };
+        ConnectionAck {
+            kind: event::CONNECTION_ACK.into(),
+            message_id: uuid::Uuid::now_v7().to_string(),
+            timestamp: Some(now),
+            status: "error".into(),
+            error: Some(error),
+            ..ConnectionAck::default()
+        }
     }
 }
 
@@ -98,9 +116,24 @@ async fn judge(dialect: &Dialect, link: &Arc<Link>, token: &str) -> Result<(), N
     let app = &dialect.app;
     let verified = verify_node(&app.enroller.tokens, token, Duration::ZERO, clock::now());
     let token = verified.map_err(|refusal| match refusal {
-        Refusal::Invalid => NotJoined::Invalid,
-        Refusal::Expired => NotJoined::Expired,
+        Unusable::Invalid => NotJoined::Invalid,
+        Unusable::Expired => NotJoined::Expired,
     })?;
+    if let Some(double) = &dialect.double {
+        double.note_join(&token.node, link);
+        let late = double.faults().delay(Some(&token.node), Place::Join);
+        if let Some(late) = late {
+            sleep(late).await;
+        }
+        if double.faults().is_expired(&token.node, token.issued_at) {
+            return Err(NotJoined::Expired);
+        }
+        let refusal = double.faults().refuse(&token.node);
+        if let Some(refused) = refusal.map(ordered).transpose()? {
+            link.join(NAMESPACE, Box::new(Found::Refused(refused)));
+            return Ok(());
+        }
+    }
     let handshake = app.admission.begin().map_err(|_| NotJoined::TooMany)?;
     let failed = |error: StoreError| {
         tracing::warn!(error = &error as &dyn std::error::Error, "a worker's token could not be looked up");
@@ -119,6 +152,18 @@ async fn judge(dialect: &Dialect, link: &Arc<Link>, token: &str) -> Result<(), N
     };
     link.join(NAMESPACE, Box::new(found));
     Ok(())
+}
+
+/// A refusal that a test has ordered.
+fn ordered(refusal: faults::Refusal) -> Result<Refused, NotJoined> {
+    match refusal {
+        faults::Refusal::TokenMissing => Err(NotJoined::Missing),
+        faults::Refusal::TokenInvalid => Err(NotJoined::Invalid),
+        faults::Refusal::TokenExpired => Err(NotJoined::Expired),
+        faults::Refusal::NodeGone => Ok(Refused::Gone),
+        faults::Refusal::NodeInactive => Ok(Refused::Inactive),
+        faults::Refusal::InternalError => Ok(Refused::Fault),
+    }
 }
 
 impl Auth {

@@ -1,17 +1,24 @@
 //! One worker that has joined: greets it, registers it, and ends its connection when another takes its place.
 //! AIWM calls a node offline as soon as its connection is gone, and so does this.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use aio_protocol::{ids::NodeId, node::NodeStatus, release::build, wire::close};
+use aio_protocol::{
+    aiwm::{
+        Envelope,
+        controller::{ConnectionAck, ControllerInfo, ErrorEvent, Refusal, Registered},
+        event,
+    },
+    ids::NodeId,
+    node::NodeStatus,
+    wire::close,
+};
 use metrics::{counter, gauge, histogram};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use socketioxide::extract::SocketRef;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +26,8 @@ use uuid::Uuid;
 
 use super::{
     super::{
+        dialect::Dialect,
+        double::recording::{By, Entry},
         register,
         sockets::{
             self,
@@ -97,7 +106,7 @@ impl Mark {
 }
 
 pub(super) struct Worker {
-    pub app: Arc<App>,
+    pub dialect: Arc<Dialect>,
     pub socket: SocketRef,
     pub link: Arc<Link>,
     pub mark: Arc<Mark>,
@@ -119,9 +128,9 @@ impl Worker {
     pub(super) async fn serve(mut self, said: mpsc::Receiver<Said>) {
         gauge!("aio_gateway_sockets").increment(1);
         tracing::debug!(node = %self.mark.node, address = %self.link.address, "a worker of AIWM's dialect joined");
-        if self.app.stop.is_cancelled() {
+        if self.dialect.app.stop.is_cancelled() {
             // It may have entered too late to be sent away with the others.
-            self.app.registry.close(&self.mark.node, close::RESTART);
+            self.dialect.app.registry.close(&self.mark.node, close::RESTART);
         }
         let end = self.converse(said).await;
         self.leave().await;
@@ -140,7 +149,7 @@ impl Worker {
         }
         self.greet();
         // The newest connection counts, registered or not.
-        self.app.registry.take_over(&self.mark.node, self.mark.epoch);
+        self.dialect.app.registry.take_over(&self.mark.node, self.mark.epoch);
         let gone = self.mark.gone.clone();
         loop {
             tokio::select! {
@@ -161,14 +170,21 @@ impl Worker {
     }
 
     fn greet(&self) {
-        let now = clock::now();
-        let _ = self.socket.emit(
-            "connection.ack",
-            &json!({
-                "type": "connection.ack", "messageId": Uuid::now_v7(), "timestamp": now, "status": "success",
-                "nodeId": self.mark.node, "controllerId": CONTROLLER_ID, "serverVersion": SERVER_VERSION,
-            }),
-        );
+        let ack = ConnectionAck {
+            kind: event::CONNECTION_ACK.into(),
+            message_id: Uuid::now_v7().to_string(),
+            timestamp: Some(clock::now()),
+            status: "success".into(),
+            node_id: Some(self.mark.node.to_string()),
+            controller_id: Some(CONTROLLER_ID.into()),
+            server_version: Some(SERVER_VERSION.into()),
+            error: None,
+        };
+        self.say(event::CONNECTION_ACK, &ack);
+    }
+
+    fn say(&self, name: &str, message: &impl Serialize) {
+        emit(&self.dialect, &self.mark.node, &self.socket, name, message);
     }
 
     async fn take(&mut self, said: Said) -> Result<(), End> {
@@ -205,31 +221,33 @@ impl Worker {
             histogram!("aio_gateway_connect_seconds").record(self.link.since.elapsed());
         }
         let now = clock::now();
-        let _ = self.socket.emit(
-            "register.ack",
-            &json!({
-                "type": "register.ack", "messageId": Uuid::now_v7(), "timestamp": now,
-                "data": {
-                    "status": "success", "nodeId": self.mark.node, "registeredAt": now,
-                    "controllerInfo": {
-                        "controllerId": CONTROLLER_ID, "heartbeatInterval": HEARTBEAT_INTERVAL,
-                        "metricsInterval": METRICS_INTERVAL, "timezone": "UTC", "version": build::number(),
-                    },
-                    "pendingCommands": [],
-                },
-            }),
-        );
+        let registered = Registered {
+            status: "success".into(),
+            node_id: self.mark.node.to_string(),
+            registered_at: Some(now),
+            controller_info: ControllerInfo {
+                controller_id: CONTROLLER_ID.into(),
+                heartbeat_interval: HEARTBEAT_INTERVAL,
+                metrics_interval: METRICS_INTERVAL,
+                timezone: "UTC".into(),
+            },
+            pending_commands: Vec::new(),
+        };
+        let message_id = Uuid::now_v7().to_string();
+        let ack = Envelope::new(event::REGISTER_ACK, message_id, now, registered);
+        self.say(event::REGISTER_ACK, &ack);
         Ok(())
     }
 
     fn refuse_register(&self, why: &str) {
-        let error = json!({ "type": "error", "error": { "code": "REGISTRATION_FAILED", "message": why } });
-        let _ = self.socket.emit("error", &error);
+        let code = Refusal::REGISTRATION_FAILED.into();
+        let error = Refusal { code, message: why.into(), timestamp: None };
+        self.say(event::ERROR, &ErrorEvent { kind: event::ERROR.into(), error });
     }
 
     /// Lets something happen to the node, if this is the connection that counts.
     async fn happen(&self, occurrence: &Occurrence) -> Result<Option<Node>, End> {
-        let Self { app, mark, .. } = self;
+        let (app, mark) = (&self.dialect.app, &self.mark);
         let turn = app.lifecycle.turn(&mark.node).await;
         if !app.registry.speaks(&mark.node, mark.epoch) {
             return Ok(None);
@@ -260,7 +278,7 @@ impl Worker {
 
     /// The node may have been set aside.
     async fn look_again(&self) {
-        if let Ok(Some(node)) = self.app.store.node(&self.mark.node).await {
+        if let Ok(Some(node)) = self.dialect.app.store.node(&self.mark.node).await {
             self.mark.set_aside.store(node.status == NodeStatus::Maintenance, Ordering::Relaxed);
         }
     }
@@ -268,17 +286,30 @@ impl Worker {
     /// Notes that the node is not connected, unless another connection counts by now.
     async fn leave(&mut self) {
         self.newcomer = None;
-        let began = Instant::now();
-        let turn = self.app.lifecycle.turn(&self.mark.node).await;
-        let spoke = self.app.registry.leave(&self.mark.node, self.mark.epoch);
+        let turn = self.dialect.app.lifecycle.turn(&self.mark.node).await;
+        let spoke = self.dialect.app.registry.leave(&self.mark.node, self.mark.epoch);
         // At a stop nothing is noted: the next start begins with nobody connected.
-        if !spoke || self.app.stop.is_cancelled() {
+        if !spoke || self.dialect.app.stop.is_cancelled() {
             return;
         }
         let left = Occurrence::Left { reason: CONNECTION_LOST };
         if let Err(error) = turn.apply(&left, &format!("node:{}", self.mark.node)).await {
             tracing::warn!(node = %self.mark.node, error = &error as &dyn std::error::Error, "a lost connection could not be noted");
         }
-        tracing::debug!(node = %self.mark.node, elapsed = ?began.elapsed(), "a worker of AIWM's dialect left");
+    }
+}
+
+/// Says something to a worker, as far as its connection takes it.
+pub(super) fn emit(dialect: &Dialect, node: &NodeId, socket: &SocketRef, name: &str, message: &impl Serialize) {
+    dialect.record(|| Entry {
+        at: clock::now(),
+        by: By::Controller,
+        node_id: Some(node.clone()),
+        what: name.to_owned(),
+        status: None,
+        body: serde_json::to_value(message).unwrap_or_default(),
+    });
+    if let Err(error) = socket.emit(name, message) {
+        tracing::debug!(%node, name, %error, "a worker was not told");
     }
 }

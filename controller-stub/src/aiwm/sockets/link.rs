@@ -68,7 +68,7 @@ impl Link {
         }
     }
 
-    pub(super) fn ending(&self) -> Option<Ending> {
+    pub(crate) fn ending(&self) -> Option<Ending> {
         self.state().ending
     }
 
