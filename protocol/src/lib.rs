@@ -7,6 +7,7 @@ pub mod claims;
 pub mod dashboard;
 pub mod error_code;
 pub mod event;
+pub mod failure;
 pub mod ids;
 pub mod installation;
 pub mod inventory;

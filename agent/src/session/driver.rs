@@ -427,7 +427,7 @@ impl Driver {
     fn refuse(&self, message_id: Uuid, kind: &str) {
         warn!(%message_id, kind, "the controller asked for something that this worker cannot do");
         let message = format!("this worker cannot do `{kind}` yet");
-        self.reject(message_id, refusal(ErrorCode::CommandUnsupported, message));
+        self.reject(message_id, ErrorReport::new(ErrorCode::CommandUnsupported, message));
     }
 
     fn reject(&self, message_id: Uuid, error: ErrorReport) {
@@ -461,10 +461,6 @@ async fn next_event(link: &mut Option<Link>) -> Event {
         Some(link) => link.event().await,
         None => std::future::pending().await,
     }
-}
-
-fn refusal(code: ErrorCode, message: String) -> ErrorReport {
-    ErrorReport { code: code.as_str().to_owned(), message, details: serde_json::Map::new() }
 }
 
 fn now() -> Timestamp {
