@@ -4,7 +4,7 @@
 pub mod pasted;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
     ids::{NodeId, OwnerId},
@@ -71,7 +71,7 @@ pub struct UserClaims {
 
 /// A NumericDate of RFC 7519: any JSON number. A fraction of a second is dropped, and a date beyond
 /// the type is its end.
-fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+pub(crate) fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     let whole = number.as_i64().or_else(|| number.as_u64().map(|_| i64::MAX));
     // A cast of a float ends at the type's bounds.
@@ -100,10 +100,12 @@ pub enum UnreadableToken {
     Claims(String),
 }
 
-impl NodeClaims {
-    /// Reads the claims of `token` without verifying its signature: for the node, to which the
-    /// token is addressed.
-    pub fn read_unverified(token: &str) -> Result<Self, UnreadableToken> {
+/// Reads the claims of tokens of any kind.
+pub(crate) struct Claims<T>(std::marker::PhantomData<T>);
+
+impl<T: DeserializeOwned> Claims<T> {
+    /// The claims of `token`, whose signature is not verified.
+    pub(crate) fn read_unverified(token: &str) -> Result<T, UnreadableToken> {
         let token = token.trim();
         if token.is_empty() {
             return Err(UnreadableToken::Empty);
@@ -127,6 +129,14 @@ impl NodeClaims {
         }
         let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| UnreadableToken::Shape)?;
         serde_json::from_slice(&claims).map_err(|error| UnreadableToken::Claims(error.to_string()))
+    }
+}
+
+impl NodeClaims {
+    /// Reads the claims of `token` without verifying its signature: for the node, to which the
+    /// token is addressed.
+    pub fn read_unverified(token: &str) -> Result<Self, UnreadableToken> {
+        Claims::read_unverified(token)
     }
 
     /// When the token was made.
