@@ -146,7 +146,7 @@ impl Driver {
         Self {
             configs,
             reload,
-            authorities: config.authorities(),
+            authorities: None,
             rotation: Rotation::new(config.endpoint.is_some()),
             updates: Updates::new(updates, config.updates.clone()),
             undelivered: Some(Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone())),
@@ -175,6 +175,8 @@ impl Driver {
 
     /// Turns until the session has stopped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let config = self.config.clone();
+        self.files.push(move || Done::AuthoritiesRead(config.authorities()));
         let patience = self.notifier.watchdog().filter(|patience| *patience >= SHORTEST_WATCHDOG);
         let mut watchdog = interval(patience.unwrap_or(Duration::from_secs(3600)) / 2);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -203,7 +205,7 @@ impl Driver {
                     self.take(Input::StopRequested);
                 }
                 _ = watchdog.tick(), if patience.is_some() => self.feed_watchdog(),
-                Some(()) = self.reload.asked.recv() => self.reload(),
+                news = self.reload.next() => self.hear_of_reload(news),
                 event = next_event(&mut self.link) => self.heard(event),
                 Ok(()) = self.readings.changed() => self.measured(),
                 () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
@@ -415,6 +417,10 @@ impl Driver {
                     let (node_id, step) = (failure.node_id.clone(), failure.step.clone());
                     self.send(&InstallationFailed { node_id, step, error: failure.told_late().fitted() });
                 }
+                None
+            }
+            Some(Done::AuthoritiesRead(authorities)) => {
+                self.authorities = authorities;
                 None
             }
             Some(done) => self.token_done(done),

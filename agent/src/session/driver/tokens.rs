@@ -57,7 +57,10 @@ impl Driver {
                 warn!(%error, reason = %error.source, "the refused token could not be removed");
                 None
             }
-            Done::TokensChecked(_) | Done::Discarded(Ok(())) | Done::UndeliveredRead { .. } => None,
+            Done::TokensChecked(_)
+            | Done::Discarded(Ok(()))
+            | Done::UndeliveredRead { .. }
+            | Done::AuthoritiesRead(_) => None,
         }
     }
 
