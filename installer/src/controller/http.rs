@@ -53,7 +53,7 @@ pub(crate) fn client_through(
     insecure_http: bool,
     stall_timeout: Option<Duration>,
 ) -> Result<Client, Failure> {
-    let tls = tls::client_config(trust).map_err(|error| Failure::new(error.code(), with_sources(&error)))?;
+    let tls = tls::client_config(trust).map_err(Failure::from)?;
     let mut builder = Client::builder()
         .tls_backend_preconfigured((*tls).clone())
         .user_agent(concat!("aio-installer/", env!("CARGO_PKG_VERSION")))
