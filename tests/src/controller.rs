@@ -25,6 +25,8 @@ use crate::{artifacts::Artifacts, process::Running, wait::wait_for};
 
 /// The organisation and the user that own every node here.
 pub const ORGANISATION: &str = "org-tests";
+/// What has the controller write a line for each heartbeat.
+pub const HEARTBEATS: &str = "info,controller_stub::gateway=trace";
 /// See [`ORGANISATION`].
 pub const USER: &str = "user-tests";
 
@@ -225,6 +227,18 @@ impl Controller {
     /// Where it listens, e.g. `http://127.0.0.1:40001`.
     pub fn url(&self) -> &str {
         &self.base
+    }
+
+    /// When each heartbeat came, and its number in the session of its worker. The controller has to
+    /// be started with [`HEARTBEATS`] as its `RUST_LOG`.
+    pub fn heartbeats(&self) -> Result<Vec<(Timestamp, u64)>> {
+        let log = self.process.log()?;
+        let beat = |line: &str| {
+            let (at, told) = line.split_once(' ')?;
+            let seq = told.contains(": heartbeat ").then(|| told.split_once(" seq=")).flatten()?.1;
+            Some((at.parse().ok()?, seq.trim().parse().ok()?))
+        };
+        Ok(log.lines().filter_map(beat).collect())
     }
 
     /// The last lines of its log, for messages of failed tests.

@@ -65,6 +65,10 @@ impl Running {
             .context("no exit status")
     }
 
+    pub(crate) fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
+    }
+
     pub(crate) fn log_tail(&self) -> String {
         log_tail(&self.log)
     }

@@ -462,6 +462,8 @@ impl Machine {
         let said = self.last(id).is_some_and(|last| {
             last.verdict != Verdict::Refused || last.code.as_ref() == Some(&trouble.code)
         });
+        // An update that is under way is registered as such. When it has ended, the offer comes again.
+        let said = said || trouble.code == ErrorCode::UpdateBusy.as_str();
         // What waits, or is prepared, needs to know how its own last try ended.
         if !said && (self.is_idle() || self.is_root_at_work()) {
             effects.extend(self.remember(self.refused(id, version, trouble, at)));

@@ -198,6 +198,11 @@ impl Connection {
 
     async fn take(&mut self, input: Input<'_>) -> Result<(), End> {
         let (state, effects) = session::step(self.state, input, &self.node);
+        if let session::State::Welcomed { last: seq @ 1.., .. } = state
+            && state != self.state
+        {
+            tracing::trace!(node = %self.node, seq, "heartbeat");
+        }
         self.state = state;
         for effect in effects {
             match effect {

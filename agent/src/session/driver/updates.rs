@@ -184,9 +184,9 @@ impl Driver {
     }
 
     /// Whether this daemon is stopped to make room for another is root's to say, who may have said
-    /// so since the last look.
+    /// so since the last look. An operator's way back is known to nobody else.
     pub(super) async fn look_once_more(&mut self) {
-        if !self.updates.is_idle()
+        if (self.updates.sight.updater || !self.updates.is_idle())
             && let Some(sight) = self.updates.errands.look_now().await
         {
             self.seen(sight);
