@@ -81,6 +81,8 @@ catalogue! {
         cure "Serve the controller over TLS; in a lab, say --insecure-http.";
     InsecureListen "INSECURE_LISTEN", exit 78, "The controller would serve plain HTTP to other machines.",
         cure "Give --tls-cert and --tls-key, or --tls-self-signed; behind a proxy that ends TLS, listen on a loopback address; in a lab, say --insecure-http.";
+    DoubleExposed "DOUBLE_EXPOSED", exit 78, "The double's faults would be open to other machines.",
+        cure "Listen on a loopback address (--listen 127.0.0.1:3305), or leave --double out.";
     CertificateInvalid "CERTIFICATE_INVALID", exit 78, "A file of TLS certificates or keys does not hold what it should.",
         cure "The message names the file; the certificate file holds the chain in PEM, the server's own first, and the key file that one's key.";
 
