@@ -45,7 +45,7 @@ pub(crate) use offers::{History, Replacement};
 pub(crate) use outbox::Undelivered;
 pub(crate) use record::AuditEntry;
 pub(crate) use rollout_moves::Started;
-pub(crate) use rollouts::ListedMember;
+pub(crate) use rollouts::{ListedMember, OfferOfNode};
 pub(crate) use rows::Window;
 pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transitions::Transition;

@@ -2,7 +2,7 @@
 //! ends with it, what it means, and the cure. Codes are added, never renamed.
 //! `docs/troubleshooting.md` has a section for each.
 
-use std::fmt;
+use std::{fmt, io::ErrorKind};
 
 macro_rules! catalogue {
     ($($variant:ident $code:literal, exit $exit:literal, $meaning:literal, cure $cure:literal;)*) => {
@@ -64,6 +64,12 @@ catalogue! {
         cure "Register the node on this controller and use the token that it makes.";
     NodeInactive "NODE_INACTIVE", exit 78, "The node was decommissioned, which is final.",
         cure "Register the machine as a new node.";
+    NodeSuspended "NODE_SUSPENDED", exit 78, "AIWM lets the node take no part: it is inactive or banned there.",
+        cure "Activate the node in AIWM; its worker then comes back by itself.";
+    SetupTokenRefused "SETUP_TOKEN_REFUSED", exit 78, "AIWM does not take the setup token: it is used, superseded, ended or not its own.",
+        cure "While the node is pending, ask AIWM for its setup guide again and use that token; if its secret was lost, put the node into maintenance, delete it and make a new one.";
+    SecretRefused "SECRET_REFUSED", exit 78, "AIWM does not take the node's secret.",
+        cure "If somebody has regenerated it, set the new one on the node: aio-worker credentials set; if the node is gone, make a new one and install with its setup token.";
     NodeSuperseded "NODE_SUPERSEDED", exit 78, "Another worker connected as this node and took its place.",
         cure "Find the other machine (a cloned disk?) and give one of the two a node and a token of its own.";
 
@@ -256,12 +262,29 @@ impl ErrorCode {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }
 
-    /// The code of a refusal with this HTTP status whose own code is not known here.
+    /// The code of a system call that failed.
+    pub fn of_io(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull,
+            ErrorKind::ReadOnlyFilesystem => Self::TargetReadOnly,
+            _ => Self::FileFailed,
+        }
+    }
+
+    /// The code of a controller's refusal with this HTTP status whose own code is not known here.
     pub fn of_http_status(status: u16) -> Self {
         match status {
             401 => Self::TokenInvalid,
             403 => Self::Forbidden,
             404 => Self::NodeNotFound,
+            _ => Self::of_foreign_status(status),
+        }
+    }
+
+    /// The code of an answer with this HTTP status that is not in the controller's form. A proxy or a
+    /// captive portal may have given it, so it says nothing about the token or the node.
+    pub fn of_foreign_status(status: u16) -> Self {
+        match status {
             429 => Self::RateLimited,
             500..=599 => Self::ControllerError,
             _ => Self::ControllerInvalid,
@@ -281,6 +304,7 @@ impl ErrorCode {
                 | Self::TokenExpired
                 | Self::TokenRevoked
                 | Self::TokenForeign
+                | Self::SecretRefused
                 | Self::Forbidden
         )
     }
@@ -294,6 +318,7 @@ impl ErrorCode {
                 Self::TokenMissing
                     | Self::NodeNotFound
                     | Self::NodeInactive
+                    | Self::NodeSuspended
                     | Self::NodeSuperseded
                     | Self::ConfigInvalid
                     | Self::InsecureUrl
@@ -304,6 +329,25 @@ impl ErrorCode {
     /// controller's place.
     pub fn needs_a_person(self) -> bool {
         self.is_final() || matches!(self, Self::CaMismatch | Self::TlsFailed | Self::ControllerInvalid)
+    }
+
+    /// Whether it is the release that is at fault, so that another try of the same changes nothing.
+    pub fn condemns_the_release(self) -> bool {
+        matches!(
+            self,
+            Self::UpdateFaulty
+                | Self::UpdateBelowFloor
+                | Self::UpdateUnreachable
+                | Self::KeyRevoked
+                | Self::ArchitectureMismatch
+                | Self::PlatformUnsupported
+        )
+    }
+}
+
+impl From<ErrorCode> for String {
+    fn from(code: ErrorCode) -> Self {
+        code.as_str().to_owned()
     }
 }
 
@@ -321,11 +365,15 @@ mod tests {
     fn what_passes_by_itself_needs_no_person() {
         for code in ErrorCode::ALL {
             assert!(!(code.is_transient() && code.needs_a_person()), "{code}");
+            assert!(!(code.is_transient() && code.condemns_the_release()), "{code}");
         }
         for status in 0..=999 {
             let code = ErrorCode::of_http_status(status);
             assert_eq!(code.refuses_the_token(), matches!(status, 401 | 403), "{status}");
             assert_eq!(code.is_transient(), status == 429 || (500..600).contains(&status), "{status}");
+            let foreign = ErrorCode::of_foreign_status(status);
+            assert_eq!(foreign.is_transient(), code.is_transient(), "{status}");
+            assert!(!foreign.is_final(), "{status}: whoever says that has not seen the token");
         }
     }
 
