@@ -13,11 +13,12 @@ const socket = io(address, {
   reconnectionDelayMax: 200,
   randomizationFactor: 0,
 });
-socket.on("connect", () => {
+socket.io.on("open", () => {
   const { engine } = socket.io;
-  tell("connect", engine.transport.name);
+  tell("open", engine.transport.name);
   engine.on("upgrade", (transport) => tell("upgrade", transport.name));
 });
+socket.on("connect", () => tell("connect"));
 socket.onAny((event, message) => tell(event, message));
 socket.on("connect_error", (error) => tell("connect_error", error.message));
 socket.on("disconnect", (reason) => tell("disconnect", reason));
@@ -30,3 +31,4 @@ for await (const line of createInterface({ input: process.stdin })) {
 // By polling, the goodbye is on its way until the engine has closed.
 socket.io.engine.on("close", () => process.exit(0));
 socket.disconnect();
+if (socket.io.engine.readyState === "closed") process.exit(0);

@@ -191,7 +191,7 @@ impl Sockets {
 pub(super) async fn serve(State(sockets): State<Arc<Sockets>>, request: Request) -> Response {
     let asked = match Asked::read(&request) {
         Ok(asked) => asked,
-        Err(refusal) => return refusal,
+        Err((code, message)) => return refusal(code, message),
     };
     let answered = match asked.is_websocket {
         true => sockets.upgrade(asked, request).await,
@@ -201,8 +201,8 @@ pub(super) async fn serve(State(sockets): State<Arc<Sockets>>, request: Request)
 }
 
 impl Asked {
-    /// Reads the query; the refusals are Engine.IO's.
-    fn read(request: &Request) -> Result<Self, Response> {
+    /// Reads the query, or says why not in Engine.IO's codes and words.
+    fn read(request: &Request) -> Result<Self, (u8, &'static str)> {
         let query = request.uri().query().unwrap_or_default();
         let value = |name: &str| {
             query
@@ -213,15 +213,15 @@ impl Asked {
         let is_websocket = match value("transport") {
             Some("websocket") => true,
             Some("polling") => false,
-            _ => return Err(refusal(0, "Transport unknown")),
+            _ => return Err((0, "Transport unknown")),
         };
         if value("EIO") != Some("4") {
-            return Err(refusal(5, "Unsupported protocol version"));
+            return Err((5, "Unsupported protocol version"));
         }
         let sid = value("sid").map(str::to_owned);
         let is_get = *request.method() == Method::GET;
         if !is_get && (is_websocket || sid.is_none() || *request.method() != Method::POST) {
-            return Err(refusal(2, "Bad handshake method"));
+            return Err((2, "Bad handshake method"));
         }
         Ok(Self { is_websocket, sid })
     }

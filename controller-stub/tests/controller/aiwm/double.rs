@@ -1,10 +1,13 @@
 //! The double: it fails as a test orders it, and tells what was said.
 
+use std::os::unix::fs::PermissionsExt;
+
 use aio_protocol::error_code::ErrorCode;
 use controller_stub::{
     config::{Aiwm, Config, Settings},
     serve::Server,
 };
+use rcgen::KeyPair;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -156,6 +159,16 @@ async fn without_the_setting_there_is_no_double_and_with_it_only_on_loopback() {
         let refused = Server::check(&config).await.err().unwrap();
         assert_eq!(refused.code(), ErrorCode::DoubleExposed, "DOUBLE_EXPOSED");
     }
+    // AIWM's tokens are signed with a secret.
+    let key = folder.path().join("key.pem");
+    std::fs::write(&key, KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut by_key = Config::new(folder.path().join("data"));
+    by_key.listen = ([127, 0, 0, 1], 0).into();
+    (by_key.aiwm, by_key.jwt_private_key_file) = (Some(Aiwm::Lenient), Some(key));
+    let refused = Server::start(by_key).await.err().unwrap();
+    assert!(refused.to_string().contains("JWT_SECRET"), "{refused}");
+    assert_eq!(refused.code(), ErrorCode::ConfigInvalid);
     let settings = Settings { aiwm_double: Some("true".into()), ..Settings::default() };
     assert_eq!(Config::check("data", settings).err().unwrap().code(), ErrorCode::ConfigInvalid);
     let settings = Settings { aiwm: Some("loose".into()), ..Settings::default() };
