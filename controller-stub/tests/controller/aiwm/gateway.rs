@@ -189,6 +189,9 @@ async fn a_message_that_is_too_large_closes_with_1009_and_a_large_one_is_taken()
         peer.send(Message::text("4".repeat(length))).await;
         assert_eq!(peer.hear().await, Heard::Closed(Some(1009)), "{length}");
     }
+    let mut stranger = Peer::connect(&controller).await;
+    stranger.send(Message::text("4".repeat(65_537))).await;
+    assert_eq!(stranger.hear().await, Heard::Closed(Some(1009)), "who has not joined has less");
     let mut peer = Peer::joined(&controller, &node.token).await;
     let text = "x".repeat(999_000);
     peer.emit("telemetry.metrics", json!({"data": {"text": text}})).await;
@@ -325,4 +328,21 @@ async fn what_is_no_session_of_engine_io_is_refused_in_its_words() {
     }
     let (status, body) = nobody.post("/socket.io/?EIO=4&transport=polling", json!({})).await;
     assert_eq!((status.as_u16(), &body["code"]), (400, &json!(2)), "{body}");
+}
+
+#[tokio::test]
+async fn a_request_that_polls_brings_no_more_packets_than_a_worker_has() {
+    let controller = controller().await;
+    let nobody = controller.nobody();
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let opened = nobody.request(reqwest::Method::GET, path).send().await.unwrap().text().await.unwrap();
+    let opened: Value = serde_json::from_str(&opened[1..]).unwrap();
+    let path = format!("{path}&sid={}", opened["sid"].as_str().unwrap());
+    let say = async |body: String| {
+        let request = nobody.request(reqwest::Method::POST, &path).header("content-type", "text/plain");
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(say("3".into()).await, 200);
+    assert_eq!(say(["3"; 200].join("\u{1e}")).await, 429);
+    assert_eq!(say("3".repeat(70_000)).await, 413);
 }
