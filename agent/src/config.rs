@@ -355,7 +355,7 @@ fn no_proxy(error: &NoProxy) -> Failure {
 }
 
 pub(crate) fn checked_endpoint(text: &str, insecure: bool) -> Result<Endpoint, Failure> {
-    Endpoint::parse(text, insecure).map_err(|error| Failure::caused(error.code(), &error))
+    Ok(Endpoint::parse(text, insecure)?)
 }
 
 pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Failure> {

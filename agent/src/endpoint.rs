@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aio_host::dial::is_this_machine;
-use aio_protocol::error_code::ErrorCode;
+use aio_protocol::{error_code::ErrorCode, failure::Failure};
 use tokio_tungstenite::tungstenite::http::Uri;
 
 /// Where the controller listens for workers.
@@ -25,13 +25,13 @@ pub enum EndpointError {
     Insecure(String),
 }
 
-impl EndpointError {
-    /// The catalogue's code.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Unreadable(_) | Self::Credentials => ErrorCode::ConfigInvalid,
-            Self::Insecure(_) => ErrorCode::InsecureUrl,
-        }
+impl From<EndpointError> for Failure {
+    fn from(error: EndpointError) -> Self {
+        let code = match error {
+            EndpointError::Unreadable(_) | EndpointError::Credentials => ErrorCode::ConfigInvalid,
+            EndpointError::Insecure(_) => ErrorCode::InsecureUrl,
+        };
+        Self::caused(code, &error)
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
         }
         for text in ["ws://aiwm.example/ws/node", "ws://10.0.0.1/ws/node", "ws://localhost.evil.example/"] {
             let error = Endpoint::parse(text, false).unwrap_err();
-            assert_eq!(error.code(), ErrorCode::InsecureUrl, "{text}");
+            assert_eq!(Failure::from(error).code, ErrorCode::InsecureUrl, "{text}");
             let endpoint = Endpoint::parse(text, true).unwrap();
             assert!(endpoint.exposed() && endpoint.in_words().contains("insecure_http"), "{text}");
         }
@@ -124,8 +124,8 @@ mod tests {
             ["", "aiwm.example", "https://aiwm.example", "wss://", "/ws/node", "ws:", "wss://u:p@host/"]
         {
             let error = Endpoint::parse(text, true).unwrap_err();
-            assert_eq!(error.code(), ErrorCode::ConfigInvalid, "{text}");
             assert!(!error.to_string().contains("u:p"), "{error}");
+            assert_eq!(Failure::from(error).code, ErrorCode::ConfigInvalid, "{text}");
         }
     }
 }

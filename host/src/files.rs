@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aio_protocol::{error_code::ErrorCode, failure::Failure};
+
 /// What the system refused.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {tried} {}", path.display())]
@@ -26,19 +28,15 @@ impl FileError {
         move |source| Self { path: path.to_owned(), tried, source }
     }
 
-    /// Whether there is no room left: on the file system, or in somebody's quota.
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self.source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-    }
-
-    /// Whether the file system is mounted read-only.
-    pub fn is_read_only(&self) -> bool {
-        self.source.kind() == ErrorKind::ReadOnlyFilesystem
-    }
-
     /// Whether this user may not do it.
     pub fn is_permission(&self) -> bool {
         self.source.kind() == ErrorKind::PermissionDenied
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::caused(ErrorCode::of_io(error.source.kind()), &error)
     }
 }
 
@@ -409,20 +407,20 @@ mod tests {
 
         let asked = |errno: Errno| {
             let error = FileError::on(&path, "write")(errno.into());
-            (error.is_disk_full(), error.is_read_only(), error.is_permission())
+            (error.is_permission(), Failure::from(error).code)
         };
-        assert_eq!(asked(Errno::NOSPC), (true, false, false));
-        assert_eq!(asked(Errno::DQUOT), (true, false, false));
-        assert_eq!(asked(Errno::ROFS), (false, true, false));
-        assert_eq!(asked(Errno::ACCESS), (false, false, true));
-        assert_eq!(asked(Errno::PERM), (false, false, true));
-        assert_eq!(asked(Errno::IO), (false, false, false));
+        assert_eq!(asked(Errno::NOSPC), (false, ErrorCode::DiskFull));
+        assert_eq!(asked(Errno::DQUOT), (false, ErrorCode::DiskFull));
+        assert_eq!(asked(Errno::ROFS), (false, ErrorCode::TargetReadOnly));
+        assert_eq!(asked(Errno::ACCESS), (true, ErrorCode::FileFailed));
+        assert_eq!(asked(Errno::PERM), (true, ErrorCode::FileFailed));
+        assert_eq!(asked(Errno::IO), (false, ErrorCode::FileFailed));
     }
 
     #[test]
     fn a_full_disk_is_recognised_on_a_real_write() {
         let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let error = full.write_all(b"x").map_err(FileError::on(Path::new("/dev/full"), "write")).unwrap_err();
-        assert!(error.is_disk_full(), "{error:?}");
+        assert_eq!(Failure::from(error).code, ErrorCode::DiskFull);
     }
 }

@@ -11,6 +11,7 @@ mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
+use aio_protocol::{error_code::ErrorCode, failure::Failure, sources::with_sources};
 pub use dbus::Systemd;
 pub use watch::{ManagerReport, look, watch};
 
@@ -107,6 +108,28 @@ pub enum SystemdError {
         /// The units whose jobs have to end before this one begins.
         queued_behind: Vec<String>,
     },
+}
+
+impl From<SystemdError> for Failure {
+    fn from(error: SystemdError) -> Self {
+        let message = with_sources(&error);
+        match error {
+            SystemdError::NotBooted => Self::new(ErrorCode::SystemdMissing, message),
+            SystemdError::Unreachable(_) => Self::new(ErrorCode::DbusUnreachable, message),
+            SystemdError::Refused { name, .. } => {
+                let is_masked = name.ends_with(".UnitMasked");
+                let code = if is_masked { ErrorCode::UnitMasked } else { ErrorCode::ServiceFailed };
+                Self::new(code, message).with("dbusError", name)
+            }
+            SystemdError::JobFailed { result, .. } => {
+                Self::new(ErrorCode::ServiceFailed, message).with("jobResult", result)
+            }
+            SystemdError::JobTimeout { queued_behind, .. } => {
+                let failure = Self::new(ErrorCode::ServiceFailed, message).with("jobResult", "timeout");
+                if queued_behind.is_empty() { failure } else { failure.with("waitsFor", queued_behind) }
+            }
+        }
+    }
 }
 
 fn waits_for(units: &[String]) -> String {

@@ -2,16 +2,16 @@
 //! authority alone; for all others the operating system's roots, and the operator's own beside
 //! them. One provider and one configuration for HTTP and WebSocket.
 
+mod explain;
 mod pinned;
 mod store;
-mod trouble;
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use aio_protocol::{error_code::ErrorCode, release::Checksum};
+use aio_protocol::{error_code::ErrorCode, failure::Failure, release::Checksum};
 use rustls::{
     ClientConfig,
     client::danger::ServerCertVerifier,
@@ -20,9 +20,9 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
+pub use explain::explain;
 use pinned::Pinned;
 pub use store::unusable_files;
-pub use trouble::{Trouble, explain};
 
 /// Whom to trust.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,14 +66,14 @@ pub enum TlsError {
     Roots(#[source] rustls::Error),
 }
 
-impl TlsError {
-    /// The catalogue's code.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Unreadable { .. } => ErrorCode::FileFailed,
-            Self::Content { .. } => ErrorCode::ConfigInvalid,
-            Self::Roots(_) => ErrorCode::TlsFailed,
-        }
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Self {
+        let code = match error {
+            TlsError::Unreadable { .. } => ErrorCode::FileFailed,
+            TlsError::Content { .. } => ErrorCode::ConfigInvalid,
+            TlsError::Roots(_) => ErrorCode::TlsFailed,
+        };
+        Self::caused(code, &error)
     }
 }
 

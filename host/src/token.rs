@@ -14,6 +14,7 @@ use aio_protocol::{
     aiwm::credentials::Credentials,
     claims::{NodeClaims, NodeTokenKind, UnreadableToken, pasted},
     error_code::ErrorCode,
+    failure::Failure,
 };
 use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
@@ -55,17 +56,17 @@ pub enum TokenError {
     Invalid(#[from] UnreadableToken),
 }
 
-impl TokenError {
-    /// The catalogue's code.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Missing | Self::Invalid(UnreadableToken::Empty) => ErrorCode::TokenMissing,
-            Self::Unreadable { source, .. } if source.kind() == ErrorKind::NotFound => {
+impl From<TokenError> for Failure {
+    fn from(error: TokenError) -> Self {
+        let code = match &error {
+            TokenError::Missing | TokenError::Invalid(UnreadableToken::Empty) => ErrorCode::TokenMissing,
+            TokenError::Unreadable { source, .. } if source.kind() == ErrorKind::NotFound => {
                 ErrorCode::TokenMissing
             }
-            Self::Unreadable { .. } => ErrorCode::FileFailed,
-            Self::Content(_) | Self::Invalid(_) => ErrorCode::TokenInvalid,
-        }
+            TokenError::Unreadable { .. } => ErrorCode::FileFailed,
+            TokenError::Content(_) | TokenError::Invalid(_) => ErrorCode::TokenInvalid,
+        };
+        Self::caused(code, &error)
     }
 }
 
@@ -159,8 +160,8 @@ mod tests {
             ("abc.def", ErrorCode::TokenInvalid),
         ] {
             let error = TokenError::from(NodeToken::parse(&text.into()).unwrap_err());
-            assert_eq!(error.code(), code, "{text:?}");
             assert!(!format!("{error:?}").contains("abc"), "{error:?}");
+            assert_eq!(Failure::from(error).code, code, "{text:?}");
         }
     }
 
@@ -186,12 +187,13 @@ mod tests {
     fn a_file_that_is_not_there_and_one_that_is_no_text_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        assert_eq!(read_file(&path).unwrap_err().code(), ErrorCode::TokenMissing);
+        let code = |path| Failure::from(read_file(path).unwrap_err()).code;
+        assert_eq!(code(&path), ErrorCode::TokenMissing);
         std::fs::write(&path, [0xff; 100_000]).unwrap();
-        assert_eq!(read_file(&path).unwrap_err().code(), ErrorCode::TokenInvalid);
+        assert_eq!(code(&path), ErrorCode::TokenInvalid);
         std::fs::write(&path, [b'x'; 100_000]).unwrap();
-        assert_eq!(read_file(&path).unwrap_err().code(), ErrorCode::TokenInvalid);
-        assert_eq!(read_file(folder.path()).unwrap_err().code(), ErrorCode::FileFailed);
+        assert_eq!(code(&path), ErrorCode::TokenInvalid);
+        assert_eq!(code(folder.path()), ErrorCode::FileFailed);
     }
 
     #[test]

@@ -6,19 +6,13 @@ use aio_host::{
     layout::{KEPT_TOKEN, Layout},
     token::{self, NodeToken, TokenError},
 };
-use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, sources, time::Timestamp};
+use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, time::Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::failure::Failure;
 
 /// The variable that carries a token for those who keep it out of argv.
 pub(crate) const VARIABLE: &str = "AIO_NODE_TOKEN";
-
-impl From<TokenError> for Failure {
-    fn from(error: TokenError) -> Self {
-        Self::new(error.code(), sources::with_sources(&error))
-    }
-}
 
 /// Reads a token's claims and refuses one that has ended at `now`.
 pub fn parse(text: &SecretString, now: Timestamp) -> Result<NodeToken, Failure> {

@@ -2,7 +2,7 @@
 //! ends with it, what it means, and the cure. Codes are added, never renamed.
 //! `docs/troubleshooting.md` has a section for each.
 
-use std::fmt;
+use std::{fmt, io::ErrorKind};
 
 macro_rules! catalogue {
     ($($variant:ident $code:literal, exit $exit:literal, $meaning:literal, cure $cure:literal;)*) => {
@@ -81,6 +81,8 @@ catalogue! {
         cure "Serve the controller over TLS; in a lab, say --insecure-http.";
     InsecureListen "INSECURE_LISTEN", exit 78, "The controller would serve plain HTTP to other machines.",
         cure "Give --tls-cert and --tls-key, or --tls-self-signed; behind a proxy that ends TLS, listen on a loopback address; in a lab, say --insecure-http.";
+    DoubleExposed "DOUBLE_EXPOSED", exit 78, "The double's faults would be open to other machines.",
+        cure "Listen on a loopback address (--listen 127.0.0.1:3305), or leave --double out.";
     CertificateInvalid "CERTIFICATE_INVALID", exit 78, "A file of TLS certificates or keys does not hold what it should.",
         cure "The message names the file; the certificate file holds the chain in PEM, the server's own first, and the key file that one's key.";
 
@@ -260,12 +262,29 @@ impl ErrorCode {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }
 
-    /// The code of a refusal with this HTTP status whose own code is not known here.
+    /// The code of a system call that failed.
+    pub fn of_io(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull,
+            ErrorKind::ReadOnlyFilesystem => Self::TargetReadOnly,
+            _ => Self::FileFailed,
+        }
+    }
+
+    /// The code of a controller's refusal with this HTTP status whose own code is not known here.
     pub fn of_http_status(status: u16) -> Self {
         match status {
             401 => Self::TokenInvalid,
             403 => Self::Forbidden,
             404 => Self::NodeNotFound,
+            _ => Self::of_foreign_status(status),
+        }
+    }
+
+    /// The code of an answer with this HTTP status that is not in the controller's form. A proxy or a
+    /// captive portal may have given it, so it says nothing about the token or the node.
+    pub fn of_foreign_status(status: u16) -> Self {
+        match status {
             429 => Self::RateLimited,
             500..=599 => Self::ControllerError,
             _ => Self::ControllerInvalid,
@@ -311,6 +330,25 @@ impl ErrorCode {
     pub fn needs_a_person(self) -> bool {
         self.is_final() || matches!(self, Self::CaMismatch | Self::TlsFailed | Self::ControllerInvalid)
     }
+
+    /// Whether it is the release that is at fault, so that another try of the same changes nothing.
+    pub fn condemns_the_release(self) -> bool {
+        matches!(
+            self,
+            Self::UpdateFaulty
+                | Self::UpdateBelowFloor
+                | Self::UpdateUnreachable
+                | Self::KeyRevoked
+                | Self::ArchitectureMismatch
+                | Self::PlatformUnsupported
+        )
+    }
+}
+
+impl From<ErrorCode> for String {
+    fn from(code: ErrorCode) -> Self {
+        code.as_str().to_owned()
+    }
 }
 
 impl fmt::Display for ErrorCode {
@@ -327,11 +365,15 @@ mod tests {
     fn what_passes_by_itself_needs_no_person() {
         for code in ErrorCode::ALL {
             assert!(!(code.is_transient() && code.needs_a_person()), "{code}");
+            assert!(!(code.is_transient() && code.condemns_the_release()), "{code}");
         }
         for status in 0..=999 {
             let code = ErrorCode::of_http_status(status);
             assert_eq!(code.refuses_the_token(), matches!(status, 401 | 403), "{status}");
             assert_eq!(code.is_transient(), status == 429 || (500..600).contains(&status), "{status}");
+            let foreign = ErrorCode::of_foreign_status(status);
+            assert_eq!(foreign.is_transient(), code.is_transient(), "{status}");
+            assert!(!foreign.is_final(), "{status}: whoever says that has not seen the token");
         }
     }
 

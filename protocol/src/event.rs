@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
+    error_code::ErrorCode,
     ids::NodeId,
     node::{NodeStatus, Owner},
     release::ReleaseVersion,
@@ -187,7 +188,7 @@ pub struct UpdateFailureDetail {
 }
 
 /// An error as reports and events carry it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ErrorReport {
     /// A stable code of the catalogue (`error_code`), or one of a newer worker.
@@ -197,6 +198,18 @@ pub struct ErrorReport {
     /// What is worth knowing beside, by name: `expected` and `actual` for a checksum.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub details: Map<String, Value>,
+}
+
+impl ErrorReport {
+    /// A report without details. Its code may be one that is not known here.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), details: Map::new() }
+    }
+
+    /// Its code, where the catalogue has it.
+    pub fn known_code(&self) -> Option<ErrorCode> {
+        ErrorCode::parse(&self.code)
+    }
 }
 
 /// From where a worker came, and with what.

@@ -8,6 +8,7 @@ pub mod claims;
 pub mod dashboard;
 pub mod error_code;
 pub mod event;
+pub mod failure;
 pub mod ids;
 pub mod installation;
 pub mod inventory;

@@ -54,7 +54,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
-        let reload = Reload { asked: reload_on_signal()?, read: Box::new(read_again) };
+        let reload = Reload::new(reload_on_signal()?, read_again);
         let (systemd, _watcher) = of_this_machine();
         let worker = Worker {
             probes: Probes { load, facts, gpus, systemd },

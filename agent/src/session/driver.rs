@@ -150,7 +150,7 @@ impl Driver {
         Self {
             configs,
             reload,
-            authorities: config.authorities(),
+            authorities: None,
             rotation: Rotation::new(config.endpoint.is_some()),
             updates: Updates::new(updates, config.updates.clone()),
             undelivered: Some(Undelivered::in_state_dir(&config.state_dir, identity.node_id.clone())),
@@ -180,6 +180,8 @@ impl Driver {
 
     /// Turns until the session has stopped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let config = self.config.clone();
+        self.files.push(move || Done::AuthoritiesRead(config.authorities()));
         let patience = self.notifier.watchdog().filter(|patience| *patience >= SHORTEST_WATCHDOG);
         let mut watchdog = interval(patience.unwrap_or(Duration::from_secs(3600)) / 2);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -208,7 +210,7 @@ impl Driver {
                     self.take(Input::StopRequested);
                 }
                 _ = watchdog.tick(), if patience.is_some() => self.feed_watchdog(),
-                Some(()) = self.reload.asked.recv() => self.reload(),
+                news = self.reload.next() => self.hear_of_reload(news),
                 event = next_event(&mut self.link) => self.heard(event),
                 Ok(()) = self.readings.changed() => self.measured(),
                 () = sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => {
@@ -422,6 +424,10 @@ impl Driver {
                 }
                 None
             }
+            Some(Done::AuthoritiesRead(authorities)) => {
+                self.authorities = authorities;
+                None
+            }
             Some(done) => self.token_done(done),
         };
         if let Some(input) = input {
@@ -432,7 +438,7 @@ impl Driver {
     fn refuse(&self, message_id: Uuid, kind: &str) {
         warn!(%message_id, kind, "the controller asked for something that this worker cannot do");
         let message = format!("this worker cannot do `{kind}` yet");
-        self.reject(message_id, refusal(ErrorCode::CommandUnsupported, message));
+        self.reject(message_id, ErrorReport::new(ErrorCode::CommandUnsupported, message));
     }
 
     fn reject(&self, message_id: Uuid, error: ErrorReport) {
@@ -466,10 +472,6 @@ async fn next_event(link: &mut Option<Link>) -> Event {
         Some(link) => link.event().await,
         None => std::future::pending().await,
     }
-}
-
-fn refusal(code: ErrorCode, message: String) -> ErrorReport {
-    ErrorReport { code: code.as_str().to_owned(), message, details: serde_json::Map::new() }
 }
 
 fn now() -> Timestamp {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{
     Trusted,
     send_queue::Outgoing,
-    setback::Setback,
+    setback::{Cause, Setback},
     socket::{Event, Link},
 };
 use crate::{
@@ -75,8 +75,9 @@ async fn let_in(link: &mut Link) -> Result<ConnectionAck, Failure> {
                     return Ok(ack);
                 }
             }
-            Event::Lost(Setback { code, message, .. }) => {
-                return Err(Failure::new(code.unwrap_or(ErrorCode::ControllerUnreachable), message));
+            Event::Lost(Setback { cause: Cause::Failed(failure), .. }) => return Err(failure),
+            Event::Lost(Setback { cause: Cause::Announced(message), .. }) => {
+                return Err(Failure::new(ErrorCode::ControllerUnreachable, message));
             }
             Event::Opened | Event::Ponged(_) => {}
         }

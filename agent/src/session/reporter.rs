@@ -147,8 +147,8 @@ impl Reporter {
             }
             State::Waiting { after, .. } => {
                 let count = self.failures.count();
-                let another = std::mem::replace(&mut self.failing_with, after.code) != after.code;
-                match after.code {
+                let another = std::mem::replace(&mut self.failing_with, after.code()) != after.code();
+                match after.code() {
                     Some(code) if another || count.is_some() => {
                         warn!(code = code.as_str(), failures = self.failures.total(), "{}", words.detail);
                     }

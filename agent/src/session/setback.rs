@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use aio_protocol::{api::ApiError, error_code::ErrorCode, retry_after, time::Timestamp, wire::close};
+use aio_protocol::{
+    api::ApiError, error_code::ErrorCode, failure::Failure, retry_after, time::Timestamp, wire::close,
+};
 use tokio_tungstenite::tungstenite::http::{
     Response,
     header::{LOCATION, RETRY_AFTER},
@@ -12,18 +14,25 @@ use tokio_tungstenite::tungstenite::http::{
 /// A `Retry-After` beyond this is cut: a proxy's mistake must not take a node away for a day.
 pub const LONGEST_TOLD: Duration = Duration::from_secs(3600);
 
-/// Of an address that an answer names, so many characters are told.
+/// Maximum number of characters that are told of an address in an answer.
 const LOCATION_CHARS: usize = 200;
 
 /// Why there is no session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setback {
-    /// The catalogue's code; none when nothing is wrong (a planned restart).
-    pub code: Option<ErrorCode>,
-    /// One sentence on what happened.
-    pub message: String,
+    /// What happened.
+    pub cause: Cause,
     /// How long to wait before the next try.
     pub patience: Patience,
+}
+
+/// What ended a session, or kept one from beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The controller announced that it goes away for a moment: nothing is wrong.
+    Announced(String),
+    /// Something is wrong.
+    Failed(Failure),
 }
 
 /// How long to wait before the next try.
@@ -63,28 +72,48 @@ impl<'a> From<&'a Response<Option<Vec<u8>>>> for HttpRefusal<'a> {
 }
 
 impl Setback {
-    /// With a code, and the ordinary backoff.
+    /// A failure after which the ordinary backoff is waited.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: Some(code), message: message.into(), patience: Patience::Backoff }
+        Self::failed(Failure::new(code, message), Patience::Backoff)
+    }
+
+    /// A failure.
+    pub fn failed(failure: Failure, patience: Patience) -> Self {
+        Self { cause: Cause::Failed(failure), patience }
+    }
+
+    fn announced(message: String) -> Self {
+        Self { cause: Cause::Announced(message), patience: Patience::Backoff }
     }
 
     fn patiently(self, patience: Patience) -> Self {
         Self { patience, ..self }
     }
 
-    /// What somebody must do about it, if it is a person's to do and not just a matter of time.
-    pub fn cure(&self) -> Option<&'static str> {
-        self.code.filter(|_| self.needs_a_person()).map(ErrorCode::cure)
+    /// The catalogue's code; none when nothing is wrong.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match &self.cause {
+            Cause::Announced(_) => None,
+            Cause::Failed(failure) => Some(failure.code),
+        }
     }
 
-    /// Whether no further try will help until a person has done something.
-    pub fn needs_a_person(&self) -> bool {
-        self.code.is_some_and(ErrorCode::needs_a_person)
+    /// One sentence on what happened.
+    pub fn message(&self) -> &str {
+        match &self.cause {
+            Cause::Announced(message) => message,
+            Cause::Failed(failure) => &failure.message,
+        }
+    }
+
+    /// What somebody must do about it, where time alone does not help.
+    pub fn cure(&self) -> Option<&'static str> {
+        self.code().filter(|code| code.needs_a_person()).map(ErrorCode::cure)
     }
 
     /// Whether it is the token itself that was refused, and another might be welcome.
     pub fn refuses_the_token(&self) -> bool {
-        self.code.is_some_and(ErrorCode::refuses_the_token)
+        self.code().is_some_and(ErrorCode::refuses_the_token)
     }
 
     /// The controller (or what stands in its place) refused the upgrade.
@@ -93,43 +122,37 @@ impl Setback {
         let told = retry_after
             .and_then(|text| retry_after::delay(text, now))
             .map(|told| Patience::Told(told.min(LONGEST_TOLD)));
-        let answer = serde_json::from_slice::<ApiError>(body).ok();
-        let code =
-            answer.as_ref().and_then(|answer| ErrorCode::parse(&answer.code)).unwrap_or(match status {
-                429 => ErrorCode::RateLimited,
-                500..=599 => ErrorCode::ControllerError,
-                _ => ErrorCode::ControllerInvalid,
-            });
+        let answer = ApiError::read(status, body);
+        let code = answer.as_ref().map_or(ErrorCode::of_foreign_status(status), ApiError::error_code);
         let message = match answer {
             Some(answer) => format!("the controller refused the connection ({status}): {}", answer.message),
             None => match location.filter(|_| (300..400).contains(&status)) {
                 // Whoever answers could have the token sent anywhere.
                 Some(location) => format!(
-                    "the answer to the connection was HTTP {status}, to go to `{}`: the token names the controller, and no answer does",
+                    "the answer to the connection was HTTP {status}, to go to `{}`: \
+                     the token names the controller, and no answer does",
                     location.chars().take(LOCATION_CHARS).collect::<String>()
                 ),
-                // Only the controller's own form is a verdict on the token.
                 None if matches!(status, 401 | 403) => format!(
-                    "the answer to the connection was HTTP {status}, and not in a controller's form: a proxy or firewall on the way may have given it"
+                    "the answer to the connection was HTTP {status}, and not in a controller's form: \
+                     a proxy or firewall on the way may have given it"
                 ),
                 None => format!("the answer to the connection was HTTP {status}"),
             },
         };
-        let setback = Self::new(code, message);
-        let long = setback.needs_a_person() || matches!(status, 429 | 503);
-        setback.patiently(told.unwrap_or(if long { Patience::Long } else { Patience::Backoff }))
+        let long = code.needs_a_person() || matches!(status, 429 | 503);
+        let patience = told.unwrap_or(if long { Patience::Long } else { Patience::Backoff });
+        Self::failed(Failure::new(code, message), patience)
     }
 
     /// The controller closed the socket.
     pub fn of_close(code: u16, reason: &str) -> Self {
         let said = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let named = reason.split([':', ' ']).next().and_then(ErrorCode::parse);
-        let plain = |message: String| Self { code: None, message, patience: Patience::Backoff };
         match code {
-            close::RESTART => plain("the controller restarts".to_owned()),
-            close::TRY_LATER => {
-                plain(format!("the controller asks to come back later{said}")).patiently(Patience::Long)
-            }
+            close::RESTART => Self::announced("the controller restarts".to_owned()),
+            close::TRY_LATER => Self::announced(format!("the controller asks to come back later{said}"))
+                .patiently(Patience::Long),
             close::TOKEN_ENDED => Self::new(
                 named.unwrap_or(ErrorCode::TokenRevoked),
                 format!("the controller no longer accepts the token{said}"),
@@ -189,10 +212,10 @@ mod tests {
             (404, "NODE_NOT_FOUND"),
         ] {
             let setback = http(status, None, &body(status, code));
-            assert_eq!(setback.code.map(ErrorCode::as_str), Some(code));
+            assert_eq!(setback.code().map(ErrorCode::as_str), Some(code));
             assert_eq!(setback.patience, Patience::Long, "{code}");
             assert!(setback.cure().is_some(), "{code}");
-            assert!(setback.message.contains("in words"), "{}", setback.message);
+            assert!(setback.message().contains("in words"), "{}", setback.message());
         }
     }
 
@@ -211,9 +234,17 @@ mod tests {
             (503, ErrorCode::ControllerError, Patience::Long),
         ] {
             let setback = http(status, None, "<html>");
-            assert_eq!((setback.code, setback.patience), (Some(code), patience), "{status}");
+            assert_eq!((setback.code(), setback.patience), (Some(code), patience), "{status}");
             assert!(!setback.refuses_the_token(), "{status}: whoever says that has not seen the token");
         }
+    }
+
+    #[test]
+    fn a_code_of_a_newer_controller_is_told_by_its_status() {
+        let setback = http(401, None, &body(401, "TOKEN_FROM_THE_FUTURE"));
+        assert_eq!(setback.code(), Some(ErrorCode::TokenInvalid));
+        // Another status inside than outside: something between has answered.
+        assert_eq!(http(403, None, &body(401, "TOKEN_EXPIRED")).code(), Some(ErrorCode::ControllerInvalid));
     }
 
     #[test]
@@ -229,15 +260,15 @@ mod tests {
         };
         for status in [301, 302, 303, 307, 308] {
             let setback = redirect(status, "https://elsewhere.example/ws/node");
-            assert_eq!(setback.code, Some(ErrorCode::ControllerInvalid), "{status}");
+            assert_eq!(setback.code(), Some(ErrorCode::ControllerInvalid), "{status}");
             assert_eq!(setback.patience, Patience::Long, "{status}");
             for word in [&status.to_string(), "`https://elsewhere.example/ws/node`"] {
-                assert!(setback.message.contains(word), "{}", setback.message);
+                assert!(setback.message().contains(word), "{}", setback.message());
             }
         }
         let long = "x".repeat(10_000);
-        assert!(redirect(302, &long).message.len() < 400);
-        assert!(!redirect(404, "https://elsewhere.example").message.contains("elsewhere"));
+        assert!(redirect(302, &long).message().len() < 400);
+        assert!(!redirect(404, "https://elsewhere.example").message().contains("elsewhere"));
     }
 
     #[test]
@@ -270,7 +301,7 @@ mod tests {
             (1006, Some(ErrorCode::ControllerUnreachable), Patience::Backoff),
         ] {
             let setback = Setback::of_close(close, "");
-            assert_eq!((setback.code, setback.patience), (code, patience), "{close}");
+            assert_eq!((setback.code(), setback.patience), (code, patience), "{close}");
         }
     }
 
@@ -278,7 +309,7 @@ mod tests {
     fn a_close_reason_that_names_a_code_is_believed() {
         for reason in ["TOKEN_EXPIRED", "TOKEN_EXPIRED: ended at noon", "TOKEN_EXPIRED since noon"] {
             assert_eq!(
-                Setback::of_close(close::TOKEN_ENDED, reason).code,
+                Setback::of_close(close::TOKEN_ENDED, reason).code(),
                 Some(ErrorCode::TokenExpired),
                 "{reason}"
             );

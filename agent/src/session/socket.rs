@@ -15,6 +15,7 @@ use aio_host::{
 use aio_protocol::{
     aiwm::MAX_MESSAGE_BYTES,
     error_code::ErrorCode,
+    failure::Failure,
     time::Timestamp,
     wire::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
@@ -165,13 +166,10 @@ async fn connect(credentials: &Credentials, trusted: &Trusted) -> Result<Socket,
     match client_async_tls_with_config(request, stream, Some(config), Some(connector)).await {
         Ok((socket, _)) => Ok(socket),
         Err(error) => {
-            if let Some(trouble) = tls::explain(&error) {
+            if let Some(objection) = tls::explain(&error) {
                 trusted.forget();
-                return Err(Setback {
-                    code: Some(trouble.code),
-                    message: format!("cannot connect to {}: {}", endpoint.in_words(), trouble.words),
-                    patience: Patience::Long,
-                });
+                let failure = objection.while_trying(format!("cannot connect to {}", endpoint.in_words()));
+                return Err(Setback::failed(failure, Patience::Long));
             }
             Err(refused(error, endpoint))
         }
@@ -189,7 +187,7 @@ fn blocked(error: &Blocked, proxy: &Proxy, endpoint: &Endpoint) -> Setback {
         Blocked::Refused(_) => (ErrorCode::ProxyRefused, Patience::Long),
     };
     let message = format!("cannot reach {} through {}: {error}", endpoint.in_words(), proxy.address());
-    Setback { code: Some(code), message, patience }
+    Setback::failed(Failure::new(code, message), patience)
 }
 
 fn refused(error: Error, endpoint: &Endpoint) -> Setback {

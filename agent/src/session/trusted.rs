@@ -32,11 +32,7 @@ impl Trusted {
         let made = tokio::task::spawn_blocking(move || tls::client_config(&of)).await;
         let config = match made {
             Ok(Ok(config)) => config,
-            Ok(Err(error)) => {
-                let reason = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                let message = format!("{error}{}", reason.unwrap_or_default());
-                return Err(Setback { code: Some(error.code()), message, patience: Patience::Long });
-            }
+            Ok(Err(error)) => return Err(Setback::failed(error.into(), Patience::Long)),
             Err(error) => return Err(Setback::new(ErrorCode::Internal, error.to_string())),
         };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) =

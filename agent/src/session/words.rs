@@ -23,7 +23,7 @@ pub fn describe(state: &State, controller: &str, now: (Instant, Timestamp)) -> W
     let after = state.after();
     // A try does not hide what it comes after: where nobody answers, most of the time is spent trying.
     let before =
-        after.map(|after| format!("; before: {}.{}", after.message, cure(after))).unwrap_or_default();
+        after.map(|after| format!("; before: {}.{}", after.message(), cure(after))).unwrap_or_default();
     let (word, detail) = match state {
         State::Starting { .. } => (SessionState::Waiting, "reading what this machine is made of".to_owned()),
         State::Connecting { .. } => (SessionState::Connecting, format!("connecting to {controller}{before}")),
@@ -35,10 +35,10 @@ pub fn describe(state: &State, controller: &str, now: (Instant, Timestamp)) -> W
         State::Waiting { until, after } => {
             let (now, wall) = now;
             let next = clock(wall.plus(until.saturating_duration_since(now)));
-            (SessionState::Waiting, format!("{}; next try at {next}.{}", after.message, cure(after)))
+            (SessionState::Waiting, format!("{}; next try at {next}.{}", after.message(), cure(after)))
         }
     };
-    Words { state: word, detail, code: after.and_then(|after| after.code) }
+    Words { state: word, detail, code: after.and_then(Setback::code) }
 }
 
 fn cure(after: &Setback) -> String {
@@ -56,16 +56,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::session::setback::Patience;
 
     #[test]
     fn a_refusal_says_what_an_operator_must_do_and_when_the_next_try_is() {
         let now = Instant::now();
-        let after = Setback {
-            code: Some(ErrorCode::TokenRevoked),
-            message: "the controller no longer accepts the token".into(),
-            patience: Patience::Long,
-        };
+        let after = Setback::new(ErrorCode::TokenRevoked, "the controller no longer accepts the token");
         let state = State::Waiting { until: now + Duration::from_secs(30), after };
         let words = describe(&state, "wss://x/", (now, Timestamp::from_millis(1_765_454_400_500)));
         assert_eq!(

@@ -16,7 +16,7 @@ use aio_protocol::{
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::session::setback::Setback;
+use crate::session::setback::{Cause, Setback};
 
 /// Where a token lies. Of equally new ones, the last of these is preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,15 +191,15 @@ impl Rotation {
     /// There is no session, or none any more. Only a refusal of the token itself is a verdict on
     /// it; [`Self::has_another`] says whether another is worth a try.
     pub fn lost(mut self, setback: &Setback) -> (Self, Vec<Effect>) {
-        let Some(held) = self.in_use.take_if(|_| setback.refuses_the_token()) else {
+        let Cause::Failed(failure) = &setback.cause else { return (self, vec![]) };
+        let Some(held) = self.in_use.take_if(|_| failure.code.refuses_the_token()) else {
             return (self, vec![]);
         };
         self.refused.push(held.token.secret().clone());
         if held.origin != Origin::Candidate {
             return (self, vec![]);
         }
-        let code = setback.code.unwrap_or(ErrorCode::TokenInvalid);
-        self.pending_rejection = held.offer.map(|offer| (offer, report(code, setback.message.clone())));
+        self.pending_rejection = held.offer.map(|offer| (offer, failure.clone().into()));
         (self, vec![Effect::Discard])
     }
 
@@ -213,21 +213,21 @@ impl Rotation {
     }
 
     fn weigh(&self, offer: &TokenOffer, wall: Timestamp, now: Instant) -> Result<(), ErrorReport> {
-        let refused = |message: &str| Err(report(ErrorCode::OfferRefused, message.to_owned()));
+        let refused = |message: &str| Err(ErrorReport::new(ErrorCode::OfferRefused, message));
         let Some(held) = &self.in_use else { return refused("no token is in use that it could replace") };
         if self.is_unkept() {
             let message = "the token in use could not be put in order yet".to_owned();
-            return Err(report(ErrorCode::FileFailed, message));
+            return Err(ErrorReport::new(ErrorCode::FileFailed, message));
         }
         let present = held.token.claims();
         let offered = NodeClaims::read_unverified(&offer.token)
-            .map_err(|error| report(ErrorCode::TokenInvalid, error.to_string()))?;
+            .map_err(|error| ErrorReport::new(ErrorCode::TokenInvalid, error.to_string()))?;
         if offered.sub != present.sub {
-            return Err(report(ErrorCode::TokenForeign, format!("it is of node {}", offered.sub)));
+            return Err(ErrorReport::new(ErrorCode::TokenForeign, format!("it is of node {}", offered.sub)));
         }
         if offered.expired(wall) {
             let message = format!("it ended at {}, and it is {wall} here", offered.expires_at());
-            return Err(report(ErrorCode::TokenExpired, message));
+            return Err(ErrorReport::new(ErrorCode::TokenExpired, message));
         }
         if offered.exp <= present.exp {
             return refused("it ends no later than the one in use");
@@ -253,10 +253,6 @@ impl Rotation {
 /// How long the token lives in all; no clock of this machine's is in it.
 fn life(claims: &NodeClaims) -> Duration {
     Duration::from_secs(u64::try_from(claims.exp.saturating_sub(claims.iat)).unwrap_or_default())
-}
-
-fn report(code: ErrorCode, message: String) -> ErrorReport {
-    ErrorReport { code: code.as_str().to_owned(), message, details: serde_json::Map::new() }
 }
 
 #[cfg(test)]

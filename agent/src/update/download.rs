@@ -28,7 +28,7 @@ use tokio::runtime::Builder;
 pub use tokio_util::sync::CancellationToken as Cancelled;
 use tracing::{info, warn};
 
-use super::{machine::Trouble, offer::Offer};
+use super::offer::Offer;
 
 /// A larger manifest is not read.
 const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
@@ -53,24 +53,20 @@ pub struct Route {
 /// Finds the way; may read files.
 pub type Source = Box<dyn FnOnce() -> Result<Route, Failure> + Send>;
 
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        Self::new(failure.code, failure.message)
-    }
-}
-
 /// Downloads until all is there, or until `cancelled`; gives the index's serial. Blocks: for a thread
 /// of its own.
-pub fn run(offer: &Offer, source: Source, inbox: &Path, cancelled: &Cancelled) -> Result<u64, Trouble> {
+pub fn run(offer: &Offer, source: Source, inbox: &Path, cancelled: &Cancelled) -> Result<u64, Failure> {
     let route = source()?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| {
-        Trouble::new(ErrorCode::Internal, format!("the download could not be started: {error}"))
+        Failure::new(ErrorCode::Internal, format!("the download could not be started: {error}"))
     })?;
     let outcome = runtime.block_on(async {
         tokio::select! {
             biased;
-            () = cancelled.cancelled() => Err(Trouble::new(ErrorCode::UpdateCancelled, "the download was stopped")),
-            outcome = bring(offer, &route, inbox) => outcome.map_err(Trouble::from),
+            () = cancelled.cancelled() => {
+                Err(Failure::new(ErrorCode::UpdateCancelled, "the download was stopped"))
+            }
+            outcome = bring(offer, &route, inbox) => outcome,
         }
     });
     runtime.shutdown_background();

@@ -9,6 +9,7 @@ use std::{
 
 use aio_protocol::{
     error_code::ErrorCode,
+    failure::Failure,
     time::Timestamp,
     update::{RootRequest, RootStatus},
 };
@@ -24,7 +25,7 @@ use uuid::Uuid;
 
 use super::{
     download::{self, Cancelled, Source},
-    machine::{Input, STAGE_TIMEOUT, Trouble},
+    machine::{Input, STAGE_TIMEOUT},
     memory::Memory,
     offer::Offer,
     order::{self, Order, Orders},
@@ -188,7 +189,7 @@ impl Errands {
             let running = spawn_blocking(move || download::run(&offer, source, &inbox, &until));
             let outcome = running
                 .await
-                .unwrap_or_else(|error| Err(Trouble::new(ErrorCode::Internal, error.to_string())));
+                .unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())));
             let _ = tell.send(Outcome::Input(Input::Downloaded(id, outcome)));
         });
         self.download = Some((cancelled, AbortOnDropHandle::new(task)));
@@ -215,7 +216,7 @@ impl Drop for Errands {
     }
 }
 
-async fn write(held: &(Mutex<Memory>, Turn<()>), places: &Places) -> Result<(), Trouble> {
+async fn write(held: &(Mutex<Memory>, Turn<()>), places: &Places) -> Result<(), Failure> {
     let _turn = held.1.lock().await;
     let memory = held.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let inbox = places.inbox.clone();
@@ -224,10 +225,9 @@ async fn write(held: &(Mutex<Memory>, Turn<()>), places: &Places) -> Result<(), 
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
             warn!(%error, reason = %error.source, "what this node remembers of updates could not be kept");
-            let code = if error.is_disk_full() { ErrorCode::DiskFull } else { ErrorCode::FileFailed };
-            Err(Trouble::new(code, format!("{error}: {}", error.source)))
+            Err(error.into())
         }
-        Err(error) => Err(Trouble::new(ErrorCode::Internal, error.to_string())),
+        Err(error) => Err(Failure::new(ErrorCode::Internal, error.to_string())),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use aio_protocol::{
     error_code::ErrorCode,
+    failure::Failure,
     update::{RootAnswer, RootRequest, RootStatus},
 };
 use tokio::{
@@ -16,13 +17,11 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::machine::Trouble;
-
 /// A longer answer, or status, is none of root's.
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// Asks root, and waits for its answer as long as the caller does.
-pub async fn ask(socket: &Path, request: &RootRequest) -> Result<RootAnswer, Trouble> {
+pub async fn ask(socket: &Path, request: &RootRequest) -> Result<RootAnswer, Failure> {
     let silent = |error: io::Error| failed(format!("root does not listen at {}: {error}", socket.display()));
     ask_over(connect(socket).await.map_err(silent)?, request).await
 }
@@ -33,7 +32,7 @@ pub async fn connect(socket: &Path) -> io::Result<UnixStream> {
 }
 
 /// Asks root over a connection of its own.
-pub async fn ask_over(mut stream: UnixStream, request: &RootRequest) -> Result<RootAnswer, Trouble> {
+pub async fn ask_over(mut stream: UnixStream, request: &RootRequest) -> Result<RootAnswer, Failure> {
     let silent = |error: io::Error| failed(format!("root does not answer: {error}"));
     let mut line = serde_json::to_vec(request)
         .map_err(|error| failed(format!("the request could not be written: {error}")))?;
@@ -48,8 +47,8 @@ pub async fn ask_over(mut stream: UnixStream, request: &RootRequest) -> Result<R
         .map_err(|error| failed(format!("root's answer was not understood: {error}")))
 }
 
-fn failed(message: String) -> Trouble {
-    Trouble::new(ErrorCode::UpdateInterrupted, message)
+fn failed(message: String) -> Failure {
+    Failure::new(ErrorCode::UpdateInterrupted, message)
 }
 
 /// What root says of itself; an error where nobody can read it, or it is not understood. Where
@@ -79,7 +78,7 @@ mod tests {
         let path = folder.path().join("root.sock");
         let request = RootRequest::Switch { update_id: Uuid::nil() };
         let error = ask(&path, &request).await.unwrap_err();
-        assert_eq!(error.code, "UPDATE_INTERRUPTED");
+        assert_eq!(error.code, ErrorCode::UpdateInterrupted);
 
         let listener = UnixListener::bind(&path).unwrap();
         for (said, expected) in [
@@ -97,7 +96,7 @@ mod tests {
             };
             let (answer, ()) = tokio::join!(ask(&path, &request), root);
             assert_eq!(
-                answer.as_ref().map_err(|trouble| trouble.code.as_str()),
+                answer.as_ref().map_err(|failure| failure.code.as_str()),
                 expected.as_ref().map_err(|code| *code)
             );
         }

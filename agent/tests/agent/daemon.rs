@@ -258,10 +258,7 @@ impl Daemon {
             places: Places::of(Layout::under(folder.path()), &config.state_dir, &config.runtime_dir),
             config,
             notifier: Box::new(heard.clone()),
-            reload: Reload {
-                asked,
-                read: Box::new(move |config: &WorkerConfig| config.load_again(&flags, &|_| None)),
-            },
+            reload: Reload::new(asked, move |config| config.load_again(&flags, &|_| None)),
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn({
@@ -285,8 +282,16 @@ impl Daemon {
 
     /// Writes another configuration, and asks for it.
     pub(crate) async fn reload(&self, config: &str) {
-        std::fs::write(self.folder.path().join("config.toml"), config).unwrap();
+        std::fs::write(self.config_path(), config).unwrap();
+        self.ask_to_reload().await;
+    }
+
+    pub(crate) async fn ask_to_reload(&self) {
         self.reload.send(()).await.unwrap();
+    }
+
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
     }
 
     pub(crate) fn alive(&self) -> bool {

@@ -3,10 +3,9 @@
 use std::{fs, path::Path};
 
 use aio_host::tls::Trust;
-use aio_protocol::{release::index::IndexedRelease, time::Timestamp, wire::NodeUpdate};
+use aio_protocol::{failure::Failure, release::index::IndexedRelease, time::Timestamp, wire::NodeUpdate};
 use aio_worker::update::{
     download::{Cancelled, Route, run},
-    machine::Trouble,
     offer::Offer,
 };
 use tempfile::TempDir;
@@ -16,7 +15,7 @@ use super::releases::{Releases, UPDATE, VERSION};
 
 const PLATFORM: &str = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-amd64" };
 
-async fn bring_offered(offer: NodeUpdate, inbox: &Path) -> Result<u64, Trouble> {
+async fn bring_offered(offer: NodeUpdate, inbox: &Path) -> Result<u64, Failure> {
     aio_host::tls::install_provider();
     let offer = Offer::of(offer, Timestamp::from_millis(0)).unwrap();
     let inbox = inbox.to_owned();
@@ -24,7 +23,7 @@ async fn bring_offered(offer: NodeUpdate, inbox: &Path) -> Result<u64, Trouble> 
     spawn_blocking(move || run(&offer, Box::new(move || Ok(route)), &inbox, &Cancelled::new())).await.unwrap()
 }
 
-async fn bring(releases: &Releases, inbox: &TempDir) -> Result<u64, Trouble> {
+async fn bring(releases: &Releases, inbox: &TempDir) -> Result<u64, Failure> {
     bring_offered(releases.offer(), inbox.path()).await
 }
 
@@ -116,8 +115,8 @@ async fn what_is_not_what_was_offered_is_refused_with_its_code() {
     for (code, change) in cases {
         let (releases, inbox) = (Releases::start().await, tempfile::tempdir().unwrap());
         change(&releases);
-        let trouble = bring(&releases, &inbox).await.unwrap_err();
-        assert_eq!(trouble.code, code, "{trouble:?}");
+        let failure = bring(&releases, &inbox).await.unwrap_err();
+        assert_eq!(failure.code.as_str(), code, "{failure:?}");
     }
 }
 
@@ -126,8 +125,8 @@ async fn a_manifest_that_was_not_offered_brings_nothing_after_it() {
     let (releases, inbox) = (Releases::start().await, tempfile::tempdir().unwrap());
     let offer = releases.offer();
     releases.put(&format!("{VERSION}/manifest.json"), b"{}".to_vec());
-    let trouble = bring_offered(offer, inbox.path()).await.unwrap_err();
-    assert_eq!(trouble.code, "CHECKSUM_MISMATCH", "{trouble:?}");
+    let failure = bring_offered(offer, inbox.path()).await.unwrap_err();
+    assert_eq!(failure.code.as_str(), "CHECKSUM_MISMATCH", "{failure:?}");
     assert!(!releases.requests().iter().any(|(path, _)| path.ends_with(PLATFORM)));
 }
 
@@ -140,6 +139,6 @@ async fn releases_come_in_the_clear_from_this_machine_alone_and_only_if_somebody
         ("http://127.0.0.1:1/releases", "DOWNLOAD_FAILED"),
     ] {
         let offer = NodeUpdate { releases_url: Some(url.to_owned()), ..releases.offer() };
-        assert_eq!(bring_offered(offer, inbox.path()).await.unwrap_err().code, code, "{url}");
+        assert_eq!(bring_offered(offer, inbox.path()).await.unwrap_err().code.as_str(), code, "{url}");
     }
 }

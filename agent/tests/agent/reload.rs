@@ -1,7 +1,7 @@
 //! Another configuration for a daemon that lives: what is used at once, what stays, and what a
 //! broken one does, which is nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aio_host::systemd::ManagerReport;
 use aio_protocol::{
@@ -9,6 +9,7 @@ use aio_protocol::{
     snapshot::SessionState,
     telemetry::Health,
 };
+use aio_worker::session::machine::Timings;
 
 use super::{
     binary::Service as Program,
@@ -24,7 +25,7 @@ async fn heard(daemon: &Daemon, beginning: &str) -> String {
             if let Some(word) = words.iter().rev().find(|word| word.starts_with(beginning)) {
                 return word.clone();
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let found = tokio::time::timeout(PATIENCE, search).await;
@@ -88,6 +89,35 @@ async fn a_broken_configuration_changes_nothing_and_is_complained_about_until_it
     };
     tokio::time::timeout(PATIENCE, mended).await.expect("the complaint stays");
     assert_eq!(daemon.snapshot(|_| true).await.session.sessions, 1);
+}
+
+#[tokio::test]
+async fn a_configuration_that_hangs_holds_up_neither_the_session_nor_the_watchdog() {
+    let mut controller = Controller::start().await;
+    let daemon = Daemon::with(&controller.url, Timings::default(), Some(Duration::from_millis(100)));
+    let (mut peer, _) = controller.welcomed(100).await;
+    // Whoever opens a pipe waits until somebody writes.
+    let pipe = daemon.config_path();
+    let _ = std::fs::remove_file(&pipe);
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    daemon.ask_to_reload().await;
+    heard(&daemon, "RELOADING=1").await;
+    let fed = || daemon.heard.words().iter().filter(|word| *word == "WATCHDOG=1").count();
+    let (before, seq) = (fed(), peer.heartbeat().await.seq);
+    let goes_on = async { while peer.heartbeat().await.seq < seq + 5 || fed() < before + 3 {} };
+    tokio::time::timeout(PATIENCE, goes_on).await.expect("the loop stands still");
+    let words = daemon.heard.words();
+    let mut since = words.iter().skip_while(|word| !word.starts_with("RELOADING=1"));
+    assert!(!since.any(|word| word == "READY=1"), "{words:?}");
+    // A second question is answered, too, when the first is.
+    daemon.ask_to_reload().await;
+    std::fs::write(&pipe, "[health]\nexpected_gpus = 3\n").unwrap();
+    let taken_up = async { while peer.heartbeat().await.health.state != Health::Unhealthy {} };
+    tokio::time::timeout(PATIENCE, taken_up).await.expect("the configuration is not taken up");
+    std::fs::write(&pipe, "").unwrap();
+    let taken_back = async { while peer.heartbeat().await.health.state != Health::Ok {} };
+    tokio::time::timeout(PATIENCE, taken_back).await.expect("the second question is lost");
 }
 
 #[tokio::test]

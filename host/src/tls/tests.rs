@@ -43,7 +43,7 @@ fn server(
 }
 
 /// A handshake in memory, and what the client objects to, wrapped as a socket wraps it.
-fn shake(trust: &Trust, server: &Arc<ServerConfig>, host: &str) -> Result<(), Trouble> {
+fn shake(trust: &Trust, server: &Arc<ServerConfig>, host: &str) -> Result<(), Failure> {
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let mut client = ClientConnection::new(client_config(trust).unwrap(), name).unwrap();
     let mut server = ServerConnection::new(server.clone()).unwrap();
@@ -105,9 +105,9 @@ fn name_and_dates_count_under_a_pin_too_and_are_told_in_words() {
     let name = shake(&trust, &good, "other.example").unwrap_err();
     assert_eq!(name.code, ErrorCode::TlsFailed);
     assert!(
-        name.words.contains("aiwm.example") && name.words.contains("not for other.example"),
+        name.message.contains("aiwm.example") && name.message.contains("not for other.example"),
         "{}",
-        name.words
+        name.message
     );
     for (from, to, words) in
         [(2020, 2021, "ended at 2021-01-01"), (2990, 2999, "not valid before 2990-01-01")]
@@ -117,7 +117,7 @@ fn name_and_dates_count_under_a_pin_too_and_are_told_in_words() {
         });
         let trouble = shake(&trust, &server, "aiwm.example").unwrap_err();
         assert_eq!(trouble.code, ErrorCode::TlsFailed);
-        assert!(trouble.words.contains(words) && trouble.words.contains("clock"), "{}", trouble.words);
+        assert!(trouble.message.contains(words) && trouble.message.contains("clock"), "{}", trouble.message);
     }
 }
 
@@ -148,14 +148,15 @@ fn without_a_pin_the_operators_file_is_enough() {
     let trust = Trust { pin: None, ca_file: Some(ca_file) };
     shake(&trust, &server(&company, &[], |_| {}), "aiwm.example").unwrap();
     let stranger = shake(&trust, &server(&authority(), &[], |_| {}), "aiwm.example").unwrap_err();
-    assert!(stranger.words.contains("--ca-file"), "{}", stranger.words);
+    assert!(stranger.message.contains("--ca-file"), "{}", stranger.message);
 }
 
 #[test]
 fn a_file_of_authorities_that_is_none_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("company.pem");
-    let code = || client_config(&Trust { pin: None, ca_file: Some(path.clone()) }).unwrap_err().code();
+    let trust = Trust { pin: None, ca_file: Some(path.clone()) };
+    let code = || Failure::from(client_config(&trust).unwrap_err()).code;
     assert_eq!(code(), ErrorCode::FileFailed);
     for text in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         std::fs::write(&path, text).unwrap();

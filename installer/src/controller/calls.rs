@@ -167,10 +167,9 @@ impl<'a> Controller<'a> {
     }
 
     fn no_answer(&self, error: reqwest::Error) -> Trouble {
-        if let Some(trouble) = tls::explain(&error) {
-            let message =
-                format!("could not connect to the controller at {}: {}", self.place(), trouble.words);
-            let failure = Failure::new(trouble.code, message).with("url", self.url.as_str());
+        if let Some(objection) = tls::explain(&error) {
+            let tried = format!("could not connect to the controller at {}", self.place());
+            let failure = objection.while_trying(tried).with("url", self.url.as_str());
             return Trouble { failure, again: None };
         }
         if http::is_refused_by_proxy(&error) {
@@ -193,7 +192,8 @@ impl<'a> Controller<'a> {
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8], asked: Option<Duration>) -> Trouble {
-        let said = serde_json::from_slice::<ApiError>(body).ok();
+        // Only an answer in the controller's own form is a verdict on the token.
+        let said = ApiError::read(status.as_u16(), body);
         if status.is_server_error() {
             let words = said.map_or_else(|| status.to_string(), |said| said.message);
             let message =
@@ -202,13 +202,7 @@ impl<'a> Controller<'a> {
             return Trouble { failure, again: Some(asked) };
         }
         let too_many = status == StatusCode::TOO_MANY_REQUESTS;
-        // Only an answer in the controller's own form is a verdict; a proxy or a captive portal in
-        // between knows no token.
-        let said = said.filter(|said| said.status_code == status.as_u16());
-        let code = said.as_ref().map(|said| {
-            // A newer controller may have newer codes.
-            ErrorCode::parse(&said.code).unwrap_or(ErrorCode::of_http_status(status.as_u16()))
-        });
+        let code = said.as_ref().map(ApiError::error_code);
         let Some(code) = too_many.then_some(ErrorCode::RateLimited).or(code) else {
             let reason = format!("it answered {status}, and not as a controller does");
             return Trouble { failure: self.not_a_controller(reason), again: None };

@@ -79,7 +79,7 @@ fn builder_through(
     proxy: Option<reqwest::Proxy>,
     stall_timeout: Option<Duration>,
 ) -> Result<ClientBuilder, Failure> {
-    let tls = tls::client_config(trust).map_err(|error| Failure::new(error.code(), with_sources(&error)))?;
+    let tls = tls::client_config(trust).map_err(Failure::from)?;
     let mut builder = Client::builder()
         .tls_backend_preconfigured((*tls).clone())
         .user_agent(concat!("aio-installer/", env!("CARGO_PKG_VERSION")))

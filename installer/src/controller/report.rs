@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use aio_protocol::{
+    event::ErrorReport,
     ids::NodeId,
     installation::{InstallationReport, UndeliveredFailure},
     release::ReleaseVersion,
@@ -63,7 +64,7 @@ impl Teller<'_> {
     /// kept for later. What failed before any step is not: the controller knows of no beginning,
     /// and nothing was changed.
     pub(crate) async fn failed(&self, step: Option<&str>, failure: Failure) -> Failure {
-        let error = failure.to_report();
+        let error = ErrorReport::from(failure.clone());
         let name = step.unwrap_or("begin").to_owned();
         let failure = failure.with("step", &*name);
         let report = InstallationReport::Failed { step: Some(name.clone()), error: error.clone() };

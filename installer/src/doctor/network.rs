@@ -246,7 +246,7 @@ async fn ask(client: &Client, base: &Url, examination: &Examination, token: &Nod
         Ok(answer) => answer,
         Err(error) => {
             let (code, words) = match tls::explain(&error) {
-                Some(trouble) => (trouble.code, trouble.words),
+                Some(objection) => (objection.code, objection.message),
                 None if http::is_refused_by_proxy(&error) => (ErrorCode::ProxyRefused, http::reason(error)),
                 None => (ErrorCode::ControllerUnreachable, http::reason(error)),
             };

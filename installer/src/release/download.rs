@@ -204,9 +204,9 @@ fn begins_at(response: &Response, bytes: u64) -> bool {
 
 fn lost(url: &Url, error: reqwest::Error) -> Broken {
     match tls::explain(&error) {
-        Some(trouble) => Broken {
+        Some(objection) => Broken {
             again: None,
-            ..broken(url, &format!("could not be downloaded: {} [{}]", trouble.words, trouble.code))
+            ..broken(url, &format!("could not be downloaded: {} [{}]", objection.message, objection.code))
         },
         None => broken(url, &format!("could not be downloaded: {}", http::reason(error))),
     }

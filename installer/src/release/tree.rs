@@ -119,8 +119,8 @@ fn admit(url: &Url, response: &Response) -> Result<(), (Failure, bool)> {
 }
 
 fn lost(url: &Url, error: reqwest::Error) -> (Failure, bool) {
-    if let Some(trouble) = aio_host::tls::explain(&error) {
-        let message = format!("{url} could not be downloaded: {} [{}]", trouble.words, trouble.code);
+    if let Some(objection) = aio_host::tls::explain(&error) {
+        let message = format!("{url} could not be downloaded: {} [{}]", objection.message, objection.code);
         return (Failure::new(ErrorCode::DownloadFailed, message), false);
     }
     let passing = !error.is_redirect();

@@ -55,7 +55,7 @@ impl Counts {
 
     /// By kind: the text up to what differs from worker to worker.
     pub(crate) fn setback(&self, setback: &Setback) {
-        self.count(setback.message.clone());
+        self.count(setback.message().to_owned());
     }
 
     pub(crate) fn hung_up(&self) {

@@ -213,10 +213,7 @@ impl<'a> Examination<'a> {
         }
         let trust = tls::Trust { pin: None, ca_file: Some(path.clone()) };
         if let Err(error) = tls::client_config(&trust) {
-            let cause = std::error::Error::source(&error);
-            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            let unusable = Failure::new(error.code(), format!("{error}{cause}"));
-            return self.add(Severity::Error, unusable, place);
+            return self.add(Severity::Error, error.into(), place);
         }
         let mode = fs::metadata(&path).map(|metadata| metadata.permissions().mode()).unwrap_or(0o777);
         if HOMES.iter().any(|home| path.starts_with(home)) {

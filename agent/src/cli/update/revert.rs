@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::status::{ended, of_root};
 use crate::{
     cli::answer::{Answer, print_json, runtime},
-    update::{machine::Trouble, root},
+    update::root,
 };
 
 /// For root to stop one version, start the other, and see it online.
@@ -58,8 +58,8 @@ async fn revert(socket: &Path, status: &Path, patience: Duration) -> Result<Last
     };
     let asked =
         timeout(patience, root::ask_over(stream, &RootRequest::Revert { update_id: Uuid::now_v7() })).await;
-    match asked.map_err(|_| late("root did not answer"))?.map_err(refused)? {
-        RootAnswer::Refused { code, message } => return Err(refused(Trouble { code, message })),
+    match asked.map_err(|_| late("root did not answer"))?? {
+        RootAnswer::Refused { code, message } => return Err(refused(&code, message)),
         RootAnswer::Staged | RootAnswer::Switching => {}
     }
     let ended = async {
@@ -77,11 +77,11 @@ async fn revert(socket: &Path, status: &Path, patience: Duration) -> Result<Last
         return Ok(last);
     }
     let code = last.code.clone().unwrap_or_else(|| ErrorCode::UpdateInterrupted.to_string());
-    Err(refused(Trouble { code, message: last.message.unwrap_or_else(|| "it was not done".to_owned()) }))
+    Err(refused(&code, last.message.unwrap_or_else(|| "it was not done".to_owned())))
 }
 
-fn refused(Trouble { code, message }: Trouble) -> Failure {
-    match ErrorCode::parse(&code) {
+fn refused(code: &str, message: String) -> Failure {
+    match ErrorCode::parse(code) {
         Some(code) => Failure::new(code, message),
         // Of a root that is newer than this program.
         None => Failure::new(ErrorCode::UpdateInterrupted, format!("{message} [{code}]")),

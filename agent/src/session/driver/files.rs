@@ -16,6 +16,8 @@ use crate::{
 
 /// What has been done.
 pub(super) enum Done {
+    /// The authorities that the first configuration names were read.
+    AuthoritiesRead(Option<Vec<u8>>),
     /// The tokens were read, for the connection of this number.
     TokensRead { connection: u64, tokens: Result<Vec<Held>, Failure> },
     /// The tokens were read, to find out whether another is there.

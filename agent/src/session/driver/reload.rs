@@ -2,20 +2,34 @@
 //! connection where it says something else of the connection. One that cannot be used changes
 //! nothing, and is complained about until one can.
 
-use aio_installer::Failure;
 use std::sync::Arc;
 
+use aio_installer::Failure;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
 use super::{Driver, Input, State};
-use crate::{config::WorkerConfig, notify::reloading};
+use crate::{
+    notify::reloading,
+    reload::{Loaded, News},
+};
 
 impl Driver {
-    pub(super) fn reload(&mut self) {
+    pub(super) fn hear_of_reload(&mut self, news: News) {
+        match news {
+            News::Asked => self.reload(),
+            News::Read(read) => self.reloaded(read),
+        }
+    }
+
+    fn reload(&mut self) {
         self.notifier.tell(NotifyState::Custom(&reloading()));
-        match (self.reload.read)(&self.config) {
-            Ok(config) => self.adopt(config),
+        self.reload.begin(self.config.clone());
+    }
+
+    fn reloaded(&mut self, read: Result<Loaded, Failure>) {
+        match read {
+            Ok(loaded) => self.adopt(loaded),
             Err(Failure { code, message, .. }) => {
                 warn!(code = code.as_str(), "the configuration stays as it was: {message}");
                 let complaint = format!("not reloaded, {}: {message}", code.as_str());
@@ -25,8 +39,7 @@ impl Driver {
         self.notifier.tell(NotifyState::Ready);
     }
 
-    fn adopt(&mut self, config: WorkerConfig) {
-        let authorities = config.authorities();
+    fn adopt(&mut self, Loaded { config, authorities }: Loaded) {
         let connects_otherwise = !self.config.connects_like(&config) || self.authorities != authorities;
         self.config = config;
         self.authorities = authorities;

@@ -6,11 +6,10 @@ use std::time::Instant;
 
 use aio_host::token::TokenError;
 use aio_installer::Failure;
-use aio_protocol::error_code::ErrorCode;
 use secrecy::ExposeSecret;
 use tracing::{info, warn};
 
-use super::{Done, Driver, Input, Link, Origin, Patience, Rotation, Setback, State, now, refusal, rotation};
+use super::{Done, Driver, Input, Link, Origin, Patience, Rotation, Setback, State, now, rotation};
 use crate::tokens::rotation::Held;
 
 impl Driver {
@@ -58,7 +57,10 @@ impl Driver {
                 warn!(%error, reason = %error.source, "the refused token could not be removed");
                 None
             }
-            Done::TokensChecked(_) | Done::Discarded(Ok(())) | Done::UndeliveredRead { .. } => None,
+            Done::TokensChecked(_)
+            | Done::Discarded(Ok(()))
+            | Done::UndeliveredRead { .. }
+            | Done::AuthoritiesRead(_) => None,
         }
     }
 
@@ -86,11 +88,7 @@ impl Driver {
             }
             Err(unusable) => {
                 self.tried = None;
-                Some(Input::SocketLost(Setback {
-                    code: Some(unusable.code),
-                    message: unusable.message,
-                    patience: Patience::Long,
-                }))
+                Some(Input::SocketLost(Setback::failed(unusable, Patience::Long)))
             }
         }
     }
@@ -119,10 +117,7 @@ impl Driver {
         let rotated = self.config.rotated();
         match effect {
             rotation::Effect::Store { offer, token } => self.files.push(move || {
-                let outcome = rotated.store(offer, &token).map_err(|error| {
-                    let code = if error.is_disk_full() { ErrorCode::DiskFull } else { ErrorCode::FileFailed };
-                    refusal(code, format!("{error}: {}", error.source))
-                });
+                let outcome = rotated.store(offer, &token).map_err(|error| Failure::from(error).into());
                 Done::Stored { offer, outcome }
             }),
             rotation::Effect::Redial => {

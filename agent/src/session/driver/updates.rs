@@ -5,7 +5,6 @@
 use std::time::Instant;
 
 use aio_protocol::{
-    error_code::ErrorCode,
     event::ErrorReport,
     release::ReleaseVersion,
     time::Timestamp,
@@ -16,14 +15,14 @@ use jiff::tz::Offset;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{Driver, now, refusal};
+use super::{Driver, now};
 use crate::{
     session::machine::Input as SessionInput,
     telemetry::{Readings, handover::Handover},
     update::{
         download::Route,
         errands::{Errands, Outcome, Sight},
-        machine::{Effect, Input, Machine, Moment, Trouble},
+        machine::{Effect, Input, Machine, Moment},
         memory::Memory,
         offer::Offer,
         order::Order,
@@ -234,7 +233,7 @@ impl Driver {
         for effect in &effects {
             match effect {
                 Effect::Acknowledge(message_id) => self.acknowledge(*message_id),
-                Effect::Reject(message_id, trouble) => self.refuse_update(*message_id, trouble),
+                Effect::Reject(message_id, error) => self.refuse_update(*message_id, error.clone()),
                 Effect::Download(offer) => self.download(offer),
                 Effect::Beat => self.take(SessionInput::HealthChanged),
                 Effect::AskRoot(_) | Effect::Remember | Effect::ClearInbox | Effect::StopDownload => {}
@@ -275,17 +274,10 @@ impl Driver {
         });
     }
 
-    fn refuse_update(&self, message_id: Uuid, trouble: &Trouble) {
-        let Trouble { code, message } = trouble;
+    fn refuse_update(&self, message_id: Uuid, error: ErrorReport) {
+        let ErrorReport { code, message, .. } = &error;
         warn!(%message_id, code, "what the controller says of an update is not taken: {message}");
-        let report = match ErrorCode::parse(code) {
-            Some(code) => refusal(code, message.clone()),
-            // Root may be newer than this daemon.
-            None => {
-                ErrorReport { code: code.clone(), message: message.clone(), details: serde_json::Map::new() }
-            }
-        };
-        self.reject(message_id, report);
+        self.reject(message_id, error);
     }
 
     /// Says what an operator cares about, once.

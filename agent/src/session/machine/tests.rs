@@ -47,7 +47,7 @@ fn error_frame() -> Input {
 }
 
 fn setback(patience: Patience) -> Setback {
-    Setback { code: Some(ErrorCode::ControllerUnreachable), message: "gone".to_owned(), patience }
+    Setback { patience, ..Setback::new(ErrorCode::ControllerUnreachable, "gone") }
 }
 
 fn lost() -> Input {

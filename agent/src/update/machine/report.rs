@@ -77,7 +77,7 @@ impl Machine {
                 let unwanted = self.unwanted.as_ref();
                 let until =
                     self.put_off_until.map(|until| format!("an operator has put updates off until {until}"));
-                unwanted.map(|(_, trouble)| format!("{}: {}", trouble.code, trouble.message)).or(until)
+                unwanted.map(|(_, error)| format!("{}: {}", error.code, error.message)).or(until)
             }
             _ => None,
         }

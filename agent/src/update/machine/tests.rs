@@ -2,10 +2,18 @@
 
 mod properties;
 
-use aio_protocol::update::{ManagedBy, UpdateState};
+use aio_protocol::{
+    error_code::ErrorCode,
+    failure::Failure,
+    update::{LastUpdate, ManagedBy, RootAnswer, RootPhase, RootRequest, UpdateState, Verdict},
+    wire::{NodeUpdate, UpdateCancel, UpdatePermit},
+};
 
 use super::*;
-use crate::update::{offer::tests::update, policy::Settings};
+use crate::update::{
+    offer::tests::update,
+    policy::{Mode, Settings},
+};
 
 const NEW: &str = "v1.1.0";
 
@@ -19,8 +27,8 @@ pub(crate) fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
-pub(crate) fn trouble(code: ErrorCode) -> Trouble {
-    Trouble::new(code, "in words")
+pub(crate) fn failure(code: ErrorCode) -> Failure {
+    Failure::new(code, "in words")
 }
 
 pub(crate) fn told(phase: RootPhase, last: Option<LastUpdate>) -> Input {
@@ -129,7 +137,7 @@ impl World {
 
 fn rejected(effects: &[Effect]) -> Option<&str> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Reject(_, trouble) => Some(trouble.code.as_str()),
+        Effect::Reject(_, error) => Some(error.code.as_str()),
         _ => None,
     })
 }
@@ -368,7 +376,7 @@ fn what_comes_to_nothing_is_tried_three_times_more_and_then_no_longer() {
     let mut world = World::new();
     world.offer(1);
     for pause in RETRY_PAUSES {
-        let outcome = Err(trouble(ErrorCode::DownloadFailed));
+        let outcome = Err(failure(ErrorCode::DownloadFailed));
         assert_eq!(world.give(Input::Downloaded(id(1), outcome)), [Effect::Remember]);
         assert_eq!(world.state(), UpdateState::Deferred);
         assert!(
@@ -377,7 +385,7 @@ fn what_comes_to_nothing_is_tried_three_times_more_and_then_no_longer() {
         // The look that is due next may be up to a minute away.
         assert!(matches!(world.after(LOOK_INTERVAL)[..], [Effect::Download(_)]), "{pause:?}");
     }
-    world.give(Input::Downloaded(id(1), Err(trouble(ErrorCode::DownloadFailed))));
+    world.give(Input::Downloaded(id(1), Err(failure(ErrorCode::DownloadFailed))));
     assert_eq!(
         (world.state(), world.last()),
         (UpdateState::Idle, (Verdict::Refused, Some("DOWNLOAD_FAILED".into())))

@@ -94,7 +94,7 @@ impl World {
             match effect {
                 Effect::Store { offer, token } => {
                     let outcome = if self.read_only {
-                        Err(report(ErrorCode::FileFailed, "read-only".into()))
+                        Err(ErrorReport::new(ErrorCode::FileFailed, "read-only"))
                     } else {
                         self.candidate = Some(token);
                         Ok(())

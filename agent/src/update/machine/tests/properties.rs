@@ -74,7 +74,7 @@ fn apply(world: &mut World, stimulus: Stimulus) -> Vec<Effect> {
             world.give(Input::Cancelled(id(102), UpdateCancel { update_id: id(number), reason: None }))
         }
         Stimulus::Downloaded(number, well) => {
-            let outcome = if well { Ok(3) } else { Err(trouble(ErrorCode::DownloadFailed)) };
+            let outcome = if well { Ok(3) } else { Err(failure(ErrorCode::DownloadFailed)) };
             world.give(Input::Downloaded(id(number), outcome))
         }
         Stimulus::Answered(number, answer) => {
@@ -84,7 +84,7 @@ fn apply(world: &mut World, stimulus: Stimulus) -> Vec<Effect> {
                 0 => Ok(RootAnswer::Staged),
                 1 => Ok(RootAnswer::Switching),
                 2 => Ok(refused(ErrorCode::ChecksumMismatch)),
-                _ => Err(trouble(ErrorCode::UpdateInterrupted)),
+                _ => Err(failure(ErrorCode::UpdateInterrupted)),
             };
             world.give(Input::RootAnswered(id(number), answer))
         }

@@ -7,22 +7,14 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use aio_protocol::{error_code::ErrorCode, time::Timestamp};
+use aio_protocol::{error_code::ErrorCode, failure::Failure, time::Timestamp};
 use rustls::{CertificateError, pki_types::UnixTime};
 
 use super::pinned::OtherAuthority;
 
-/// What TLS objects to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// The catalogue's code.
-    pub code: ErrorCode,
-    /// What the other end did or is, as the end of a sentence.
-    pub words: String,
-}
-
-/// What TLS objects to, if it is TLS that `error` comes from.
-pub fn explain(error: &(dyn Error + 'static)) -> Option<Trouble> {
+/// What TLS objects to, if it is TLS that `error` comes from. The message says what the other end did
+/// or is; the caller puts what was tried in front of it.
+pub fn explain(error: &(dyn Error + 'static)) -> Option<Failure> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<rustls::Error>() {
@@ -37,24 +29,23 @@ pub fn explain(error: &(dyn Error + 'static)) -> Option<Trouble> {
     None
 }
 
-fn translate(error: &rustls::Error) -> Trouble {
-    let failed = |words: String| Trouble { code: ErrorCode::TlsFailed, words };
+fn translate(error: &rustls::Error) -> Failure {
+    let failed = |words: String| Failure::new(ErrorCode::TlsFailed, words);
     match error {
         rustls::Error::InvalidCertificate(problem) => certificate(problem),
-        rustls::Error::InvalidMessage(_) => Trouble {
-            code: ErrorCode::ControllerInvalid,
-            words: "what answers there does not speak TLS".into(),
-        },
+        rustls::Error::InvalidMessage(_) => {
+            Failure::new(ErrorCode::ControllerInvalid, "what answers there does not speak TLS")
+        }
         rustls::Error::AlertReceived(alert) => failed(format!("the other end refused TLS ({alert:?})")),
         error => failed(format!("TLS failed: {error}")),
     }
 }
 
-fn certificate(problem: &CertificateError) -> Trouble {
-    let failed = |words: String| Trouble { code: ErrorCode::TlsFailed, words };
+fn certificate(problem: &CertificateError) -> Failure {
+    let failed = |words: String| Failure::new(ErrorCode::TlsFailed, words);
     match problem {
         CertificateError::Other(other) if other.0.downcast_ref::<OtherAuthority>().is_some() => {
-            Trouble { code: ErrorCode::CaMismatch, words: OtherAuthority.to_string() }
+            Failure::new(ErrorCode::CaMismatch, OtherAuthority.to_string())
         }
         CertificateError::ExpiredContext { time, not_after } => failed(format!(
             "its certificate ended at {}, and it is {} here: renew it, or set this machine's clock",
