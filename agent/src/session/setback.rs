@@ -82,7 +82,8 @@ impl Setback {
         Self { cause: Cause::Failed(failure), patience }
     }
 
-    fn announced(message: String) -> Self {
+    /// Nothing is wrong: the other end goes away for a moment, or asks for another token.
+    pub fn announced(message: String) -> Self {
         Self { cause: Cause::Announced(message), patience: Patience::Backoff }
     }
 
