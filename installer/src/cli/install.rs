@@ -12,6 +12,7 @@ use aio_protocol::{error_code::ErrorCode, ids::NodeId};
 use clap::Args;
 
 use super::{
+    answer::Running,
     arguments::{ControllerArgs, duration},
     present::{Output, conclude, print_outcome},
     this_machine::{interrupted, this_machine},
@@ -90,10 +91,12 @@ written, or standard output did not take the answer; 75 another installation is 
 configuration; 130 interrupted. On any of them but 0 the machine is as it was, unless only the answer was lost.";
 
 /// Runs an installation and prints what came of it.
-pub async fn run_install(args: InstallArgs, output: Output) -> ExitCode {
+pub fn run_install(args: InstallArgs, output: Output) -> Running<ExitCode> {
     let began = Instant::now();
-    let done = async { print_outcome(&attempt(args, began).await?, output) };
-    conclude(done.await, output)
+    Box::pin(async move {
+        let done = async { print_outcome(&attempt(args, began).await?, output) };
+        conclude(done.await, output)
+    })
 }
 
 async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> {
