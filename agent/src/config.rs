@@ -17,6 +17,7 @@ use secrecy::SecretString;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::{
+    aiwm::account::AccountRoute,
     endpoint::Endpoint,
     health::{OutOfRange, Thresholds},
     tokens::rotation::{Held, Origin},
@@ -97,6 +98,8 @@ pub struct Credentials {
     pub trust: Trust,
     /// What leads there, if not the direct way.
     pub proxy: Option<Proxy>,
+    /// Where the controller is an AIWM: what the node logs in with, and where.
+    pub aiwm: Option<AccountRoute>,
 }
 
 impl From<Senseless> for Failure {
@@ -240,8 +243,14 @@ impl WorkerConfig {
             Some(proxy) => Some(proxy.clone()),
             None => Proxy::from_environment(endpoint.uri()).map_err(|error| no_proxy(&error))?,
         };
+        let aiwm = token.aiwm().map(|credentials| AccountRoute {
+            credentials: credentials.clone(),
+            trust: trust.clone(),
+            proxy: proxy.clone(),
+            insecure_http: self.insecure_http,
+        });
         let (secret, claims) = (token.secret().clone(), token.claims().clone());
-        Ok(Credentials { secret, claims, endpoint, trust, proxy })
+        Ok(Credentials { secret, claims, endpoint, trust, proxy, aiwm })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The AIWM worker: the daemon that speaks for a node, and the command line of the node.
 
+pub mod aiwm;
 pub mod cli;
 pub mod config;
 pub mod confinement;

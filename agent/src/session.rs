@@ -2,6 +2,7 @@
 
 pub mod backoff;
 mod clock_watch;
+pub mod conversation;
 pub(crate) mod driver;
 pub mod machine;
 pub mod rehearsal;

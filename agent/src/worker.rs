@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::{
+    aiwm::{account::Account, push::Pusher},
     config::WorkerConfig,
     health::Judged,
     notify::Notifier,
@@ -78,6 +79,7 @@ impl Worker {
             Timestamp::from(SystemTime::now()),
         );
         let (snapshots, latest) = watch::channel(first);
+        let seen = latest.clone();
         let _status = match status_socket::bind(&config.runtime_dir) {
             Ok(socket) => Some(AbortOnDropHandle::new(tokio::spawn(socket.serve(latest)))),
             // Nobody can ask this worker how it is, which is no reason to take the node away.
@@ -96,7 +98,18 @@ impl Worker {
         let verdicts = Verdicts::new(configs.subscribe());
         let gatherer = telemetry::gather(probes, verdicts, announced, readings_sender, concluded);
         let _gatherer = AbortOnDropHandle::new(tokio::spawn(gatherer));
-        let wiring = Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs, updates };
+        let account = Account::default();
+        let _fresh = AbortOnDropHandle::new(tokio::spawn(account.clone().keep_fresh()));
+        let pusher = Pusher {
+            identity: identity.clone(),
+            readings: readings.clone(),
+            latest: seen,
+            configs: configs.subscribe(),
+            account: account.clone(),
+        };
+        let _pusher = AbortOnDropHandle::new(tokio::spawn(pusher.run()));
+        let wiring =
+            Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs, updates, account };
         Driver::new(config, identity, timings, wiring).run(stop).await;
         info!("stopped");
         Ok(())

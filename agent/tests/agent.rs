@@ -4,6 +4,7 @@
 // The attribute says to lints what everybody knows of this folder.
 #[cfg(test)]
 mod agent {
+    mod aiwm;
     mod binary;
     mod command_line;
     mod controller;

@@ -4,7 +4,7 @@
 mod asyncapi;
 pub(crate) mod audit;
 pub(crate) mod auth;
-mod body;
+pub(crate) mod body;
 pub(crate) mod client;
 mod cors;
 mod dashboards;
@@ -102,6 +102,24 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), edge::pass))
         .layer(middleware::from_fn(measure::measure))
         .with_state(app)
+}
+
+/// Another dialect's routes, with what holds for every request here but what is the own API's alone.
+pub(crate) fn within_bounds(app: Arc<App>, routes: Router) -> Router {
+    let routes = routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), finish_what_began))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+    measured(app, routes)
+}
+
+/// Routes whose bodies have limits of their own.
+pub(crate) fn measured(app: Arc<App>, routes: Router) -> Router {
+    routes
+        .layer(middleware::from_fn_with_state(app.clone(), cors::admit_pages))
+        .layer(middleware::from_fn_with_state(app, edge::pass))
+        .layer(middleware::from_fn(measure::measure))
 }
 
 /// Runs what may change something in a task of its own: a client that hangs up cancels nothing that

@@ -134,6 +134,15 @@ struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Not::not")]
     insecure_http: bool,
+    /// Speak as AIWM's services do, too: its REST, and Socket.IO at /socket.io/. With `strict`,
+    /// answer 403 and 500 for unknown and malformed ids, as they do.
+    #[arg(long, value_name = "strict", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    aiwm: Option<String>,
+    /// Serve /_double/faults and /_double/recording, for tests of what speaks to AIWM. Needs --aiwm
+    /// and a loopback address.
+    #[arg(long = "double")]
+    #[serde(skip_serializing_if = "Not::not")]
+    aiwm_double: bool,
 }
 
 #[derive(Args, Clone)]
@@ -359,6 +368,8 @@ mod tests {
         Cli::command().debug_assert();
         for line in [
             "controller-stub serve --listen 127.0.0.1:3305 --data-dir d --releases r --heartbeat-timeout 120s",
+            "controller-stub serve --data-dir d --aiwm",
+            "controller-stub serve --aiwm=strict --double --data-dir d",
             "controller-stub user-token --data-dir d --org o --user u --role organization.owner",
             "controller-stub node list --data-dir d --output json",
             "controller-stub node token revoke 69396100cd71623c7bbfbfee --data-dir d",

@@ -42,8 +42,8 @@ pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_
 pub use own_program::{SelfUpdate, SelfUpdateError, Updated, self_update};
 pub use releases::{ListedRelease, ReleaseList, add_releases, fetch_releases, list_releases};
 pub(crate) use rollouts::{
-    create_rollout, list_rollouts, order_rollout, pin_node, plan_rollout, rollout_nodes, show_rollout,
-    update_node,
+    create_first_rollout, create_rollout, list_rollouts, order_rollout, pin_node, plan_rollout,
+    rollout_nodes, show_rollout, update_node,
 };
 pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
 

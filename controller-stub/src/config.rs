@@ -88,6 +88,10 @@ pub struct Config {
     pub api_requests_per_second: Option<NonZeroU32>,
     /// The proxies that are believed when they say for whom they ask.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether and how this controller also speaks as AIWM's services do.
+    pub aiwm: Option<Aiwm>,
+    /// Whether tests may make it fail, and read what was said to it: AIWM's double.
+    pub aiwm_double: bool,
     /// How long the built-in NOTI keeps events.
     pub event_retention: Duration,
     /// How long moves of nodes and what people did are kept.
@@ -120,6 +124,15 @@ pub struct Config {
     /// Bytes of memory for answers that peers have not taken yet. An organisation or a node has an
     /// eighth of it, an address without an accepted token a 16th.
     pub answer_bytes: u64,
+}
+
+/// How AIWM's dialect answers for a node that a user may not see, or an id that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aiwm {
+    /// 404 and 400.
+    Lenient,
+    /// 403 and 500, as AIWM does.
+    Strict,
 }
 
 /// Why a configuration cannot be used.
@@ -219,6 +232,8 @@ impl Config {
             shutdown_lame_duck: Duration::ZERO,
             api_requests_per_second: Some(API_REQUESTS_PER_SECOND),
             trusted_proxies: Vec::new(),
+            aiwm: None,
+            aiwm_double: false,
             event_retention: Duration::from_secs(30 * 86_400),
             history_retention: Duration::from_secs(730 * 86_400),
             dead_letter_retention: Duration::from_secs(90 * 86_400),
@@ -293,6 +308,11 @@ impl Config {
             settings.noti_service_token.map(|it| secret("NOTI_SERVICE_TOKEN", it)).transpose()?;
         config.tls_self_signed = switch("TLS_SELF_SIGNED", settings.tls_self_signed.as_deref())?;
         config.insecure_http = switch("INSECURE_HTTP", settings.insecure_http.as_deref())?;
+        config.aiwm = aiwm(settings.aiwm.as_deref())?;
+        config.aiwm_double = switch("AIWM_DOUBLE", settings.aiwm_double.as_deref())?;
+        if config.aiwm_double && config.aiwm.is_none() {
+            return Err(value_error("AIWM_DOUBLE", "is a part of AIWM's dialect: set AIWM, too"));
+        }
         config.noti_ca_file = settings.noti_ca_file.map(PathBuf::from);
         let names = ("NOTI_CLIENT_CERT_FILE", "NOTI_CLIENT_KEY_FILE");
         config.noti_client_files =
@@ -386,6 +406,19 @@ fn switch(name: &'static str, text: Option<&str>) -> Result<bool, ConfigError> {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
         _ => Err(value_error(name, format!("must be true or false, not `{text}`"))),
+    }
+}
+
+fn aiwm(text: Option<&str>) -> Result<Option<Aiwm>, ConfigError> {
+    match text.map(str::trim) {
+        Some(text) if text.eq_ignore_ascii_case("strict") => Ok(Some(Aiwm::Strict)),
+        text => match switch("AIWM", text) {
+            Ok(on) => Ok(on.then_some(Aiwm::Lenient)),
+            Err(_) => {
+                let text = text.unwrap_or_default();
+                Err(value_error("AIWM", format!("must be true, false or strict, not `{text}`")))
+            }
+        },
     }
 }
 

@@ -114,11 +114,6 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
 }
 
 impl Labels {
-    /// A label's value.
-    pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
-
     /// These labels with `changes` made: a value sets a label, none takes it away.
     pub(crate) fn changed(&self, changes: BTreeMap<String, Option<String>>) -> Result<Self, String> {
         let mut labels = self.0.clone();

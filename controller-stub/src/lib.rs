@@ -9,6 +9,7 @@ pub mod serve;
 
 pub use api::addresses;
 
+mod aiwm;
 mod api;
 mod app;
 mod brake;

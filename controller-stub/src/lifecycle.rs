@@ -16,7 +16,7 @@ use aio_protocol::{
     ids::NodeId,
     node::NodeStatus,
     time::Timestamp,
-    transition::{self, Decision, Trigger},
+    transition::{Decision, Trigger},
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -30,7 +30,7 @@ use crate::{
 
 use budget::Budgets;
 
-pub(crate) use occurrence::Occurrence;
+pub(crate) use occurrence::{Joined, Occurrence};
 
 /// Nodes share this many turns; two that share one wait for each other, and no more comes of it.
 const TURNS: usize = 256;
@@ -61,6 +61,26 @@ pub(crate) struct Turn<'a> {
     noticed_at: Timestamp,
     store: Store,
     _held: Option<MutexGuard<'a, ()>>,
+}
+
+/// How a changed node is kept with its audit rows and events.
+pub(crate) trait Saving: Sync {
+    /// Keeps all of it, if nobody else has saved the node since it was read; says whether it did.
+    fn save(
+        &self,
+        store: &Store,
+        node: &Node,
+        steps: &[RecordedStep],
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+}
+
+/// Nothing is kept beside it.
+struct NodeAlone;
+
+impl Saving for NodeAlone {
+    async fn save(&self, store: &Store, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
+        store.save(node, steps).await
+    }
 }
 
 /// Why something could not happen to a node.
@@ -171,10 +191,20 @@ impl Turn<'_> {
 
     /// Lets `occurrence` happen to the node and says what the node is then.
     pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
+        self.apply_saving(occurrence, actor, &NodeAlone).await
+    }
+
+    /// The same, where something else is kept with the node or not at all.
+    pub(crate) async fn apply_saving(
+        &self,
+        occurrence: &Occurrence,
+        actor: &str,
+        saving: &impl Saving,
+    ) -> Result<Node, LifecycleError> {
         let node = self
-            .change(|node| {
+            .change(saving, |node| {
                 let trigger = occurrence.trigger(node);
-                let steps = match transition::decide(node.status, trigger) {
+                let steps = match occurrence.decide(node) {
                     Decision::Refused => {
                         return Err(LifecycleError::Refused { status: node.status, trigger });
                     }
@@ -183,8 +213,8 @@ impl Turn<'_> {
                     Decision::Moved(_) if occurrence.was_told_of(node) => Vec::new(),
                     Decision::Moved(steps) => steps,
                 };
-                if let Occurrence::Welcomed { not_before: Some(not_before), .. } = occurrence
-                    && node.tokens_not_before != *not_before
+                if let Some(not_before) = occurrence.admitted_not_before()
+                    && node.tokens_not_before != not_before
                 {
                     return Err(LifecycleError::Revoked(node.id.clone()));
                 }
@@ -227,13 +257,16 @@ impl Turn<'_> {
         let Lifecycle { workers, installations, .. } = self.lifecycle;
         let (now, seen) = (Instant::now(), clock::now());
         match occurrence {
-            Occurrence::Welcomed { .. } => workers.grant(self.id, &node.owner.org_id, now, seen),
+            Occurrence::Welcomed { .. } | Occurrence::Joined(_) => {
+                workers.grant(self.id, &node.owner.org_id, now, seen)
+            }
             Occurrence::LeaseExpired | Occurrence::Left { .. } | Occurrence::DecommissionRequested => {
                 workers.end(self.id);
             }
             Occurrence::Reported(_)
             | Occurrence::Stalled(_)
             | Occurrence::MaintenanceRequested
+            | Occurrence::SetAside
             | Occurrence::ResumeRequested => {}
         }
         match (node.status, occurrence) {
@@ -252,12 +285,13 @@ impl Turn<'_> {
             node.websocket_connected = false;
             Ok(Vec::new())
         };
-        self.change(change).await
+        self.change(&NodeAlone, change).await
     }
 
     /// Reads the node, lets `change` change it, and saves it with the steps that the change owes.
     async fn change(
         &self,
+        saving: &impl Saving,
         change: impl Fn(&mut Node) -> Result<Vec<RecordedStep>, LifecycleError>,
     ) -> Result<Node, LifecycleError> {
         let Self { store, .. } = self;
@@ -272,7 +306,7 @@ impl Turn<'_> {
             if node == before && steps.is_empty() {
                 return Ok(node);
             }
-            if !store.save(&node, &steps).await? {
+            if !saving.save(store, &node, &steps).await? {
                 continue;
             }
             for step in &steps {

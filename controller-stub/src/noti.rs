@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use aio_protocol::{
     event::{InvalidEvent, NodeEvent},
+    ids::OwnerId,
     time::Timestamp,
 };
 use metrics::counter;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 
 use crate::store::{Store, StoreError};
 use news::News;
@@ -74,6 +76,11 @@ impl Noti {
     /// Whether `token` opens this NOTI.
     pub(crate) fn admits(&self, token: &str) -> bool {
         signature::same(self.bearer.expose_secret(), token)
+    }
+
+    /// Changes whenever an event of this organisation has been kept.
+    pub(crate) fn news(&self, org: &OwnerId) -> watch::Receiver<()> {
+        self.news.of(org)
     }
 
     /// Whether pages of this origin may watch.

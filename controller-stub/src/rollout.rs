@@ -26,7 +26,7 @@ mod tests;
 mod told;
 mod turn;
 
-pub(crate) use machine::{Order, Refusal, is_of, obey, room};
+pub(crate) use machine::{Order, Refusal, obey, room};
 pub(crate) use member::{Sight, end, revert};
 pub(crate) use model::{Group, Member, Rollout, Settings, Share, Skip, Stage, State, Tally, version_of};
 pub(crate) use plan::{Candidate, plan};

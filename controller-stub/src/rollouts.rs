@@ -12,7 +12,7 @@ use std::{
 };
 
 use aio_protocol::{ids::NodeId, release::index::ReleaseIndex, time::Timestamp};
-use metrics::gauge;
+use metrics::{gauge, histogram};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,12 +20,11 @@ use uuid::Uuid;
 use crate::{
     app::App,
     clock,
-    rollout::{Group, Look, Member, Rollout, Stage, State, Told, is_of, let_go, owed, room, take_in},
-    store::{AuditEntry, Store, StoreError},
+    rollout::{Look, Member, Rollout, Stage, State, Told, let_go, owed, room, take_in},
+    store::{AuditEntry, OfferOfNode, Store, StoreError},
     tasks::Pulse,
 };
 
-pub(crate) use index::NoIndex;
 use index::newest_index;
 pub(crate) use orders::{
     Asked, Draft, OrderError, check_pin, create, dry_run, order, put_group, update_node,
@@ -106,7 +105,7 @@ async fn look_at(app: &App, id: Uuid, index: Option<&ReleaseIndex>) -> Result<()
     if !save(app, &mut rollout, &before, &changed, &seen, now).await? {
         return Ok(());
     }
-    tell_of_failures(&members, &changed);
+    tell_of_ends(&members, &changed, now);
     let mut concerned: BTreeSet<NodeId> = BTreeSet::new();
     // What is taken back is told to whoever was offered it.
     if rollout.state.has_ended()
@@ -184,50 +183,44 @@ fn moved(rollout: &Rollout, now: Timestamp) -> AuditEntry {
     }
 }
 
-fn tell_of_failures(members: &[(Member, crate::rollout::Sight)], changed: &[Member]) {
+/// Logs the updates that have failed, and counts the seconds of those that have succeeded.
+fn tell_of_ends(members: &[(Member, crate::rollout::Sight)], changed: &[Member], now: Timestamp) {
     for next in changed {
-        let failed = matches!(next.stage, Stage::Faulty | Stage::Inconclusive | Stage::Lost);
         let is_new = members.iter().any(|(member, _)| member.node == next.node && member.stage != next.stage);
-        if failed && is_new {
-            let code = next.note.code.as_deref().unwrap_or_default();
-            let reason = next.note.message.as_deref().unwrap_or_default();
-            tracing::warn!(node = %next.node, stage = next.stage.as_str(), code, reason, "an update failed");
+        match next.stage {
+            Stage::Succeeded if is_new => {
+                if let Some(offer) = &next.note.offer {
+                    histogram!("aio_update_seconds").record(now.since(offer.at));
+                }
+            }
+            Stage::Faulty | Stage::Inconclusive | Stage::Lost if is_new => {
+                let code = next.note.code.as_deref().unwrap_or_default();
+                let reason = next.note.message.as_deref().unwrap_or_default();
+                tracing::warn!(node = %next.node, stage = next.stage.as_str(), code, reason, "an update failed");
+            }
+            _ => {}
         }
     }
 }
 
 /// What the worker of a node is to be told.
 pub(crate) async fn owed_to(app: &App, node: &NodeId) -> Result<Vec<Told>, StoreError> {
-    let places = app.store.rollouts_of_node(node).await?;
-    if places.is_empty() {
+    let offers = app.store.offers_of_node(node).await?;
+    if offers.is_empty() {
         return Ok(Vec::new());
     }
-    let Some(it) = app.store.node(node).await? else { return Ok(Vec::new()) };
-    let report = it.update.unwrap_or_default();
     let deployment = &app.enroller.deployment;
-    let group = match it.labels.get("group") {
-        Some(name) => app.store.group(&it.owner.org_id, name).await?,
-        None => Group::default(),
-    };
     let index = newest_index(deployment.releases.clone()).await.ok();
-    let url = deployment.release_base();
-    let now = clock::now();
-    let owed = places
-        .iter()
-        .filter_map(|(rollout, member)| owed(rollout, member, &report, index.as_ref(), url, &group, now));
+    let (url, now) = (deployment.release_base(), clock::now());
+    let owed = offers.iter().filter_map(|OfferOfNode { rollout, member, report, group }| {
+        owed(rollout, member, report, index.as_ref(), url, group, now)
+    });
     Ok(owed.collect())
 }
 
 /// A node that came after its rollout had begun belongs to the newest one that is about it.
 pub(crate) async fn join(app: &App, node: &NodeId) -> Result<(), StoreError> {
-    let Some(it) = app.store.node(node).await?.filter(|it| it.updates_itself) else { return Ok(()) };
-    let group = it.labels.get("group");
-    let newest = app.store.started_rollouts().await?.into_iter().find(|rollout| {
-        rollout.org == it.owner.org_id && rollout.only.is_none() && is_of(rollout, node, group)
-    });
-    if let Some(rollout) = newest
-        && !app.store.is_placed(rollout.id, node).await?
-    {
+    if let Some(rollout) = app.store.rollout_to_join(node).await? {
         app.store.join_rollout(&rollout, node).await?;
     }
     Ok(())

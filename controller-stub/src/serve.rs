@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    aiwm,
     api::{self, limit::RequestLimit},
     app::App,
     brake::Brakes,
@@ -31,6 +32,7 @@ use crate::{
     leases::Leases,
     lifecycle::Lifecycle,
     listener::{self, Limits, budget::Budget},
+    loopback::is_this_machine,
     noti::{
         Noti,
         origins::Origins,
@@ -83,6 +85,10 @@ enum Cause {
     Listen { address: SocketAddr, source: io::Error },
     #[error("plain HTTP would be served on {0}, which other machines reach")]
     Exposed(SocketAddr),
+    #[error("the double's faults would be served on {0}, which other machines reach")]
+    DoubleExposed(SocketAddr),
+    #[error("AIWM's tokens are signed with JWT_SECRET (HS256), and this controller signs with another key")]
+    AiwmKey,
     #[error("{name} is plain HTTP, and its host {host} is not this machine")]
     InTheClear { name: &'static str, host: String },
     #[error("the thread for workers' connections cannot be started")]
@@ -108,6 +114,8 @@ impl StartError {
             Cause::DataDir { .. } => ErrorCode::FileFailed,
             Cause::Locked(_) | Cause::Listen { .. } | Cause::WebhookKey(_) => ErrorCode::ConfigInvalid,
             Cause::Exposed(_) => ErrorCode::InsecureListen,
+            Cause::DoubleExposed(_) => ErrorCode::DoubleExposed,
+            Cause::AiwmKey => ErrorCode::ConfigInvalid,
             Cause::InTheClear { .. } => ErrorCode::InsecureUrl,
             Cause::Gateway(_) => ErrorCode::Internal,
             Cause::Tls(error) => error.code(),
@@ -161,6 +169,10 @@ impl Server {
         let (workers, installations) =
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
         let public = deployment.api.clone();
+        let tokens = Tokens::new(secrets.tokens);
+        if config.aiwm.is_some() && !tokens.signs_with_secret() {
+            return Err(Cause::AiwmKey);
+        }
         let app = Arc::new(App {
             lifecycle: Lifecycle::new(
                 store.clone(),
@@ -171,7 +183,7 @@ impl Server {
             ),
             enroller: Enroller {
                 store: store.clone(),
-                tokens: Tokens::new(secrets.tokens),
+                tokens,
                 releases: Releases::new(deployment.releases.clone(), deployment.checksums.clone()),
                 deployment,
             },
@@ -225,7 +237,11 @@ impl Server {
         let mut tasks = Tasks::new(pulses.clone(), stop.clone());
         let acceptor = tls.as_ref().map(Tls::server_config).transpose()?;
         let limits = Limits::new(room, config.trusted_proxies);
-        let served = listener::serve(listener, acceptor, api::router(app.clone()), limits, stop.clone());
+        let router = match config.aiwm {
+            None => api::router(app.clone()),
+            Some(mode) => aiwm::router(app.clone(), mode, config.aiwm_double),
+        };
+        let served = listener::serve(listener, acceptor, router, limits, stop.clone());
         tasks.spawn("listener", served);
         let (on_thread, stopped) = (gateway.ended(), stop.clone());
         tasks.spawn("gateway", async move {
@@ -334,6 +350,11 @@ fn refuse_exposure(config: &Config) -> Result<(), Cause> {
     if let Some((name, url)) = config.in_the_clear() {
         let host = url.host_str().unwrap_or_default().to_owned();
         return Err(Cause::InTheClear { name, host });
+    }
+    // A proxy on this machine would hand on what other machines ask.
+    let proxied = config.public_url.as_ref().is_some_and(|url| !is_this_machine(url));
+    if config.aiwm_double && (proxied || !config.listen.ip().is_loopback()) {
+        return Err(Cause::DoubleExposed(config.listen));
     }
     if config.serves_tls() || config.insecure_http || config.listen.ip().is_loopback() {
         return Ok(());

@@ -3,6 +3,7 @@
 //! audit rows and its events together or not at all. All changes go through one writer, which says how a new
 //! one is added.
 
+mod aiwm;
 mod audit;
 mod database;
 mod dead_letters;
@@ -28,6 +29,7 @@ mod tokens;
 mod transitions;
 mod writer;
 
+pub(crate) use aiwm::{AiwmNode, SecretKept};
 pub(crate) use audit::{AuditQuery, AuditRecord};
 pub(crate) use database::{Place, Store};
 pub(crate) use dead_letters::DeadLetter;
@@ -43,7 +45,7 @@ pub(crate) use offers::{History, Replacement};
 pub(crate) use outbox::Undelivered;
 pub(crate) use record::AuditEntry;
 pub(crate) use rollout_moves::Started;
-pub(crate) use rollouts::ListedMember;
+pub(crate) use rollouts::{ListedMember, OfferOfNode};
 pub(crate) use rows::Window;
 pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transitions::Transition;

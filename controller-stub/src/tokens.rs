@@ -91,6 +91,11 @@ impl Tokens {
         self.signing.as_ref().map(drop).ok_or(Unsigned::VerifyOnly)
     }
 
+    /// Whether tokens are signed with a secret, as AIWM's are.
+    pub(crate) fn signs_with_secret(&self) -> bool {
+        self.signing.as_ref().is_some_and(|(algorithm, _)| *algorithm == Algorithm::HS256)
+    }
+
     #[cfg(test)]
     pub(crate) fn of_secret_for_tests() -> Self {
         Self::new(TokenKeys::of_secret(&secrecy::SecretString::from(
@@ -98,7 +103,7 @@ impl Tokens {
         )))
     }
 
-    fn sign(&self, claims: &impl Serialize) -> Result<String, Unsigned> {
+    pub(crate) fn sign(&self, claims: &impl Serialize) -> Result<String, Unsigned> {
         let (algorithm, key) = self.signing.as_ref().ok_or(Unsigned::VerifyOnly)?;
         jsonwebtoken::encode(&Header::new(*algorithm), claims, key)
             .map_err(|error| Unsigned::Failed(Box::new(error)))
@@ -133,22 +138,7 @@ impl Tokens {
     /// another issuer made.
     pub(crate) fn verify(&self, token: &str) -> Result<Bearer, InvalidToken> {
         let invalid = |why: &str| InvalidToken::Invalid(why.to_owned());
-        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid(NOT_WHOLE))?;
-        if names_extensions(token) {
-            return Err(invalid("its header has `crit`, and no extension of JWTs is understood here"));
-        }
-        // The token only says which of our keys it was signed with; each key knows one algorithm.
-        let Some((_, key)) = self.verifiers.iter().find(|(algorithm, _)| *algorithm == header.alg) else {
-            return Err(invalid("it was signed with an algorithm that is not accepted here"));
-        };
-        let Some((message, signature)) = token.rsplit_once('.') else { return Err(invalid(NOT_WHOLE)) };
-        let genuine = jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, header.alg);
-        if !genuine.map_err(|_| invalid(NOT_WHOLE))? {
-            return Err(invalid("it was signed with another key"));
-        }
-        let claims = message.split('.').nth(1).unwrap_or_default();
-        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| invalid(NOT_WHOLE))?;
-        let claims: Map<String, Value> = serde_json::from_slice(&claims).map_err(|_| invalid(NOT_WHOLE))?;
+        let claims = self.genuine(token)?;
         check_dates(&claims)?;
         let kind = claims.get("type").cloned();
         let claims = Value::Object(claims);
@@ -166,6 +156,28 @@ impl Tokens {
             }
             Some(_) => Err(invalid("its claims: `type` is neither `node` nor `user`")),
         }
+    }
+
+    /// The claims of a token that one of our keys has signed. Whether it is valid now, and for what,
+    /// is the caller's to decide.
+    pub(crate) fn genuine(&self, token: &str) -> Result<Map<String, Value>, InvalidToken> {
+        let invalid = |why: &str| InvalidToken::Invalid(why.to_owned());
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid(NOT_WHOLE))?;
+        if names_extensions(token) {
+            return Err(invalid("its header has `crit`, and no extension of JWTs is understood here"));
+        }
+        // The token only says which of our keys it was signed with; each key knows one algorithm.
+        let Some((_, key)) = self.verifiers.iter().find(|(algorithm, _)| *algorithm == header.alg) else {
+            return Err(invalid("it was signed with an algorithm that is not accepted here"));
+        };
+        let Some((message, signature)) = token.rsplit_once('.') else { return Err(invalid(NOT_WHOLE)) };
+        let genuine = jsonwebtoken::crypto::verify(signature, message.as_bytes(), key, header.alg);
+        if !genuine.map_err(|_| invalid(NOT_WHOLE))? {
+            return Err(invalid("it was signed with another key"));
+        }
+        let claims = message.split('.').nth(1).unwrap_or_default();
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| invalid(NOT_WHOLE))?;
+        serde_json::from_slice(&claims).map_err(|_| invalid(NOT_WHOLE))
     }
 }
 

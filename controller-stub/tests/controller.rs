@@ -23,6 +23,8 @@ mod schema;
 mod access;
 #[path = "controller/admin.rs"]
 mod admin;
+#[path = "controller/aiwm.rs"]
+mod aiwm;
 #[path = "controller/api.rs"]
 mod api;
 #[path = "controller/audit.rs"]

@@ -1,5 +1,6 @@
-//! A node token as text: its claims, read without a look at the signature, and the limits within which
-//! it is read. The text lives in a `SecretString`, which nothing prints. Whether a token that has ended
+//! What a node shows to its controller, as text: a node token of our own controller, or the credentials of
+//! a node of AIWM, which lie in the same place. What it says is read without a look at the signature, and
+//! within limits. The text lives in a `SecretString`, which nothing prints. Whether a token that has ended
 //! may be used is decided elsewhere, and whether the signature holds by the controller.
 
 use std::{
@@ -10,7 +11,8 @@ use std::{
 };
 
 use aio_protocol::{
-    claims::{NodeClaims, UnreadableToken, pasted},
+    aiwm::credentials::Credentials,
+    claims::{NodeClaims, NodeTokenKind, UnreadableToken, pasted},
     error_code::ErrorCode,
     failure::Failure,
 };
@@ -20,12 +22,17 @@ use secrecy::{ExposeSecret, SecretString};
 /// Longer than any token that a controller makes; what is longer is a file given by mistake.
 const MAX_BYTES: u64 = 16 * 1024;
 
-/// A node token with its claims.
+/// A node token with its claims, or the credentials of a node of AIWM with what they say in a token's
+/// words.
 #[derive(Debug, Clone)]
 pub struct NodeToken {
     secret: SecretString,
     claims: NodeClaims,
+    aiwm: Option<Box<Credentials>>,
 }
+
+/// When credentials end that do not: the last second that can be written.
+const NEVER: i64 = 253_402_207_200;
 
 /// Why there is no usable token.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +73,35 @@ impl From<TokenError> for Failure {
 impl NodeToken {
     /// The token in `text`; what people paste around one is no part of it.
     pub fn parse(text: &SecretString) -> Result<Self, UnreadableToken> {
+        if Credentials::are_in(text.expose_secret()) {
+            return Credentials::read(text.expose_secret())
+                .map(Self::of_aiwm)
+                .map_err(|error| UnreadableToken::Claims(format!("these credentials of AIWM: {error}")));
+        }
         let secret = SecretString::from(pasted::unwrapped(text.expose_secret()));
         let claims = NodeClaims::read_unverified(secret.expose_secret())?;
-        Ok(Self { secret, claims })
+        Ok(Self { secret, claims, aiwm: None })
+    }
+
+    /// The credentials of a node of AIWM. They name no key and no authority, and do not end.
+    pub fn of_aiwm(credentials: Credentials) -> Self {
+        let claims = NodeClaims {
+            sub: credentials.node_id.clone(),
+            kind: NodeTokenKind::Node,
+            jti: String::new(),
+            iat: credentials.iat,
+            exp: NEVER,
+            ctl: credentials.socket.clone(),
+            api: credentials.api.clone(),
+            rel: None,
+            ca: None,
+        };
+        Self { secret: credentials.write().into(), claims, aiwm: Some(Box::new(credentials)) }
+    }
+
+    /// The credentials, where the controller is an AIWM.
+    pub fn aiwm(&self) -> Option<&Credentials> {
+        self.aiwm.as_deref()
     }
 
     /// What it says.
@@ -130,6 +163,24 @@ mod tests {
             assert!(!format!("{error:?}").contains("abc"), "{error:?}");
             assert_eq!(Failure::from(error).code, code, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_credentials_of_aiwm_lie_where_a_token_would_and_say_the_same_things() {
+        let text = r#"{"type":"aiwm-node","nodeId":"69396100cd71623c7bbfbfee","secret":"7d1b0f52","api":"https://a.example",
+            "socket":"wss://a.example/socket.io/?EIO=4&transport=websocket","iat":7}"#;
+        let token = NodeToken::parse(&text.into()).unwrap();
+        let claims = token.claims();
+        assert_eq!((claims.sub.as_str(), claims.iat), ("69396100cd71623c7bbfbfee", 7));
+        assert_eq!(
+            (claims.api.as_str(), claims.ctl.starts_with("wss://a.example/")),
+            ("https://a.example", true)
+        );
+        assert!(token.aiwm().is_some() && !format!("{token:?}").contains("7d1b0f52"), "{token:?}");
+        let again = NodeToken::parse(token.secret()).unwrap();
+        assert!(again.is(token.secret()));
+        let broken = NodeToken::parse(&text.replace("nodeId", "node").as_str().into()).unwrap_err();
+        assert_eq!(TokenError::from(broken).code(), ErrorCode::TokenInvalid);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod transaction;
 pub mod uninstall;
 pub mod update;
 
+pub use controller::aiwm::{AiwmService, Granted};
 pub use failure::Failure;
 pub use machine::{
     accounts::{Accounts, Ran, SystemAccounts},

@@ -64,6 +64,12 @@ catalogue! {
         cure "Register the node on this controller and use the token that it makes.";
     NodeInactive "NODE_INACTIVE", exit 78, "The node was decommissioned, which is final.",
         cure "Register the machine as a new node.";
+    NodeSuspended "NODE_SUSPENDED", exit 78, "AIWM lets the node take no part: it is inactive or banned there.",
+        cure "Activate the node in AIWM; its worker then comes back by itself.";
+    SetupTokenRefused "SETUP_TOKEN_REFUSED", exit 78, "AIWM does not take the setup token: it is used, superseded, ended or not its own.",
+        cure "While the node is pending, ask AIWM for its setup guide again and use that token; if its secret was lost, put the node into maintenance, delete it and make a new one.";
+    SecretRefused "SECRET_REFUSED", exit 78, "AIWM does not take the node's secret.",
+        cure "If somebody has regenerated it, set the new one on the node: aio-worker credentials set; if the node is gone, make a new one and install with its setup token.";
     NodeSuperseded "NODE_SUPERSEDED", exit 78, "Another worker connected as this node and took its place.",
         cure "Find the other machine (a cloned disk?) and give one of the two a node and a token of its own.";
 
@@ -75,6 +81,8 @@ catalogue! {
         cure "Serve the controller over TLS; in a lab, say --insecure-http.";
     InsecureListen "INSECURE_LISTEN", exit 78, "The controller would serve plain HTTP to other machines.",
         cure "Give --tls-cert and --tls-key, or --tls-self-signed; behind a proxy that ends TLS, listen on a loopback address; in a lab, say --insecure-http.";
+    DoubleExposed "DOUBLE_EXPOSED", exit 78, "The double's faults would be open to other machines.",
+        cure "Listen on a loopback address (--listen 127.0.0.1:3305), or leave --double out.";
     CertificateInvalid "CERTIFICATE_INVALID", exit 78, "A file of TLS certificates or keys does not hold what it should.",
         cure "The message names the file; the certificate file holds the chain in PEM, the server's own first, and the key file that one's key.";
 
@@ -296,6 +304,7 @@ impl ErrorCode {
                 | Self::TokenExpired
                 | Self::TokenRevoked
                 | Self::TokenForeign
+                | Self::SecretRefused
                 | Self::Forbidden
         )
     }
@@ -309,6 +318,7 @@ impl ErrorCode {
                 Self::TokenMissing
                     | Self::NodeNotFound
                     | Self::NodeInactive
+                    | Self::NodeSuspended
                     | Self::NodeSuperseded
                     | Self::ConfigInvalid
                     | Self::InsecureUrl

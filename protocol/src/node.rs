@@ -77,6 +77,18 @@ pub enum NodeRole {
     Storage,
 }
 
+impl NodeRole {
+    /// The role as the wire writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Controller => "controller",
+            Self::Proxy => "proxy",
+            Self::Storage => "storage",
+        }
+    }
+}
+
 /// Who a node belongs to. Events reach the dashboards of this organisation only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -3,12 +3,13 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result};
 
-use crate::step;
+use crate::{packages, portable, step};
 
 /// What is loaded, and how much of it; what comes behind it is the measuring program's own.
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,8 @@ enum What {
     Edge(Options),
     /// A rollout to 5,000 workers, with the controller killed 20 times; `-- --faulty-per-mille 300` for a bad release
     Rollout(Options),
+    /// Updates of a real worker there and back on real systemd (as root), and from heartbeat to heartbeat
+    Updates(Updates),
     /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25
     /// times; `-- --calm` for latencies
     Events(Options),
@@ -43,6 +46,20 @@ struct Options {
 }
 
 #[derive(Debug, clap::Args)]
+struct Updates {
+    /// How many on each system
+    #[arg(long, default_value_t = 100)]
+    rounds: u32,
+    /// The system (bullseye, bookworm, trixie or forky: systemd 247, 252, 257 or the newest), again for
+    /// others
+    #[arg(long = "suite", default_values = ["bullseye", "bookworm", "trixie"])]
+    suites: Vec<String>,
+    /// The worker of the release before: it is also upgraded by hand, and updates itself from then on
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
 struct Fuzz {
     /// How many inputs
     #[arg(long, default_value_t = 10_000_000)]
@@ -57,6 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Fleet(Options { options }) => simulate("aio-fleet", "aio-fleet", options),
         What::Edge(Options { options }) => simulate("aio-fleet", "aio-edge", options),
         What::Rollout(Options { options }) => simulate("aio-fleet", "aio-rollout", options),
+        What::Updates(updates) => update(updates),
         What::Events(Options { options }) => simulate("aio-tests", "aio-storm", options),
         What::Schemathesis(Options { options }) => schemathesis(options),
         What::Fuzz(Fuzz { inputs, seed }) => {
@@ -74,6 +92,23 @@ fn simulate(package: &str, program: &str, options: &[String]) -> Result<()> {
     step::run(&mut step::cargo(&build))?;
     let program = step::target_dir()?.join("release").join(program);
     step::become_it(step::program(&program.display().to_string(), &[]).args(options))
+}
+
+/// Has the lab's tests of updates go round as often as that.
+fn update(Updates { rounds, suites, before }: &Updates) -> Result<()> {
+    packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB])?;
+    let programs = portable::build()?;
+    for suite in suites {
+        let mut test = step::cargo(&["test", "--locked", "--package", "aio-tests", "--test", "system", "--"]);
+        test.args(["lab::updates::a_node_goes_to", "lab::updates::before", "--nocapture"]);
+        test.env("AIO_BIN_DIR", &programs).env("AIO_LAB_SUITE", suite);
+        test.env("AIO_UPDATE_ROUNDS", rounds.to_string());
+        if let Some(before) = before {
+            test.arg("--include-ignored").env("AIO_WORKER_BEFORE", std::path::absolute(before)?);
+        }
+        step::run(&mut test)?;
+    }
+    Ok(())
 }
 
 /// Starts a controller on a folder of its own, and lets schemathesis ask it.

@@ -52,6 +52,7 @@ use super::{
     socket::{Event, Link},
 };
 use crate::{
+    aiwm::account::Account,
     config::WorkerConfig,
     health::Judged,
     notify::Notifier,
@@ -96,6 +97,8 @@ pub(crate) struct Wiring {
     pub(crate) configs: watch::Sender<Arc<WorkerConfig>>,
     /// What is known of updates.
     pub(crate) updates: Beginning,
+    /// The node token of AIWM, where the controller is one.
+    pub(crate) account: Account,
 }
 
 /// Everything that the loop holds.
@@ -114,6 +117,7 @@ pub(crate) struct Driver {
     session: Session,
     link: Option<Link>,
     trusted: Trusted,
+    account: Account,
     rotation: Rotation,
     /// The token that the last connection was tried with.
     tried: Option<SecretString>,
@@ -141,7 +145,7 @@ impl Driver {
         config: WorkerConfig,
         identity: Identity,
         timings: Timings,
-        Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs, updates }: Wiring,
+        Wiring { notifier, readings, rounds, next_beat, snapshots, reload, configs, updates, account }: Wiring,
     ) -> Self {
         Self {
             configs,
@@ -162,6 +166,7 @@ impl Driver {
             session: Session::new(timings, tokio::time::Instant::now().into_std()),
             link: None,
             trusted: Trusted::default(),
+            account,
             tried: None,
             registered: None,
             link_pace: Pace::new(LINK_PAUSES),

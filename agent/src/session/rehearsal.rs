@@ -18,7 +18,11 @@ use super::{
     setback::{Cause, Setback},
     socket::{Event, Link},
 };
-use crate::{config::WorkerConfig, tokens::rotation::Rotation};
+use crate::{
+    aiwm::account::{Account, AccountRoute},
+    config::WorkerConfig,
+    tokens::rotation::Rotation,
+};
 
 /// For the other end to complete the closing handshake.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -30,7 +34,12 @@ pub async fn rehearse(config: &WorkerConfig, patience: Duration) -> Result<Conne
     let held = rotation.in_use().ok_or_else(|| Failure::from(TokenError::Missing))?;
     let credentials = config.credentials(held.token.clone())?;
     let address = credentials.endpoint.in_words();
-    let mut link = Link::dial(credentials, Trusted::default());
+    if let Some(route) = &credentials.aiwm {
+        // A second connection would end the one that runs. A login says the same of everything but the
+        // WebSocket.
+        return logged_in(route, patience).await;
+    }
+    let mut link = Link::dial(credentials, Trusted::default(), Account::default());
     let ack = timeout(patience, let_in(&mut link)).await.unwrap_or_else(|_| {
         let message = format!("{address} did not let this worker in within {} s", patience.as_secs());
         Err(Failure::new(ErrorCode::ControllerUnreachable, message))
@@ -40,6 +49,20 @@ pub async fn rehearse(config: &WorkerConfig, patience: Duration) -> Result<Conne
     // Whoever does not answer a close is left to find out.
     let _ = timeout(CLOSING, closed).await;
     Ok(ack)
+}
+
+async fn logged_in(route: &AccountRoute, patience: Duration) -> Result<ConnectionAck, Failure> {
+    let pass = timeout(patience, Account::default().pass(route)).await;
+    pass.unwrap_or_else(|_| {
+        let message = format!("AIWM let nobody log in within {} s", patience.as_secs());
+        Err(Failure::new(ErrorCode::ControllerUnreachable, message))
+    })?;
+    Ok(ConnectionAck {
+        status: "success".to_owned(),
+        node_id: route.credentials.node_id.clone(),
+        controller_id: "aiwm".to_owned(),
+        server_version: String::new(),
+    })
 }
 
 async fn let_in(link: &mut Link) -> Result<ConnectionAck, Failure> {

@@ -19,6 +19,8 @@ const MAX_QUEUED: usize = 32;
 pub enum Outgoing {
     /// A text frame: message type and JSON text.
     Text(&'static str, String),
+    /// A packet of AIWM's dialect, as it stands.
+    Packet(String),
     /// A ping that carries a heartbeat's sequence number.
     Ping(u64),
     /// A close frame.
@@ -31,7 +33,7 @@ impl Outgoing {
         match self {
             Self::Text(kind, _) => [Register::TYPE, Heartbeat::TYPE, Metrics::TYPE].contains(kind),
             Self::Ping(_) => true,
-            Self::Close => false,
+            Self::Packet(_) | Self::Close => false,
         }
     }
 

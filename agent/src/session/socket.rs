@@ -1,6 +1,9 @@
 //! One connection to the controller as one task: dials, then carries frames both ways until either
 //! end is done. Dropping the [`Link`] ends it. Turns what went wrong into setbacks; decides neither
-//! when to dial nor what to say.
+//! when to dial nor what to say. Where the controller is an AIWM, `carriage` carries the frames in its
+//! dialect, and nobody else knows.
+
+mod carriage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +13,7 @@ use aio_host::{
     tls,
 };
 use aio_protocol::{
+    aiwm::MAX_MESSAGE_BYTES,
     error_code::ErrorCode,
     failure::Failure,
     time::Timestamp,
@@ -37,7 +41,7 @@ use super::{
     send_queue::{Outgoing, SendQueue},
     setback::{Patience, Setback},
 };
-use crate::{config::Credentials, endpoint::Endpoint};
+use crate::{aiwm::account::Account, config::Credentials, endpoint::Endpoint};
 
 /// The buffers' size. The library's own default would cost 256 KiB for a connection that carries
 /// one kilobyte in half a minute.
@@ -63,12 +67,19 @@ pub enum Event {
 #[derive(Debug, Default)]
 struct Pending {
     queue: Mutex<SendQueue>,
-    put: Notify,
+    news: Notify,
 }
 
 impl Pending {
     fn queue(&self) -> MutexGuard<'_, SendQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a message in the queue; false when there is no room for it.
+    fn put(&self, message: Outgoing) -> bool {
+        let taken = self.queue().push(message);
+        self.news.notify_one();
+        taken
     }
 
     async fn next(&self) -> Outgoing {
@@ -77,7 +88,7 @@ impl Pending {
             match message {
                 Some(message) => return message,
                 // A message that is put in between the two is not missed: it leaves a permit.
-                None => self.put.notified().await,
+                None => self.news.notified().await,
             }
         }
     }
@@ -93,14 +104,19 @@ pub struct Link {
 
 impl Link {
     /// Begins to dial.
-    pub fn dial(credentials: Credentials, trusted: Trusted) -> Self {
+    pub fn dial(credentials: Credentials, trusted: Trusted, account: Account) -> Self {
         let (event_sender, events) = mpsc::channel(UNHEARD);
         let pending = Arc::new(Pending::default());
         let waiting = pending.clone();
         let task = tokio::spawn(async move {
-            let setback = match connect(&credentials, &trusted).await {
-                Ok(socket) => carry(socket, &event_sender, &waiting).await,
-                Err(setback) => setback,
+            let setback = match &credentials.aiwm {
+                Some(of) => {
+                    carriage::session(of, &credentials, &trusted, &account, &event_sender, &waiting).await
+                }
+                None => match connect(&credentials, &trusted).await {
+                    Ok(socket) => carry(socket, &event_sender, &waiting).await,
+                    Err(setback) => setback,
+                },
             };
             // Nobody listens any more when the link was dropped, and then nobody misses it.
             let _ = event_sender.send(Event::Lost(setback)).await;
@@ -116,25 +132,27 @@ impl Link {
 
     /// Puts a message in the queue; false when there is no room for it or the connection has ended.
     pub fn send(&self, message: Outgoing) -> bool {
-        let taken = !self.events.is_closed() && self.pending.queue().push(message);
-        self.pending.put.notify_one();
-        taken
+        !self.events.is_closed() && self.pending.put(message)
     }
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn connect(credentials: &Credentials, trusted: &Trusted) -> Result<Socket, Setback> {
-    let Credentials { endpoint, secret, trust, proxy, .. } = credentials;
-    let request = ClientRequestBuilder::new(endpoint.uri().clone())
-        .with_sub_protocol(SUBPROTOCOL)
-        .with_header("Authorization", format!("Bearer {}", secret.expose_secret()))
+    let Credentials { endpoint, secret, trust, proxy, aiwm, .. } = credentials;
+    let mut request = ClientRequestBuilder::new(endpoint.uri().clone())
         .with_header("User-Agent", concat!("aio-worker/", env!("CARGO_PKG_VERSION")));
+    if aiwm.is_none() {
+        request = request
+            .with_sub_protocol(SUBPROTOCOL)
+            .with_header("Authorization", format!("Bearer {}", secret.expose_secret()));
+    }
+    let longest = longest_frame(aiwm.is_some());
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = BUFFER_BYTES;
     config.write_buffer_size = 0;
-    config.max_message_size = Some(MAX_FRAME_BYTES);
-    config.max_frame_size = Some(MAX_FRAME_BYTES);
+    config.max_message_size = Some(longest);
+    config.max_frame_size = Some(longest);
     let connector =
         if endpoint.encrypted() { Connector::Rustls(trusted.config(trust).await?) } else { Connector::Plain };
     let stream = match proxy {
@@ -156,6 +174,11 @@ async fn connect(credentials: &Credentials, trusted: &Trusted) -> Result<Socket,
             Err(refused(error, endpoint))
         }
     }
+}
+
+/// The largest frame that is taken, in bytes.
+fn longest_frame(of_aiwm: bool) -> usize {
+    if of_aiwm { MAX_MESSAGE_BYTES } else { MAX_FRAME_BYTES }
 }
 
 fn blocked(error: &Blocked, proxy: &Proxy, endpoint: &Endpoint) -> Setback {
@@ -231,7 +254,7 @@ async fn write(mut sink: impl Sink<Message, Error = Error> + Unpin, pending: &Pe
         let message = pending.next().await;
         let closing = message == Outgoing::Close;
         let message = match message {
-            Outgoing::Text(_, text) => Message::text(text),
+            Outgoing::Text(_, text) | Outgoing::Packet(text) => Message::text(text),
             Outgoing::Ping(number) => Message::Ping(number.to_be_bytes().to_vec().into()),
             Outgoing::Close => {
                 Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Default::default() }))
@@ -254,9 +277,9 @@ fn nobody_listens() -> Setback {
 
 fn broken(error: &Error) -> Setback {
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => Setback::new(
+        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => Setback::new(
             ErrorCode::ControllerInvalid,
-            format!("the controller sent a frame of more than {MAX_FRAME_BYTES} bytes"),
+            format!("the controller sent a frame of more than {max_size} bytes"),
         ),
         error => Setback::new(
             ErrorCode::ControllerUnreachable,

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What somebody asks for.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// E.g. `token.issue`.
     pub action: &'static str,
     pub node: Option<NodeId>,
@@ -34,20 +34,20 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn of_node(action: &'static str, node: &NodeId) -> Self {
+    pub(crate) fn of_node(action: &'static str, node: &NodeId) -> Self {
         Self { action, node: Some(node.clone()), target: None, detail: None }
     }
 }
 
 impl Person {
     /// As the audit trails name them.
-    pub(super) fn actor(&self) -> String {
+    pub(crate) fn actor(&self) -> String {
         format!("user:{}", self.sub)
     }
 
     /// Does `work`, whose first change through the store that it is given is recorded with it; what
     /// changes nothing is recorded by itself.
-    pub(super) async fn audited<T>(
+    pub(crate) async fn audited<T>(
         &self,
         app: &App,
         asked: Asked,

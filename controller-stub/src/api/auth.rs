@@ -65,7 +65,7 @@ pub(crate) enum AsAnyone {
 }
 
 /// The token of the Authorization header.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let missing =
         || Rejection::unauthorized(ErrorCode::TokenMissing, "send Authorization: Bearer and a token");
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
@@ -130,7 +130,8 @@ fn count(app: &App, client: Client) -> Result<(), Rejection> {
     app.request_limit.as_ref().map_or(Ok(()), |limit| limit.admit(client).map_err(Rejection::too_many))
 }
 
-fn count_stranger(parts: &Parts, app: &App) -> Result<(), Rejection> {
+/// Counts a request of somebody whose token is not accepted, or who has none.
+pub(crate) fn count_stranger(parts: &Parts, app: &App) -> Result<(), Rejection> {
     count(app, Client::Stranger(client::address(parts, &app.trusted_proxies)))
 }
 
@@ -185,6 +186,16 @@ pub(crate) fn node_claims(parts: &Parts, app: &App) -> Result<NodeClaims, Reject
         Bearer::Node(claims) => Ok(claims),
         Bearer::User(_) => {
             Err(Rejection::unauthorized(ErrorCode::TokenInvalid, "this takes a node's token, not a user's"))
+        }
+    }
+}
+
+/// The user of a request, whatever their roles.
+pub(crate) fn person(parts: &Parts, app: &App) -> Result<Person, Rejection> {
+    match bearer_of(parts, app)? {
+        Bearer::User(user) => Ok(Person { user, address: client::address(parts, &app.trusted_proxies) }),
+        Bearer::Node(_) => {
+            Err(Rejection::forbidden(ErrorCode::Forbidden, "this takes a user's token, not a node's"))
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct OptionalBody<T>(pub T);
 pub(super) struct NoFields {}
 
 /// The body as it came, which must be declared as JSON.
-pub(super) struct RawBody(pub Bytes);
+pub(crate) struct RawBody(pub Bytes);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Rejection;
@@ -96,7 +96,7 @@ async fn read_within<S: Send + Sync>(
     })
 }
 
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
     // A list of values in the fields' order would pass for the object otherwise.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Rejection::field("the body must be a JSON object"));

@@ -30,7 +30,7 @@ impl FromRequestParts<Arc<App>> for ClientAddress {
 }
 
 /// The address of whoever sent this request.
-pub(super) fn address(parts: &Parts, proxies: &[IpNet]) -> IpAddr {
+pub(crate) fn address(parts: &Parts, proxies: &[IpNet]) -> IpAddr {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
     client(peer, &parts.headers, proxies)

@@ -128,7 +128,7 @@ impl Rejection {
     }
 
     /// A fault of this controller's own: the log says what, the answer does not.
-    pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(crate) fn fault(error: &(dyn std::error::Error + 'static)) -> Self {
         let message = "the controller failed at this; its log says why";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ControllerError, message).because(error)
     }

@@ -30,7 +30,7 @@ use crate::{
     clock,
     labels::Label,
     rollout::{Member, Order, Rollout, Settings, Share, Skip, Stage, State as RolloutState},
-    rollouts::{self, Draft, NoIndex, OrderError},
+    rollouts::{self, Draft, OrderError},
     store::{ListedMember, Store},
 };
 
@@ -386,7 +386,7 @@ impl From<OrderError> for Rejection {
             OrderError::NotFound(_) | OrderError::NotPublished(_) => {
                 Self::new(StatusCode::NOT_FOUND, error.code(), error.to_string())
             }
-            OrderError::NoIndex(NoIndex::Unreadable { .. }) => Self::fault(&error),
+            OrderError::NoIndex(ref none) if none.code() == ErrorCode::FileFailed => Self::fault(&error),
             OrderError::NoIndex(_)
             | OrderError::BelowFloor { .. }
             | OrderError::Expired(_)

@@ -8,12 +8,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use tokio::runtime::Handle;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::error::Rejection;
-use crate::websocket::{Limits, Socket};
+use crate::{
+    listener::{self, Transport},
+    websocket::{Limits, Socket},
+};
 
 /// A request that may become a WebSocket.
 pub(crate) struct Upgrade {
@@ -80,6 +84,31 @@ impl Upgrade {
             (header::CONNECTION, HeaderValue::from_static("upgrade")),
             (header::UPGRADE, HeaderValue::from_static("websocket")),
             (header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol)),
+        ];
+        let accept = [(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))];
+        (StatusCode::SWITCHING_PROTOCOLS, headers, accept, Body::empty()).into_response()
+    }
+}
+
+impl Upgrade {
+    /// Answers without a subprotocol, and gives `serve` the connection under the WebSocket, detached from
+    /// the listener, with what came of it already.
+    pub(crate) fn hand_over(
+        self,
+        runtime: &Handle,
+        serve: impl FnOnce(Box<dyn Transport>, Bytes) + Send + 'static,
+    ) -> Response {
+        let Self { key, on_upgrade, .. } = self;
+        runtime.spawn(async move {
+            let Ok(upgraded) = on_upgrade.await else { return };
+            match listener::detach(upgraded) {
+                Ok((transport, early)) => serve(transport, early),
+                Err(error) => tracing::debug!(%error, "an upgraded connection could not be taken over"),
+            }
+        });
+        let headers = [
+            (header::CONNECTION, HeaderValue::from_static("upgrade")),
+            (header::UPGRADE, HeaderValue::from_static("websocket")),
         ];
         let accept = [(header::SEC_WEBSOCKET_ACCEPT, derive_accept_key(key.as_bytes()))];
         (StatusCode::SWITCHING_PROTOCOLS, headers, accept, Body::empty()).into_response()

@@ -15,12 +15,15 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Output, Place, config, failure_text, print};
+use super::{Failure, Output, Place, Whose, config, failure_text, print, rollout};
 use crate::{
+    api::rollouts::RolloutView,
     clock,
-    commands::{self, Import, IndexSummary, Outcome, ReleaseSource},
+    commands::{self, CommandError, For, Import, IndexSummary, Outcome, ReleaseSource},
     config::Config,
     releases::expiry::RENEWAL,
+    rollout::Settings,
+    rollouts::Draft,
 };
 
 #[derive(Subcommand)]
@@ -80,9 +83,15 @@ pub(super) struct FetchReleases {
     /// This version, and not the newest; one that is there is fetched again.
     #[arg(long, value_name = "VERSION", conflicts_with = "every")]
     version: Option<ReleaseVersion>,
-    /// Go on fetching at this interval, e.g. 1h, and try again after errors; never starts a rollout.
+    /// Go on fetching at this interval, e.g. 1h, and try again after errors.
     #[arg(long, value_name = "DURATION", value_parser = every)]
     every: Option<Duration>,
+    /// Start a rollout of what was fetched to the nodes with the label group=NAME, with the usual canaries
+    /// and waves, unless there has been one. Without this, fetching starts no rollout.
+    #[arg(long, value_name = "NAME")]
+    rollout: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
     #[command(flatten)]
     offered: Offered,
 }
@@ -133,18 +142,23 @@ async fn add(args: AddReleases) -> Result<(), Failure> {
 }
 
 async fn fetch(args: FetchReleases) -> Result<(), Failure> {
-    let config = args.offered.config()?;
-    let source = ReleaseSource::from(args.source);
+    let (config, output) = (args.offered.config()?, args.offered.output);
+    let fetching = Fetching {
+        source: args.source.into(),
+        version: args.version,
+        rollout: args.rollout,
+        whose: args.whose.into(),
+    };
     let Some(interval) = args.every else {
-        let import = commands::fetch_releases(&config, &source, args.version.as_ref()).await?;
-        return print_import(import, args.offered.output);
+        let (import, rollout) = fetching.turn(&config).await?;
+        return print_turn(import, rollout.as_ref(), output);
     };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     loop {
         let turn = async {
-            let wait = match commands::fetch_releases(&config, &source, None).await {
-                Ok(import) => {
-                    print_import(import, args.offered.output)?;
+            let wait = match fetching.turn(&config).await {
+                Ok((import, rollout)) => {
+                    print_turn(import, rollout.as_ref(), output)?;
                     Duration::ZERO
                 }
                 Err(error) => {
@@ -163,6 +177,32 @@ async fn fetch(args: FetchReleases) -> Result<(), Failure> {
             _ = interrupt.recv() => return Ok(()),
         }
     }
+}
+
+/// What each turn of fetching does.
+struct Fetching {
+    source: ReleaseSource,
+    version: Option<ReleaseVersion>,
+    /// The group that gets what was fetched.
+    rollout: Option<String>,
+    whose: For,
+}
+
+impl Fetching {
+    async fn turn(&self, config: &Config) -> Result<(Import, Option<RolloutView>), CommandError> {
+        let import = commands::fetch_releases(config, &self.source, self.version.as_ref()).await?;
+        let newest = import.versions.iter().map(|imported| &imported.version).max();
+        let (Some(version), Some(group)) = (newest, &self.rollout) else { return Ok((import, None)) };
+        let (version, group) = (version.clone(), Some(group.clone()));
+        let draft = Draft { version, group, only: None, settings: Settings::default() };
+        let rollout = commands::create_first_rollout(config, self.whose.clone(), draft).await?;
+        Ok((import, rollout))
+    }
+}
+
+fn print_turn(import: Import, started: Option<&RolloutView>, output: Output) -> Result<(), Failure> {
+    print_import(import, output)?;
+    started.map_or(Ok(()), |started| rollout::show(started, output))
 }
 
 /// Within a tenth of the interval, so that many controllers do not ask at once.

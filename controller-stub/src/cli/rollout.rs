@@ -226,7 +226,7 @@ async fn show_status(config: &Config, rollout: &RolloutView, output: Output) -> 
     }
 }
 
-fn show(rollout: &RolloutView, output: Output) -> Result<(), Failure> {
+pub(super) fn show(rollout: &RolloutView, output: Output) -> Result<(), Failure> {
     match output {
         Output::Text => print(&line(rollout)),
         Output::Json => json(rollout),

@@ -77,6 +77,20 @@ pub(crate) async fn create_rollout(
     Ok(rollouts::order(&store, rollout.id, Order::Start, false, &place.asked).await?.into())
 }
 
+/// Keeps and starts a rollout, unless there has been one of its version to its group: whoever ended that
+/// one does not want another.
+pub(crate) async fn create_first_rollout(
+    config: &Config,
+    whose: For,
+    draft: Draft,
+) -> Result<Option<RolloutView>, CommandError> {
+    let known = list_rollouts(config, whose.clone()).await?;
+    if known.iter().any(|rollout| rollout.version == draft.version && rollout.group == draft.group) {
+        return Ok(None);
+    }
+    create_rollout(config, whose, draft, true).await.map(Some)
+}
+
 /// The newest rollouts.
 pub(crate) async fn list_rollouts(config: &Config, whose: For) -> Result<Vec<RolloutView>, CommandError> {
     let Place { store, asked } = place(config, whose).await?;

@@ -58,6 +58,8 @@ pub struct Settings {
     pub tls_key: Option<String>,
     pub tls_self_signed: Option<String>,
     pub insecure_http: Option<String>,
+    pub aiwm: Option<String>,
+    pub aiwm_double: Option<String>,
     /// By version and file name: `[checksums."v1.0.0"]`, `linux-amd64 = { checksum = "sha256:…",
     /// size = 123 }`.
     pub checksums: Published,

@@ -118,6 +118,11 @@ pub(super) const FIGURES: &[Figure] = &[
         &["state"],
         "Nodes of rollouts that have begun and not been ended, by how they stand.",
     ),
+    histogram(
+        "aio_update_seconds",
+        PATIENT,
+        "From the offer of a version to its success, the wait for a window or a permit included.",
+    ),
     counter("aio_update_failures_total", &["code"], "Updates that failed, by the code that the node named."),
     // Events on their way.
     gauge("aio_outbox_events", &[], "Events that NOTI has not acknowledged."),

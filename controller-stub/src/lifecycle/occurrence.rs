@@ -7,12 +7,12 @@ use aio_protocol::{
     error_code::ErrorCode,
     event::{
         ConnectionDetail, DisconnectionDetail, ErrorReport, EventBody, EventData, EventKind, FailureDetail,
-        HEARTBEAT_TIMEOUT, NoDetail, NodeEvent, UpdateDetail, UpdateFailureDetail,
+        GpuDevice, HEARTBEAT_TIMEOUT, NoDetail, NodeEvent, UpdateDetail, UpdateFailureDetail,
     },
     installation::InstallationReport,
     node::NodeStatus,
     time::Timestamp,
-    transition::Trigger,
+    transition::{self, Decision, Step, Trigger},
     update::{LastUpdate, UPDATE_CAPABILITY, Verdict},
     wire::Register,
 };
@@ -35,19 +35,56 @@ pub(crate) enum Occurrence {
         /// on a connection.
         not_before: Option<Timestamp>,
     },
+    /// A worker of another dialect than `aio.node.v1` registered.
+    Joined(Box<Joined>),
     /// A worker was silent for a whole lease.
     LeaseExpired,
     /// A worker said goodbye.
     Left { reason: &'static str },
     /// An admin took the node out of service.
     MaintenanceRequested,
+    /// An admin did so from any status, as AIWM lets them.
+    SetAside,
     /// An admin put it back.
     ResumeRequested,
     /// An admin decommissioned it.
     DecommissionRequested,
 }
 
+/// What a worker of another dialect says of itself when it registers.
+#[derive(Debug, Clone)]
+pub(crate) struct Joined {
+    /// As it came.
+    pub system_info: Value,
+    pub gpu_devices: Vec<GpuDevice>,
+    /// Not every form of the message says it.
+    pub daemon_version: Option<String>,
+    pub address: IpAddr,
+    /// As in [`Occurrence::Welcomed`].
+    pub not_before: Option<Timestamp>,
+}
+
 impl Occurrence {
+    /// What this does to a node in some status.
+    pub(super) fn decide(&self, node: &Node) -> Decision {
+        match (self, transition::decide(node.status, self.trigger(node))) {
+            (Self::SetAside, Decision::Refused) if node.status != NodeStatus::Inactive => {
+                let to = NodeStatus::Maintenance;
+                Decision::Moved(vec![Step { from: node.status, to, event: EventKind::MaintenanceMode }])
+            }
+            (_, decision) => decision,
+        }
+    }
+
+    /// The node's `tokens_not_before` when the token of a worker that arrives was accepted.
+    pub(super) fn admitted_not_before(&self) -> Option<Timestamp> {
+        match self {
+            Self::Welcomed { not_before, .. } => *not_before,
+            Self::Joined(joined) => joined.not_before,
+            _ => None,
+        }
+    }
+
     /// What this is to the status machine when it happens to `node`.
     pub(super) fn trigger(&self, node: &Node) -> Trigger {
         match self {
@@ -56,10 +93,10 @@ impl Occurrence {
             Self::Reported(InstallationReport::Failed { .. }) => Trigger::InstallationFailed,
             Self::Reported(InstallationReport::Succeeded { .. }) => Trigger::InstallationSucceeded,
             Self::Stalled(_) => Trigger::InstallationStalled,
-            Self::Welcomed { .. } => Trigger::WorkerWelcomed,
+            Self::Welcomed { .. } | Self::Joined(_) => Trigger::WorkerWelcomed,
             Self::LeaseExpired => Trigger::LeaseExpired,
             Self::Left { .. } => Trigger::WorkerLeft,
-            Self::MaintenanceRequested => Trigger::MaintenanceRequested,
+            Self::MaintenanceRequested | Self::SetAside => Trigger::MaintenanceRequested,
             Self::ResumeRequested => Trigger::ResumeRequested { connected: node.websocket_connected },
             Self::DecommissionRequested => Trigger::DecommissionRequested,
         }
@@ -108,9 +145,25 @@ impl Occurrence {
                     node.connection_established_at = Some(now);
                 }
             }
+            Self::Joined(joined) => {
+                node.websocket_connected = true;
+                node.last_seen_at = Some(now);
+                node.ip_address = Some(joined.address.to_canonical());
+                node.daemon_version = joined.daemon_version.clone();
+                (node.instance_id, node.boot_id) = (None, None);
+                (node.updates_itself, node.update) = (false, None);
+                node.system_info = Some(joined.system_info.clone());
+                if let Some(not_before) = joined.not_before {
+                    node.admitted_not_before = not_before;
+                    node.connection_established_at = Some(now);
+                }
+            }
             Self::LeaseExpired | Self::Left { .. } => node.websocket_connected = false,
             // Whoever is decommissioned is connected until its socket has been closed.
-            Self::DecommissionRequested | Self::MaintenanceRequested | Self::ResumeRequested => {}
+            Self::DecommissionRequested
+            | Self::MaintenanceRequested
+            | Self::SetAside
+            | Self::ResumeRequested => {}
         }
     }
 
@@ -125,13 +178,14 @@ impl Occurrence {
                 EventBody::InstallationFailed(about(node, FailureDetail { error }))
             }
             EventKind::Connected => {
-                let Self::Welcomed { register, .. } = self else { return None };
+                let gpu_devices = match self {
+                    Self::Welcomed { register, .. } => register.system_info.hardware.gpu_devices(),
+                    Self::Joined(joined) => joined.gpu_devices.clone(),
+                    _ => return None,
+                };
                 EventBody::Connected(about(
                     node,
-                    ConnectionDetail {
-                        ip_address: node.ip_address?,
-                        gpu_devices: register.system_info.hardware.gpu_devices(),
-                    },
+                    ConnectionDetail { ip_address: node.ip_address?, gpu_devices },
                 ))
             }
             EventKind::Disconnected => {

@@ -1,6 +1,6 @@
 //! How a rollout goes on: by what its members add up to, by time, and by what somebody orders.
 
-use aio_protocol::{ids::NodeId, time::Timestamp};
+use aio_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -257,13 +257,4 @@ pub(crate) fn obey(
     rollout.state = next;
     rollout.progressed_at = now;
     Ok(true)
-}
-
-/// Whether every node of a rollout is named by itself.
-pub(crate) fn is_of(rollout: &Rollout, node: &NodeId, group: Option<&str>) -> bool {
-    match (&rollout.only, &rollout.group) {
-        (Some(only), _) => only == node,
-        (None, Some(of)) => group == Some(of),
-        (None, None) => true,
-    }
 }

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SETUP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 13] = [
+const TABLES: [(i64, &str); 14] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -54,6 +54,7 @@ const TABLES: [(i64, &str); 13] = [
     (23, "rollouts"),
     (23, "rollout_nodes"),
     (23, "node_groups"),
+    (30, "aiwm_nodes"),
 ];
 
 /// A damaged database up to this size is found by `check`; a larger one would take too long to read.

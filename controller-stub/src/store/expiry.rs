@@ -153,6 +153,7 @@ impl Write for Purge {
                 "DELETE FROM tokens WHERE node_id = $1",
                 "DELETE FROM transitions WHERE node_id = $1",
                 "DELETE FROM sightings WHERE node_id = $1",
+                "DELETE FROM aiwm_nodes WHERE node_id = $1",
                 "DELETE FROM rollout_nodes WHERE node_id = $1",
                 "DELETE FROM nodes WHERE id = $1",
             ] {

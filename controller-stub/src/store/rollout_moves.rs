@@ -75,18 +75,6 @@ impl Store {
         let wave = u8::try_from(rollout.settings.waves.len()).unwrap_or(u8::MAX);
         self.writer.write(JoinRollout { rollout: rollout.id, node: node.clone(), wave }).await
     }
-
-    /// Whether a node stands in a rollout, in an open one or in this one.
-    pub(crate) async fn is_placed(&self, rollout: Uuid, node: &NodeId) -> Result<bool, StoreError> {
-        let found = sqlx::query(
-            "SELECT 1 FROM rollout_nodes WHERE node_id = $1 AND (open = 1 OR rollout_id = $2) LIMIT 1",
-        )
-        .bind(node.as_str())
-        .bind(rollout.to_string())
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(found.is_some())
-    }
 }
 
 /// A rollout as its row has it.

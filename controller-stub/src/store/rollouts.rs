@@ -28,6 +28,16 @@ pub(crate) struct News {
     pub news: i64,
 }
 
+/// What a rollout has offered a node, and what the node's worker says.
+#[derive(Debug, Clone)]
+pub(crate) struct OfferOfNode {
+    pub rollout: Rollout,
+    pub member: Member,
+    pub report: UpdateReport,
+    /// What holds for the node's group.
+    pub group: Group,
+}
+
 /// A member as a list shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct ListedMember {
@@ -196,22 +206,43 @@ impl Store {
         Ok((rows.iter().map(listed).collect::<Result<_, _>>()?, count(&total, 0)?))
     }
 
-    /// The newest rollouts that a node belongs or belonged to, the open one first, and how it stands in each.
-    pub(crate) async fn rollouts_of_node(&self, node: &NodeId) -> Result<Vec<(Rollout, Member)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT rollouts.*, member.node_id, member.wave, member.place, member.stage, member.note, member.due AS member_due \
-             FROM rollout_nodes AS member JOIN rollouts ON rollouts.id = member.rollout_id WHERE member.node_id = $1 \
-             ORDER BY member.open DESC, rollouts.started_at DESC LIMIT 3",
-        )
-        .bind(node.as_str())
-        .fetch_all(&self.pool)
-        .await?;
+    /// The newest rollouts that have offered this node something, the open one first, with what decides
+    /// what its worker is to be told. One statement: a whole fleet asks when a controller is back.
+    pub(crate) async fn offers_of_node(&self, node: &NodeId) -> Result<Vec<OfferOfNode>, StoreError> {
+        let statement = format!(
+            "SELECT rollouts.*, member.node_id, member.wave, member.place, member.stage, member.note, \
+             member.due AS member_due, nodes.update_report, node_groups.settings AS group_settings \
+             FROM rollout_nodes AS member JOIN rollouts ON rollouts.id = member.rollout_id \
+             JOIN nodes ON nodes.id = member.node_id {GROUP_OF_NODE} \
+             WHERE member.node_id = $1 AND json_extract(member.note, '$.offer') IS NOT NULL \
+             ORDER BY member.open DESC, rollouts.started_at DESC LIMIT 3"
+        );
+        let rows =
+            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(node.as_str()).fetch_all(&self.pool).await?;
         rows.iter()
             .map(|row| {
                 let due = optional_time(row, "member_due")?;
-                Ok((read(row)?, Member { due, ..member(row)? }))
+                Ok(OfferOfNode {
+                    rollout: read(row)?,
+                    member: Member { due, ..member(row)? },
+                    report: report(row)?.unwrap_or_default(),
+                    group: group_settings(row)?.unwrap_or_default(),
+                })
             })
             .collect()
+    }
+
+    /// The newest rollout that is about this node, unless the node belongs to it or to an open one.
+    pub(crate) async fn rollout_to_join(&self, node: &NodeId) -> Result<Option<Rollout>, StoreError> {
+        let row = sqlx::query(
+            "SELECT * FROM (SELECT rollouts.* FROM nodes JOIN rollouts ON rollouts.org_id = nodes.org_id \
+             WHERE nodes.id = $1 AND nodes.updates_itself = 1 AND rollouts.only_node IS NULL \
+             AND rollouts.state NOT IN ('draft', 'aborted', 'superseded') \
+             AND (rollouts.node_group IS NULL OR rollouts.node_group = json_extract(nodes.labels, '$.group')) \
+             ORDER BY rollouts.started_at DESC LIMIT 1) AS newest WHERE NOT EXISTS \
+             (SELECT 1 FROM rollout_nodes WHERE node_id = $1 AND (open = 1 OR rollout_id = newest.id))",
+        );
+        row.bind(node.as_str()).fetch_optional(&self.pool).await?.as_ref().map(read).transpose()
     }
 
     /// The nodes of an organisation that a rollout to this group, or to this node alone, is about.
@@ -305,11 +336,16 @@ fn report(row: &AnyRow) -> Result<Option<UpdateReport>, StoreError> {
     text.map(|text| from_json("update_report", &text)).transpose()
 }
 
+fn group_settings(row: &AnyRow) -> Result<Option<Group>, StoreError> {
+    let text = row.try_get::<Option<String>, _>("group_settings")?;
+    text.map(|text| from_json("group", &text)).transpose()
+}
+
 fn sight(row: &AnyRow) -> Result<Sight, StoreError> {
     let optional = |column| row.try_get::<Option<String>, _>(column);
     let status = status(row, "status")?;
     let connected = row.try_get::<i64, _>("websocket_connected")? != 0;
-    let group = optional("group_settings")?.map(|text| from_json::<Group>("group", &text)).transpose()?;
+    let group = group_settings(row)?;
     let own = optional("pin")?.map(|text| text.parse().map_err(corrupt("pin"))).transpose()?;
     Ok(Sight {
         // In maintenance a node has no lease that says whether it is there.

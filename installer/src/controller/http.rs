@@ -4,7 +4,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use aio_host::tls::{self, Trust};
+use aio_host::{
+    proxy::Proxy,
+    tls::{self, Trust},
+};
 use aio_protocol::{
     error_code::ErrorCode,
     retry_after,
@@ -12,7 +15,7 @@ use aio_protocol::{
     time::Timestamp,
 };
 use reqwest::{
-    Client, Response, Url,
+    Client, ClientBuilder, Response, Url,
     header::{DATE, RETRY_AFTER},
     redirect,
 };
@@ -53,13 +56,35 @@ pub(crate) fn client_through(
     insecure_http: bool,
     stall_timeout: Option<Duration>,
 ) -> Result<Client, Failure> {
+    let builder = builder_through(controller, trust, proxy, stall_timeout)?;
+    made(builder.redirect(redirects(controller.clone(), insecure_http)))
+}
+
+/// A client for calls alone, none of which follows a redirect.
+pub(crate) fn client_of_calls(
+    service: &Url,
+    trust: &Trust,
+    proxy: Option<reqwest::Proxy>,
+) -> Result<Client, Failure> {
+    made(builder_through(service, trust, proxy, None)?.redirect(redirect::Policy::none()))
+}
+
+fn made(builder: ClientBuilder) -> Result<Client, Failure> {
+    builder.build().map_err(|error| Failure::new(ErrorCode::Internal, with_sources(&error)))
+}
+
+fn builder_through(
+    controller: &Url,
+    trust: &Trust,
+    proxy: Option<reqwest::Proxy>,
+    stall_timeout: Option<Duration>,
+) -> Result<ClientBuilder, Failure> {
     let tls = tls::client_config(trust).map_err(Failure::from)?;
     let mut builder = Client::builder()
         .tls_backend_preconfigured((*tls).clone())
         .user_agent(concat!("aio-installer/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(stall_timeout.unwrap_or(STALL_TIMEOUT))
-        .redirect(redirects(controller.clone(), insecure_http));
+        .read_timeout(stall_timeout.unwrap_or(STALL_TIMEOUT));
     if is_this_machine(controller) {
         // A proxy would look for the controller on its own machine.
         builder = builder.no_proxy();
@@ -72,7 +97,19 @@ pub(crate) fn client_through(
             aio_host::proxy::url_from_environment(&target).ok()?.map(|(url, _)| url)
         }));
     }
-    builder.build().map_err(|error| Failure::new(ErrorCode::Internal, with_sources(&error)))
+    Ok(builder)
+}
+
+/// A proxy that is named, as the client takes it.
+pub(crate) fn through(proxy: &Proxy) -> Result<reqwest::Proxy, Failure> {
+    let made = reqwest::Proxy::all(proxy.address()).map_err(|error| {
+        let message = format!("the proxy cannot be used: {}", with_sources(&error));
+        Failure::new(ErrorCode::ConfigInvalid, message)
+    })?;
+    Ok(match proxy.authorization() {
+        Some(login) => made.custom_http_auth(login.clone()),
+        None => made,
+    })
 }
 
 fn redirects(controller: Url, insecure_http: bool) -> redirect::Policy {

@@ -8,7 +8,6 @@ use aio_host::{proxy::Proxy, tls::Trust};
 use aio_protocol::{
     error_code::ErrorCode,
     release::{Checksum, ReleaseManifest},
-    sources::with_sources,
 };
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::sleep;
@@ -41,7 +40,7 @@ impl ReleaseTree {
         // Without its slash, a URL's last part would give way to what is joined.
         let base = format!("{}/", base.trim_end_matches('/'));
         let base = http::parse(&base, "the address of the releases", insecure_http)?;
-        let proxy = proxy.map(through).transpose()?;
+        let proxy = proxy.map(http::through).transpose()?;
         let client = http::client_through(&base, trust, proxy, insecure_http, None)?;
         Ok(Self { client, base })
     }
@@ -101,17 +100,6 @@ impl ReleaseTree {
 /// The SHA-256 of `bytes`.
 pub fn checksum(bytes: &[u8]) -> Checksum {
     verify::checksum(bytes)
-}
-
-fn through(proxy: &Proxy) -> Result<reqwest::Proxy, Failure> {
-    let made = reqwest::Proxy::all(proxy.address()).map_err(|error| {
-        let message = format!("the proxy cannot be used: {}", with_sources(&error));
-        Failure::new(ErrorCode::ConfigInvalid, message)
-    })?;
-    Ok(match proxy.authorization() {
-        Some(login) => made.custom_http_auth(login.clone()),
-        None => made,
-    })
 }
 
 fn admit(url: &Url, response: &Response) -> Result<(), (Failure, bool)> {

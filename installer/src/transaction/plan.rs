@@ -7,7 +7,6 @@ use std::path::Path;
 use aio_host::layout::Layout;
 use aio_host::token::NodeToken;
 use aio_protocol::{
-    claims::NodeClaims,
     error_code::ErrorCode,
     release::{ReleaseVersion, index::KeyId},
 };
@@ -339,7 +338,8 @@ fn refuse_other_identity(observed: &Observed, target: &Target<'_>) -> Result<(),
     // What is no token names no other node, and is replaced.
     let installed = match &observed.token {
         Entry::File { bytes, .. } => {
-            std::str::from_utf8(bytes).ok().and_then(|text| Some(NodeClaims::read_unverified(text).ok()?.sub))
+            let text = std::str::from_utf8(bytes).unwrap_or_default();
+            NodeToken::parse(&text.into()).ok().map(|token| token.claims().sub.clone())
         }
         _ => None,
     };

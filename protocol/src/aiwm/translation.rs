@@ -253,7 +253,7 @@ pub fn push(
     Push {
         node_id: metrics.node_id.as_str().to_owned(),
         timestamp,
-        status: PushStatus::Online,
+        status: if connected { PushStatus::Online } else { PushStatus::Offline },
         websocket_connected: connected,
         uptime: metrics.host.uptime_seconds,
         cpu: PushCpu {

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -14,7 +14,7 @@ use aio_protocol::{
 };
 use aio_tests::{
     artifacts::{Artifacts, VERSION, WORKER_FILE},
-    controller::{Controller, Settings},
+    controller::{Controller, ORGANISATION, Settings},
     release_folder::{self, COMMIT},
 };
 use anyhow::{Context, Result, ensure};
@@ -206,5 +206,42 @@ fn a_release_is_verified_by_hand_and_signed_again_as_the_page_says() -> Result<(
     let said = follow(".", documented("cd releases/")?, &publisher.public_key()?)?;
     ensure!(said.ends_with(&format!("{VERSION}  {WORKER_FILE}  signed again\n")), "{said}");
     follow(&folder, documented("minisign -V")?, &publisher.public_key()?)?;
+    controller.stop()
+}
+
+#[test]
+fn what_is_fetched_is_rolled_out_where_that_is_asked_for_and_never_twice() -> Result<()> {
+    let publisher = Publisher::new()?;
+    let signer = aio_tests::publisher::Publisher::new()?;
+    let tree = publisher.path("published");
+    fs::create_dir(&tree)?;
+    signer.publish(&publisher.artifacts, &tree, VERSION, |_| Ok(()))?;
+    signer.index(&tree, |_| {})?;
+    let offering =
+        |folder: &Path| Settings::default().releases(folder).env("RELEASE_PUBLIC_KEY", &signer.key());
+    // One controller fetches from another.
+    let source = Controller::start(&publisher.artifacts, &offering(&tree))?;
+    let controller = Controller::start(&publisher.artifacts, &offering(&publisher.offered()))?;
+    let from = format!("{}/releases", source.url());
+    let rollouts = |more: &[&str]| -> Result<Value> {
+        let fetch = [&["fetch", "--from", &from, "--output", "json", "--org", ORGANISATION], more].concat();
+        let fetched = releases(&publisher, &controller, &fetch)?;
+        ensure!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+        Ok(controller.ask("/rollouts")?["data"].take())
+    };
+
+    assert_eq!(rollouts(&[])?, json!([]), "nothing is rolled out unasked");
+    let started = rollouts(&["--rollout", "gpu"])?;
+    let one = started.get(0).context("no rollout")?;
+    assert_eq!((&one["version"], &one["group"]), (&json!(VERSION), &json!("gpu")), "{started}");
+    ensure!(one["state"] != json!("draft"), "{started}");
+    controller.order(&format!("/rollouts/{}/abort", one["id"].as_str().unwrap_or_default()), &json!({}))?;
+    for group in ["gpu", "cpu"] {
+        let known = rollouts(&["--rollout", group])?;
+        let groups: Vec<_> = known.as_array().into_iter().flatten().map(|it| it["group"].as_str()).collect();
+        let expected: &[_] = if group == "gpu" { &[Some("gpu")] } else { &[Some("cpu"), Some("gpu")] };
+        assert_eq!(groups, expected, "who ended a rollout does not want it again");
+    }
+    source.stop()?;
     controller.stop()
 }

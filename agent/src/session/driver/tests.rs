@@ -62,6 +62,7 @@ async fn nobody_tells_the_watchdog_that_all_is_well_when_nobody_looks_at_the_mac
             memory: Memory::default(),
             sight: Sight::default(),
         },
+        account: Default::default(),
     };
     let stop = CancellationToken::new();
     let driver = Driver::new(config, identity(), Timings::default(), wiring);

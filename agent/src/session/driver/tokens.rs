@@ -83,7 +83,7 @@ impl Driver {
                 {
                     warn!(%expires_at, "by this machine's clock the token has ended; the controller will say");
                 }
-                self.link = Some(Link::dial(credentials, self.trusted.clone()));
+                self.link = Some(Link::dial(credentials, self.trusted.clone(), self.account.clone()));
                 None
             }
             Err(unusable) => {

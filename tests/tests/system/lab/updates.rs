@@ -23,10 +23,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    site::{SOON, Site, UNIT, install, json_of, status, succeed},
+    site::{COMMAND, SOON, Site, UNIT, install, json_of, status, succeed},
     upgrade::runs,
 };
 
+mod before;
 mod faults;
 
 const NEXT: &str = "v1.1.0";

@@ -1,0 +1,1 @@
+//! AIWM's REST.
