@@ -7,9 +7,9 @@ use std::{
     io::{Read, Write},
     os::fd::AsRawFd,
     path::Path,
-    process::Command,
 };
 
+use aio_host::namespace::{Place, run_inside};
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
@@ -17,9 +17,6 @@ use super::{
     binary::{Service, program, run},
     controller::Controller,
 };
-
-/// Says to the test's own program that it runs in the namespace.
-const INSIDE: &str = "AIO_TEST_IN_NAMESPACE";
 
 /// The source of the mount: what begins with `/dev/` counts as a disk.
 const SOURCE: &str = "/dev/aio-silent";
@@ -56,35 +53,21 @@ impl SilentMount {
     }
 }
 
-/// Runs this very test again where its mounts are nobody else's; false where it is there already.
-fn entered_namespace(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return false;
-    }
-    let status = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{status}");
-    true
-}
-
 fn is_possible() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    let possible = root && OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
-    if !possible {
-        eprintln!("SKIPPED: a FUSE mount needs root and /dev/fuse; nothing was tested");
+    let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    if let Err(error) = &fuse {
+        eprintln!("SKIPPED: a FUSE mount needs root and /dev/fuse ({error}); nothing was tested");
     }
-    possible
+    fuse.is_ok()
 }
 
 #[tokio::test]
 async fn a_node_registers_without_a_mount_that_never_answers_and_log_doctor_and_inventory_name_it() {
-    const TEST: &str = "agent::silent_mount::a_node_registers_without_a_mount_that_never_answers_and_log_doctor_and_inventory_name_it";
-    if !is_possible() || entered_namespace(TEST) {
+    const TEST: &str = concat!(
+        "agent::silent_mount::a_node_registers_without_a_mount_that_never_answers",
+        "_and_log_doctor_and_inventory_name_it"
+    );
+    if !is_possible() || run_inside(TEST, None).unwrap() != Place::Inside {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
