@@ -16,6 +16,7 @@ use aio_protocol::{
         translation,
     },
     error_code::ErrorCode,
+    failure::Failure,
     ids::NodeId,
     inventory::Hardware,
     time::Timestamp,
@@ -299,7 +300,7 @@ impl Conversation {
             return patiently(code, format!("{words} that it had just given"));
         }
         // The next try logs in.
-        Setback { code: None, message: format!("{words}; logging in anew"), patience: Patience::Backoff }
+        Setback::announced(format!("{words}; logging in anew"))
     }
 
     /// The namespace was taken away.
@@ -331,7 +332,7 @@ fn turned_away(error: &Refusal) -> Setback {
 }
 
 fn patiently(code: ErrorCode, message: String) -> Setback {
-    Setback { code: Some(code), message, patience: Patience::Long }
+    Setback::failed(Failure::new(code, message), Patience::Long)
 }
 
 /// What is in a payload; nothing of what is in another form.

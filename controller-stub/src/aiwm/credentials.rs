@@ -11,7 +11,11 @@ use std::{
 
 use aio_protocol::{
     aiwm::rest::{Bootstrap, Bootstrapped, Hidden, LoggedIn, LoggedInNode, Login, Refresh},
-    error_code::ErrorCode, ids::NodeId, installation::InstallationReport, node::NodeStatus, wire::close,
+    error_code::ErrorCode,
+    ids::NodeId,
+    installation::InstallationReport,
+    node::NodeStatus,
+    wire::close,
 };
 use axum::{
     Json,

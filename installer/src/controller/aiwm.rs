@@ -190,7 +190,7 @@ impl AiwmService {
     fn no_answer(&self, purpose: Purpose, error: reqwest::Error) -> Failure {
         let place = self.place();
         if let Some(trouble) = tls::explain(&error) {
-            let message = format!("could not connect to AIWM at {place}: {}", trouble.words);
+            let message = format!("could not connect to AIWM at {place}: {}", trouble.message);
             return Failure::new(trouble.code, message);
         }
         if http::is_refused_by_proxy(&error) {

@@ -151,7 +151,7 @@ fn a_refused_join_is_a_setback_and_a_token_that_was_not_fresh_asks_for_a_login()
             let mut world = World::begin(fresh);
             world.hear(OPEN);
             let setback = ended(world.hear(&packet));
-            assert_eq!((setback.code, setback.patience), (code, patience), "{message}");
+            assert_eq!((setback.code(), setback.patience), (code, patience), "{message}");
             assert!(world.conversation.was_refused());
         }
     }
@@ -163,8 +163,12 @@ fn a_refused_join_is_a_setback_and_a_token_that_was_not_fresh_asks_for_a_login()
         let mut world = World::begin(false);
         world.hear(OPEN);
         let setback = ended(world.hear(packet));
-        assert_eq!((setback.code, setback.patience), (Some(ErrorCode::ControllerInvalid), Patience::Long));
-        assert!(setback.message.contains(word) && !world.conversation.was_refused(), "{}", setback.message);
+        assert_eq!((setback.code(), setback.patience), (Some(ErrorCode::ControllerInvalid), Patience::Long));
+        assert!(
+            setback.message().contains(word) && !world.conversation.was_refused(),
+            "{}",
+            setback.message()
+        );
     }
 }
 
@@ -180,11 +184,11 @@ fn an_acknowledgement_with_an_error_says_what_a_person_must_do_or_what_time_cure
     ] {
         let payload = json!({"status": "error", "error": error});
         let setback = ended(World::joined().hear_event("connection.ack", payload));
-        assert_eq!((setback.code, setback.patience), (Some(code), patience), "{error}");
+        assert_eq!((setback.code(), setback.patience), (Some(code), patience), "{error}");
     }
     let foreign = json!({"status": "success", "nodeId": "79396100cd71623c7bbfbfee"});
     assert_eq!(
-        ended(World::joined().hear_event("connection.ack", foreign)).code,
+        ended(World::joined().hear_event("connection.ack", foreign)).code(),
         Some(ErrorCode::TokenForeign)
     );
 }
@@ -192,10 +196,13 @@ fn an_acknowledgement_with_an_error_says_what_a_person_must_do_or_what_time_cure
 #[test]
 fn whoever_is_sent_away_comes_back_and_two_workers_of_one_node_do_not_fight() {
     let setback = ended(World::online().hear("41/ws/node,"));
-    assert_eq!((setback.code, setback.patience), (Some(ErrorCode::NodeSuperseded), Patience::Long));
+    assert_eq!((setback.code(), setback.patience), (Some(ErrorCode::NodeSuperseded), Patience::Long));
     let setback = ended(World::joined().hear("41/ws/node,"));
-    assert_eq!((setback.code, setback.patience), (Some(ErrorCode::ControllerUnreachable), Patience::Backoff));
-    assert_eq!(ended(World::online().hear("1")).code, Some(ErrorCode::ControllerUnreachable));
+    assert_eq!(
+        (setback.code(), setback.patience),
+        (Some(ErrorCode::ControllerUnreachable), Patience::Backoff)
+    );
+    assert_eq!(ended(World::online().hear("1")).code(), Some(ErrorCode::ControllerUnreachable));
     assert_eq!(World::online().hear("41/notifications,"), []);
 }
 
@@ -206,7 +213,7 @@ fn a_register_that_is_not_stored_ends_the_session_and_a_later_complaint_is_told(
         "cause": {"pattern": "node.register", "data": {"secret": "s"}}});
     for (name, payload) in [("error", &failed), ("exception", &crashed)] {
         let setback = ended(World::joined().hear_event(name, payload.clone()));
-        assert_eq!((setback.code, setback.patience), (Some(ErrorCode::ControllerError), Patience::Backoff));
+        assert_eq!((setback.code(), setback.patience), (Some(ErrorCode::ControllerError), Patience::Backoff));
         let steps = World::online().hear_event(name, payload.clone());
         assert!(matches!(told(&steps), ControllerMessage::Error(_)), "{steps:?}");
     }
@@ -257,7 +264,7 @@ fn without_a_ping_the_connection_is_lost_after_what_the_server_announced() {
     world.hear("2");
     world.hear_event("of.the.future", json!(null));
     assert_eq!(world.conversation.deadline(), world.began + Duration::from_secs(70));
-    assert_eq!(world.conversation.silent().code, Some(ErrorCode::ControllerUnreachable));
+    assert_eq!(world.conversation.silent().code(), Some(ErrorCode::ControllerUnreachable));
     for (interval, seconds) in [(0_u64, 2), (u64::MAX, 300), (5000, 6)] {
         let mut world = World::begin(false);
         let open = json!({"sid": "x", "pingInterval": interval, "pingTimeout": 1000});
@@ -270,7 +277,7 @@ fn without_a_ping_the_connection_is_lost_after_what_the_server_announced() {
 fn what_is_no_packet_ends_the_session() {
     for text in ["", "x", "b4AQID", r#"451-["x"]"#, "42/ws/node,{}", "4"] {
         let setback = ended(World::joined().hear(text));
-        assert_eq!(setback.code, Some(ErrorCode::ControllerInvalid), "{text}");
+        assert_eq!(setback.code(), Some(ErrorCode::ControllerInvalid), "{text}");
     }
 }
 

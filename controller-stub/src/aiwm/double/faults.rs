@@ -134,8 +134,7 @@ impl Faults {
     fn take<T>(&mut self, node: Option<&NodeId>, which: impl Fn(&Fault) -> Option<T>) -> Option<T> {
         let concerns = |order: &Order| order.node_id.is_none() || order.node_id.as_ref() == node;
         let found = self.orders.iter().enumerate().filter(|(_, order)| concerns(order));
-        let (place, taken) =
-            found.filter_map(|(place, order)| Some((place, which(&order.fault)?))).next()?;
+        let (place, taken) = found.filter_map(|(place, order)| Some((place, which(&order.fault)?))).next()?;
         if let Some(order) = self.orders.get_mut(place) {
             order.times -= 1;
             if order.times == 0 {
@@ -193,7 +192,12 @@ mod tests {
 
     #[test]
     fn an_order_that_is_none_is_refused_and_so_are_too_many() {
-        for wrong in [json!({}), json!({"fault": "explode"}), json!({"fault": "refuse"}), json!({"fault": "refuse", "with": "7"})] {
+        for wrong in [
+            json!({}),
+            json!({"fault": "explode"}),
+            json!({"fault": "refuse"}),
+            json!({"fault": "refuse", "with": "7"}),
+        ] {
             assert!(serde_json::from_value::<Order>(wrong.clone()).is_err(), "{wrong}");
         }
         let mut faults = Faults::default();

@@ -108,8 +108,10 @@ mod tests {
     #[test]
     fn no_secret_is_kept_however_deep_it_lies() {
         let mut recording = Recording::default();
-        recording.push(entry(json!({"auth": {"token": "s3cret"}, "list": [{"accessToken": "s3cret"}], "Secret": ["s3cret"],
-            "installCommand": "install --token s3cret", "credentials": {"secret": "s3cret"}, "name": "kept"})));
+        recording.push(entry(
+            json!({"auth": {"token": "s3cret"}, "list": [{"accessToken": "s3cret"}], "Secret": ["s3cret"],
+            "installCommand": "install --token s3cret", "credentials": {"secret": "s3cret"}, "name": "kept"}),
+        ));
         let (entries, _) = recording.of(None);
         let text = serde_json::to_string(&entries).unwrap();
         assert!(!text.contains("s3cret") && text.contains("kept"), "{text}");

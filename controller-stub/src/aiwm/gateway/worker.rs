@@ -300,7 +300,13 @@ impl Worker {
 }
 
 /// Says something to a worker, as far as its connection takes it.
-pub(super) fn emit(dialect: &Dialect, node: &NodeId, socket: &SocketRef, name: &str, message: &impl Serialize) {
+pub(super) fn emit(
+    dialect: &Dialect,
+    node: &NodeId,
+    socket: &SocketRef,
+    name: &str,
+    message: &impl Serialize,
+) {
     dialect.record(|| Entry {
         at: clock::now(),
         by: By::Controller,
