@@ -4,6 +4,7 @@ mod answer;
 mod bundle;
 mod completions;
 mod config;
+mod credentials;
 mod doctor;
 mod gpu;
 mod gpus;
@@ -76,6 +77,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Looks at what the daemon is told, without starting it.
     Config(config::Arguments),
+    /// Sets what this node logs in with at an AIWM.
+    Credentials(credentials::Arguments),
     /// Gathers in one file, without secrets, what is needed to find out why this node does not work.
     SupportBundle(support_bundle::Arguments),
     /// Does root's part of updates; systemd runs it.
@@ -110,6 +113,7 @@ impl Cli {
             Command::Gpu(arguments) => concluded(gpu::run(&arguments), arguments.output()),
             Command::Logs(arguments) => ended(logs::run(&arguments), arguments.answer.output),
             Command::Config(arguments) => ended(config::run(&arguments), arguments.output()),
+            Command::Credentials(arguments) => concluded(credentials::run(&arguments), arguments.output()),
             Command::SupportBundle(arguments) => {
                 concluded(support_bundle::run(&arguments), arguments.answer.output)
             }

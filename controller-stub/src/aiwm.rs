@@ -94,7 +94,8 @@ mod tests {
     fn every_route_of_the_dialect_is_dispatched_to_it() {
         // The router shows its paths in no other way.
         let shown = format!("{:?}", rest());
-        for path in shown.split('"').filter(|text| text.starts_with('/')) {
+        let paths = shown.split('"').filter(|text| text.starts_with('/') && !text.contains("fallback"));
+        for path in paths.filter(|path| path.len() > 1) {
             let path = path.replace("{id}", "69396100cd71623c7bbfbfee");
             let named =
                 [Method::GET, Method::POST].iter().any(|it| Route::of(it, &path) == Some(Route::Rest));

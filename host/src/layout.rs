@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aio_protocol::release::ReleaseVersion;
+use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
 /// The service's unit.
 pub const UNIT: &str = "aio-worker.service";
@@ -102,6 +102,17 @@ impl Layout {
     /// root will act on.
     pub fn journal_dir(&self) -> PathBuf {
         self.at("var/lib/aio-installer")
+    }
+
+    /// Secrets that AIWM has given once, which outlive an installation that is undone: one file for
+    /// each node.
+    pub fn secrets(&self) -> PathBuf {
+        self.journal_dir().join("secrets")
+    }
+
+    /// The secret of this node.
+    pub fn secret_of(&self, node: &NodeId) -> PathBuf {
+        self.secrets().join(node.as_str())
     }
 
     /// Failures that the controller could not be told, for the next installation to tell.

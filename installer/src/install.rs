@@ -24,7 +24,7 @@ use crate::{
     doctor,
     failure::Failure,
     machine::{drop_ins::taken_away, host::Host, lock::Lock, observe::observe, service_log},
-    release::{bundle::Bundle, key, offer::Offer, prune::prune},
+    release::{bundle::Bundle, key, offer::Offer, prune::prune, tree::ReleaseTree},
     request::{Goal, Interrupt, Request, Surroundings, unless},
     transaction::{
         apply::{Applied, Stopped, apply},
@@ -63,6 +63,8 @@ pub async fn install(
     let client = route.client()?;
     let authorities = request.ca_file.as_deref().map(read).transpose()?;
     let controller = match request.goal {
+        // An AIWM plans nothing and takes no reports.
+        _ if request.token.aiwm().is_some() => None,
         Goal::Enabled => None,
         Goal::Online(_) | Goal::Ready => Some(Controller::new(
             &client,
@@ -78,6 +80,7 @@ pub async fn install(
         request,
         settings,
         client: &client,
+        route: &route,
         controller,
         bundle,
         authorities,
@@ -117,6 +120,7 @@ struct Run<'a> {
     /// The request's, with the proxy that was found.
     settings: Settings,
     client: &'a Client,
+    route: &'a Route,
     /// Where it is asked at all.
     controller: Option<Controller<'a>>,
     bundle: Option<Bundle>,
@@ -186,9 +190,33 @@ impl Run<'_> {
                 }
             }
             (None, Some(bundle)) => Ok(Offer::of_bundle(self.request.token.claims().sub.clone(), bundle)),
+            (None, None) if self.request.token.aiwm().is_some() => self.unplanned().await,
             (None, None) => {
                 let message =
                     "without its controller a machine is installed from a bundle, and none was given";
+                Err(Failure::new(ErrorCode::Usage, message))
+            }
+        }
+    }
+
+    /// What is installed where the controller plans nothing and there is no bundle: what an operator
+    /// names, a package, or the program that runs.
+    async fn unplanned(&self) -> Result<Offer, Failure> {
+        let Request { token, release_url, program, settings, .. } = self.request;
+        let node = token.claims().sub.clone();
+        if let Some(url) = release_url {
+            let Route { trust, proxy, .. } = &self.route;
+            let tree = ReleaseTree::at(url, trust, proxy.proxy.as_ref(), settings.insecure_http)?;
+            return Offer::of_folder(node, url, &tree, self.host.platform).await;
+        }
+        if self.host.layout.is_packaged() {
+            return Offer::of_package(node);
+        }
+        match program {
+            Some(program) => Offer::of_program(node, program.clone(), self.host.platform),
+            None => {
+                let message = "AIWM plans no release: name one by --bundle, or by --release-url with --release-key, \
+                               or install with aio-worker itself";
                 Err(Failure::new(ErrorCode::Usage, message))
             }
         }

@@ -2,10 +2,11 @@
 //! and undo on any failure. Install, upgrade and rollback are one code path; `uninstall` is the way
 //! back to before. Decides nothing about the daemon, which it only starts and asks how it is.
 //!
-//! The folders, from the top down: `cli` (one file per command), `install`, `uninstall` and
-//! `update` (the three flows), `doctor` (the checks), `transaction` (plan, steps, journal, undo), `release` (what is
+//! The folders, from the top down: `cli` (one file per command), `install`, `uninstall`, `bootstrap`
+//! and `update` (the flows), `doctor` (the checks), `transaction` (plan, steps, journal, undo), `release` (what is
 //! installed), `controller` (who says so), `machine` (where). No two files import each other.
 
+pub mod bootstrap;
 pub mod cli;
 pub mod console;
 mod controller;

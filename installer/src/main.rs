@@ -44,5 +44,5 @@ async fn main() -> ExitCode {
     };
     let filter = filter.unwrap_or_else(usual);
     registry().with(filter).with(fmt::layer().log_internal_errors(false).with_writer(std::io::stderr)).init();
-    run_install(install, output).await
+    run_install(install, None, output).await
 }

@@ -38,6 +38,11 @@ pub struct Request {
     pub release_key: Option<String>,
     /// Where the release is taken from, instead of a release server.
     pub bundle: Option<PathBuf>,
+    /// The folder of a release, by URL, where the controller plans none.
+    pub release_url: Option<String>,
+    /// The running program, where it is a worker that can be installed: for a controller that plans
+    /// no release.
+    pub program: Option<PathBuf>,
     /// After how long without a byte a download is given up, if not after the usual time.
     pub stall_timeout: Option<Duration>,
     /// Plan, and change nothing.
@@ -60,6 +65,8 @@ impl Request {
             goal: Goal::Online(Duration::from_secs(60)),
             release_key: None,
             bundle: None,
+            release_url: None,
+            program: None,
             stall_timeout: None,
             dry_run: false,
             began: Instant::now(),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use aio_protocol::{ids::NodeId, release::ReleaseVersion};
 
 use crate::{
+    bootstrap,
     controller::undelivered,
     failure::Failure,
     machine::{host::Host, lock::Lock},
@@ -76,6 +77,7 @@ async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> R
     update::forget(&host.layout)?;
     if removal.purge {
         undelivered::forget(&host.layout)?;
+        bootstrap::forget(&host.layout)?;
     }
     Ok(removed)
 }
@@ -93,7 +95,11 @@ fn foresee(host: &Host, journal: &Journal, removal: Removal) -> Removed {
         .flat_map(|(_, records)| records)
         .map(ToString::to_string)
         .collect();
-    let untold = if removal.purge { Vec::new() } else { undelivered::list(&host.layout.undelivered()) };
+    let mut untold = Vec::new();
+    if !removal.purge {
+        untold = undelivered::list(&host.layout.undelivered());
+        untold.extend(bootstrap::list(&host.layout));
+    }
     let kept = journal
         .committed_steps()
         .filter(|(step, _)| is_kept(step, removal))

@@ -16,5 +16,5 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let Arguments { install, answer } = arguments;
-    of_installer(answer, run_install(install, answer.output))
+    of_installer(answer, run_install(install, std::env::current_exe().ok(), answer.output))
 }

@@ -82,7 +82,7 @@ impl Setback {
         Self { cause: Cause::Failed(failure), patience }
     }
 
-    /// The controller goes away, or asks for another connection, and nothing is wrong.
+    /// Nothing is wrong: the other end goes away for a moment, or asks for another token.
     pub fn announced(message: String) -> Self {
         Self { cause: Cause::Announced(message), patience: Patience::Backoff }
     }

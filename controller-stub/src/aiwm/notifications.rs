@@ -16,10 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     dialect::Dialect,
-    sockets::{
-        self,
-        link::{Ending, Link},
-    },
+    sockets::{self, link::Ending},
     users::may_look,
 };
 use crate::{
@@ -89,14 +86,9 @@ fn serve(app: &Arc<App>, socket: SocketRef) {
         match stop.run_until_cancelled(shown).await {
             None => link.end(Ending::Cut),
             Some(None) => {}
-            Some(Some(())) => end(&socket, &link),
+            Some(Some(())) => sockets::send_away(&socket),
         }
     });
-}
-
-fn end(socket: &SocketRef, link: &Link) {
-    let _ = socket.clone().disconnect();
-    link.end(Ending::HangUp);
 }
 
 /// Sends what happens from now on, until the token ends or the dashboard does not read.

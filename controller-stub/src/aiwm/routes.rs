@@ -15,7 +15,8 @@ impl Route {
     /// What of the dialect answers this; `None` for the own API.
     pub(super) fn of(method: &Method, path: &str) -> Option<Self> {
         let segments: Vec<_> = path.trim_matches('/').split('/').collect();
-        let (get, post) = (*method == Method::GET, *method == Method::POST);
+        let get = matches!(*method, Method::GET | Method::HEAD);
+        let post = *method == Method::POST;
         let taken = match segments.as_slice() {
             ["socket.io"] => return Some(Self::Sockets),
             ["_double", "faults" | "recording"] => return Some(Self::Double),
@@ -47,6 +48,7 @@ mod tests {
             (Method::GET, "/metrics", None),
             (Method::GET, "/ws/node", None),
             (Method::GET, "/healthz", None),
+            (Method::HEAD, "/health", Some(Route::Rest)),
             (Method::GET, "/socket.io/", Some(Route::Sockets)),
             (Method::POST, "/socket.io", Some(Route::Sockets)),
         ] {

@@ -25,6 +25,7 @@ use axum::{
 };
 use serde_json::json;
 use socketioxide::{SocketIo, extract::SocketRef, service::SocketIoService};
+use tokio::time::timeout;
 use tower_service::Service;
 
 use super::{dialect::Dialect, tokens::SERVED_AT};
@@ -32,7 +33,7 @@ use crate::{
     api::{auth, client, error::Rejection, upgrade::Upgrade},
     rate::Rate,
 };
-use carriage::{Carriage, MAX_MESSAGE_BYTES};
+use carriage::{Carriage, MAX_MESSAGE_BYTES, MAX_STRANGER_BYTES};
 use link::{Ending, Link};
 use seats::Seats;
 
@@ -74,6 +75,12 @@ const FRAMES: Rate = Rate { interval: Duration::from_millis(100), burst: 120 };
 /// Who is refused a session may ask again after this time.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// So long a request's body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Stands between two packets of a body.
+const SEPARATOR: u8 = 0x1e;
+
 /// The answer to the first request of a polling session has less.
 const MAX_OPEN_BYTES: usize = 4096;
 
@@ -112,12 +119,12 @@ impl Sockets {
         let app = &self.dialect.app;
         auth::count_stranger(parts, app)?;
         let address = client::address(parts, &app.trusted_proxies);
-        let seat = self.seats.take(address).filter(|_| !app.stop.is_cancelled());
-        let seat = seat.ok_or_else(|| {
+        let link = Link::open(address, FRAMES, &self.seats).filter(|_| !app.stop.is_cancelled());
+        let link = link.ok_or_else(|| {
             let message = "as many connections have no accepted token as the controller takes";
             Rejection::later(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message, PAUSE)
         })?;
-        Ok(Arc::new(Link::new(address, FRAMES, seat)))
+        Ok(Arc::new(link))
     }
 
     fn known(&self, sid: &str) -> Option<Arc<Link>> {
@@ -140,9 +147,19 @@ impl Sockets {
             },
             None => self.open(&parts)?,
         };
-        if !link.spend(1) {
+        // A request may bring many packets, and none brings more than a WebSocket may.
+        let most = if link.has_joined() { MAX_MESSAGE_BYTES } else { MAX_STRANGER_BYTES };
+        let read = to_bytes(body, usize::try_from(most).unwrap_or(usize::MAX));
+        let body = match timeout(BODY_PATIENCE, read).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return Ok(StatusCode::PAYLOAD_TOO_LARGE.into_response()),
+            Err(_) => return Ok(StatusCode::REQUEST_TIMEOUT.into_response()),
+        };
+        let packets = body.iter().filter(|byte| **byte == SEPARATOR).count().saturating_add(1);
+        if !link.spend(u32::try_from(packets).unwrap_or(u32::MAX)) {
             return Err(Rejection::too_many(Duration::from_secs(1)));
         }
+        let body = Body::from(body);
         parts.headers = kept(&parts.headers);
         parts.extensions.insert(link.clone());
         let answered = Service::call(&mut self.engine.clone(), Request::from_parts(parts, body)).await;
@@ -191,7 +208,7 @@ impl Sockets {
 pub(super) async fn serve(State(sockets): State<Arc<Sockets>>, request: Request) -> Response {
     let asked = match Asked::read(&request) {
         Ok(asked) => asked,
-        Err(refusal) => return refusal,
+        Err((code, message)) => return refusal(code, message),
     };
     let answered = match asked.is_websocket {
         true => sockets.upgrade(asked, request).await,
@@ -201,8 +218,8 @@ pub(super) async fn serve(State(sockets): State<Arc<Sockets>>, request: Request)
 }
 
 impl Asked {
-    /// Reads the query; the refusals are Engine.IO's.
-    fn read(request: &Request) -> Result<Self, Response> {
+    /// Reads the query, or says why not in Engine.IO's codes and words.
+    fn read(request: &Request) -> Result<Self, (u8, &'static str)> {
         let query = request.uri().query().unwrap_or_default();
         let value = |name: &str| {
             query
@@ -213,15 +230,15 @@ impl Asked {
         let is_websocket = match value("transport") {
             Some("websocket") => true,
             Some("polling") => false,
-            _ => return Err(refusal(0, "Transport unknown")),
+            _ => return Err((0, "Transport unknown")),
         };
         if value("EIO") != Some("4") {
-            return Err(refusal(5, "Unsupported protocol version"));
+            return Err((5, "Unsupported protocol version"));
         }
         let sid = value("sid").map(str::to_owned);
         let is_get = *request.method() == Method::GET;
         if !is_get && (is_websocket || sid.is_none() || *request.method() != Method::POST) {
-            return Err(refusal(2, "Bad handshake method"));
+            return Err((2, "Bad handshake method"));
         }
         Ok(Self { is_websocket, sid })
     }

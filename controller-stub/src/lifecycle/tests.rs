@@ -61,6 +61,17 @@ fn welcomed() -> Occurrence {
     }
 }
 
+/// As a worker of AIWM's dialect.
+fn joined() -> Occurrence {
+    Occurrence::Joined(Box::new(Joined {
+        system_info: serde_json::json!({"os": {"name": "Ubuntu"}}),
+        gpu_devices: Vec::new(),
+        daemon_version: None,
+        address: [192, 0, 2, 7].into(),
+        not_before: None,
+    }))
+}
+
 fn every_occurrence() -> Vec<Occurrence> {
     vec![
         started(),
@@ -73,6 +84,8 @@ fn every_occurrence() -> Vec<Occurrence> {
         Occurrence::Left { reason: "shutdown" },
         Occurrence::MaintenanceRequested,
         Occurrence::ResumeRequested,
+        joined(),
+        Occurrence::SetAside,
         // Rarely: it ends every history.
         Occurrence::DecommissionRequested,
     ]
@@ -237,7 +250,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn every_history_is_stored_as_decided_and_told_in_order(indices in prop::collection::vec(0_usize..51, 1..24)) {
+    fn every_history_is_stored_as_decided_and_told_in_order(indices in prop::collection::vec(0_usize..61, 1..24)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let bench = bench().await;
@@ -246,9 +259,8 @@ proptest! {
             for index in indices {
                 let occurrence = &every_occurrence()[index / 5];
                 let before = bench.store.node(&id).await.unwrap().unwrap();
-                let trigger = occurrence.trigger(&before);
                 let outcome = bench.apply(&id, occurrence).await;
-                match transition::decide(status, trigger) {
+                match occurrence.decide(&before) {
                     Decision::Refused => assert!(matches!(outcome, Err(LifecycleError::Refused { .. }))),
                     Decision::Unchanged => assert_eq!(outcome.unwrap().status, status),
                     Decision::Moved(_) if occurrence.was_told_of(&before) => assert!(outcome.is_ok()),
@@ -282,7 +294,29 @@ fn every_report_has_its_trigger() {
             "worker_left",
             "maintenance",
             "resume",
+            "worker_welcomed",
+            "maintenance",
             "decommission"
         ]
     );
+}
+
+#[test]
+fn a_node_is_set_aside_from_every_status_but_the_last() {
+    for before in NodeStatus::ALL {
+        let node = Node { status: before, ..node(1) };
+        let decided = Occurrence::SetAside.decide(&node);
+        match before {
+            NodeStatus::Inactive => assert_eq!(decided, Decision::Refused),
+            NodeStatus::Maintenance => assert_eq!(decided, Decision::Unchanged),
+            _ => {
+                let Decision::Moved(steps) = decided else { panic!("{before}: {decided:?}") };
+                let step = steps.last().unwrap();
+                assert_eq!(
+                    (step.from, step.to, step.event),
+                    (before, NodeStatus::Maintenance, EventKind::MaintenanceMode)
+                );
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 use aio_host::token::NodeToken;
 use aio_protocol::{error_code::ErrorCode, ids::NodeId};
 use clap::Args;
+use secrecy::SecretString;
 
 use super::{
     answer::Running,
@@ -18,6 +19,7 @@ use super::{
     this_machine::{interrupted, this_machine},
 };
 use crate::{
+    bootstrap::{Way, bootstrap, is_setup_token, setup_node},
     console::Console,
     failure::Failure,
     install::{Outcome, install},
@@ -45,6 +47,11 @@ pub struct InstallArgs {
     /// server
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
+
+    /// Take the release from this folder of a release server, e.g. https://…/v1.0.0, where the
+    /// controller plans none (AIWM); the release's key must be known
+    #[arg(long, value_name = "URL", conflicts_with = "bundle")]
+    release_url: Option<String>,
 
     /// Let the controller update this node from now on, to releases that are signed with the release
     /// key
@@ -91,20 +98,35 @@ written, or standard output did not take the answer; 75 another installation is 
 configuration; 130 interrupted. On any of them but 0 the machine is as it was, unless only the answer was lost.";
 
 /// Runs an installation and prints what came of it.
-pub fn run_install(args: InstallArgs, output: Output) -> Running<ExitCode> {
+/// `program` is the one that runs, where it is a worker that can be installed itself.
+pub fn run_install(args: InstallArgs, program: Option<PathBuf>, output: Output) -> Running<ExitCode> {
     let began = Instant::now();
     Box::pin(async move {
-        let done = async { print_outcome(&attempt(args, began).await?, output) };
+        let done = async { print_outcome(&attempt(args, program, began).await?, output) };
         conclude(done.await, output)
     })
 }
 
-async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> {
+async fn attempt(args: InstallArgs, program: Option<PathBuf>, began: Instant) -> Result<Outcome, Failure> {
     // From here on a signal undoes, and never kills in mid-work.
     let interrupt = interrupted()?;
-    let token = token::parse(&args.controller.token()?, SystemTime::now().into())?;
-    check_node(&token, args.node_id.as_ref())?;
-    let host = this_machine().await?;
+    let given = args.controller.token()?;
+    let (host, token) = if is_setup_token(&given) {
+        let host = this_machine().await?;
+        check_setup(&given, args.node_id.as_ref())?;
+        let way = Way {
+            ca_file: args.controller.route.ca_file(),
+            proxy: args.controller.route.proxy(),
+            insecure_http: args.controller.route.insecure_http,
+            dry_run: args.dry_run,
+        };
+        let token = bootstrap(&host.layout, &given, &way, &Uneventful).await?;
+        (host, token)
+    } else {
+        let token = token::parse(&given, SystemTime::now().into())?;
+        check_node(&token, args.node_id.as_ref())?;
+        (this_machine().await?, token)
+    };
     let request = Request {
         settings: Settings {
             insecure_http: args.controller.route.insecure_http,
@@ -124,6 +146,8 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
         },
         release_key: args.controller.release_key()?,
         bundle: args.bundle,
+        release_url: args.release_url.filter(|url| !url.is_empty()),
+        program,
         dry_run: args.dry_run,
         began,
         ..Request::new(token)
@@ -132,13 +156,24 @@ async fn attempt(args: InstallArgs, began: Instant) -> Result<Outcome, Failure> 
     install(&host, &request, Surroundings { console: &console, checkpoint: &Uneventful, interrupt }).await
 }
 
+/// Before the token is used up.
+fn check_setup(token: &SecretString, wanted: Option<&NodeId>) -> Result<(), Failure> {
+    let node = setup_node(token)?;
+    match wanted {
+        Some(wanted) if *wanted != node => Err(foreign(&node, wanted)),
+        _ => Ok(()),
+    }
+}
+
+fn foreign(node: &NodeId, wanted: &NodeId) -> Failure {
+    let message = format!("the token is for node {node}, and AIO_NODE_ID or --node-id says {wanted}");
+    Failure::new(ErrorCode::TokenForeign, message)
+}
+
 fn check_node(token: &NodeToken, wanted: Option<&NodeId>) -> Result<(), Failure> {
     let node = &token.claims().sub;
     match wanted {
-        Some(wanted) if wanted != node => {
-            let message = format!("the token is for node {node}, and AIO_NODE_ID or --node-id says {wanted}");
-            Err(Failure::new(ErrorCode::TokenForeign, message))
-        }
+        Some(wanted) if wanted != node => Err(foreign(node, wanted)),
         _ => Ok(()),
     }
 }

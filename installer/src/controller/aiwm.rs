@@ -25,6 +25,9 @@ use crate::{controller::http, failure::Failure};
 /// For one call, from name resolution to the last byte of its answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// For a bootstrap. Whoever hangs up before its answer loses what is given once.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// No answer comes near it.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -149,7 +152,8 @@ impl AiwmService {
         token: Option<&SecretString>,
     ) -> Result<Vec<u8>, Failure> {
         let url = format!("{}{}", self.base.as_str().trim_end_matches('/'), purpose.path());
-        let mut request = self.client.post(url).timeout(CALL_TIMEOUT).json(body);
+        let patience = if purpose == Purpose::Bootstrap { BOOTSTRAP_TIMEOUT } else { CALL_TIMEOUT };
+        let mut request = self.client.post(url).timeout(patience).json(body);
         if let Some(token) = token {
             request = request.bearer_auth(token.expose_secret());
         }

@@ -65,6 +65,11 @@ impl Route {
         Ok(Self { base, trust, proxy, insecure_http, stall_timeout })
     }
 
+    /// The base as text, without a slash at its end.
+    pub(crate) fn base_text(&self) -> String {
+        self.base.as_str().trim_end_matches('/').to_owned()
+    }
+
     /// The HTTP client that takes it.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let proxy = self.proxy.named.as_deref();

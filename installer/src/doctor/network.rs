@@ -17,13 +17,16 @@ use tokio::{net::lookup_host, time::timeout};
 
 use super::{examination::Examination, finding::Finding};
 use crate::{
+    bootstrap::{self, Way},
     controller::{
+        aiwm::AiwmService,
         calls::Controller,
         http,
         route::{ProxyChoice, Route, RouteOptions},
     },
     failure::Failure,
     token,
+    transaction::checkpoint::Uneventful,
 };
 
 /// Tokens are accepted this long before they begin and after they end.
@@ -57,6 +60,14 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
     };
     // An ended token still says which controller it is from.
     let now = Timestamp::from(SystemTime::now());
+    let text = match setup(&text, examination).await {
+        Ok(credentials) => credentials.unwrap_or(text),
+        Err(failure) => {
+            let failed = Finding::failed(TOKEN, failure.code, failure.message);
+            let rest = all_but_token("the setup token says nothing of an AIWM");
+            return [failed].into_iter().chain(rest).collect();
+        }
+    };
     let token = match token::parse(&text, Timestamp::from_millis(0)) {
         Ok(token) => token,
         Err(failure) => {
@@ -88,8 +99,26 @@ pub(super) async fn examine(examination: &Examination, installed: Option<SecretS
     findings
 }
 
+/// What a setup token makes known, without being used.
+async fn setup(text: &SecretString, examination: &Examination) -> Result<Option<SecretString>, Failure> {
+    if !bootstrap::is_setup_token(text) {
+        return Ok(None);
+    }
+    let way = Way {
+        ca_file: examination.ca_file.clone(),
+        proxy: examination.proxy.clone(),
+        insecure_http: examination.insecure_http,
+        dry_run: true,
+    };
+    let token = bootstrap::bootstrap(&examination.layout, text, &way, &Uneventful).await?;
+    Ok(Some(token.secret().clone()))
+}
+
 fn life(token: &NodeToken, now: Timestamp) -> String {
     let claims = token.claims();
+    if token.aiwm().is_some() {
+        return format!("credentials of node {} of AIWM, which do not end", claims.sub);
+    }
     let days = claims.expires_at().since(now).as_secs() / 86_400;
     format!("of node {}, ends in {days} days, at {}", claims.sub, claims.expires_at())
 }
@@ -207,7 +236,8 @@ fn authorities(trust: &Trust, base: &Url) -> String {
 }
 
 async fn ask(client: &Client, base: &Url, examination: &Examination, token: &NodeToken) -> Vec<Finding> {
-    let address = format!("{}/healthz", base.as_str().trim_end_matches('/'));
+    let health = if token.aiwm().is_some() { "health" } else { "healthz" };
+    let address = format!("{}/{health}", base.as_str().trim_end_matches('/'));
     let asked = Instant::now();
     let answer = match client.get(&address).timeout(CHECK_TIMEOUT).send().await {
         Ok(answer) => answer,
@@ -228,10 +258,37 @@ async fn ask(client: &Client, base: &Url, examination: &Examination, token: &Nod
     let version = version.and_then(|health| Some(format!(" (version {})", health.get("version")?.as_str()?)));
     let reached = format!("{base} answers within {} ms{}", took.as_millis(), version.unwrap_or_default());
     let node = match Platform::of_architecture(std::env::consts::ARCH) {
+        _ if token.aiwm().is_some() => login(examination, token).await,
         Some(platform) => Finding::of(NODE, plan(client, base, examination, token, platform).await),
         None => Finding::skipped(NODE, "there is no release for this processor"),
     };
     vec![Finding::ok(CONTROLLER, reached), node, clock]
+}
+
+/// Whether AIWM takes the node's secret.
+async fn login(examination: &Examination, token: &NodeToken) -> Finding {
+    let secret = token.aiwm().map(|credentials| credentials.secret.0.clone()).unwrap_or_default();
+    if secret.is_empty() {
+        return Finding::skipped(NODE, "a setup token works once, and is not tried");
+    }
+    let options = RouteOptions {
+        ca_file: examination.ca_file.clone(),
+        proxy: examination.proxy.clone(),
+        insecure_http: examination.insecure_http,
+        ..RouteOptions::default()
+    };
+    let logged_in = async {
+        let route = Route::to_controller(token.claims(), &options, &examination.layout)?;
+        let proxy = route.proxy.proxy.as_ref();
+        let service = AiwmService::at(&route.base_text(), &route.trust, proxy, options.insecure_http)?;
+        service.login(&token.claims().sub, &secret).await
+    };
+    Finding::of(
+        NODE,
+        logged_in.await.map(|granted| {
+            format!("AIWM takes the secret, and gives tokens for {} min", granted.life.as_secs() / 60)
+        }),
+    )
 }
 
 async fn plan(

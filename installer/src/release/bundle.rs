@@ -64,23 +64,44 @@ impl Bundle {
         let mut archive = Archive::new(open(path)?);
         let mut entries = archive.entries().map_err(|error| damaged(path, &error.to_string()))?;
         next(path, &mut entries, ReleaseManifest::ENTRY)?;
-        let mut release = next(path, &mut entries, promise.release.platform.as_str())?;
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into);
-        let mut file = file.map_err(|error| Failure::io("create", into, &error))?;
-        let mut check = Check::new(promise)?;
-        let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
-        loop {
-            let count = release.read(&mut piece).map_err(|error| damaged(path, &error.to_string()))?;
-            let Some(piece) = piece.get(..count).filter(|piece| !piece.is_empty()) else { break };
-            check.update(piece)?;
-            file.write_all(piece).map_err(|error| Failure::io("write", into, &error))?;
-            bytes += count as u64;
-            received(bytes);
-            yield_now().await;
-        }
-        check.finish()?;
-        file.sync_all().map_err(|error| Failure::io("write", into, &error))
+        let release = next(path, &mut entries, promise.release.platform.as_str())?;
+        pour(release, promise, into, received, |error| damaged(path, &error.to_string())).await
     }
+}
+
+/// Copies the program at `path` into `into`, a new file that only root can read, if it is what was
+/// promised.
+pub(crate) async fn copy(
+    path: &Path,
+    promise: &Promise,
+    into: &Path,
+    received: &impl Fn(u64),
+) -> Result<(), Failure> {
+    pour(open(path)?, promise, into, received, |error| Failure::io("read", path, &error)).await
+}
+
+async fn pour(
+    mut release: impl Read,
+    promise: &Promise,
+    into: &Path,
+    received: &impl Fn(u64),
+    unreadable: impl Fn(io::Error) -> Failure,
+) -> Result<(), Failure> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(into);
+    let mut file = file.map_err(|error| Failure::io("create", into, &error))?;
+    let mut check = Check::new(promise)?;
+    let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
+    loop {
+        let count = release.read(&mut piece).map_err(&unreadable)?;
+        let Some(piece) = piece.get(..count).filter(|piece| !piece.is_empty()) else { break };
+        check.update(piece)?;
+        file.write_all(piece).map_err(|error| Failure::io("write", into, &error))?;
+        bytes += count as u64;
+        received(bytes);
+        yield_now().await;
+    }
+    check.finish()?;
+    file.sync_all().map_err(|error| Failure::io("write", into, &error))
 }
 
 /// Writes a bundle of the verified release at `file` to `to`, where nothing may be yet. The same

@@ -10,6 +10,7 @@
 )]
 
 mod adoption;
+mod aiwm;
 mod bad_input;
 mod binary;
 mod bundle;

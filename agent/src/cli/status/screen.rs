@@ -95,7 +95,9 @@ fn update(status: &Status) -> String {
 }
 
 fn token(ends: Timestamp, now: Timestamp) -> String {
-    if now >= ends {
+    if ends == Timestamp::from_millis(i64::MAX) {
+        "credentials of AIWM, which do not end".to_owned()
+    } else if now >= ends {
         let ended = format!("ended {} ago", span(now.since(ends)));
         format!("{}, at {ends}", paint(Tone::Bad, &ended))
     } else {
@@ -185,6 +187,10 @@ GPUs        1, driver 550, ok
         let mut status = status();
         status.worker.session.state = SessionState::Waiting;
         status.worker.session.code = Some("TOKEN_EXPIRED".into());
+        assert_eq!(
+            token(Timestamp::from_millis(i64::MAX), Timestamp::from_millis(NOW)),
+            "credentials of AIWM, which do not end"
+        );
         status.worker.token_expires_at = Timestamp::from_millis(NOW - 61_000);
         let text = screen(&status, Timestamp::from_millis(NOW));
         assert!(text.contains("waiting for 1 h 2 min [TOKEN_EXPIRED]"), "{text}");

@@ -3,8 +3,11 @@
 
 use std::path::Path;
 
-use aio_host::layout::{CANDIDATE_TOKEN, KEPT_TOKEN, Layout};
-use aio_protocol::{claims::NodeClaims, time::Timestamp};
+use aio_host::{
+    layout::{CANDIDATE_TOKEN, KEPT_TOKEN, Layout},
+    token::NodeToken,
+};
+use aio_protocol::{aiwm::credentials::Credentials, time::Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -50,6 +53,9 @@ impl Token {
     pub(super) fn confide(&self, redactor: &mut Redactor) {
         if let Ok(text) = &self.text {
             redactor.know(text.expose_secret());
+            if let Ok(credentials) = Credentials::read(text.expose_secret()) {
+                redactor.know(&credentials.secret.0);
+            }
         }
     }
 
@@ -60,7 +66,8 @@ impl Token {
             Ok(text) => text.expose_secret(),
             Err(reason) => return json!({ "place": place, "unreadable": reason }),
         };
-        match NodeClaims::read_unverified(text.lines().next().unwrap_or_default()) {
+        let token = NodeToken::parse(&text.lines().next().unwrap_or_default().into());
+        match token.as_ref().map(NodeToken::claims) {
             Ok(claims) => json!({
                 "place": place,
                 "node": claims.sub,

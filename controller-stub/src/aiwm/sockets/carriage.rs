@@ -26,6 +26,9 @@ use crate::listener::Transport;
 /// The largest message that is taken.
 pub(super) const MAX_MESSAGE_BYTES: u64 = 1_000_000;
 
+/// The largest of whoever has not joined yet.
+pub(super) const MAX_STRANGER_BYTES: u64 = 64 * 1024;
+
 /// Engine.IO's own goodbye, as the library sends it: AIWM closes the WebSocket without one.
 const GOODBYE: [u8; 3] = [0x81, 0x01, b'1'];
 
@@ -62,7 +65,11 @@ impl Carriage {
         while !bytes.is_empty() {
             let (taken, seen) = heard.take(bytes);
             match seen {
-                Seen::Frame { bytes } if bytes > MAX_MESSAGE_BYTES => return Some(close::TOO_LARGE),
+                Seen::Frame { bytes }
+                    if bytes > MAX_MESSAGE_BYTES || (bytes > MAX_STRANGER_BYTES && !link.has_joined()) =>
+                {
+                    return Some(close::TOO_LARGE);
+                }
                 Seen::Frame { .. } if !link.spend(1) => return Some(close::TOO_FAST),
                 Seen::Head(head) if link.joins_again(head) => link.end(Ending::HangUp),
                 _ => {}

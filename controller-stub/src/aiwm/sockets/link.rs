@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use super::seats::Seat;
+use super::seats::{Seat, Seats};
 use crate::rate::{Allowance, Rate};
 
 /// How a connection is to end.
@@ -27,6 +27,7 @@ pub(crate) struct Link {
     pub address: IpAddr,
     pub since: Instant,
     rate: Rate,
+    seats: Seats,
     state: Mutex<State>,
 }
 
@@ -35,7 +36,8 @@ struct State {
     /// Of the task that reads the connection.
     reader: Option<Waker>,
     allowance: Allowance,
-    /// Held until a token was accepted.
+    /// Held until a token was accepted, and again from the end on: a session that began by polling may stay
+    /// for a while.
     seat: Option<Seat>,
     /// The namespaces that were joined.
     joined: Vec<&'static str>,
@@ -44,7 +46,9 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(address: IpAddr, rate: Rate, seat: Seat) -> Self {
+    /// A session from this address, unless there are too many of them.
+    pub(super) fn open(address: IpAddr, rate: Rate, seats: &Seats) -> Option<Self> {
+        let seat = seats.take(address)?;
         let now = Instant::now();
         let state = State {
             ending: None,
@@ -54,7 +58,7 @@ impl Link {
             joined: Vec::new(),
             found: None,
         };
-        Self { address, since: now, rate, state: Mutex::new(state) }
+        Some(Self { address, since: now, rate, seats: seats.clone(), state: Mutex::new(state) })
     }
 
     /// Ends the connection. The first that asks decides how, except that a cut overrules.
@@ -62,6 +66,9 @@ impl Link {
         let mut state = self.state();
         if state.ending.is_none() || ending == Ending::Cut {
             state.ending = Some(ending);
+        }
+        if state.seat.is_none() {
+            state.seat = Some(self.seats.hold(self.address));
         }
         if let Some(reader) = state.reader.take() {
             reader.wake();
@@ -94,6 +101,11 @@ impl Link {
         state.seat = None;
     }
 
+    /// Whether a token was accepted.
+    pub(super) fn has_joined(&self) -> bool {
+        !self.state().joined.is_empty()
+    }
+
     /// What was found when the namespace was joined.
     pub(crate) fn take_found<T: 'static>(&self) -> Option<T> {
         let found = self.state().found.take()?;
@@ -112,5 +124,52 @@ impl Link {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const RATE: Rate = Rate { interval: Duration::from_millis(100), burst: 120 };
+
+    #[test]
+    fn a_session_that_was_sent_away_is_counted_until_it_is_gone() {
+        let seats = Seats::default();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let open = || Link::open(address, RATE, &seats);
+        let mut sessions = Vec::new();
+        while let Some(link) = open() {
+            link.join("/ws/node", Box::new(()));
+            link.end(Ending::HangUp);
+            sessions.push(link);
+        }
+        assert!(sessions.len() >= 100, "{}", sessions.len());
+        sessions.clear();
+        assert!(open().is_some());
+    }
+
+    #[test]
+    fn a_cut_overrules_and_the_first_other_ending_stands() {
+        let link = Link::open([192, 0, 2, 1].into(), RATE, &Seats::default()).unwrap();
+        assert_eq!(link.ending(), None);
+        link.end(Ending::HangUp);
+        link.end(Ending::Cut);
+        link.end(Ending::HangUp);
+        assert_eq!(link.ending(), Some(Ending::Cut));
+    }
+
+    #[test]
+    fn only_a_namespace_that_was_joined_is_joined_again() {
+        let link = Link::open([192, 0, 2, 1].into(), RATE, &Seats::default()).unwrap();
+        assert!(!link.joins_again(b"40/ws/node,{") && !link.has_joined());
+        link.join("/ws/node", Box::new(7_u8));
+        assert_eq!((link.take_found::<u8>(), link.take_found::<u8>()), (Some(7), None));
+        assert!(link.joins_again(b"40/ws/node,{") && link.joins_again(b"40/ws/node"));
+        for other in [&b"40/ws/nodes,"[..], b"40/notifications,", b"42/ws/node,", b"40", b""] {
+            assert!(!link.joins_again(other), "{other:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::listener::holder::site;
@@ -25,20 +25,28 @@ pub(super) struct Seat {
 impl Seats {
     /// A place for a session from this address, unless there are too many.
     pub(super) fn take(&self, address: IpAddr) -> Option<Seat> {
+        let taken = self.table();
+        let own = taken.get(&site(address)).copied().unwrap_or_default();
+        let room = own < MAX_WAITING_OF_SITE && taken.values().sum::<usize>() < MAX_WAITING;
+        drop(taken);
+        room.then(|| self.hold(address))
+    }
+
+    /// A place for a session that is there already, however many there are.
+    pub(super) fn hold(&self, address: IpAddr) -> Seat {
         let site = site(address);
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = taken.get(&site).copied().unwrap_or_default();
-        if own >= MAX_WAITING_OF_SITE || taken.values().sum::<usize>() >= MAX_WAITING {
-            return None;
-        }
-        taken.insert(site, own + 1);
-        Some(Seat { seats: self.clone(), site })
+        *self.table().entry(site).or_default() += 1;
+        Seat { seats: self.clone(), site }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.seats.table();
         if let Some(count) = taken.get_mut(&self.site) {
             *count -= 1;
             if *count == 0 {

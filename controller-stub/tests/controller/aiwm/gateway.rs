@@ -189,6 +189,9 @@ async fn a_message_that_is_too_large_closes_with_1009_and_a_large_one_is_taken()
         peer.send(Message::text("4".repeat(length))).await;
         assert_eq!(peer.hear().await, Heard::Closed(Some(1009)), "{length}");
     }
+    let mut stranger = Peer::connect(&controller).await;
+    stranger.send(Message::text("4".repeat(65_537))).await;
+    assert_eq!(stranger.hear().await, Heard::Closed(Some(1009)), "who has not joined has less");
     let mut peer = Peer::joined(&controller, &node.token).await;
     let text = "x".repeat(999_000);
     peer.emit("telemetry.metrics", json!({"data": {"text": text}})).await;
@@ -274,4 +277,72 @@ async fn a_worker_that_is_silent_for_a_lease_is_offline() {
     let node = node(&controller, &owner, "gpu-01").await;
     let _peer = Peer::welcomed(&controller, &node.token).await;
     await_status(&owner, &node.id, "offline").await;
+}
+
+/// The contract's 45 s are the time that it takes.
+#[tokio::test]
+async fn who_does_not_join_and_who_answers_no_ping_is_closed_after_45_s() {
+    let (controller, owner, node) = set_up().await;
+    let began = std::time::Instant::now();
+    let no_join = Peer::connect(&controller).await;
+    let mut refused = Peer::connect(&controller).await;
+    refused.join("forged").await;
+    refused.text().await;
+    let mut silent = Peer::welcomed(&controller, &node.token).await;
+    silent.silent = true;
+    let closed = async |mut peer: Peer| {
+        assert_eq!(peer.hear_within(Duration::from_secs(50)).await, Some(Heard::Closed(None)));
+        let after = began.elapsed().as_secs_f64();
+        assert!((44.5..48.0).contains(&after), "{after} s");
+    };
+    tokio::join!(closed(no_join), closed(refused), closed(silent));
+    await_status(&owner, &node.id, "offline").await;
+}
+
+#[tokio::test]
+async fn one_address_has_no_more_sessions_without_a_token_than_its_share() {
+    let controller = super::peer::controller_with(|config| config.api_requests_per_second = None).await;
+    let nobody = controller.nobody();
+    let open = async || {
+        let request = nobody.request(reqwest::Method::GET, "/socket.io/?EIO=4&transport=polling");
+        request.send().await.unwrap().status().as_u16()
+    };
+    for number in 0..512 {
+        assert_eq!(open().await, 200, "{number}");
+    }
+    assert_eq!(open().await, 503);
+}
+
+#[tokio::test]
+async fn what_is_no_session_of_engine_io_is_refused_in_its_words() {
+    let controller = controller().await;
+    let nobody = controller.nobody();
+    for (query, code) in [
+        ("", 0),
+        ("?EIO=4&transport=smoke", 0),
+        ("?EIO=3&transport=polling", 5),
+        ("?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAA", 1),
+    ] {
+        let (status, body) = nobody.get(&format!("/socket.io/{query}")).await;
+        assert_eq!((status.as_u16(), &body["code"]), (400, &json!(code)), "{query}: {body}");
+    }
+    let (status, body) = nobody.post("/socket.io/?EIO=4&transport=polling", json!({})).await;
+    assert_eq!((status.as_u16(), &body["code"]), (400, &json!(2)), "{body}");
+}
+
+#[tokio::test]
+async fn a_request_that_polls_brings_no_more_packets_than_a_worker_has() {
+    let controller = controller().await;
+    let nobody = controller.nobody();
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let opened = nobody.request(reqwest::Method::GET, path).send().await.unwrap().text().await.unwrap();
+    let opened: Value = serde_json::from_str(&opened[1..]).unwrap();
+    let path = format!("{path}&sid={}", opened["sid"].as_str().unwrap());
+    let say = async |body: String| {
+        let request = nobody.request(reqwest::Method::POST, &path).header("content-type", "text/plain");
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(say("3".into()).await, 200);
+    assert_eq!(say(["3"; 200].join("\u{1e}")).await, 429);
+    assert_eq!(say("3".repeat(70_000)).await, 413);
 }

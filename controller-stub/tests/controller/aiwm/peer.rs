@@ -74,6 +74,8 @@ pub(crate) struct Peer {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// The packet that opened it.
     pub open: Value,
+    /// Answers no ping.
+    pub silent: bool,
 }
 
 /// What a connection brought next.
@@ -91,7 +93,7 @@ impl Peer {
         let address = controller.address();
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let (socket, _) = connect_async(url).await.unwrap();
-        let mut peer = Self { socket, open: Value::Null };
+        let mut peer = Self { socket, open: Value::Null, silent: false };
         let open = peer.text().await;
         peer.open = serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
         peer
@@ -149,6 +151,7 @@ impl Peer {
         let next = async {
             loop {
                 match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) if text.as_str() == "2" && self.silent => {}
                     Some(Ok(Message::Text(text))) if text.as_str() == "2" => self.say("3").await,
                     Some(Ok(Message::Text(text))) => return Heard::Text(text.to_string()),
                     Some(Ok(Message::Close(frame))) => return Heard::Closed(frame.map(|it| it.code.into())),

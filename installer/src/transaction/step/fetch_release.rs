@@ -8,7 +8,11 @@ use crate::{
     failure::Failure,
     machine::host::Host,
     release::offer::Source,
-    release::{bundle::Bundle, download, verify::Promise},
+    release::{
+        bundle::{Bundle, copy},
+        download,
+        verify::Promise,
+    },
     transaction::{
         journal::copies::Copies,
         undo::record::Undo,
@@ -32,6 +36,7 @@ impl Action for FetchRelease {
         match &self.source {
             Source::Server(url) => format!("download {url} ({size} bytes) and verify it"),
             Source::Bundle(path) => format!("unpack {} ({size} bytes) and verify it", path.display()),
+            Source::Program(path) => format!("copy {} ({size} bytes) and verify it", path.display()),
         }
     }
 
@@ -51,6 +56,7 @@ impl Action for FetchRelease {
                 download::fetch(work.client, url, &self.promise, &self.into, work.console, &received).await
             }
             Source::Bundle(path) => Bundle::unpack(path, &self.promise, &self.into, &received).await,
+            Source::Program(path) => copy(path, &self.promise, &self.into, &received).await,
         };
         work.console.clear();
         fetched
