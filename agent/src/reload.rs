@@ -8,7 +8,7 @@ use aio_installer::Failure;
 use aio_protocol::error_code::ErrorCode;
 use tokio::{
     sync::mpsc,
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinError, JoinHandle, spawn_blocking},
 };
 
 use crate::config::WorkerConfig;
@@ -39,7 +39,7 @@ pub enum News {
     /// Somebody asks for another configuration.
     Asked,
     /// It was read, or cannot be used.
-    Read(Result<Loaded, Failure>),
+    Read(Box<Result<Loaded, Failure>>),
 }
 
 impl Reload {
@@ -76,7 +76,8 @@ impl Reload {
         };
         let read = reading.await;
         self.reading = None;
-        News::Read(read.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string()))))
+        let broken = |error: JoinError| Err(Failure::new(ErrorCode::Internal, error.to_string()));
+        News::Read(Box::new(read.unwrap_or_else(broken)))
     }
 }
 

@@ -18,6 +18,7 @@ mod agent {
     mod reload;
     mod rotation;
     mod session;
+    mod silent_mount;
     mod status;
     mod tls;
     mod trouble;

@@ -3,6 +3,9 @@
 //! address that swallows packets delays a connection and never prevents it. The installer's HTTP client
 //! does the same by itself. Sets no deadline for the whole; TLS and proxies are others' business.
 
+#[cfg(any(test, feature = "fakes"))]
+pub mod black_hole;
+
 use std::{
     future::Future,
     io,
@@ -151,6 +154,20 @@ mod tests {
         // Behind one that was refused the next is tried at once.
         assert_eq!((moments[0], moments[1] / 10, moments[2] / 10), (0, 25, 50));
         assert_eq!(moments[3], moments[2]);
+    }
+
+    #[tokio::test]
+    async fn a_name_whose_first_address_swallows_packets_is_reached_at_the_other() {
+        let test = "dial::tests::a_name_whose_first_address_swallows_packets_is_reached_at_the_other";
+        if !black_hole::is_here(test).unwrap() {
+            return;
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _hole = black_hole::BlackHole::beside(port).await.unwrap();
+        let connected = tokio::time::timeout(Duration::from_secs(10), connect("localhost", port));
+        let (connected, accepted) = tokio::join!(connected, listener.accept());
+        assert_eq!(connected.unwrap().unwrap().local_addr().unwrap(), accepted.unwrap().1);
     }
 
     #[tokio::test]

@@ -8,6 +8,8 @@ pub mod facts;
 pub mod files;
 pub mod gpu;
 pub mod layout;
+#[cfg(any(test, feature = "fakes"))]
+pub mod namespace;
 pub mod process;
 pub mod proxy;
 pub mod systemd;

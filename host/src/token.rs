@@ -180,7 +180,7 @@ mod tests {
         let again = NodeToken::parse(token.secret()).unwrap();
         assert!(again.is(token.secret()));
         let broken = NodeToken::parse(&text.replace("nodeId", "node").as_str().into()).unwrap_err();
-        assert_eq!(TokenError::from(broken).code(), ErrorCode::TokenInvalid);
+        assert_eq!(Failure::from(TokenError::from(broken)).code, ErrorCode::TokenInvalid);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod uninstall;
 mod updater;
 
 pub use self::{
-    answer::{parse, print, print_part},
+    answer::{Running, parse, print, print_part},
     bundle::{BundleArgs, run_bundle},
     doctor::{DoctorArgs, examine},
     install::{InstallArgs, run_install},

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use aio_host::dial::black_hole::{self, BlackHole};
 use aio_protocol::{
     inventory::GpuDriverState,
     snapshot::SessionState,
@@ -16,6 +17,21 @@ use super::{
     controller::{Controller, NODE},
     daemon::{Daemon, gpus},
 };
+
+#[tokio::test]
+async fn a_controller_whose_first_address_swallows_packets_is_reached_at_the_other() {
+    let test = "agent::session::a_controller_whose_first_address_swallows_packets_is_reached_at_the_other";
+    if !black_hole::is_here(test).unwrap() {
+        return;
+    }
+    let mut controller = Controller::start().await;
+    let url = controller.url.replace("127.0.0.1", "localhost");
+    let port = url.trim_end_matches("/ws/node").rsplit(':').next().unwrap().parse().unwrap();
+    let _hole = BlackHole::beside(port).await.unwrap();
+    let _daemon = Daemon::start(&url);
+    let (mut peer, _) = controller.welcomed(30_000).await;
+    assert_eq!(peer.heartbeat().await.seq, 1);
+}
 
 #[tokio::test]
 async fn a_worker_registers_and_its_first_heartbeat_goes_out_at_once_and_settles_it() {

@@ -146,7 +146,9 @@ fn mounts(list: &str) -> Vec<Mount> {
 }
 
 fn is_real(mount: &Mount) -> bool {
-    let on_device = mount.device.starts_with("/dev/") && !mount.device.starts_with("/dev/loop");
+    // `/dev/fuse` is the way to a program, and no disk.
+    let is_disk = mount.device != "/dev/fuse" && !mount.device.starts_with("/dev/loop");
+    let on_device = mount.device.starts_with("/dev/") && is_disk;
     let file_system = mount.file_system.as_str();
     (on_device && !IMAGES.contains(&file_system)) || POOLED.contains(&file_system)
 }
@@ -207,6 +209,7 @@ mod tests {
 53 27 0:61 / /tank rw - zfs tank rw
 54 27 0:62 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw,lowerdir=/dev/x
 55 27 0:63 / /run rw - tmpfs tmpfs rw
+56 27 0:64 / /etc/pve rw - fuse /dev/fuse rw,user_id=0
 garbage
 ";
 

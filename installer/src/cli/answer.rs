@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     io::{self, ErrorKind, Write},
+    pin::Pin,
     process::ExitCode,
 };
 
@@ -12,6 +13,10 @@ use aio_protocol::error_code::ErrorCode;
 use clap::{Arg, Command, Parser};
 
 use crate::failure::Failure;
+
+/// A command under way. It is boxed so that its code is generated in this crate, once; a program that
+/// awaits a plain future generates it again, which is 100 KB of the installer.
+pub type Running<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Prints an answer, or a part of one, to standard output.
 pub fn print(text: &str) -> Result<(), Failure> {

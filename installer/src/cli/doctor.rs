@@ -6,7 +6,7 @@ use aio_host::{layout::Layout, systemd::Systemd};
 use aio_protocol::error_code::ErrorCode;
 use clap::Args;
 
-use super::arguments::RouteArgs;
+use super::{answer::Running, arguments::RouteArgs};
 use crate::{
     doctor::{self, Examination, Finding},
     failure::Failure,
@@ -26,7 +26,11 @@ pub struct DoctorArgs {
 }
 
 /// Makes all checks but those of the GPUs.
-pub async fn examine(args: DoctorArgs) -> Result<Vec<Finding>, Failure> {
+pub fn examine(args: DoctorArgs) -> Running<Result<Vec<Finding>, Failure>> {
+    Box::pin(examined(args))
+}
+
+async fn examined(args: DoctorArgs) -> Result<Vec<Finding>, Failure> {
     let variable = std::env::var(token::VARIABLE).ok();
     let token = match token::obtain(None, args.token_file.as_deref(), variable, std::io::stdin()) {
         Ok(token) => Some(token),

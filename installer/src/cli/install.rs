@@ -13,6 +13,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::{
+    answer::Running,
     arguments::{ControllerArgs, duration},
     present::{Output, conclude, print_outcome},
     this_machine::{interrupted, this_machine},
@@ -98,10 +99,12 @@ configuration; 130 interrupted. On any of them but 0 the machine is as it was, u
 
 /// Runs an installation and prints what came of it.
 /// `program` is the one that runs, where it is a worker that can be installed itself.
-pub async fn run_install(args: InstallArgs, program: Option<PathBuf>, output: Output) -> ExitCode {
+pub fn run_install(args: InstallArgs, program: Option<PathBuf>, output: Output) -> Running<ExitCode> {
     let began = Instant::now();
-    let done = async { print_outcome(&attempt(args, program, began).await?, output) };
-    conclude(done.await, output)
+    Box::pin(async move {
+        let done = async { print_outcome(&attempt(args, program, began).await?, output) };
+        conclude(done.await, output)
+    })
 }
 
 async fn attempt(args: InstallArgs, program: Option<PathBuf>, began: Instant) -> Result<Outcome, Failure> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
+    answer::Running,
     present::{Output, conclude, print_removed},
     this_machine::{interrupted, this_machine},
 };
@@ -31,9 +32,11 @@ pub struct UninstallArgs {
 }
 
 /// Runs an uninstallation and prints what came of it.
-pub async fn run_uninstall(args: UninstallArgs, output: Output) -> ExitCode {
-    let done = async { print_removed(&attempt_uninstall(args).await?, output) };
-    conclude(done.await, output)
+pub fn run_uninstall(args: UninstallArgs, output: Output) -> Running<ExitCode> {
+    Box::pin(async move {
+        let done = async { print_removed(&attempt_uninstall(args).await?, output) };
+        conclude(done.await, output)
+    })
 }
 
 async fn attempt_uninstall(args: UninstallArgs) -> Result<Removed, Failure> {

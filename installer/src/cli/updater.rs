@@ -6,7 +6,7 @@ use std::{os::unix::net::UnixListener, time::Duration};
 use aio_protocol::error_code::ErrorCode;
 use clap::Args;
 
-use super::this_machine::this_machine;
+use super::{answer::Running, this_machine::this_machine};
 use crate::{
     failure::Failure,
     update::{self, Timings},
@@ -25,7 +25,11 @@ pub struct UpdaterArgs {
 }
 
 /// Does it.
-pub async fn run_updater(args: UpdaterArgs) -> Result<(), Failure> {
+pub fn run_updater(args: UpdaterArgs) -> Running<Result<(), Failure>> {
+    Box::pin(run(args))
+}
+
+async fn run(args: UpdaterArgs) -> Result<(), Failure> {
     let host = this_machine().await?;
     let mut timings = Timings::default();
     if let Some(seconds) = args.probation {

@@ -189,9 +189,8 @@ impl AiwmService {
 
     fn no_answer(&self, purpose: Purpose, error: reqwest::Error) -> Failure {
         let place = self.place();
-        if let Some(trouble) = tls::explain(&error) {
-            let message = format!("could not connect to AIWM at {place}: {}", trouble.message);
-            return Failure::new(trouble.code, message);
+        if let Some(objection) = tls::explain(&error) {
+            return objection.while_trying(format!("could not connect to AIWM at {place}"));
         }
         if http::is_refused_by_proxy(&error) {
             let reason = http::reason(error);

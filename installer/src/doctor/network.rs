@@ -4,18 +4,16 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ::http::Uri;
-use aio_host::token::NodeToken;
 use aio_host::{
+    dial,
     proxy::Blocked,
     tls::{self, Trust},
+    token::NodeToken,
 };
 use aio_protocol::{error_code::ErrorCode, release::Platform, time::Timestamp};
 use reqwest::{Client, Url};
 use secrecy::SecretString;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::lookup_host, time::timeout};
 
 use super::{examination::Examination, finding::Finding};
 use crate::{
@@ -193,8 +191,7 @@ async fn connection(url: &str, choice: &ProxyChoice) -> Result<String, Failure> 
                 (code, format!("through {}: {error}", proxy.address()))
             }),
             None => {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let connected = TcpStream::connect((host, port)).await;
+                let connected = dial::connect(host, port).await;
                 connected.map(drop).map_err(|error| (ErrorCode::ControllerUnreachable, error.to_string()))
             }
         }

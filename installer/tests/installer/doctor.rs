@@ -1,6 +1,9 @@
 //! What the doctor finds, on machines that are well and on machines that are not.
 
-use aio_host::systemd::SystemdError;
+use aio_host::{
+    dial::black_hole::{self, BlackHole},
+    systemd::SystemdError,
+};
 use aio_installer::doctor::{Examination, Finding, Verdict, examine};
 use aio_protocol::error_code::ErrorCode;
 use serde_json::json;
@@ -21,6 +24,29 @@ fn examination(world: &World, changes: Option<&serde_json::Value>) -> Examinatio
         proxy: None,
         insecure_http: false,
     }
+}
+
+#[tokio::test]
+async fn doctor_and_installation_reach_a_controller_whose_first_address_swallows_packets() {
+    let test = "doctor::doctor_and_installation_reach_a_controller_whose_first_address_swallows_packets";
+    if !black_hole::is_here(test).unwrap() {
+        return;
+    }
+    let mut world = World::new().await;
+    let base = world.change(|server| server.base.replace("127.0.0.1", "localhost"));
+    let port = base.rsplit(':').next().unwrap().parse().unwrap();
+    let _hole = BlackHole::beside(port).await.unwrap();
+    world.change(|server| server.base.clone_from(&base));
+    let claims = json!({ "ctl": base.replacen("http", "ws", 1) });
+    world.use_token("second", &claims);
+
+    let asked =
+        Examination { token: Some(token(&base, "second", &claims).into()), ..examination(&world, None) };
+    let found = examine(&asked, Ok(&world.host.systemd)).await;
+    for check in ["name", "connection", "controller", "node", "endpoint"] {
+        assert_eq!(named(&found, check).result, Verdict::Ok, "{:?}", named(&found, check));
+    }
+    world.install().await.unwrap();
 }
 
 async fn findings(world: &World, changes: Option<&serde_json::Value>) -> Vec<Finding> {

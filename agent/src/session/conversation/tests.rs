@@ -164,7 +164,11 @@ fn a_refused_join_is_a_setback_and_a_token_that_was_not_fresh_asks_for_a_login()
         world.hear(OPEN);
         let setback = ended(world.hear(packet));
         assert_eq!((setback.code(), setback.patience), (Some(ErrorCode::ControllerInvalid), Patience::Long));
-        assert!(setback.message().contains(word) && !world.conversation.was_refused(), "{}", setback.message());
+        assert!(
+            setback.message().contains(word) && !world.conversation.was_refused(),
+            "{}",
+            setback.message()
+        );
     }
 }
 
@@ -194,7 +198,10 @@ fn whoever_is_sent_away_comes_back_and_two_workers_of_one_node_do_not_fight() {
     let setback = ended(World::online().hear("41/ws/node,"));
     assert_eq!((setback.code(), setback.patience), (Some(ErrorCode::NodeSuperseded), Patience::Long));
     let setback = ended(World::joined().hear("41/ws/node,"));
-    assert_eq!((setback.code(), setback.patience), (Some(ErrorCode::ControllerUnreachable), Patience::Backoff));
+    assert_eq!(
+        (setback.code(), setback.patience),
+        (Some(ErrorCode::ControllerUnreachable), Patience::Backoff)
+    );
     assert_eq!(ended(World::online().hear("1")).code(), Some(ErrorCode::ControllerUnreachable));
     assert_eq!(World::online().hear("41/notifications,"), []);
 }

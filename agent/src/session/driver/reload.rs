@@ -18,7 +18,7 @@ impl Driver {
     pub(super) fn hear_of_reload(&mut self, news: News) {
         match news {
             News::Asked => self.reload(),
-            News::Read(read) => self.reloaded(read),
+            News::Read(read) => self.reloaded(*read),
         }
     }
 
