@@ -10,6 +10,7 @@ use crate::{
     gateway::signed,
     harness::{Controller, SECRET, answer, eventually, refusal},
     peers::{FakeNoti, Worker, dial},
+    rollouts::update_one,
 };
 
 /// Name, kind and labels of every figure in the operators' table.
@@ -75,6 +76,7 @@ async fn the_operators_table_is_what_a_small_scenario_shows() {
 
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;
+    update_one(&controller, &owner).await;
     let failing = owner.add_node("failing").await;
     let installer = controller.bearer(&owner.token_of(&failing).await);
     let path = format!("/nodes/{failing}/installation");

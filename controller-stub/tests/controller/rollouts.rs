@@ -224,6 +224,15 @@ async fn later_events(owner: &Client, node: &str) -> Vec<String> {
     events.iter().skip(3).map(|event| event["type"].as_str().unwrap().to_owned()).collect()
 }
 
+/// A node that a rollout brings to the new version.
+pub(crate) async fn update_one(controller: &Controller, owner: &Client) {
+    controller.write_index();
+    let node = Node::start(controller, owner, "updated", Kind::Good, managed()).await;
+    owner.await_status(&node.id, "online").await;
+    let id = begin(owner, quick("v1.1.0")).await;
+    await_state(owner, &id, "completed").await;
+}
+
 #[tokio::test]
 async fn a_fleet_comes_to_a_new_version_and_nobody_hears_of_anything_but_that() {
     let controller = Controller::start().await;
