@@ -99,7 +99,7 @@ pub struct Credentials {
     /// What leads there, if not the direct way.
     pub proxy: Option<Proxy>,
     /// Where the controller is an AIWM: what the node logs in with, and where.
-    pub aiwm: Option<AccountRoute>,
+    pub aiwm: Option<Box<AccountRoute>>,
 }
 
 impl From<Senseless> for Failure {
@@ -243,11 +243,13 @@ impl WorkerConfig {
             Some(proxy) => Some(proxy.clone()),
             None => Proxy::from_environment(endpoint.uri()).map_err(|error| no_proxy(&error))?,
         };
-        let aiwm = token.aiwm().map(|credentials| AccountRoute {
-            credentials: credentials.clone(),
-            trust: trust.clone(),
-            proxy: proxy.clone(),
-            insecure_http: self.insecure_http,
+        let aiwm = token.aiwm().map(|credentials| {
+            Box::new(AccountRoute {
+                credentials: credentials.clone(),
+                trust: trust.clone(),
+                proxy: proxy.clone(),
+                insecure_http: self.insecure_http,
+            })
         });
         let (secret, claims) = (token.secret().clone(), token.claims().clone());
         Ok(Credentials { secret, claims, endpoint, trust, proxy, aiwm })

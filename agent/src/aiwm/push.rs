@@ -101,7 +101,7 @@ impl Pusher {
         let config = self.configs.borrow().clone();
         let read = spawn_blocking(move || config.installed_credentials());
         let route = read.await.ok()?.ok()?.aiwm?;
-        route.credentials.mona.is_some().then_some(route)
+        route.credentials.mona.is_some().then_some(*route)
     }
 
     /// The numbers of now; none before the machine was measured.

@@ -18,7 +18,7 @@ use aio_protocol::{
     error_code::ErrorCode,
     failure::Failure,
     ids::NodeId,
-    inventory::Hardware,
+    inventory::{GpuDriverState, Hardware},
     time::Timestamp,
     wire::{self, WorkerMessage, encode},
 };
@@ -165,7 +165,12 @@ impl Conversation {
         let frame = WorkerMessage::decode(text).ok()?;
         let (id, wall) = (frame.message_id, frame.timestamp);
         match frame.message {
-            WorkerMessage::Register(register) => {
+            WorkerMessage::Register(mut register) => {
+                let hardware = &mut register.system_info.hardware;
+                // AIWM replaces what it has stored. A driver that is silent takes no GPU out of the machine.
+                if hardware.gpu.is_empty() && hardware.gpu_driver.state == GpuDriverState::Unknown {
+                    hardware.gpu.clone_from(&self.hardware.gpu);
+                }
                 let translated = translation::register(&register);
                 self.hardware = register.system_info.hardware;
                 event_packet(event::REGISTER, translated, id, wall)

@@ -29,7 +29,7 @@ pub struct Setback {
 /// What ended a session, or kept one from beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The controller said beforehand why it ends the connection: nothing is wrong.
+    /// The connection had to end, and the next one cures it: nothing is wrong.
     Announced(String),
     /// Something is wrong.
     Failed(Failure),
@@ -82,7 +82,7 @@ impl Setback {
         Self { cause: Cause::Failed(failure), patience }
     }
 
-    /// Nothing is wrong: the other end goes away for a moment, or asks for another token.
+    /// Nothing is wrong, and the ordinary backoff is waited.
     pub fn announced(message: String) -> Self {
         Self { cause: Cause::Announced(message), patience: Patience::Backoff }
     }

@@ -1,5 +1,6 @@
 //! A worker and an AIWM: login, join, register, heartbeats, metrics, and what goes wrong with each.
 
+mod reference;
 mod service;
 
 use std::time::{Duration, Instant};

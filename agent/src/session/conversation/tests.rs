@@ -139,6 +139,22 @@ fn metrics_know_the_machine_that_was_registered_and_what_aiwm_has_no_word_for_is
 }
 
 #[test]
+fn a_driver_that_falls_silent_takes_no_gpu_out_of_what_aiwm_has_stored() {
+    let mut world = World::online();
+    world.say("node.register.json").unwrap();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/fixtures/worker");
+    let text = std::fs::read_to_string(path.join("node.register-without-gpu.json")).unwrap();
+    let gpus = |world: &mut World, state: &str| {
+        let mut register: Value = serde_json::from_str(&text).unwrap();
+        register["data"]["systemInfo"]["hardware"]["gpuDriver"]["state"] = json!(state);
+        let packet = world.conversation.say(&register.to_string(), world.now()).unwrap();
+        packet.contains("NVIDIA A100-SXM4-80GB")
+    };
+    assert!(gpus(&mut world, "unknown"));
+    assert!(!gpus(&mut world, "absent"));
+}
+
+#[test]
 fn a_refused_join_is_a_setback_and_a_token_that_was_not_fresh_asks_for_a_login() {
     for (message, code) in [
         ("TOKEN_MISSING", ErrorCode::TokenMissing),

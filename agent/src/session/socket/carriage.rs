@@ -58,10 +58,9 @@ pub(super) async fn session(
 /// A failure before the connection, in the session's words.
 fn setback(failure: Failure) -> Setback {
     let told = failure.details.get("retryAfterSeconds").and_then(serde_json::Value::as_u64);
-    let is_busy = failure.code == ErrorCode::RateLimited;
     let patience = match told {
         Some(seconds) => Patience::Told(Duration::from_secs(seconds).min(LONGEST_TOLD)),
-        None if failure.code.needs_a_person() || is_busy => Patience::Long,
+        None if failure.code.needs_a_person() || failure.code == ErrorCode::RateLimited => Patience::Long,
         None => Patience::Backoff,
     };
     Setback::failed(failure, patience)

@@ -16,8 +16,8 @@ use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use super::peer::{controller, controller_with, node, system_info};
 use crate::harness::Controller;
 
-/// A program may be slow to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A program is slow to start, and to install, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A folder with the reference client; nothing where it cannot be had, which is said.
 async fn client_folder() -> Option<TempDir> {
