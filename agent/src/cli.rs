@@ -54,7 +54,8 @@ Examples:
 enum Command {
     /// Runs the daemon; systemd does this.
     Start(crate::config::Flags),
-    /// Tries configuration, token and connection, and changes nothing; an update does this before it switches.
+    /// Tries configuration, token and connection, and changes nothing; an update does this before it
+    /// switches.
     #[command(hide = true)]
     Rehearse(crate::config::Flags),
     /// Installs the worker on this machine and waits until the controller sees it online.

@@ -3,8 +3,9 @@
 //! back to before. Decides nothing about the daemon, which it only starts and asks how it is.
 //!
 //! The folders, from the top down: `cli` (one file per command), `install`, `uninstall`, `bootstrap`
-//! and `update` (the flows), `doctor` (the checks), `transaction` (plan, steps, journal, undo), `release` (what is
-//! installed), `controller` (who says so), `machine` (where). No two files import each other.
+//! and `update` (the flows), `doctor` (the checks), `transaction` (plan, steps, journal, undo),
+//! `release` (what is installed), `controller` (who says so), `machine` (where). No two files import
+//! each other.
 
 pub mod bootstrap;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! What is to be installed, whence, and on whose word: the controller's plan, with the file from
 //! its release server or from a bundle, or a bundle alone, or the folder of a release that an operator
-//! names, or the running program, or what a Debian package has put there already. Decides nothing about the machine.
+//! names, or the running program, or what a Debian package has put there already. Decides nothing
+//! about the machine.
 
 use std::{fs, path::PathBuf};
 
