@@ -37,6 +37,11 @@ impl ReleaseVersion {
         let version = semver::Version::parse(build::number());
         Self(version.unwrap_or(semver::Version::new(0, 0, 0)))
     }
+
+    /// Whether it is not meant for everybody, e.g. `v1.1.0-rc.1`.
+    pub fn is_prerelease(&self) -> bool {
+        !self.0.pre.is_empty()
+    }
 }
 
 impl FromStr for ReleaseVersion {

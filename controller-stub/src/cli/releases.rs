@@ -191,12 +191,23 @@ struct Fetching {
 impl Fetching {
     async fn turn(&self, config: &Config) -> Result<(Import, Option<RolloutView>), CommandError> {
         let import = commands::fetch_releases(config, &self.source, self.version.as_ref()).await?;
-        let newest = import.versions.iter().map(|imported| &imported.version).max();
-        let (Some(version), Some(group)) = (newest, &self.rollout) else { return Ok((import, None)) };
-        let (version, group) = (version.clone(), Some(group.clone()));
+        let Some(group) = &self.rollout else { return Ok((import, None)) };
+        // What an earlier turn has fetched may not have been rolled out yet.
+        let Some(version) = self.newest(config).await? else { return Ok((import, None)) };
+        let group = Some(group.clone());
         let draft = Draft { version, group, only: None, settings: Settings::default() };
         let rollout = commands::create_first_rollout(config, self.whose.clone(), draft).await?;
         Ok((import, rollout))
+    }
+
+    /// The version that was asked for, or the newest that is here and that the index names.
+    async fn newest(&self, config: &Config) -> Result<Option<ReleaseVersion>, CommandError> {
+        if self.version.is_some() {
+            return Ok(self.version.clone());
+        }
+        let here = commands::list_releases(config).await?.releases.into_iter();
+        let indexed = here.filter(|release| release.indexed == Some(true)).map(|release| release.version);
+        Ok(indexed.filter(|version| !version.is_prerelease()).max())
     }
 }
 

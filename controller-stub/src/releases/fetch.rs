@@ -396,7 +396,7 @@ fn joined(base: &Url, path: &str) -> Option<Url> {
 
 /// The newest version that is meant for everybody.
 fn newest<'a>(versions: impl DoubleEndedIterator<Item = &'a ReleaseVersion>) -> Option<&'a ReleaseVersion> {
-    versions.rev().find(|version| !version.to_string().contains('-'))
+    versions.rev().find(|version| !version.is_prerelease())
 }
 
 /// Removes what an earlier try has left of other versions.
