@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aio_host::layout::UNIT;
 use aio_installer::checksum;
 use aio_protocol::{
     release::{
@@ -63,6 +64,13 @@ impl Publisher {
         };
         release_folder::write_as(artifacts, tree, &version.to_string(), &worker, &[], edit, sign)?;
         Ok(())
+    }
+
+    /// Puts these lines behind those of the unit in a release's folder, which they override.
+    pub fn override_unit(place: &Path, lines: &str) -> Result<()> {
+        let unit = place.join(UNIT);
+        let text = fs::read_to_string(&unit)?;
+        Ok(fs::write(&unit, text.replace("\n[Install]", &format!("\n{lines}\n[Install]")))?)
     }
 
     /// Signs an index of all versions in `tree`, the next in number, as `change` makes it.

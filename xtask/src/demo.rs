@@ -10,6 +10,10 @@ pub(crate) struct Arguments {
     /// Stop when the node is online, and print one line of JSON
     #[arg(long)]
     once: bool,
+    /// Show an update of a fleet instead: ten simulated workers, with --systemd a real one beside them, and a
+    /// faulty release that halts at its canary
+    #[arg(long, conflicts_with = "once")]
+    update: bool,
     /// Install on real systemd, in a container (as root; installs what that needs)
     #[arg(long)]
     systemd: bool,
@@ -23,7 +27,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB])?;
     }
     step::run(&mut step::cargo(&["build", "--workspace", "--locked"]))?;
-    let demo = step::target_dir()?.join("debug/aio-demo");
+    let program = if arguments.update { "aio-demo-update" } else { "aio-demo" };
+    let demo = step::target_dir()?.join("debug").join(program);
     let mut command = step::program(&demo.display().to_string(), &[]);
     command.args(arguments.once.then_some("--once")).args(arguments.systemd.then_some("--systemd"));
     // So that the prompt comes back after a Ctrl-C when the demo has cleared up, and not before.

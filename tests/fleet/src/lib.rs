@@ -16,6 +16,6 @@ mod worker;
 
 pub use edge::{EdgeScenario, attack_and_watch, report::EdgeReport};
 pub use report::Report;
-pub use rollout::{RolloutReport, RolloutScenario, roll_out};
+pub use rollout::{RolloutReport, RolloutScenario, crew::Crew, roll_out};
 pub use scenario::{Scenario, run};
 pub use usage::ProcessorTime;

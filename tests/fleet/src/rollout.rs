@@ -2,6 +2,7 @@
 //! is lost, nobody switches twice, and whoever is pinned or packaged is left alone. What is measured: how many
 //! nodes a second a rollout moves.
 
+pub(crate) mod crew;
 mod worker;
 
 use std::{
@@ -110,7 +111,9 @@ pub async fn roll_out(scenario: &RolloutScenario, program: PathBuf) -> Result<Ro
     let late = enrolled.split_off(scenario.nodes);
     let (mut tasks, mut fates) = (JoinSet::new(), Vec::new());
     for (number, node) in enrolled.into_iter().enumerate() {
-        fates.push(start(&mut tasks, &controller, node, number, scenario.kind(number))?);
+        let (kind, fate) = start(&mut tasks, &controller, node, number, scenario.kind(number))?;
+        fate.spoilt.store(scenario.is_faulty_on(number), Ordering::SeqCst);
+        fates.push((kind, fate));
     }
     let mut events = Tally::default();
     controller.told(&mut events, "node.connected", scenario.nodes as u64, scenario.bound).await?;
@@ -139,7 +142,7 @@ pub async fn roll_out(scenario: &RolloutScenario, program: PathBuf) -> Result<Ro
     let took = began.elapsed();
     let late = late.into_iter().enumerate();
     let late: Vec<_> = late
-        .map(|(number, node)| start(&mut tasks, &controller, node, number, Kind::Good))
+        .map(|(number, node)| start(&mut tasks, &controller, node, number, Kind::Managed))
         .collect::<Result<_>>()?;
     let began = Instant::now();
     while rollout["state"] == "completed" && arrived(&late) < late.len() {
@@ -153,17 +156,19 @@ pub async fn roll_out(scenario: &RolloutScenario, program: PathBuf) -> Result<Ro
 
 impl RolloutScenario {
     fn kind(&self, number: usize) -> Kind {
-        // Spread over the fleet by a number that has nothing to do with its order.
-        let scattered = (number as u32).wrapping_mul(2_654_435_761) >> 8;
         if number < self.pinned {
             Kind::Pinned
         } else if number < self.pinned * 2 {
             Kind::Packaged
-        } else if scattered % 1000 < self.faulty_per_mille {
-            Kind::Faulty
         } else {
-            Kind::Good
+            Kind::Managed
         }
+    }
+
+    fn is_faulty_on(&self, number: usize) -> bool {
+        // Spread over the fleet by a number that has nothing to do with its order.
+        let scattered = (number as u32).wrapping_mul(2_654_435_761) >> 8;
+        scattered % 1000 < self.faulty_per_mille
     }
 }
 
@@ -209,8 +214,9 @@ fn report(
     let all = || fates.iter().chain(late);
     let twice = |fate: &Fate| fate.switches.load(Ordering::SeqCst) > 1 || offers(fate) > 1;
     let left_out = |kind: Kind| matches!(kind, Kind::Pinned | Kind::Packaged);
-    let failed =
-        |(kind, fate): &&(Kind, Arc<Fate>)| *kind == Kind::Faulty && fate.switches.load(Ordering::SeqCst) > 0;
+    let failed = |(_, fate): &&(Kind, Arc<Fate>)| {
+        fate.spoilt.load(Ordering::SeqCst) && fate.switches.load(Ordering::SeqCst) > 0
+    };
     RolloutReport {
         state: rollout["state"].as_str().unwrap_or_default().to_owned(),
         criterion: rollout["detail"]["criterion"].as_str().map(str::to_owned),

@@ -93,3 +93,14 @@ async fn good_workers_and_a_good_user_notice_little_of_all_attacks() {
     println!("{report}");
     assert_eq!(report.breaches(), [""; 0], "{report}");
 }
+
+#[test]
+fn the_demo_of_updates_ends_with_one_release_everywhere_and_the_faulty_one_at_its_canary() {
+    let mut demo = std::process::Command::new(env!("CARGO_BIN_EXE_aio-demo-update"));
+    demo.env("AIO_BIN_DIR", Artifacts::release().unwrap().folder());
+    let output = demo.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("completed  10 succeeded"), "{said}");
+    assert!(said.contains("demo: v1.2.0 came to 1 of 10 nodes, and was left again there"), "{said}");
+}

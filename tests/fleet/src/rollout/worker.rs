@@ -44,9 +44,8 @@ const PROBATION: Duration = Duration::from_secs(1);
 /// What a worker is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Good,
-    /// The release does not work on it.
-    Faulty,
+    /// A new version works on it, unless its fate says otherwise.
+    Managed,
     Pinned,
     Packaged,
 }
@@ -57,6 +56,8 @@ pub(super) struct Fate {
     /// Ids of the offers that came to it.
     pub offers: Mutex<Vec<Uuid>>,
     pub switches: AtomicU32,
+    /// Whether a new version does not work on it.
+    pub spoilt: AtomicBool,
     /// Whether it runs the new version, and its probation is over.
     pub arrived: AtomicBool,
 }
@@ -74,6 +75,8 @@ pub(super) struct Worker {
 struct Present {
     words: Words,
     version: String,
+    /// What it ran before.
+    from: String,
     update: UpdateReport,
     probation_ends: Option<Instant>,
     seq: u64,
@@ -85,6 +88,7 @@ impl Worker {
         let mut present = Present {
             words: Words::new(self.node.node_id.clone(), 8),
             version: "1.0.0".to_owned(),
+            from: "1.0.0".to_owned(),
             update: UpdateReport {
                 managed_by: if self.kind == Kind::Packaged {
                     ManagedBy::Package
@@ -213,11 +217,12 @@ impl Worker {
             return Ok(false);
         }
         self.fate.switches.fetch_add(1, Ordering::SeqCst);
-        if self.kind == Kind::Faulty {
+        if self.fate.spoilt.load(Ordering::SeqCst) {
             present.conclude(Verdict::Faulty);
         } else {
             let version = present.update.target.as_ref().map(ReleaseVersion::to_string).unwrap_or_default();
-            present.version = version.trim_start_matches('v').to_owned();
+            present.from =
+                std::mem::replace(&mut present.version, version.trim_start_matches('v').to_owned());
             present.update.state = UpdateState::Probation;
             present.probation_ends = Some(Instant::now() + PROBATION);
         }
@@ -258,7 +263,7 @@ impl Present {
         else {
             return;
         };
-        let Ok(from) = "v1.0.0".parse() else { return };
+        let Ok(from) = format!("v{}", self.from).parse() else { return };
         let code = (verdict == Verdict::Faulty).then(|| "UPDATE_FAULTY".to_owned());
         let at = Timestamp::from(SystemTime::now());
         self.update.last = Some(LastUpdate { update_id, from, version, verdict, code, message: None, at });

@@ -50,13 +50,6 @@ fn sound(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The release's unit with these lines behind its own, which override them.
-fn unit_with(place: &Path, lines: &str) -> Result<()> {
-    let unit = place.join(UNIT);
-    let text = fs::read_to_string(&unit)?;
-    Ok(fs::write(&unit, text.replace("\n[Install]", &format!("\n{lines}\n[Install]")))?)
-}
-
 impl Updated {
     fn new(name: &str, probation: u64) -> Result<Self> {
         let publisher = Publisher::new()?;

@@ -15,18 +15,22 @@ use aio_tests::{
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
-use super::{Fault, UNIT, UPDATE, Updated, runs, sound, unit_with};
+use super::{Fault, Publisher, UNIT, UPDATE, Updated, runs, sound};
 
 #[test]
 fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<()> {
     let node = Updated::new("updates-faulty", 4)?;
     let faults: [(&str, Fault); 6] = [
-        ("v1.1.1", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/false")),
-        ("v1.1.2", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000")),
-        ("v1.1.3", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 78'")),
+        ("v1.1.1", |place| Publisher::override_unit(place, "[Service]\nExecStart=\nExecStart=/bin/false")),
+        ("v1.1.2", |place| {
+            Publisher::override_unit(place, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000")
+        }),
+        ("v1.1.3", |place| {
+            Publisher::override_unit(place, "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 78'")
+        }),
         // After READY: it dies again and again.
         ("v1.1.4", |place| {
-            unit_with(
+            Publisher::override_unit(
                 place,
                 "[Service]\nRestartSec=0\nExecStartPost=/bin/sh -c '(sleep 0.7; kill -9 $MAINPID) &'",
             )
@@ -38,7 +42,7 @@ fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<(
         }),
         // It runs, and reaches nobody.
         ("v1.1.6", |place| {
-            unit_with(
+            Publisher::override_unit(
                 place,
                 "[Service]\nExecStart=\nExecStart=/usr/bin/env AIO_CONTROLLER_ENDPOINT=ws://127.0.0.1:9/ws/node /usr/local/lib/aio-worker/v1.1.6/aio-worker start",
             )
@@ -74,7 +78,9 @@ fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<(
 fn an_update_that_loses_its_power_is_taken_back_before_it_is_online_and_watched_on_after() -> Result<()> {
     let mut node = Updated::new("updates-power", 5)?;
     // The new version hangs before it says that it is ready, so that the power fails there.
-    node.publish("v1.1.1", |place| unit_with(place, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000"))?;
+    node.publish("v1.1.1", |place| {
+        Publisher::override_unit(place, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000")
+    })?;
     let rollout = node.ask_for("v1.1.1")?;
     node.wait_for_phase(RootPhase::Switching)?;
     wait_for(
