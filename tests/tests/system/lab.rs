@@ -1,6 +1,7 @@
 //! Tests that boot a machine.
 
 mod adoption;
+mod aiwm;
 mod ansible;
 mod bad_input;
 mod bundles;
