@@ -20,7 +20,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL
+    /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL; `-- --tls` over
+    /// TLS, `-- --dialect aiwm --workers 2000` over AIWM's Socket.IO
     Fleet(Options),
     /// The edge: every attack that is known on a controller, while 500 good workers and a good user go on
     Edge(Options),

@@ -8,11 +8,14 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use aio_protocol::{ids::NodeId, wire::GATEWAY_PATH};
+use aio_protocol::{
+    aiwm::setup::NodeTokenClaims, claims::NodeTokenKind, ids::NodeId, time::Timestamp, wire::GATEWAY_PATH,
+};
 use anyhow::{Context, Result, ensure};
+use jsonwebtoken::{EncodingKey, Header};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -38,11 +41,26 @@ const PAGE: usize = 1000;
 const RELEASE_BYTES: u64 = 64 * 1024 * 1024;
 /// Names on one command line.
 const BATCH: usize = 1000;
+/// Where AIWM's workers connect.
+const SOCKET_IO_PATH: &str = "/socket.io/?EIO=4&transport=websocket";
+/// Seconds for which AIWM's node tokens last here: no run is longer.
+const NODE_TOKEN_SECONDS: i64 = 6 * 3600;
+
+/// What workers and controller speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Dialect {
+    /// `aio.node.v1`
+    #[default]
+    Own,
+    /// AIWM's, over Socket.IO
+    Aiwm,
+}
 
 /// How a controller is started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mode {
     pub heartbeat_timeout: Duration,
+    pub dialect: Dialect,
     /// With a certificate of its own authority.
     pub tls: bool,
 }
@@ -107,7 +125,16 @@ impl Controller {
 
     pub(crate) fn gateway(&self) -> Result<Uri> {
         let scheme = if self.mode.tls { "wss" } else { "ws" };
-        Ok(format!("{scheme}://{}{GATEWAY_PATH}", self.address).parse()?)
+        let path = match self.mode.dialect {
+            Dialect::Own => GATEWAY_PATH,
+            Dialect::Aiwm => SOCKET_IO_PATH,
+        };
+        Ok(format!("{scheme}://{}{path}", self.address).parse()?)
+    }
+
+    /// What its workers speak.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.mode.dialect
     }
 
     /// How a worker encrypts what it says.
@@ -159,7 +186,7 @@ impl Controller {
     /// The same for another organisation.
     pub(crate) async fn enrol_for(&self, organisation: &str, count: usize) -> Result<Vec<Enrolled>> {
         let names: Vec<_> = (0..count).map(|index| format!("gpu-{index:05}")).collect();
-        let mut enrolled = Vec::with_capacity(count);
+        let mut enrolled = Vec::<Enrolled>::with_capacity(count);
         for names in names.chunks(BATCH) {
             let mut command = vec!["node", "add", "--org", organisation, "--user", organisation];
             command.extend(["--output", "json"]);
@@ -169,6 +196,13 @@ impl Controller {
             }
         }
         ensure!(enrolled.len() == count, "{} of {count} nodes were registered", enrolled.len());
+        if self.mode.dialect == Dialect::Aiwm {
+            let secret = std::fs::read_to_string(self.folder.path().join("data/secrets/jwt-secret"))?;
+            let key = EncodingKey::from_secret(secret.trim().as_bytes());
+            for node in &mut enrolled {
+                node.token = aiwm_token(&node.node_id, &key)?;
+            }
+        }
         Ok(enrolled)
     }
 
@@ -245,6 +279,22 @@ impl Controller {
     }
 }
 
+/// A node token as AIWM's login gives it, for longer.
+fn aiwm_token(node: &NodeId, key: &EncodingKey) -> Result<String> {
+    let iat = Timestamp::from(SystemTime::now()).as_millis() / 1000;
+    let claims = NodeTokenClaims {
+        sub: node.clone(),
+        kind: NodeTokenKind::Node,
+        username: None,
+        status: None,
+        roles: vec!["worker".to_owned()],
+        org_id: None,
+        iat,
+        exp: iat + NODE_TOKEN_SECONDS,
+    };
+    Ok(jsonwebtoken::encode(&Header::default(), &claims, key)?)
+}
+
 impl Tally {
     pub(crate) fn count(&self, kind: &str) -> u64 {
         self.kinds.get(kind).copied().unwrap_or(0)
@@ -265,6 +315,7 @@ async fn serve(
         .arg(folder.join("releases"))
         .args(["--heartbeat-timeout", &format!("{}ms", mode.heartbeat_timeout.as_millis())])
         .args(mode.tls.then_some("--tls-self-signed"))
+        .args((mode.dialect == Dialect::Aiwm).then_some("--aiwm"))
         .env_clear()
         .env("RUST_LOG", "warn")
         // As its unit says.

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    controller::{Controller, Enrolled, Mode, Tally},
+    controller::{Controller, Dialect, Enrolled, Mode, Tally},
     usage,
 };
 use attack::Attack;
@@ -68,7 +68,8 @@ const OTHER_NODES: usize = 8;
 /// Runs all attacks against `controller`, the program.
 pub async fn attack_and_watch(scenario: &EdgeScenario, controller: PathBuf) -> Result<EdgeReport> {
     usage::raise_the_limit_of_open_files()?;
-    let controller = Controller::start(controller, Mode { heartbeat_timeout: LEASE, tls: false }).await?;
+    let mode = Mode { heartbeat_timeout: LEASE, dialect: Dialect::Own, tls: false };
+    let controller = Controller::start(controller, mode).await?;
     eprintln!("edge: registering {} nodes", scenario.workers + LOUD_NODES + OTHER_NODES);
     let mut nodes = controller.enrol(scenario.workers + 1).await?;
     let comer = nodes.pop().context("no node")?;

@@ -94,6 +94,8 @@ impl Fleet {
                 source: Ipv4Addr::new(127, 0, 0, 2 + source),
                 endpoint: controller.gateway()?,
                 connector: controller.connector(),
+                dialect: controller.dialect(),
+                node: node.node_id.clone(),
                 token: node.token,
             };
             let words = Words::new(node.node_id, gpus);

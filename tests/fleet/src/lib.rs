@@ -14,6 +14,7 @@ mod usage;
 mod words;
 mod worker;
 
+pub use controller::Dialect;
 pub use edge::{EdgeScenario, attack_and_watch, report::EdgeReport};
 pub use report::Report;
 pub use rollout::{RolloutReport, RolloutScenario, crew::Crew, roll_out};

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aio_fleet::Scenario;
+use aio_fleet::{Dialect, Scenario};
 use aio_tests::artifacts::Artifacts;
 use anyhow::Result;
 use clap::Parser;
@@ -17,6 +17,9 @@ struct Arguments {
     /// Over TLS, with a certificate of the controller's own authority
     #[arg(long)]
     tls: bool,
+    /// What they speak
+    #[arg(long, value_enum, default_value_t)]
+    dialect: Dialect,
     /// GPUs of each; a heartbeat of 8 is nearly 1 KiB
     #[arg(long, default_value_t = 8)]
     gpus: usize,
@@ -44,6 +47,7 @@ async fn main() -> Result<()> {
         workers: arguments.workers,
         gpus: arguments.gpus,
         tls: arguments.tls,
+        dialect: arguments.dialect,
         lease: Duration::from_secs_f64(arguments.lease),
         pace: Duration::from_secs_f64(arguments.pace),
         phase: Duration::from_secs_f64(arguments.phase),

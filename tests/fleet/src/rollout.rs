@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::controller::{Controller, Enrolled, Mode, Tally};
+use crate::controller::{Controller, Dialect, Enrolled, Mode, Tally};
 use worker::{Fate, Kind, Worker};
 
 /// Between two looks at the rollout.
@@ -101,7 +101,7 @@ impl fmt::Display for RolloutReport {
 
 /// Rolls a version out, and says what became of it.
 pub async fn roll_out(scenario: &RolloutScenario, program: PathBuf) -> Result<RolloutReport> {
-    let mode = Mode { heartbeat_timeout: Duration::from_secs(60), tls: false };
+    let mode = Mode { heartbeat_timeout: Duration::from_secs(60), dialect: Dialect::Own, tls: false };
     let mut controller = Controller::start(program, mode).await?;
     let release = |byte: &str| json!({ "manifestSha256": format!("sha256:{}", byte.repeat(64)) });
     let index = json!({"serial": 1, "issuedAt": "2025-12-11T12:00:00.000Z", "expiresAt": "2099-01-01T00:00:00.000Z",

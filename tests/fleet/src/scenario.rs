@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use tokio::time::sleep;
 
 use crate::{
-    controller::{Controller, Mode, Tally},
+    controller::{Controller, Dialect, Mode, Tally},
     fleet::Fleet,
     report::Report,
     usage::{self, ProcessorTime},
@@ -30,6 +30,8 @@ pub struct Scenario {
     pub workers: usize,
     /// Over TLS, or in the clear.
     pub tls: bool,
+    /// What they speak.
+    pub dialect: Dialect,
     /// GPUs of each: a heartbeat of 8 is nearly 1 KiB.
     pub gpus: usize,
     /// How long a silent worker counts as online.
@@ -53,8 +55,9 @@ pub async fn run(scenario: &Scenario, controller: PathBuf) -> Result<Report> {
         "{sockets} workers need more open files than the {files} that are allowed"
     );
 
-    let mut controller =
-        Controller::start(controller, Mode { heartbeat_timeout: scenario.lease, tls: scenario.tls }).await?;
+    let Scenario { lease: heartbeat_timeout, tls, dialect, .. } = *scenario;
+    let mode = Mode { heartbeat_timeout, dialect, tls };
+    let mut controller = Controller::start(controller, mode).await?;
     sleep(SETTLE).await;
     let empty_bytes = controller.resident_bytes()?;
 

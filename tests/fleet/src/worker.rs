@@ -11,11 +11,13 @@ use std::{
 
 use aio_protocol::{
     error_code::ErrorCode,
+    ids::NodeId,
     time::Timestamp,
     wire::{ControllerMessage, SUBPROTOCOL},
 };
 use aio_worker::session::{
     backoff::Jitter,
+    conversation::{self, Conversation, Step},
     machine::{Effect, Input, Moment, Session, State, Timings},
     setback::Setback,
 };
@@ -30,7 +32,9 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::ClientRequestBuilder, http::Uri, protocol::WebSocketConfig},
 };
 
-use crate::{fleet::Counts, words::Words};
+use uuid::Uuid;
+
+use crate::{controller::Dialect, fleet::Counts, words::Words};
 
 /// Thousands of these stand in one process.
 const BUFFER_BYTES: usize = 1024;
@@ -56,6 +60,8 @@ pub(crate) struct Place {
     pub source: Ipv4Addr,
     pub endpoint: Uri,
     pub connector: Connector,
+    pub dialect: Dialect,
+    pub node: NodeId,
     pub token: String,
 }
 
@@ -79,6 +85,8 @@ pub(crate) struct Worker {
     talk: watch::Receiver<Talk>,
     session: Session,
     link: Link,
+    /// Between the words and the frames, where the dialect is AIWM's.
+    conversation: Option<Box<Conversation>>,
     /// Of the last heartbeat that was really sent in this session.
     seq: u64,
     /// When the next heartbeat is due that the machine does not know of.
@@ -100,6 +108,7 @@ impl Worker {
             talk,
             session: Session::new(timings, Instant::now()),
             link: Link::None,
+            conversation: None,
             seq: 0,
             own_beat: None,
         }
@@ -150,6 +159,10 @@ impl Worker {
             Event::Opened(Ok(socket)) => {
                 self.link = Link::Open(socket);
                 self.seq = 0;
+                self.conversation = (self.place.dialect == Dialect::Aiwm).then(|| {
+                    let (node, token) = (self.place.node.clone(), self.place.token.clone().into());
+                    Box::new(Conversation::new(node, token, false, Instant::now()))
+                });
                 return self.take(Input::SocketOpened).await;
             }
             Event::Opened(Err(setback)) => return self.lose(setback).await,
@@ -158,11 +171,7 @@ impl Worker {
             Event::Frame(None) => return self.lose(broken(&Error::ConnectionClosed)).await,
         };
         match message {
-            Message::Text(text) => {
-                if let Ok(frame) = ControllerMessage::decode(&text) {
-                    self.take(Input::FrameReceived(frame.message_id, frame.message)).await;
-                }
-            }
+            Message::Text(text) => self.read(&text).await,
             Message::Pong(payload) => {
                 self.counts.pong();
                 if let Ok(number) = <[u8; 8]>::try_from(payload.as_ref()) {
@@ -181,6 +190,30 @@ impl Worker {
                 self.lose(setback).await;
             }
             Message::Binary(_) | Message::Ping(_) | Message::Frame(_) => {}
+        }
+    }
+
+    async fn read(&mut self, text: &str) {
+        let Some(conversation) = &mut self.conversation else { return self.understand(text).await };
+        let now = Timestamp::from(SystemTime::now());
+        let at = conversation::Moment { now: Instant::now(), wall: now, id: Uuid::now_v7() };
+        for step in conversation.heard(text, at) {
+            match step {
+                Step::Say(packet) => {
+                    if let Some(lost) = self.send(Message::text(packet)).await {
+                        return self.take(lost).await;
+                    }
+                }
+                Step::Heard(text) => self.understand(&text).await,
+                Step::Declined { .. } => {}
+                Step::End(setback) => return self.lose(setback).await,
+            }
+        }
+    }
+
+    async fn understand(&mut self, text: &str) {
+        if let Ok(frame) = ControllerMessage::decode(text) {
+            self.take(Input::FrameReceived(frame.message_id, frame.message)).await;
         }
     }
 
@@ -216,14 +249,14 @@ impl Worker {
                 self.counts.hung_up();
                 self.link = Link::None;
             }
-            Effect::SendRegister => return self.send(Message::text(self.words.register())).await,
+            Effect::SendRegister => return self.say(self.words.register()).await,
             Effect::SendBeat(number) if *self.talk.borrow() == Talk::Everything => {
                 return self.beat(Some(number)).await;
             }
             // Nobody expects a pong of a heartbeat that was not sent.
             Effect::SendBeat(number) => return Some(Input::PongReceived(number)),
             Effect::SendMetrics if *self.talk.borrow() == Talk::Everything => {
-                return self.send(Message::text(self.words.metrics())).await;
+                return self.say(self.words.metrics()).await;
             }
             // Its tokens outlive any simulation.
             Effect::KeepToken | Effect::WeighOffer(..) | Effect::HearOfUpdate(..) => {}
@@ -235,11 +268,19 @@ impl Worker {
     async fn beat(&mut self, ping: Option<u64>) -> Option<Input> {
         self.seq += 1;
         self.counts.beat();
-        let lost = self.send(Message::text(self.words.heartbeat(self.seq))).await;
+        let lost = self.say(self.words.heartbeat(self.seq)).await;
         match (lost, ping) {
             (None, Some(number)) => self.send(Message::Ping(number.to_be_bytes().to_vec().into())).await,
             (lost, _) => lost,
         }
+    }
+
+    async fn say(&mut self, words: String) -> Option<Input> {
+        let words = match &mut self.conversation {
+            None => Some(words),
+            Some(conversation) => conversation.say(&words, Instant::now()),
+        };
+        self.send(Message::text(words?)).await
     }
 
     async fn send(&mut self, message: Message) -> Option<Input> {
@@ -274,9 +315,13 @@ async fn dial(place: Place) -> Result<Box<Socket>, Setback> {
     socket.bind((place.source, 0).into()).map_err(unreachable)?;
     let stream = socket.connect(place.controller).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
-    let request = ClientRequestBuilder::new(place.endpoint)
-        .with_sub_protocol(SUBPROTOCOL)
-        .with_header("Authorization", format!("Bearer {}", place.token));
+    let request = ClientRequestBuilder::new(place.endpoint);
+    let request = match place.dialect {
+        Dialect::Own => request
+            .with_sub_protocol(SUBPROTOCOL)
+            .with_header("Authorization", format!("Bearer {}", place.token)),
+        Dialect::Aiwm => request,
+    };
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = BUFFER_BYTES;
     config.write_buffer_size = 0;
