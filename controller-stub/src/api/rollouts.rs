@@ -97,7 +97,8 @@ pub(crate) struct RolloutView {
     /// The node, where it is to one alone.
     pub node_id: Option<NodeId>,
     pub settings: Settings,
-    /// `draft`, `canary`, `soaking`, `rolling`, `finishing`, `completed`, `paused`, `halted`, `reverting`, `aborted` or `superseded`.
+    /// `draft`, `canary`, `soaking`, `rolling`, `finishing`, `completed`, `paused`, `halted`,
+    /// `reverting`, `aborted` or `superseded`.
     pub state: String,
     /// What more there is to say of the state: its wave, its end, who paused it, why it halted.
     #[schema(value_type = Object)]
@@ -350,7 +351,8 @@ pub(super) struct OrderOfPath(Uuid, #[param(inline)] Order);
 
 /// Start, pause, resume, promote or abort a rollout
 ///
-/// `resume` also takes what has failed until now as known. `promote` waits for neither the canaries' time nor the next wave's.
+/// `resume` also takes what has failed until now as known. `promote` waits for neither the canaries'
+/// time nor the next wave's.
 /// `abort` takes offers back; a node that switches goes on.
 #[utoipa::path(post, path = "/rollouts/{rollout}/{order}", operation_id = "orderRollout", tag = "rollouts", security(("user" = [])),
     params(OrderOfPath), request_body = Option<OrderOptions>, responses(

@@ -36,8 +36,9 @@ impl Store {
         self.writer.write(AddRollout(Columns::of(rollout, None)?)).await
     }
 
-    /// Keeps a rollout that moved, with the members that changed; says whether nobody else had saved it. `seen` is which
-    /// news of which node it has taken in, `due` when it is looked at again, `record` what the audit trail gets of it.
+    /// Keeps a rollout that moved, with the members that changed; says whether nobody else had saved it.
+    /// `seen` is which news of which node it has taken in, `due` when it is looked at again, `record` what
+    /// the audit trail gets of it.
     pub(crate) async fn move_rollout(
         &self,
         rollout: &Rollout,

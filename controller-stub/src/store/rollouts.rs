@@ -125,7 +125,8 @@ impl Store {
             .collect()
     }
 
-    /// Members of a stage in the waves from `waves.0` to `waves.1`, in their order, with what is known of their nodes.
+    /// Members of a stage in the waves from `waves.0` to `waves.1`, in their order, with what is known of
+    /// their nodes.
     pub(crate) async fn members_of_stage(
         &self,
         rollout: Uuid,

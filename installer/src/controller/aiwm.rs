@@ -16,7 +16,7 @@ use aio_protocol::{
     error_code::ErrorCode,
     ids::NodeId,
 };
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
@@ -27,9 +27,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For a bootstrap. Whoever hangs up before its answer loses what is given once.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// No answer comes near it.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A token that is believed for longer than a day says nothing any more.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -160,7 +157,7 @@ impl AiwmService {
         let mut answer = request.send().await.map_err(|error| self.no_answer(purpose, error))?;
         let status = answer.status();
         let asked = http::retry_after(&answer);
-        let body = read(&mut answer).await.map_err(|error| match error {
+        let body = http::read(&mut answer).await.map_err(|error| match error {
             Some(error) => self.no_answer(purpose, error),
             None => self.not_aiwm(purpose, "its answer is endless"),
         })?;
@@ -219,16 +216,4 @@ fn hidden(secret: &SecretString) -> Hidden {
 fn granted(answer: LoggedIn) -> Granted {
     let life = Duration::from_secs(answer.expires_in).min(MAX_LIFE);
     Granted { token: SecretString::from(answer.access_token.0), life }
-}
-
-/// The whole body; `Err(None)` when it does not end.
-async fn read(response: &mut Response) -> Result<Vec<u8>, Option<reqwest::Error>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(Some)? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }

@@ -14,7 +14,7 @@ use aio_protocol::{
     release::Platform,
     time::Timestamp,
 };
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -27,8 +27,6 @@ use crate::{
 const MAX_ATTEMPTS: u32 = 3;
 /// For all tries together: somebody sits before the terminal.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
-/// A plan has about one KiB.
-const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// Larger than any release will be; a plan that says more is nonsense.
 const MAX_RELEASE_BYTES: u64 = 1 << 30;
 
@@ -154,7 +152,7 @@ impl<'a> Controller<'a> {
         let mut response = request.send().await.map_err(|error| self.no_answer(error))?;
         self.time.set(their_time(&response));
         let (status, asked) = (response.status(), http::retry_after(&response));
-        let body = read(&mut response).await.map_err(|error| match error {
+        let body = http::read(&mut response).await.map_err(|error| match error {
             Some(error) => self.no_answer(error),
             None => {
                 Trouble { failure: self.not_a_controller("its answer is endless".to_owned()), again: None }
@@ -237,16 +235,4 @@ impl<'a> Controller<'a> {
     fn place(&self) -> String {
         self.url.origin().ascii_serialization()
     }
-}
-
-/// The whole body; `Err(None)` when it does not end.
-async fn read(response: &mut Response) -> Result<Vec<u8>, Option<reqwest::Error>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(Some)? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }

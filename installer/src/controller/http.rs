@@ -22,6 +22,8 @@ use reqwest::{
 
 use crate::failure::Failure;
 
+/// Maximum size of an answer that is read. A plan has about one KiB.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// How long a connection may take, name resolution and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A transfer in which no byte arrives for this long has stalled.
@@ -215,6 +217,18 @@ pub(crate) fn reason(error: reqwest::Error) -> String {
         return format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
     }
     innermost(&error)
+}
+
+/// The whole body of an answer; `Err(None)` when it does not end.
+pub(crate) async fn read(response: &mut Response) -> Result<Vec<u8>, Option<reqwest::Error>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(Some)? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 #[cfg(test)]
