@@ -34,10 +34,11 @@ const WATCHED: Duration = Duration::from_secs(65);
 /// The loop, the GPU driver's, and one that asks the machine.
 const THREADS: u32 = 3;
 
-/// Wakes up once a second and asks the kernel three things: what waiting alone costs where this test
-/// runs. On a virtual machine that is many times what it is on metal, and another amount every hour.
+/// Wakes up four times a second, as the daemon does at most, and asks the kernel three things: what
+/// waiting alone costs where this test runs. On a virtual machine that is many times what it is on
+/// metal, and another amount every hour.
 const YARDSTICK: &str =
-    r#"while (1) { select undef, undef, undef, 1; stat "/etc"; stat "/usr"; stat "/none" }"#;
+    r#"while (1) { select undef, undef, undef, 0.25; stat "/etc"; stat "/usr"; stat "/none" }"#;
 
 #[test]
 fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()> {
@@ -84,7 +85,7 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
     );
     assert!(installed < Duration::from_secs(3), "the installation took {installed:?}");
     assert!(rss < 12 * MIB, "RSS is {rss} bytes");
-    assert!(share < f64::max(0.05, 5.0 * waiting), "{share} % of a core, {waiting} % for a yardstick");
+    assert!(share < f64::max(0.05, 2.0 * waiting), "{share} % of a core, {waiting} % for a yardstick");
     assert!(threads <= THREADS, "{threads} threads");
     assert!(binary < 10_000_000, "the binary has {binary} bytes");
     assert!(installer < 5_000_000, "the installer has {installer} bytes");
