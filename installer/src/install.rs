@@ -91,7 +91,7 @@ pub async fn install(
     if request.dry_run {
         return run.preview(Journal::read(&dir)?.is_cut_off()).await;
     }
-    let lock = Lock::take_when_free(&dir, |failure| update::explain(&host.layout, failure)).await?;
+    let lock = Lock::take_when_free(&dir, &|failure| update::explain(&host.layout, failure)).await?;
     let outcome = run.locked(&mut interrupt).await;
     // The folder stays while a journal is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {

@@ -56,7 +56,7 @@ pub async fn uninstall(
     if removal.dry_run {
         return Ok(foresee(host, &Journal::read(&dir)?, removal));
     }
-    let lock = Lock::take_when_free(&dir, |failure| update::explain(&host.layout, failure)).await?;
+    let lock = Lock::take_when_free(&dir, &|failure| update::explain(&host.layout, failure)).await?;
     let outcome = locked(host, removal, checkpoint).await;
     // The folder stays while a journal is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {

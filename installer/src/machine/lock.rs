@@ -67,7 +67,7 @@ impl Lock {
     /// code that the holder is not about to end.
     pub(crate) async fn take_when_free(
         dir: &Path,
-        explain: impl Fn(Failure) -> Failure,
+        explain: &dyn Fn(Failure) -> Failure,
     ) -> Result<Self, Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -126,16 +126,16 @@ mod tests {
         let held = Lock::take(&dir).unwrap();
         let busy = |failure: Failure| Failure::new(ErrorCode::UpdateBusy, failure.message);
         let began = Instant::now();
-        assert_eq!(Lock::take_when_free(&dir, busy).await.unwrap_err().code, ErrorCode::UpdateBusy);
+        assert_eq!(Lock::take_when_free(&dir, &busy).await.unwrap_err().code, ErrorCode::UpdateBusy);
         assert_eq!(began.elapsed(), Duration::ZERO);
-        let refused = Lock::take_when_free(&dir, |failure| failure).await.unwrap_err();
+        let refused = Lock::take_when_free(&dir, &|failure| failure).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::InstallLocked);
         assert!(began.elapsed() >= PATIENCE);
         let ends = async {
             sleep(PATIENCE / 2).await;
             drop(held);
         };
-        let (taken, ()) = tokio::join!(Lock::take_when_free(&dir, |failure| failure), ends);
+        let (taken, ()) = tokio::join!(Lock::take_when_free(&dir, &|failure| failure), ends);
         assert!(taken.is_ok());
     }
 

@@ -35,7 +35,8 @@ fn a_node_of_the_release_before_is_upgraded_by_hand_and_updates_itself_from_then
     succeed(machine.command("/usr/local/bin/aio-worker").args(words), &machine)?;
     assert_eq!(runs(&machine)?, NEXT);
 
-    succeed(machine.command("/usr/local/bin/aio-worker").args(["install", "--auto-update"]), &machine)?;
+    let again = ["install", "--token-file", "/etc/aio-worker/token", "--auto-update"];
+    succeed(machine.command("/usr/local/bin/aio-worker").args(again), &machine)?;
     machine.write(
         "/etc/systemd/system/aio-worker-update.service.d/lab.conf",
         "0644",
