@@ -134,7 +134,7 @@ pub async fn bootstrap(
 /// Does `work` while no installation or update is under way.
 async fn alone<T>(layout: &Layout, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let dir = layout.journal_dir();
-    let lock = Lock::take_when_free(&dir, &|failure| update::explain(layout, failure)).await?;
+    let lock = Lock::take(&dir).map_err(|failure| update::explain(layout, failure))?;
     let outcome = work.await;
     // The folder stays while something is in it. Failing to remove it is no failure.
     if let Err(failure) = lock.release(&dir) {

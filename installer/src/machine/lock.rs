@@ -48,8 +48,7 @@ impl Lock {
             match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let message = format!("another installation holds {}", dir.display());
-                    return Err(Failure::new(ErrorCode::InstallLocked, message));
+                    return Err(held(dir));
                 }
                 Err(error) => return Err(Failure::io("lock", dir, &error.into())),
             }
@@ -59,7 +58,7 @@ impl Lock {
                 return Ok(Self { _folder: folder });
             }
         }
-        Err(Failure::new(ErrorCode::InstallLocked, format!("others take {} again and again", dir.display())))
+        Err(held(dir))
     }
 
     /// Takes the lock on `dir`, and waits a moment for a holder who is about to end: an update says
@@ -94,6 +93,10 @@ impl Lock {
         files::remove_dir_if_empty(dir)?;
         Ok(())
     }
+}
+
+fn held(dir: &Path) -> Failure {
+    Failure::new(ErrorCode::InstallLocked, format!("another installation holds {}", dir.display()))
 }
 
 fn is_still(dir: &Path, folder: &File) -> bool {
