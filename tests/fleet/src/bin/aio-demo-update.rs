@@ -5,7 +5,10 @@
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use aio_fleet::Crew;
-use aio_protocol::{node::NodeStatus, release::index::IndexedRelease};
+use aio_protocol::{
+    node::NodeStatus,
+    release::{Checksum, index::IndexedRelease},
+};
 use aio_tests::{
     artifacts::{Artifacts, VERSION},
     controller::{Controller, Settings},
@@ -107,12 +110,9 @@ impl Releases {
         fs::create_dir(tree.join(version))?;
         let named = [VERSION, GOOD, FAULTY].into_iter().filter(|it| tree.join(it).exists());
         let named = named.map(str::parse).collect::<Result<Vec<_>, _>>()?;
-        let of = |version: &_| IndexedRelease {
-            manifest_sha256: aio_installer::checksum(format!("{version}").as_bytes()),
-            oldest_from: None,
-            protocol: 1,
-        };
-        let releases = named.into_iter().map(|version| (Clone::clone(&version), of(&version))).collect();
+        let manifest_sha256: Checksum = format!("sha256:{}", "0".repeat(64)).parse()?;
+        let release = IndexedRelease { manifest_sha256, oldest_from: None, protocol: 1 };
+        let releases = named.into_iter().map(|version| (version, release.clone())).collect();
         self.publisher.index(tree, |index| index.releases = releases).map(drop)
     }
 }
