@@ -359,12 +359,16 @@ mod tests {
     }
 
     fn registered() -> wire::Register {
-        let wire::WorkerMessage::Register(register) = fixture("node.register-machine-detail.json") else { panic!() };
+        let wire::WorkerMessage::Register(register) = fixture("node.register-machine-detail.json") else {
+            panic!()
+        };
         register
     }
 
     fn measured() -> wire::Metrics {
-        let wire::WorkerMessage::Metrics(metrics) = fixture("telemetry.metrics-machine-detail.json") else { panic!() };
+        let wire::WorkerMessage::Metrics(metrics) = fixture("telemetry.metrics-machine-detail.json") else {
+            panic!()
+        };
         metrics
     }
 
