@@ -13,7 +13,7 @@ mod list;
 mod mona;
 mod nodes;
 mod notifications;
-mod register;
+pub(crate) mod register;
 mod routes;
 mod sockets;
 mod tokens;
