@@ -29,6 +29,7 @@ mod releases;
 pub(crate) mod roles;
 pub(crate) mod rollouts;
 mod service;
+mod telemetry;
 mod token;
 mod transitions;
 mod updates;
@@ -64,6 +65,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(service::begin_maintenance))
         .routes(routes!(service::resume))
         .routes(routes!(transitions::list))
+        .routes(routes!(telemetry::show))
         .routes(routes!(token::issue))
         .routes(routes!(token::regenerate))
         .routes(routes!(token::list))

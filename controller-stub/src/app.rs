@@ -24,6 +24,7 @@ use crate::{
     readiness::Probe,
     releases::downloads::Downloads,
     store::Store,
+    telemetry::Telemetry,
     tokens::refused::Refused,
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct App {
     /// Where workers' connections run.
     pub gateway: Handle,
     pub registry: Registry,
+    /// What workers measure.
+    pub telemetry: Telemetry,
     pub admission: Arc<Admission>,
     pub noti: Noti,
     pub clones: Mutex<Clones>,

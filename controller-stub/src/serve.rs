@@ -47,6 +47,7 @@ use crate::{
     secrets::{Secrets, SecretsError},
     store::{Place, Store, StoreError},
     tasks::{Pulses, TaskEnded, Tasks},
+    telemetry::{Telemetry, keeper},
     tls::{Authority, Tls, TlsError},
     tokens::{Tokens, refused::Refused},
     watch,
@@ -189,6 +190,7 @@ impl Server {
             },
             gateway: gateway.handle(),
             registry: Registry::default(),
+            telemetry: Telemetry::new(config.telemetry_retention),
             clones: Mutex::default(),
             brakes: Mutex::new(Brakes::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
@@ -254,11 +256,13 @@ impl Server {
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         tasks.spawn_with_pulse("rollouts", |pulse| rollouts::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("telemetry", |pulse| keeper::run(app.clone(), pulse, stop.clone()));
         let kept = Retention {
             events: config.event_retention,
             history: config.history_retention,
             dead_letters: config.dead_letter_retention,
             inactive_nodes: config.inactive_node_retention,
+            telemetry: config.telemetry_retention,
         };
         tasks.spawn_with_pulse("retention", |pulse| retention::run(store.clone(), kept, pulse, stop.clone()));
         tasks.spawn("relay", Relay::new(store.clone(), delivery, outbox).run(stop.clone()));

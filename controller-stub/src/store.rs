@@ -25,6 +25,7 @@ mod rollouts;
 mod rows;
 mod settings;
 mod shares;
+mod telemetry;
 mod tokens;
 mod transitions;
 mod writer;

@@ -69,6 +69,8 @@ mod rotation;
 mod scenarios;
 #[path = "controller/strangers.rs"]
 mod strangers;
+#[path = "controller/telemetry.rs"]
+mod telemetry;
 #[path = "controller/tls.rs"]
 mod tls;
 #[path = "controller/together.rs"]

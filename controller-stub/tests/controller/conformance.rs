@@ -87,6 +87,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "beginMaintenance", &id, 200, plain).await;
     it.expect(&owner, "resume", &id, 200, plain).await;
     it.expect(&owner, "listTransitions", &id, 200, plain).await;
+    it.expect(&owner, "showNodeMetrics", &id, 200, plain).await;
     it.expect(&owner, "changeNode", &id, 200, |it| it.json(&json!({"labels": {"rack": "r7"}}))).await;
     it.expect(&owner, "registerNode", "", 409, |it| it.json(&json!({"name": "gpu"}))).await;
     it.expect(&owner, "listTokens", &id, 200, plain).await;
