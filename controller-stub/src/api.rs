@@ -15,6 +15,7 @@ pub(crate) mod error;
 mod event_schemas;
 mod events;
 mod fields;
+mod fleet;
 pub(crate) mod health;
 mod idempotency;
 #[cfg(test)]
@@ -60,6 +61,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::health))
         .routes(routes!(health::readiness))
         .routes(routes!(health::metrics))
+        .routes(routes!(fleet::show))
         .routes(routes!(nodes::list, nodes::register))
         .routes(routes!(nodes::show, nodes::change, service::decommission))
         .routes(routes!(service::begin_maintenance))

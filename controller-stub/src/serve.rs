@@ -13,7 +13,7 @@ use std::{
 
 use aio_protocol::error_code::ErrorCode;
 use rustix::fs::Access;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -55,6 +55,9 @@ use crate::{
 
 /// Whatever has not ended so long after a stop is left behind; nothing that is durable depends on it.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Scrapes of the fleet that go on at once; others wait.
+const FLEET_SCRAPES: usize = 2;
 
 /// A server that runs.
 pub struct Server {
@@ -212,6 +215,7 @@ impl Server {
                 Seats::new(room),
             ),
             exporter: exporter.clone(),
+            fleet_scrapes: Arc::new(Semaphore::new(FLEET_SCRAPES)),
             metrics_token: config.metrics_token,
             probe: Probe::default(),
             register_timeout: config.register_timeout,
@@ -294,6 +298,11 @@ impl Server {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// The address by which this machine reaches it, e.g. `http://127.0.0.1:3305`.

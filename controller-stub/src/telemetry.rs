@@ -111,9 +111,18 @@ impl Telemetry {
 
     /// What a connected node told last, unless that is too long ago to hold.
     pub(crate) fn newest(&self, node: &NodeId, now: Timestamp) -> Option<Reading> {
+        let mut newest = None;
+        self.read(node, now, |reading| newest = Some(reading.clone()));
+        newest
+    }
+
+    /// Hands what a connected node told last to `look`, unless it is too long ago to hold.
+    pub(crate) fn read(&self, node: &NodeId, now: Timestamp, look: impl FnOnce(&Reading)) {
         let nodes = self.nodes();
-        let reading = nodes.get(node)?.newest.as_ref()?;
-        (now.since(reading.at) <= FRESH).then(|| Reading::clone(reading))
+        let newest = nodes.get(node).and_then(|kept| kept.newest.as_ref());
+        if let Some(reading) = newest.filter(|reading| now.since(reading.at) <= FRESH) {
+            look(reading);
+        }
     }
 
     /// Takes the windows that have closed, ordered by node.

@@ -47,6 +47,8 @@ mod gateway;
 mod hostile;
 #[path = "controller/idempotency.rs"]
 mod idempotency;
+#[path = "controller/monitoring.rs"]
+mod monitoring;
 #[path = "controller/nodes.rs"]
 mod nodes;
 #[path = "controller/observing.rs"]
