@@ -10,6 +10,7 @@ mod edge;
 mod fields;
 mod gateway;
 mod list;
+mod measured;
 mod mona;
 mod nodes;
 mod notifications;
