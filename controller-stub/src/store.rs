@@ -10,6 +10,8 @@ mod dead_letters;
 mod enrolments;
 mod error;
 mod expiry;
+#[cfg(feature = "pages")]
+mod fleet;
 mod groups;
 mod idempotency;
 mod inbox;
@@ -23,6 +25,8 @@ mod reserve;
 mod rollout_moves;
 mod rollouts;
 mod rows;
+#[cfg(feature = "pages")]
+mod sessions;
 mod settings;
 mod shares;
 mod tokens;
@@ -36,6 +40,8 @@ pub(crate) use dead_letters::DeadLetter;
 pub(crate) use enrolments::Newcomer;
 pub(crate) use error::{Problem, StoreError};
 pub(crate) use expiry::Expirable;
+#[cfg(feature = "pages")]
+pub(crate) use fleet::{DeliveryNumbers, FleetNumbers};
 pub(crate) use idempotency::{KeptAnswer, Reserved};
 pub(crate) use inbox::{EventQuery, Received, Since};
 pub(crate) use naming::Described;
@@ -47,5 +53,7 @@ pub(crate) use record::AuditEntry;
 pub(crate) use rollout_moves::Started;
 pub(crate) use rollouts::{ListedMember, OfferOfNode};
 pub(crate) use rows::Window;
+#[cfg(feature = "pages")]
+pub(crate) use sessions::{Ended, LoginLink, Session};
 pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transitions::Transition;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    packages::install(&[packages::CHECKERS])?;
+    packages::install(&[packages::CHECKERS, packages::BROWSER])?;
     step::run(&mut step::cargo(&["fmt", "--all", "--check"]))?;
     shellcheck()?;
     step::run(&mut step::cargo(&[
