@@ -8,7 +8,8 @@ use crate::{packages, step};
 pub(crate) fn run() -> Result<()> {
     packages::install(&[packages::BROWSER])?;
     let folder = step::root().join("docs/images");
-    let test = ["nextest", "run", "--package", "controller-stub", "--test", "controller", "--run-ignored", "only"];
+    let test =
+        ["nextest", "run", "--package", "controller-stub", "--test", "controller", "--run-ignored", "only"];
     let mut command = step::cargo(&test);
     step::run(command.arg("pages::screenshots::").env("AIO_IMAGES", folder))
 }

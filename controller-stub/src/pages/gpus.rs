@@ -157,9 +157,11 @@ fn state(
 ) -> &'static str {
     let Some(health) = health else { return "unknown" };
     let worst = health.worst.as_deref().unwrap_or_default();
-    let named = gpus == 1 || worst.split([' ', ':', ',']).any(|word| word == gpu.device_id);
-    // A heartbeat tells what is wrong sooner than the next measurement.
-    let told = if named { health.state } else { Health::Ok };
+    let named = worst.strip_prefix("GPU ").and_then(|rest| rest.strip_prefix(gpu.device_id.as_str()));
+    let named = gpus == 1 || named.is_some_and(|rest| rest.starts_with([':', ' ']));
+    // A heartbeat tells what is wrong sooner than the next measurement. A driver that does not answer says nothing
+    // of any of them.
+    let told = if named || health.state == Health::Unknown { health.state } else { Health::Ok };
     detail.map_or(told, |detail| detail.status.health.max(told)).as_str()
 }
 
@@ -264,6 +266,26 @@ fn lines(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_summary_tells_of_the_gpu_that_it_names_until_the_gpu_is_measured() {
+        let gpu = inventory::Gpu { device_id: "2".to_owned(), ..inventory::Gpu::default() };
+        let summary = |state, worst: &str| HealthSummary {
+            state,
+            worst: Some(worst.to_owned()),
+            ..HealthSummary::default()
+        };
+        for (state, worst, shown) in [
+            (Health::Unhealthy, "GPU 2: Xid 79", "unhealthy"),
+            (Health::Degraded, "GPU 2 is degraded", "degraded"),
+            (Health::Unhealthy, "GPU 21: Xid 2", "ok"),
+            (Health::Unhealthy, "2 of 8 GPUs missing: 7 and others", "ok"),
+            (Health::Unknown, "the driver does not answer", "unknown"),
+        ] {
+            assert_eq!(super::state(&gpu, None, Some(&summary(state, worst)), 8), shown, "{worst}");
+        }
+        assert_eq!(super::state(&gpu, None, None, 8), "unknown", "not connected");
+    }
 
     #[test]
     fn a_line_ends_where_nothing_is_known_and_stays_in_its_chart() {

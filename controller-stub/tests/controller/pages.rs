@@ -1,5 +1,7 @@
 //! The pages over HTTP: getting in and out, who may send a form, and what a role sees.
 
+#[path = "pages/axe.rs"]
+mod axe;
 #[path = "pages/browser.rs"]
 mod browser;
 #[path = "pages/screenshots.rs"]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use controller_stub::commands;
 use serde_json::{Value, json};
 
-use super::{PAGES, escaped, link, webdriver::Chromium, whose};
+use super::{PAGES, axe::Axe, escaped, link, webdriver::Chromium, whose};
 use crate::{
     harness::{Client, Controller},
     peers::Worker,
@@ -67,6 +67,7 @@ impl Scene {
 #[tokio::test]
 async fn each_page_as_each_role_works_stays_live_and_survives_what_happens_to_the_controller() {
     let mut scene = Scene::set().await;
+    let axe = Axe::fetched().await;
     for role in ["organization.viewer", "organization.admin", "universe.owner"] {
         scene.sign_in(role).await;
         for page in PAGES.into_iter().map(str::to_owned).chain([format!("/ui/nodes/{}", scene.odd)]) {
@@ -81,6 +82,13 @@ async fn each_page_as_each_role_works_stays_live_and_survives_what_happens_to_th
             assert_eq!(scene.browser.run(wide).await, 0, "{page} as {role} is too wide for a phone");
             scene.browser.look(1280, 800, false).await;
             scene.check(&format!("{page} as {role}")).await;
+            if let Some(axe) = axe.as_ref().filter(|_| role == "universe.owner") {
+                for dark in [false, true] {
+                    scene.browser.look(1280, 800, dark).await;
+                    let found = axe.findings(&scene.browser).await;
+                    assert!(found.is_empty(), "{page}, dark: {dark}: {found:#?}");
+                }
+            }
         }
         assert_eq!(scene.browser.run("return document.querySelector('h1').textContent").await, ODD_NAME);
         let buttons =

@@ -41,8 +41,8 @@ async fn connect(controller: &Controller, owner: &Client, name: &str, version: &
         owner.get(&format!("/nodes?name={name}")).await.1["data"][0]["_id"].as_str().unwrap().to_owned();
     let token = owner.token_of(&node).await;
     let mut worker = Worker::connect(&controller.gateway(), &node, &token).await;
-    let data = json!({"instanceId": worker.instance, "bootId": "boot", "daemonVersion": version, "capabilities": [],
-        "systemInfo": system(name)});
+    let data = json!({"instanceId": worker.instance, "bootId": "boot", "daemonVersion": version, "capabilities": ["update.v1"],
+        "update": {"managedBy": "controller"}, "systemInfo": system(name)});
     worker.send("node.register", data).await;
     worker.receive("register.ack").await;
     let health = match mood {
@@ -84,8 +84,8 @@ async fn fleet(controller: &Controller, owner: &Client) -> Vec<Worker> {
     let mut workers = Vec::new();
     for number in 1..=20 {
         let mood = match number {
-            3 => Mood::Sick("unhealthy", "0: Xid 79: the GPU has fallen off the bus", "reboot"),
-            11 => Mood::Sick("degraded", "0: it slows down because it is 92 °C hot", "check_cooling"),
+            3 => Mood::Sick("unhealthy", "GPU 0: Xid 79: the GPU has fallen off the bus", "reboot"),
+            11 => Mood::Sick("degraded", "GPU 0: it slows down because it is 92 °C hot", "check_cooling"),
             _ => Mood::Well,
         };
         let version = if number % 5 == 0 { "1.0.0" } else { "1.1.0" };
@@ -131,8 +131,14 @@ async fn pictures_of_each_page_light_dark_and_on_a_phone() {
     controller.write_index();
     let owner = controller.owner_of("acme").await;
     let mut workers = fleet(&controller, &owner).await;
-    let (_, draft) = owner.post("/rollouts", json!({ "version": "v1.1.0" })).await;
+    let (_, draft) = owner.post("/rollouts", json!({ "version": "v1.1.0", "canaries": "2" })).await;
     let rollout = draft["id"].as_str().unwrap().to_owned();
+    owner.post(&format!("/rollouts/{rollout}/start"), json!({})).await;
+    eventually("the canaries have their offer", async || {
+        let now = owner.get(&format!("/rollouts/{rollout}")).await.1;
+        if now["nodes"]["offered"].as_u64() > Some(0) { Ok(()) } else { Err(now.to_string()) }
+    })
+    .await;
     let sick = owner.get("/nodes?name=gpu-003").await.1["data"][0]["_id"].as_str().unwrap().to_owned();
     let browser = Chromium::start().await;
     browser.look(1280, 900, false).await;
@@ -154,7 +160,7 @@ async fn pictures_of_each_page_light_dark_and_on_a_phone() {
             browser.press("button.main").await;
         }
         for (look, width, height, dark) in
-            [("light", 1280, 800, false), ("dark", 1280, 800, true), ("phone", 390, 844, false)]
+            [("light", 1100, 600, false), ("dark", 1100, 600, true), ("phone", 390, 640, false)]
         {
             browser.look(width, height, dark).await;
             browser.open(&format!("{}{page}", controller.url())).await;

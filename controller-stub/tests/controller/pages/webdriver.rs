@@ -76,6 +76,11 @@ impl Chromium {
         self.post("/execute/sync", json!({ "script": script, "args": [] })).await
     }
 
+    /// What a script answers later, by calling its last argument.
+    pub(crate) async fn run_async(&self, script: &str) -> Value {
+        self.post("/execute/async", json!({ "script": script, "args": [] })).await
+    }
+
     pub(crate) async fn text(&self, selector: &str) -> String {
         let script = format!("return document.querySelector({selector:?})?.innerText ?? ''");
         self.run(&script).await.as_str().unwrap().to_owned()
