@@ -71,10 +71,11 @@ async fn locked(host: &Host, removal: Removal, checkpoint: &dyn Checkpoint) -> R
     if journal.is_cut_off() {
         undo(host, &mut journal, checkpoint).await?;
     }
+    // The folder of the releases is empty then.
+    update::forget(&host.layout)?;
     let steps: Vec<_> = journal.committed_steps().filter(|(step, _)| !is_kept(step, removal)).collect();
     undo_steps(host, journal.kept_copies(), &steps, checkpoint).await?;
     journal.forget(|step| is_kept(step, removal))?;
-    update::forget(&host.layout)?;
     if removal.purge {
         undelivered::forget(&host.layout)?;
         bootstrap::forget(&host.layout)?;

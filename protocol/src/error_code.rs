@@ -188,7 +188,7 @@ catalogue! {
         cure "Nothing was changed. The message says what it ended with; mend the release, or the node's configuration.";
     UpdateFaulty "UPDATE_FAULTY", exit 70, "The new version does not work on this node, which runs the version before again.",
         cure "Mend the release and give it a version of its own; the same one is tried again only with --retry.";
-    UpdateInconclusive "UPDATE_INCONCLUSIVE", exit 1, "The new version did not get online, and neither did the version before.",
+    UpdateInconclusive "UPDATE_INCONCLUSIVE", exit 1, "Whether the new version works could not be told: nobody reached the controller, the version before neither.",
         cure "Check the network between node and controller; the update is tried again by itself.";
     UpdateInterrupted "UPDATE_INTERRUPTED", exit 75, "The machine or the update was stopped before the new version had proven itself.",
         cure "Nothing has to be done: it is tried again by itself.";

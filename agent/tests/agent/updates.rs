@@ -190,7 +190,7 @@ async fn a_node_whose_updates_are_off_says_so_until_its_configuration_says_other
             _ => None,
         })
         .await;
-    assert_eq!(register.update.managed_by, ManagedBy::Operator);
+    assert_eq!(register.update.managed_by, ManagedBy::Controller);
     peer.send(&releases.offer()).await;
     let deferred = registered(&mut peer, UpdateState::Deferred).await;
     assert!(deferred.update.reason.unwrap().contains("`aio-worker update now`"));

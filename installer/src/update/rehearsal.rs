@@ -18,7 +18,10 @@ use crate::{failure::Failure, machine::host::Host, shipped};
 /// The program gives up by itself after 15 s.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where the program's answer goes.
+/// So much of what a program printed is passed on.
+const MAX_WORDS: usize = 300;
+
+/// Where the program's answer goes, and whatever else it prints.
 const ANSWER: &str = "rehearsal";
 
 /// What makes the daemon's unit a rehearsal's: other commands, one try, nothing of the running
@@ -28,7 +31,7 @@ fn drop_in(program: &Path, answer: &Path) -> String {
     format!(
         "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nTimeoutStartSec={}\nNotifyAccess=none\n\
          ExecStartPre=\nExecStart=\nExecStart={program} rehearse\nExecStartPost=\nExecReload=\n\
-         RuntimeDirectory=\nStandardOutput=file:{answer}\n",
+         RuntimeDirectory=\nStandardOutput=file:{answer}\nStandardError=inherit\n",
         PATIENCE.as_secs(),
     )
 }
@@ -86,9 +89,18 @@ async fn run(host: &Host, answer: &Path) -> Result<(), Failure> {
             let ended = format!("`{}`, exit status {}", unit.result, unit.exit_status);
             let message = match &told {
                 Some(Answer { code, message }) => format!("the new version tried itself: {code}, {message}"),
-                None => format!("the new version tried itself and ended with {ended} ({error})"),
+                None => format!(
+                    "the new version tried itself and ended with {ended} ({error}){}",
+                    last_words(&said)
+                ),
             };
-            let failure = Failure::new(ErrorCode::RehearsalFailed, message).with("result", unit.result);
+            // What may pass by itself, a controller that is away above all, is not the release's fault.
+            let passes = told.as_ref().and_then(|told| ErrorCode::parse(&told.code));
+            let code = match passes.is_some_and(ErrorCode::is_transient) {
+                true => ErrorCode::UpdateInconclusive,
+                false => ErrorCode::RehearsalFailed,
+            };
+            let failure = Failure::new(code, message).with("result", unit.result);
             Err(match told {
                 Some(Answer { code, .. }) => failure.with("rehearsalCode", code),
                 None => failure,
@@ -96,6 +108,13 @@ async fn run(host: &Host, answer: &Path) -> Result<(), Failure> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What a program printed last that could not say why it ended: a loader's complaint, or a panic's.
+fn last_words(said: &str) -> String {
+    let last = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let words: String = last.unwrap_or_default().chars().take(MAX_WORDS).collect();
+    if words.is_empty() { words } else { format!(": {words}") }
 }
 
 async fn clear(host: &Host, answer: &Path) -> Result<(), Failure> {

@@ -112,8 +112,13 @@ impl Service<'_> {
             if Journal::read(&self.host.layout.journal_dir())?.is_cut_off() {
                 return Ok(Some((update, status.strikes)));
             }
-            // An installation has taken it back, and put another release in its place.
-            self.cut_off(&update)?;
+            // It is over: with the last word on it unsaid, or taken back by an installation that has
+            // put another release in its place.
+            if self.present()? == update.version {
+                self.proven(&update)?;
+            } else {
+                self.cut_off(&update)?;
+            }
             return Ok(None);
         }
         self.interrupted(&status, false).await?;
@@ -308,15 +313,21 @@ impl Service<'_> {
         let trust = Trust::read(&layout.release_keys(), &layout.trust())?;
         Seen::of(&trust).clone().ran(&update.version, now()).write(&layout.trust())?;
         journal.commit()?;
-        aio_host::files::replace_link(&layout.updater(), Path::new(&update.version.to_string()))?;
-        record::ended(layout, update, Verdict::Succeeded, None, now())?;
-        stage::discard(layout)?;
+        self.proven(update)?;
         let swept = journal.sweep().err();
         let pruned = prune(layout, &[&update.version, &update.from]).err();
         for failure in [swept, pruned].into_iter().flatten() {
             tracing::warn!(message = %failure.message, "what is not needed any more could not be removed");
         }
         Ok(())
+    }
+
+    /// There is no way back into the transaction: the next update begins with this version.
+    fn proven(&self, update: &Update) -> Result<(), Failure> {
+        let layout = &self.host.layout;
+        aio_host::files::replace_link(&layout.updater(), Path::new(&update.version.to_string()))?;
+        stage::discard(layout)?;
+        record::ended(layout, update, Verdict::Succeeded, None, now())
     }
 
     /// It was not right: back to what ran before.

@@ -194,8 +194,9 @@ impl Checkpoint for Told<'_> {
     }
 }
 
-/// Goes back to what ran before, and says what to call it: whether it was the release's fault shows
-/// when the version before is online where the new one was not.
+/// Goes back to what ran before, and says what to call it. Whether it was the release's fault shows
+/// when the version before is online where the new one was not; a machine that could not put the
+/// release in place says nothing about it.
 pub(super) async fn back(
     host: &Host,
     journal: &mut Journal,
@@ -206,8 +207,13 @@ pub(super) async fn back(
     checkpoint: &dyn Checkpoint,
 ) -> Result<(Verdict, Failure), Failure> {
     undo(host, journal, checkpoint).await?;
-    if !is_of_the_network(why.code) {
-        return Ok((Verdict::Faulty, faulty(update, &why)));
+    match fault(why.code) {
+        Fault::Release => return Ok((Verdict::Faulty, faulty(update, &why))),
+        Fault::Machine => {
+            let message = format!("{} could not be put in place: {}", update.version, why.message);
+            return Ok((Verdict::Inconclusive, Failure { message, ..why }));
+        }
+        Fault::ReleaseOrNetwork => {}
     }
     match online::settled(host, node, timings.online).await {
         Ok(_) => Ok((Verdict::Faulty, faulty(update, &why))),
@@ -219,9 +225,23 @@ pub(super) async fn back(
     }
 }
 
-/// Whether the same may be seen of a version that is well, where the network is not.
-fn is_of_the_network(code: ErrorCode) -> bool {
-    code == ErrorCode::OnlineTimeout
+/// Whose fault it may be that a switch has failed.
+enum Fault {
+    Release,
+    /// The same is seen of a version that is well, where the network is not.
+    ReleaseOrNetwork,
+    /// Its disk, its systemd, or something that stands in the way.
+    Machine,
+}
+
+fn fault(code: ErrorCode) -> Fault {
+    match code {
+        ErrorCode::OnlineTimeout => Fault::ReleaseOrNetwork,
+        ErrorCode::ServiceFailed | ErrorCode::UpdateFaulty => Fault::Release,
+        // It ran, and was refused.
+        code if code.is_final() => Fault::Release,
+        _ => Fault::Machine,
+    }
 }
 
 fn faulty(update: &Update, why: &Failure) -> Failure {

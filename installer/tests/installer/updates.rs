@@ -535,6 +535,42 @@ async fn an_update_whose_place_an_installation_has_taken_was_interrupted() {
 }
 
 #[tokio::test]
+async fn an_update_whose_last_word_was_not_written_any_more_has_succeeded() {
+    let node = Node::new().await;
+    let stage = node.bring(&release("v1.1.0"));
+    assert_eq!(node.ask(&[stage, SWITCH]).await, [RootAnswer::Staged, RootAnswer::Switching]);
+    let path = node.world.host.layout.update_status();
+    let mut status: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (field, value) in
+        [("phase", "probation"), ("updateId", &ID.to_string()), ("from", "v1.0.0"), ("version", "v1.1.0")]
+    {
+        status[field] = value.into();
+    }
+    status.as_object_mut().unwrap().remove("last");
+    fs::write(path, status.to_string()).unwrap();
+    node.ask(&[]).await;
+    assert_eq!(node.verdict(), (Verdict::Succeeded, None));
+    assert_eq!(node.status().phase, RootPhase::Idle);
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_take_a_release_says_nothing_against_it() {
+    let node = Node::new().await;
+    let stage = node.bring(&release("v1.1.0"));
+    assert_eq!(node.ask(&[stage]).await, [RootAnswer::Staged]);
+    let unit = node.world.host.layout.unit();
+    let before = fs::read(&unit).unwrap();
+    fs::remove_file(&unit).unwrap();
+    fs::create_dir(&unit).unwrap();
+    assert_eq!(node.ask(&[SWITCH]).await, [RootAnswer::Switching]);
+    let (verdict, code) = node.verdict();
+    assert_eq!((verdict, code.as_deref()), (Verdict::Inconclusive, Some("FILE_FAILED")));
+    fs::remove_dir(&unit).unwrap();
+    fs::write(&unit, before).unwrap();
+    assert_eq!(node.runs(), "v1.0.0");
+}
+
+#[tokio::test]
 async fn an_installation_is_told_of_the_update_that_holds_the_machine() {
     let node = Node::new().await;
     let stage = node.bring(&release("v1.1.0"));

@@ -3,13 +3,13 @@
 use aio_protocol::{
     ids::NodeId,
     inventory::{
-        Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Hardware, Memory, NetworkInterface, OperatingSystem,
-        SystemInfo,
+        Cpu, DefaultRoute, Disk, Gpu, GpuDriver, GpuDriverState, Hardware, Memory, NetworkInterface,
+        OperatingSystem, SystemInfo,
     },
     left_out::LeftOut,
     telemetry::{
-        Finding, GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic,
-        RecoveryAction,
+        DiskTraffic, Finding, GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage,
+        NetworkTraffic, RecoveryAction,
     },
     time::Timestamp,
     update::{EXPECTED_BACK_SECONDS, UPDATE_CAPABILITY, UpdateReport},
@@ -99,13 +99,28 @@ impl Words {
                 },
                 architecture: "x86_64".to_owned(),
                 hardware: Hardware {
-                    cpu: Cpu { model: "AMD EPYC 9654".to_owned(), cores: Some(96), threads: 192 },
+                    cpu: Cpu {
+                        model: "AMD EPYC 9654".to_owned(),
+                        cores: Some(96),
+                        threads: 192,
+                        sockets: Some(1),
+                        max_frequency_mhz: Some(3707),
+                        cache_bytes: Some(402_653_184),
+                    },
                     memory: Memory { total: 1_621_970_370_560 },
                     disk: vec![self.disk()],
                     network: vec![NetworkInterface {
                         name: "eth0".to_owned(),
                         mac_address: "52:54:00:12:34:56".to_owned(),
                         addresses: vec!["10.0.0.7/16".to_owned()],
+                        kind: Some("ethernet".to_owned()),
+                        is_virtual: Some(false),
+                        state: Some("up".to_owned()),
+                        mtu: Some(9000),
+                        speed_mbps: Some(100_000),
+                        duplex: Some("full".to_owned()),
+                        route: Some(DefaultRoute { gateway: Some("10.0.0.1".to_owned()), metric: 100 }),
+                        ..NetworkInterface::default()
                     }],
                     gpu: (0..self.gpus).map(gpu).collect(),
                     gpu_driver: GpuDriver {
@@ -118,6 +133,7 @@ impl Words {
                 },
                 virtualization: None,
                 container_runtime: None,
+                name_servers: vec!["10.0.0.2".to_owned()],
                 services: vec![],
             },
         }
@@ -140,8 +156,13 @@ impl Words {
             node_id: self.node.clone(),
             host: self.host(),
             memory_used: 917_123_456_000,
+            memory_cached: Some(317_123_456_000),
             disk: vec![self.disk()],
             network: NetworkTraffic { received_bytes: 9_123_456_789_012, sent_bytes: 4_123_456_789_012 },
+            disk_traffic: Some(DiskTraffic {
+                read_bytes: 5_123_456_789_012,
+                written_bytes: 1_123_456_789_012,
+            }),
             load_average: Some([3.0, 2.0, 1.0]),
             temperature: vec![],
             gpu: self.gpu_details(),
@@ -159,6 +180,7 @@ impl Words {
             file_system: "ext4".to_owned(),
             total: 1_920_383_410_176,
             available: 1_120_383_410_176,
+            device: Some("/dev/nvme0n1p2".to_owned()),
         }
     }
 

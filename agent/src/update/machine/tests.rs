@@ -343,7 +343,7 @@ fn where_the_mode_is_notify_the_operator_s_word_begins() {
     let mut world = World::with(|policy| policy.settings.mode = Mode::Notify);
     world.offer(1);
     let report = world.machine.report();
-    assert_eq!((report.managed_by, report.state), (ManagedBy::Operator, UpdateState::Deferred));
+    assert_eq!((report.managed_by, report.state), (ManagedBy::Controller, UpdateState::Deferred));
     assert!(report.reason.unwrap().contains("`aio-worker update now`"));
     world.at.window_open = false;
     assert!(matches!(world.give(Input::Hurried)[..], [Effect::Download(_)]));

@@ -100,10 +100,17 @@ impl Undo {
             Self::RemoveFile { path } => settle(files::remove_file(path)),
             Self::RestoreFile { path, copy, mode, uid, gid } => {
                 let bytes = copies.kept(copy)?;
-                files::replace_file(path, &bytes, *mode)?;
+                // A step that never came to writing may have met a full disk, which has no room for
+                // the way back either.
+                if !holds(path, &bytes) {
+                    files::replace_file(path, &bytes, *mode)?;
+                }
                 Ok(files::own(path, *uid, *gid, *mode)?)
             }
-            Self::RestoreLink { path, target } => Ok(files::replace_link(path, target)?),
+            Self::RestoreLink { path, target } => match fs::read_link(path) {
+                Ok(present) if present == *target => Ok(()),
+                _ => Ok(files::replace_link(path, target)?),
+            },
             Self::RemoveDir { path } => settle(files::remove_dir_if_empty(path)),
             Self::RemoveTree { path } => remove_tree(path),
             Self::MoveBack { path, aside } => {
@@ -136,6 +143,10 @@ impl Undo {
             Self::UntilCommitted { was } => Box::pin(was.run(host, copies)).await,
         }
     }
+}
+
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    path.symlink_metadata().is_ok_and(|it| it.is_file()) && fs::read(path).is_ok_and(|it| it == bytes)
 }
 
 /// The parent folder may be gone as well, or have never come about.

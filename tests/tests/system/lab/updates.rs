@@ -28,6 +28,7 @@ use super::{
 };
 
 mod before;
+mod days;
 mod faults;
 
 const NEXT: &str = "v1.1.0";
