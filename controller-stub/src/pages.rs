@@ -8,6 +8,7 @@ mod api;
 mod assets;
 mod audit;
 mod bulk;
+mod counts;
 mod delivery;
 mod events;
 mod frame;
@@ -18,6 +19,7 @@ mod nodes;
 mod orders;
 mod overview;
 mod refusal;
+mod scene;
 mod session;
 mod sign_in;
 mod updates;
@@ -25,16 +27,22 @@ mod words;
 
 use std::{convert::Infallible, sync::Arc};
 
+use aio_protocol::error_code::ErrorCode;
 use axum::{
     Router,
     extract::Request,
+    http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use tower_service::Service;
 
-use crate::{api as own, app::App};
+use crate::{
+    api::{self as own, error::Rejection},
+    app::App,
+};
+use session::Visitor;
 
 /// What every page needs at hand.
 pub(crate) struct Pages {
@@ -90,6 +98,16 @@ fn routes() -> Router<Arc<Pages>> {
         .route("/ui/audit", get(audit::list))
         .route("/ui/access", get(access::show))
         .route("/ui/access/end", post(orders::end_sessions))
-        .fallback(refusal::not_found)
-        .method_not_allowed_fallback(refusal::method_not_allowed)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+async fn not_found(visitor: Visitor) -> Response {
+    let message = "there is no such page";
+    visitor.scene.refuse(Rejection::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message))
+}
+
+async fn method_not_allowed(visitor: Visitor) -> Response {
+    let (status, code) = (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed);
+    visitor.scene.refuse(Rejection::new(status, code, "this page takes no such request"))
 }

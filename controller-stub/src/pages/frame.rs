@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 
-use super::{assets, refusal::Scene};
+use super::{assets, scene::Scene};
 use crate::api::roles::{self, Permission};
 
 /// Nothing comes from elsewhere, nothing stands inline, nobody frames a page.

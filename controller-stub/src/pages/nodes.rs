@@ -18,8 +18,8 @@ use serde::Deserialize;
 
 use super::{
     Pages,
+    counts::{Count, status_counts},
     frame::{Frame, Tab},
-    overview::{Count, status_counts},
     session::Visitor,
     words,
 };

@@ -1,11 +1,7 @@
 //! The first page: what is wrong first, then how many nodes are how, and the product's own measures against
 //! their targets. Every number opens the list that it counted.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use aio_protocol::{
     ids::NodeId,
@@ -17,6 +13,7 @@ use axum::{extract::State, response::Response};
 
 use super::{
     Pages,
+    counts::{Count, status_counts},
     frame::{Frame, Tab},
     nodes::{NodePage, Row},
     session::Visitor,
@@ -40,14 +37,6 @@ const SHOWN: usize = 8;
 const INSTALLED_PERCENT: u64 = 95;
 const CONNECT: Duration = Duration::from_secs(60);
 const DELIVERED_PERCENT: u64 = 99;
-
-/// A number that opens what it counted.
-pub(super) struct Count {
-    pub name: &'static str,
-    pub about: &'static str,
-    pub count: u64,
-    pub page: String,
-}
 
 /// A measure against its target.
 struct Measure {
@@ -197,25 +186,6 @@ async fn health_counts(visitor: &Visitor) -> Result<HashMap<Health, u64>, Reject
         }
     }
     Ok(counts)
-}
-
-/// A count for each status but `inactive`, in the order of what is wrong first.
-pub(super) fn status_counts(by_status: &BTreeMap<NodeStatus, u64>) -> Vec<Count> {
-    let order = [
-        NodeStatus::Error,
-        NodeStatus::Offline,
-        NodeStatus::Installing,
-        NodeStatus::Pending,
-        NodeStatus::Maintenance,
-        NodeStatus::Online,
-    ];
-    let count = |status: NodeStatus| Count {
-        name: status.as_str(),
-        about: words::about_status(&status),
-        count: by_status.get(&status).copied().unwrap_or_default(),
-        page: format!("ui/nodes?status={}", status.as_str()),
-    };
-    order.map(count).into()
 }
 
 fn measures(fleet: &FleetNumbers, delivery: &DeliveryNumbers) -> Vec<Measure> {

@@ -16,12 +16,7 @@ use axum::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{
-    Pages,
-    api::Api,
-    refusal::{Refusal, Scene},
-    words,
-};
+use super::{Pages, api::Api, refusal::Refusal, scene::Scene, words};
 use crate::{
     api::{
         auth::{self, Person},
@@ -114,14 +109,18 @@ fn is_tls(app: &App) -> bool {
 
 /// The header that keeps `value` in the browser until it ends, or takes the cookie away.
 pub(super) fn set_cookie(app: &App, value: Option<(&str, i64)>) -> Option<HeaderValue> {
-    let (name, secure) = if is_tls(app) { (SECURE_NAME, "; Secure") } else { (PLAIN_NAME, "") };
+    set_cookie_text(is_tls(app), value).parse().ok()
+}
+
+fn set_cookie_text(tls: bool, value: Option<(&str, i64)>) -> String {
+    let (name, secure) = if tls { (SECURE_NAME, "; Secure") } else { (PLAIN_NAME, "") };
     let (value, seconds) = value.unwrap_or(("", 0));
-    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}").parse().ok()
+    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 /// The session's cookie, if there is exactly one.
-fn cookie<'a>(headers: &'a HeaderMap, app: &App) -> Option<&'a str> {
-    let wanted = if is_tls(app) { SECURE_NAME } else { PLAIN_NAME };
+fn cookie(headers: &HeaderMap, tls: bool) -> Option<&str> {
+    let wanted = if tls { SECURE_NAME } else { PLAIN_NAME };
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let mut found = pairs.filter(|(name, value)| *name == wanted && !value.is_empty());
@@ -131,7 +130,7 @@ fn cookie<'a>(headers: &'a HeaderMap, app: &App) -> Option<&'a str> {
 
 /// Who is signed in by this request's cookie; nothing without one.
 async fn session_of(parts: &Parts, app: &App) -> Result<Option<(Session, Person, String)>, Rejection> {
-    let Some(cookie) = cookie(&parts.headers, app) else { return Ok(None) };
+    let Some(cookie) = cookie(&parts.headers, is_tls(app)) else { return Ok(None) };
     let Some((_, token)) = cookie.split_once('.') else { return Ok(None) };
     // A cookie that has ended is no attempt to guess one: the user signs in again.
     let Ok(person) = auth::person_of(token, parts, app) else { return Ok(None) };
@@ -218,4 +217,39 @@ pub(super) fn from_own_page(headers: &HeaderMap, app: &App) -> Result<(), Reject
     }
     let message = "forms are taken from this controller's own pages alone";
     Err(Rejection::forbidden(ErrorCode::Forbidden, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_tls_a_cookie_is_one_that_no_other_host_can_set() {
+        let cookie = set_cookie_text(true, Some(("secret.token", 60)));
+        assert_eq!(
+            cookie,
+            "__Host-aio-session=secret.token; Path=/; Max-Age=60; HttpOnly; SameSite=Strict; Secure"
+        );
+        assert!(set_cookie_text(false, None).starts_with("aio-session=; Path=/; Max-Age=0; HttpOnly"));
+    }
+
+    #[test]
+    fn of_two_cookies_none_counts_and_a_plain_one_is_none_over_tls() {
+        let headers = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::COOKIE, line.parse().unwrap());
+            }
+            headers
+        };
+        let one = headers(&["a=b; aio-session=x.y", "c=d"]);
+        assert_eq!((cookie(&one, false), cookie(&one, true)), (Some("x.y"), None));
+        for lines in [
+            &["aio-session=x.y; aio-session=z.y"][..],
+            &["aio-session=x.y", "aio-session=z.y"],
+            &["aio-session="],
+        ] {
+            assert_eq!(cookie(&headers(lines), false), None, "{lines:?}");
+        }
+    }
 }

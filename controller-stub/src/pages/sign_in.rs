@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     Pages,
     frame::{Frame, Tab},
-    refusal::{Scene, is_own_page},
+    scene::{Scene, is_own_page},
     session::{self, Posted, Visitor},
     words,
 };

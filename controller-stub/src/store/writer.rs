@@ -70,6 +70,7 @@ pub(super) struct Writer {
     stop: CancellationToken,
     task: TaskTracker,
     /// How many transactions were committed.
+    #[cfg(feature = "pages")]
     commits: watch::Receiver<u64>,
     /// The record of what is written next.
     pending: Option<Pending>,
@@ -80,10 +81,19 @@ impl Writer {
     pub(super) fn start(pool: AnyPool, reserve: Option<Reserve>, pulse: Pulse) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
-        let (counter, commits) = watch::channel(0);
+        let counter = watch::Sender::new(0);
+        #[cfg(feature = "pages")]
+        let commits = counter.subscribe();
         task.spawn(Committer { pool, reserve, pulse, commits: counter }.serve(queue, stop.clone()));
         task.close();
-        Self { jobs, stop, task, commits, pending: None }
+        Self {
+            jobs,
+            stop,
+            task,
+            #[cfg(feature = "pages")]
+            commits,
+            pending: None,
+        }
     }
 
     /// Changes whenever a transaction was committed.
