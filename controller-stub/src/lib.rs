@@ -32,6 +32,8 @@ mod loopback;
 mod node;
 mod noti;
 mod outbox;
+#[cfg(feature = "pages")]
+mod pages;
 mod random;
 mod rate;
 mod readiness;

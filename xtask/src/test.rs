@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         eprintln!(
             "xtask: --no-lab: the tests under lab:: are left out, so nothing is said about real systemd"
         );
-        packages::install(&[packages::CHECKERS])?;
+        packages::install(&[packages::CHECKERS, packages::BROWSER])?;
         // Whole-system tests run what is shipped, and the fake driver beside it.
         step::run(&mut step::cargo(&["build", "--release", "--locked"]))?;
         let installer = ["build", "--profile", "installer", "--locked", "--package", "aio-installer"];
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         step::run(&mut step::cargo(&["build", "--release", "--locked", "--package", "fake-nvml"]))?;
         return everything(step::target_dir()?.join("release"), true, &[]);
     }
-    packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS])?;
+    packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS, packages::BROWSER])?;
     let programs = portable::build()?;
     deb::pack()?;
     let suites: &[&str] = if std::env::var_os(SUITE).is_some() { &[] } else { &OTHER_SUITES };

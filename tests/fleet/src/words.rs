@@ -8,7 +8,8 @@ use aio_protocol::{
     },
     left_out::LeftOut,
     telemetry::{
-        DiskTraffic, GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic,
+        DiskTraffic, Finding, GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage,
+        NetworkTraffic, RecoveryAction,
     },
     time::Timestamp,
     update::{EXPECTED_BACK_SECONDS, UPDATE_CAPABILITY, UpdateReport},
@@ -16,17 +17,37 @@ use aio_protocol::{
 };
 use uuid::Uuid;
 
+/// How a simulated machine is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// Each number is what a busy machine has, the same at every message.
+    #[default]
+    Steady,
+    /// The numbers change, as those of a machine that works do.
+    Lively,
+    /// Its first GPU is too hot.
+    Hot,
+    /// Its first GPU has fallen off the bus.
+    Broken,
+}
+
 /// A worker's words; `gpus` is how many its machine has.
 #[derive(Debug, Clone)]
 pub(crate) struct Words {
     node: NodeId,
     instance: Uuid,
     gpus: usize,
+    mood: Mood,
 }
 
 impl Words {
     pub(crate) fn new(node: NodeId, gpus: usize) -> Self {
-        Self { node, instance: Uuid::new_v4(), gpus }
+        Self { node, instance: Uuid::new_v4(), gpus, mood: Mood::Steady }
+    }
+
+    /// The same, of a machine that is like this.
+    pub(crate) fn of_mood(self, mood: Mood) -> Self {
+        Self { mood, ..self }
     }
 
     /// As `register`, of a machine that calls itself `hostname`.
@@ -126,7 +147,7 @@ impl Words {
             host: self.host(),
             active_deployments: 8,
             gpu_status: self.gpu_status(),
-            health: HealthSummary::default(),
+            health: self.health(),
         })
     }
 
@@ -144,7 +165,7 @@ impl Words {
             }),
             load_average: Some([3.0, 2.0, 1.0]),
             temperature: vec![],
-            gpu: self.gpu_status().into_iter().map(GpuDetail::of).collect(),
+            gpu: self.gpu_details(),
             left_out: LeftOut::default(),
         })
     }
@@ -164,16 +185,48 @@ impl Words {
     }
 
     fn gpu_status(&self) -> Vec<GpuStatus> {
+        let steady = self.mood == Mood::Steady;
+        let vary = |most: u32, by: u32| if steady { most } else { most - fastrand::u32(0..=by) };
         let gpu = |index: usize| GpuStatus {
             device_id: index.to_string(),
-            utilization: Some(97),
-            memory_used: Some(81_234_567_168),
-            temperature: Some(71),
-            power_draw: Some(689),
+            utilization: Some(vary(97, 40)),
+            memory_used: Some(81_234_567_168 - u64::from(!steady) * fastrand::u64(0..20_000_000_000)),
+            temperature: Some(if self.mood == Mood::Hot && index == 0 { 93 } else { vary(71, 12) }),
+            power_draw: Some(vary(689, 220)),
             status: GpuActivity::Active,
-            health: Health::Ok,
+            health: self.finding().filter(|_| index == 0).map_or(Health::Ok, |finding| finding.health),
         };
         (0..self.gpus).map(gpu).collect()
+    }
+
+    fn gpu_details(&self) -> Vec<GpuDetail> {
+        let mut details: Vec<_> = self.gpu_status().into_iter().map(GpuDetail::of).collect();
+        if let (Some(first), Some(finding)) = (details.first_mut(), self.finding()) {
+            first.findings = vec![finding];
+        }
+        details
+    }
+
+    /// What is wrong with the first GPU.
+    fn finding(&self) -> Option<Finding> {
+        let (health, reason, action) = match self.mood {
+            Mood::Steady | Mood::Lively => return None,
+            Mood::Hot => {
+                (Health::Degraded, "it slows down because it is 93 °C hot", RecoveryAction::CheckCooling)
+            }
+            Mood::Broken => {
+                (Health::Unhealthy, "Xid 79: the GPU has fallen off the bus", RecoveryAction::Reboot)
+            }
+        };
+        Some(Finding { health, reason: reason.to_owned(), action })
+    }
+
+    fn health(&self) -> HealthSummary {
+        self.finding().map_or_else(HealthSummary::default, |finding| HealthSummary {
+            state: finding.health,
+            worst: Some(format!("GPU 0: {}", finding.reason)),
+            action: finding.action,
+        })
     }
 }
 
