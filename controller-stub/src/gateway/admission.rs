@@ -14,6 +14,7 @@ use std::{
 use aio_protocol::error_code::ErrorCode;
 use axum::http::{HeaderValue, StatusCode, header};
 use metrics::{counter, gauge};
+use tokio::time::sleep;
 
 use crate::{
     api::error::Rejection,
@@ -22,6 +23,9 @@ use crate::{
 
 /// Who is turned away comes back within this time.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Who waits for room looks again after some time of these, so that not all look at once.
+const LOOK_AGAIN_MILLIS: std::ops::Range<u64> = 50..500;
 
 pub(crate) struct Admission {
     handshakes: AtomicU32,
@@ -59,6 +63,23 @@ impl Admission {
     /// Lets a peer begin, unless too many do.
     pub(crate) fn begin(self: &Arc<Self>) -> Result<Handshake, TurnedAway> {
         self.enter().inspect_err(|why| why.count())?;
+        gauge!("aio_gateway_handshakes").increment(1);
+        Ok(Handshake { admission: self.clone(), since: Instant::now() })
+    }
+
+    /// The same for a peer that has no other try: it waits for room, at most for `patience`.
+    pub(crate) async fn begin_within(self: &Arc<Self>, patience: Duration) -> Result<Handshake, TurnedAway> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.enter() {
+                Ok(()) => break,
+                Err(why) if Instant::now() >= deadline => {
+                    why.count();
+                    return Err(why);
+                }
+                Err(_) => sleep(Duration::from_millis(fastrand::u64(LOOK_AGAIN_MILLIS))).await,
+            }
+        }
         gauge!("aio_gateway_handshakes").increment(1);
         Ok(Handshake { admission: self.clone(), since: Instant::now() })
     }
@@ -123,6 +144,19 @@ mod tests {
         assert_eq!(admission.enter(), Err(TurnedAway::Handshakes));
         admission.leave();
         assert_eq!(admission.enter(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn who_has_no_other_try_waits_for_room() {
+        let admission = Arc::new(Admission::new(1, NonZeroU32::MAX));
+        let first = admission.begin().ok().unwrap();
+        let mut next = std::pin::pin!(admission.begin_within(LONGEST_WAIT));
+        let moment = Duration::from_millis(50);
+        assert!(tokio::time::timeout(moment, &mut next).await.is_err(), "there is no room yet");
+        drop(first);
+        drop(next.await.ok().unwrap());
+        let _held = admission.begin().ok().unwrap();
+        assert!(admission.begin_within(Duration::ZERO).await.is_err());
     }
 
     #[test]

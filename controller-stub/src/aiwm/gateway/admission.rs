@@ -28,6 +28,9 @@ use super::super::{
 };
 use crate::{clock, gateway::admission::Handshake, store::StoreError};
 
+/// How long a join waits where more workers connect than the controller takes at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a peer shows when it joins.
 #[derive(Default, Deserialize)]
 pub(super) struct Auth {
@@ -134,7 +137,8 @@ async fn judge(dialect: &Dialect, link: &Arc<Link>, token: &str) -> Result<(), N
             return Ok(());
         }
     }
-    let handshake = app.admission.begin().map_err(|_| NotJoined::TooMany)?;
+    // A refusal to join is final for AIWM's own clients.
+    let handshake = app.admission.begin_within(PATIENCE).await.map_err(|_| NotJoined::TooMany)?;
     let failed = |error: StoreError| {
         tracing::warn!(error = &error as &dyn std::error::Error, "a worker's token could not be looked up");
         NotJoined::Fault
