@@ -15,6 +15,7 @@ pub(crate) mod error;
 mod event_schemas;
 mod events;
 mod fields;
+mod fleet;
 pub(crate) mod health;
 mod idempotency;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod releases;
 pub(crate) mod roles;
 pub(crate) mod rollouts;
 mod service;
+mod telemetry;
 mod token;
 mod transitions;
 mod updates;
@@ -59,11 +61,13 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::health))
         .routes(routes!(health::readiness))
         .routes(routes!(health::metrics))
+        .routes(routes!(fleet::show))
         .routes(routes!(nodes::list, nodes::register))
         .routes(routes!(nodes::show, nodes::change, service::decommission))
         .routes(routes!(service::begin_maintenance))
         .routes(routes!(service::resume))
         .routes(routes!(transitions::list))
+        .routes(routes!(telemetry::show))
         .routes(routes!(token::issue))
         .routes(routes!(token::regenerate))
         .routes(routes!(token::list))

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use secrecy::SecretString;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     readiness::Probe,
     releases::downloads::Downloads,
     store::Store,
+    telemetry::Telemetry,
     tokens::refused::Refused,
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct App {
     /// Where workers' connections run.
     pub gateway: Handle,
     pub registry: Registry,
+    /// What workers measure.
+    pub telemetry: Telemetry,
     pub admission: Arc<Admission>,
     pub noti: Noti,
     pub clones: Mutex<Clones>,
@@ -50,6 +53,8 @@ pub(crate) struct App {
     /// Routes that fail at present.
     pub failures: Failures,
     pub exporter: Exporter,
+    /// For scrapes of the fleet, each of which takes some memory.
+    pub fleet_scrapes: Arc<Semaphore>,
     pub metrics_token: Option<SecretString>,
     /// Whether the database takes changes.
     pub probe: Probe,

@@ -23,6 +23,8 @@ use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
 use secrecy::SecretString;
 
+use crate::telemetry::LONGEST_HISTORY;
+
 pub use crate::releases::{Published, PublishedFile};
 
 pub use settings::{Settings, variables};
@@ -100,6 +102,8 @@ pub struct Config {
     pub dead_letter_retention: Duration,
     /// How long decommissioned nodes are kept.
     pub inactive_node_retention: Duration,
+    /// How long the history of what nodes measure is kept; none when zero.
+    pub telemetry_retention: Duration,
     /// The origins of web pages that may watch events, as browsers write them: `https://dashboard.example`.
     pub dashboard_origins: Vec<String>,
     /// How long a dashboard may take to read what was sent to it.
@@ -238,6 +242,7 @@ impl Config {
             history_retention: Duration::from_secs(730 * 86_400),
             dead_letter_retention: Duration::from_secs(90 * 86_400),
             inactive_node_retention: Duration::from_secs(365 * 86_400),
+            telemetry_retention: Duration::from_secs(86_400),
             dashboard_origins: Vec::new(),
             dashboard_patience: Duration::from_secs(15),
             metrics_token: None,
@@ -336,8 +341,12 @@ impl Config {
             ),
         ] {
             if let Some(text) = text {
-                *kept = retention(name, &text)?;
+                *kept = retention(name, &text, RETENTIONS)?;
             }
+        }
+        if let Some(text) = settings.telemetry_retention {
+            let bounds = (Duration::ZERO, LONGEST_HISTORY);
+            config.telemetry_retention = retention("TELEMETRY_RETENTION", &text, bounds)?;
         }
         if let Some(origins) = settings.dashboard_origins {
             config.dashboard_origins = listed(&origins).map(origin).collect::<Result<_, _>>()?;
@@ -479,8 +488,9 @@ fn database_url(text: String) -> Result<String, ConfigError> {
 /// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
 const RETENTIONS: (Duration, Duration) = (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));
 
-fn retention(name: &'static str, text: &str) -> Result<Duration, ConfigError> {
-    within(name, text, RETENTIONS, "between 1d and 3660d")
+fn retention(name: &'static str, text: &str, limits: (Duration, Duration)) -> Result<Duration, ConfigError> {
+    let days = |bound: Duration| bound.as_secs() / 86_400;
+    within(name, text, limits, &format!("between {}d and {}d", days(limits.0), days(limits.1)))
 }
 
 fn heartbeat_timeout(text: &str) -> Result<Duration, ConfigError> {

@@ -4,7 +4,10 @@
 //! shows their sum.
 
 mod catalogue;
+pub(crate) mod fleet;
 mod process;
+#[cfg(test)]
+mod samples;
 
 use std::sync::OnceLock;
 

@@ -46,6 +46,7 @@ mod rotation;
 mod secrets;
 mod store;
 mod tasks;
+mod telemetry;
 mod tls;
 mod tokens;
 mod watch;

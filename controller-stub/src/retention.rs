@@ -34,6 +34,7 @@ pub(crate) struct Retention {
     pub history: Duration,
     pub dead_letters: Duration,
     pub inactive_nodes: Duration,
+    pub telemetry: Duration,
 }
 
 /// A token's row outlives the token by this much: clocks differ, and a refusal should say why.
@@ -47,6 +48,7 @@ impl Retention {
             Expirable::DeadLetters => self.dead_letters,
             Expirable::InactiveNodes => self.inactive_nodes,
             Expirable::Tokens => TOKEN_GRACE,
+            Expirable::Telemetry => self.telemetry,
         }
     }
 }

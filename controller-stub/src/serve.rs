@@ -13,7 +13,7 @@ use std::{
 
 use aio_protocol::error_code::ErrorCode;
 use rustix::fs::Access;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -47,6 +47,7 @@ use crate::{
     secrets::{Secrets, SecretsError},
     store::{Place, Store, StoreError},
     tasks::{Pulses, TaskEnded, Tasks},
+    telemetry::{Telemetry, keeper},
     tls::{Authority, Tls, TlsError},
     tokens::{Tokens, refused::Refused},
     watch,
@@ -54,6 +55,9 @@ use crate::{
 
 /// Whatever has not ended so long after a stop is left behind; nothing that is durable depends on it.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Scrapes of the fleet that go on at once; others wait.
+const FLEET_SCRAPES: usize = 2;
 
 /// A server that runs.
 pub struct Server {
@@ -189,6 +193,7 @@ impl Server {
             },
             gateway: gateway.handle(),
             registry: Registry::default(),
+            telemetry: Telemetry::new(config.telemetry_retention),
             clones: Mutex::default(),
             brakes: Mutex::new(Brakes::new(config.heartbeat_timeout)),
             request_limit: config.api_requests_per_second.map(RequestLimit::new),
@@ -210,6 +215,7 @@ impl Server {
                 Seats::new(room),
             ),
             exporter: exporter.clone(),
+            fleet_scrapes: Arc::new(Semaphore::new(FLEET_SCRAPES)),
             metrics_token: config.metrics_token,
             probe: Probe::default(),
             register_timeout: config.register_timeout,
@@ -256,11 +262,13 @@ impl Server {
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         tasks.spawn_with_pulse("rollouts", |pulse| rollouts::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("telemetry", |pulse| keeper::run(app.clone(), pulse, stop.clone()));
         let kept = Retention {
             events: config.event_retention,
             history: config.history_retention,
             dead_letters: config.dead_letter_retention,
             inactive_nodes: config.inactive_node_retention,
+            telemetry: config.telemetry_retention,
         };
         tasks.spawn_with_pulse("retention", |pulse| retention::run(store.clone(), kept, pulse, stop.clone()));
         tasks.spawn("relay", Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
@@ -292,6 +300,11 @@ impl Server {
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// The address by which this machine reaches it, e.g. `http://127.0.0.1:3305`.

@@ -10,7 +10,6 @@ mod dead_letters;
 mod enrolments;
 mod error;
 mod expiry;
-#[cfg(feature = "pages")]
 mod fleet;
 mod groups;
 mod idempotency;
@@ -18,6 +17,8 @@ mod inbox;
 mod naming;
 mod node_list;
 mod nodes;
+#[cfg(feature = "pages")]
+mod numbers;
 mod offers;
 mod outbox;
 mod record;
@@ -29,6 +30,7 @@ mod rows;
 mod sessions;
 mod settings;
 mod shares;
+mod telemetry;
 mod tokens;
 mod transitions;
 mod writer;
@@ -40,13 +42,14 @@ pub(crate) use dead_letters::DeadLetter;
 pub(crate) use enrolments::Newcomer;
 pub(crate) use error::{Problem, StoreError};
 pub(crate) use expiry::Expirable;
-#[cfg(feature = "pages")]
-pub(crate) use fleet::{DeliveryNumbers, FleetNumbers};
+pub(crate) use fleet::FleetNode;
 pub(crate) use idempotency::{KeptAnswer, Reserved};
 pub(crate) use inbox::{EventQuery, Received, Since};
 pub(crate) use naming::Described;
 pub(crate) use node_list::{NodeFilter, NodeQuery, Position, Sort, SortKey};
 pub(crate) use nodes::{Admission, RecordedStep};
+#[cfg(feature = "pages")]
+pub(crate) use numbers::{DeliveryNumbers, FleetNumbers};
 pub(crate) use offers::{History, Replacement};
 pub(crate) use outbox::Undelivered;
 pub(crate) use record::AuditEntry;

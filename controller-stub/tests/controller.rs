@@ -47,6 +47,8 @@ mod gateway;
 mod hostile;
 #[path = "controller/idempotency.rs"]
 mod idempotency;
+#[path = "controller/monitoring.rs"]
+mod monitoring;
 #[path = "controller/nodes.rs"]
 mod nodes;
 #[path = "controller/observing.rs"]
@@ -72,6 +74,8 @@ mod rotation;
 mod scenarios;
 #[path = "controller/strangers.rs"]
 mod strangers;
+#[path = "controller/telemetry.rs"]
+mod telemetry;
 #[path = "controller/tls.rs"]
 mod tls;
 #[path = "controller/together.rs"]

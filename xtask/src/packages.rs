@@ -47,6 +47,7 @@ pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("groff", "groff-base"),
     Need::Program("sqlite3", "sqlite3"),
     Need::Program("lintian", "lintian"),
+    Need::Program("promtool", "prometheus"),
     // The reference client of Socket.IO, and the examples of docs/aiwm.md.
     Need::Program("node", "nodejs"),
     Need::Program("npm", "npm"),

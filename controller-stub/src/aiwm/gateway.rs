@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use super::{
     dialect::Dialect,
     double::recording::{By, Entry},
+    measured::measured,
     sockets::{
         self,
         link::{Ending, Link},
@@ -117,6 +118,10 @@ impl Ear {
         match name {
             event::HEARTBEAT => self.hear_beat(&data),
             event::REGISTER => self.hand_on(Said::Register(data)),
+            event::METRICS => {
+                self.mark.renew_lease();
+                self.mark.keep_metrics(data);
+            }
             _ => self.mark.renew_lease(),
         }
     }
@@ -127,6 +132,9 @@ impl Ear {
             return;
         }
         mark.renew_lease();
+        if let Some(seconds) = data.get("uptimeSeconds").and_then(Value::as_u64) {
+            mark.uptime_seconds.store(seconds, Ordering::Relaxed);
+        }
         // A status brings a node back that was set aside.
         let says_online = data.get("status").is_some_and(|status| status == "online");
         if says_online && mark.set_aside.load(Ordering::Relaxed) {
@@ -167,6 +175,17 @@ impl Mark {
         counter!("aio_gateway_messages_total").increment(1);
         if self.app.registry.speaks(&self.node, self.epoch) {
             self.app.lifecycle.workers.renew(&self.node, Instant::now(), clock::now());
+        }
+    }
+
+    fn keep_metrics(&self, data: Map<String, Value>) {
+        let uptime = self.uptime_seconds.load(Ordering::Relaxed);
+        // No heartbeat has told it yet.
+        if uptime == 0 || !self.app.registry.speaks(&self.node, self.epoch) {
+            return;
+        }
+        if let Some(metrics) = measured(&self.node, data, uptime) {
+            self.app.telemetry.receive(self.epoch, &metrics, clock::now());
         }
     }
 }

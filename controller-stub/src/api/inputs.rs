@@ -10,7 +10,7 @@ use super::{
     body::{NoFields, parse},
     dashboards, dead_letters,
     error::Rejection,
-    events, installation, nodes, rollouts, token, transitions, updates,
+    events, fleet, installation, nodes, rollouts, telemetry, token, transitions, updates,
 };
 
 /// A kind of input.
@@ -74,7 +74,7 @@ pub(crate) const BODIES: [Input; 10] = [
     },
 ];
 
-pub(crate) const QUERIES: [Input; 9] = [
+pub(crate) const QUERIES: [Input; 11] = [
     Input {
         name: "nodes",
         seeds: &["page=2&limit=50&status=online,offline&name=gpu-*&label=rack=r7,gpu&sort=-createdAt"],
@@ -97,6 +97,12 @@ pub(crate) const QUERIES: [Input; 9] = [
     },
     Input { name: "plan", seeds: &["platform=linux-amd64"], read: query::<installation::For> },
     Input { name: "transitions", seeds: &["page=1&limit=100"], read: query::<transitions::Which> },
+    Input {
+        name: "metrics",
+        seeds: &["from=2025-12-11T12:00:00Z&to=2025-12-11T13:00:00Z&step=600"],
+        read: query::<telemetry::Span>,
+    },
+    Input { name: "fleet", seeds: &["shard=1/8&names=dcgm"], read: query::<fleet::Which> },
     Input { name: "rollouts", seeds: &["page=1&limit=100"], read: query::<rollouts::Pages> },
     Input {
         name: "rollout nodes",

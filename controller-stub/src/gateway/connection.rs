@@ -248,6 +248,12 @@ impl Connection {
                 self.app.registry.note_health(&self.node, self.epoch, health);
                 Ok(())
             }
+            Effect::KeepMetrics(metrics) => {
+                if self.app.registry.speaks(&self.node, self.epoch) {
+                    self.app.telemetry.receive(self.epoch, &metrics, clock::now());
+                }
+                Ok(())
+            }
             Effect::Answer(ack) => self.note_answer(&ack).await,
             Effect::AskState(request) => self.say(&request).await,
             Effect::Complain(error) => self.say(&error).await,
@@ -375,6 +381,7 @@ impl Connection {
     }
 
     async fn disconnect(&mut self) {
+        self.app.telemetry.end(&self.node, self.epoch);
         let turn = self.app.lifecycle.turn(&self.node).await;
         let spoke = self.app.registry.leave(&self.node, self.epoch);
         // At a stop nothing is noted: the next start begins with nobody connected.

@@ -15,8 +15,8 @@ use aio_protocol::{
     text,
     update::EXPECTED_BACK_SECONDS,
     wire::{
-        CommandAck, DisconnectReason, ErrorMessage, Pulse, Register, StateRequest, UNKNOWN_TYPE_ERROR,
-        Unreadable, WorkerMessage, close,
+        CommandAck, DisconnectReason, ErrorMessage, Metrics, Pulse, Register, StateRequest,
+        UNKNOWN_TYPE_ERROR, Unreadable, WorkerMessage, close,
     },
 };
 use uuid::Uuid;
@@ -53,6 +53,8 @@ pub(super) enum Effect {
     RenewLease,
     /// The worker says how its GPUs are, and it is news.
     NoteHealth(HealthSummary),
+    /// Keep what the worker measured.
+    KeepMetrics(Box<Metrics>),
     /// The worker takes a command or refuses it.
     Answer(CommandAck),
     /// Tell the lifecycle what an updating daemon reports.
@@ -131,7 +133,8 @@ fn understood(state: State, message: WorkerMessage, message_id: Uuid) -> (State,
         }
         M::Heartbeat(it) => return heartbeat(last, ailing, it.seq, it.health),
         M::CommandAck(ack) => vec![Effect::RenewLease, Effect::Answer(ack)],
-        M::Metrics(_) | M::CommandResult(_) => vec![Effect::RenewLease],
+        M::Metrics(metrics) => vec![Effect::RenewLease, Effect::KeepMetrics(Box::new(metrics))],
+        M::CommandResult(_) => vec![Effect::RenewLease],
         M::Disconnecting(goodbye) => {
             let leave = match (goodbye.reason, goodbye.expected_back_seconds) {
                 (DisconnectReason::Update, Some(seconds @ 1..)) => {

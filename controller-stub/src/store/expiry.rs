@@ -11,8 +11,10 @@ use super::{
     error::StoreError,
     inbox::Prune,
     rows::{count, node_id, signed},
+    telemetry,
     writer::Write,
 };
+use crate::telemetry::Slot;
 
 /// What is dropped once it is old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +31,20 @@ pub(crate) enum Expirable {
     Tokens,
     /// Decommissioned nodes and all that is kept of them, by their last move.
     InactiveNodes,
+    /// Windows of telemetry, by when they began.
+    Telemetry,
 }
 
 impl Expirable {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Events, Self::Transitions, Self::Audit, Self::DeadLetters, Self::Tokens, Self::InactiveNodes];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Events,
+        Self::Transitions,
+        Self::Audit,
+        Self::DeadLetters,
+        Self::Tokens,
+        Self::InactiveNodes,
+        Self::Telemetry,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -43,6 +54,7 @@ impl Expirable {
             Self::DeadLetters => "dead_letters",
             Self::Tokens => "tokens",
             Self::InactiveNodes => "inactive_nodes",
+            Self::Telemetry => "telemetry",
         }
     }
 }
@@ -64,6 +76,7 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let statement = match what {
             Expirable::Events => return self.writer.write(Prune { before, now, limit }).await,
+            Expirable::Telemetry => return self.drop_telemetry(Slot::of(before), limit).await,
             Expirable::InactiveNodes => return self.purge_nodes(None, before, limit).await,
             Expirable::Transitions => {
                 "DELETE FROM transitions WHERE (node_id, seq) IN \
@@ -149,6 +162,7 @@ impl Write for Purge {
             .await?;
         let gone = rows.iter().map(node_id).collect::<Result<Vec<NodeId>, _>>()?;
         for id in &gone {
+            telemetry::forget(connection, id).await?;
             for statement in [
                 "DELETE FROM tokens WHERE node_id = $1",
                 "DELETE FROM transitions WHERE node_id = $1",

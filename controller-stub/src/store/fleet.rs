@@ -1,137 +1,66 @@
-//! An organisation's nodes in numbers, for whoever looks at all of them at once, and when to look again.
-
-use std::collections::BTreeMap;
+//! What figures say of every node in service, read a few nodes at a time: the fleet is large, and nobody
+//! else should wait.
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
     node::NodeStatus,
     time::Timestamp,
 };
-use sqlx::Row;
-use tokio::sync::watch;
+use sqlx::{Row, any::AnyRow};
 
 use super::{
     database::Store,
     error::StoreError,
-    nodes::by_status,
-    rows::{count, from_json, optional_time},
+    rows::{corrupt, node_id, optional_time, status},
 };
-/// An organisation's nodes in numbers.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct FleetNumbers {
-    /// A status that no node has is absent.
-    pub by_status: BTreeMap<NodeStatus, u64>,
-    /// Nodes in service by the version that their worker named; none for those that never did.
-    pub versions: Vec<(Option<String>, u64)>,
-    /// Installations that ended since, and how long each that succeeded took, in milliseconds, the shortest first.
-    pub installed_ms: Vec<u64>,
-    pub failed_installations: u64,
-}
 
-/// Events on their way.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct DeliveryNumbers {
-    pub waiting: u64,
-    pub oldest: Option<Timestamp>,
-    /// Those that NOTI keeps since.
-    pub delivered: u64,
-    pub dead: u64,
+/// A node in service.
+#[derive(Debug, Clone)]
+pub(crate) struct FleetNode {
+    pub id: NodeId,
+    pub org: OwnerId,
+    pub name: String,
+    pub status: NodeStatus,
+    pub last_seen_at: Option<Timestamp>,
+    pub daemon_version: Option<String>,
+    /// The JSON of what its worker says of updates.
+    pub update_report: Option<String>,
+    /// The JSON of what its worker said of its machine.
+    pub system_info: Option<String>,
 }
 
 impl Store {
-    /// Changes whenever something was committed here.
-    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
-        self.writer.commits()
-    }
-
-    /// An organisation's nodes in numbers; installations are those that ended after `since`.
-    pub(crate) async fn fleet_numbers(
-        &self,
-        org: &OwnerId,
-        since: Timestamp,
-    ) -> Result<FleetNumbers, StoreError> {
-        let _share = self.shares.take(org).await;
-        let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
-            .bind(org.as_str())
+    /// The nodes in service, in the order of their ids.
+    pub(crate) async fn fleet_ids(&self) -> Result<Vec<NodeId>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM nodes WHERE status <> 'inactive' ORDER BY id")
             .fetch_all(&self.lists)
             .await?;
-        let versions = sqlx::query(
-            "SELECT daemon_version, COUNT(*) AS nodes FROM nodes WHERE org_id = $1 AND status <> 'inactive' \
-             GROUP BY daemon_version ORDER BY nodes DESC, daemon_version DESC",
-        )
-        .bind(org.as_str())
-        .fetch_all(&self.lists)
-        .await?;
-        // What an installation ended with, and when it had begun.
-        let ends = sqlx::query(
-            "SELECT ends.to_status AS status, ends.at - (SELECT begins.at FROM transitions AS begins \
-             WHERE begins.node_id = ends.node_id AND begins.seq < ends.seq AND begins.to_status = 'installing' \
-             ORDER BY begins.seq DESC LIMIT 1) AS took \
-             FROM transitions AS ends JOIN nodes ON nodes.id = ends.node_id \
-             WHERE ends.at >= $2 AND ends.from_status = 'installing' AND nodes.org_id = $1",
-        )
-        .bind(org.as_str())
-        .bind(since.as_millis())
-        .fetch_all(&self.lists)
-        .await?;
-        let mut numbers = FleetNumbers { by_status: by_status(&counts)?, ..FleetNumbers::default() };
-        for row in &versions {
-            numbers.versions.push((row.try_get(0)?, count(row, 1)?));
-        }
-        for row in &ends {
-            let took = row.try_get::<Option<i64>, _>("took")?.unwrap_or_default();
-            match row.try_get::<String, _>("status")?.as_str() {
-                // A worker that connects without an installer records both steps at once.
-                "online" if took > 0 => numbers.installed_ms.push(took.unsigned_abs()),
-                "error" => numbers.failed_installations += 1,
-                _ => {}
-            }
-        }
-        numbers.installed_ms.sort_unstable();
-        Ok(numbers)
+        rows.iter().map(node_id).collect()
     }
 
-    /// The organisation's nodes whose worker's socket is open.
-    pub(crate) async fn connected_nodes(&self, org: &OwnerId) -> Result<Vec<NodeId>, StoreError> {
-        // One row: one for each node would take a fleet's time in the driver.
-        let row = sqlx::query(
-            "SELECT JSON_GROUP_ARRAY(id) FROM nodes WHERE org_id = $1 AND websocket_connected = 1",
-        )
-        .bind(org.as_str())
-        .fetch_one(&self.lists)
-        .await?;
-        from_json("id", &row.try_get::<String, _>(0)?)
+    /// Those of these nodes that are in service.
+    pub(crate) async fn fleet_nodes(&self, ids: &[NodeId]) -> Result<Vec<FleetNode>, StoreError> {
+        let places: Vec<_> = (1..=ids.len()).map(|place| format!("${place}")).collect();
+        let select = format!(
+            "SELECT id, org_id, name, status, last_seen_at, at AS sighted_at, daemon_version, update_report, system_info \
+             FROM nodes LEFT JOIN sightings ON node_id = id WHERE status <> 'inactive' AND id IN ({}) ORDER BY id",
+            places.join(", ")
+        );
+        let query =
+            ids.iter().fold(sqlx::query(sqlx::AssertSqlSafe(select)), |query, id| query.bind(id.as_str()));
+        query.fetch_all(&self.lists).await?.iter().map(read).collect()
     }
+}
 
-    /// An organisation's events on their way; what was delivered and what died are those after `since`.
-    pub(crate) async fn delivery_numbers(
-        &self,
-        org: &OwnerId,
-        since: Timestamp,
-    ) -> Result<DeliveryNumbers, StoreError> {
-        let _share = self.shares.take(org).await;
-        let waiting = sqlx::query(
-            "SELECT COUNT(*), MIN(outbox.created_at) AS oldest FROM outbox JOIN nodes ON nodes.id = outbox.node_id \
-             WHERE nodes.org_id = $1",
-        )
-        .bind(org.as_str())
-        .fetch_one(&self.lists)
-        .await?;
-        let delivered = sqlx::query("SELECT COUNT(*) FROM inbox WHERE org_id = $1 AND received_at >= $2")
-            .bind(org.as_str())
-            .bind(since.as_millis())
-            .fetch_one(&self.lists)
-            .await?;
-        let dead = sqlx::query("SELECT COUNT(*) FROM dead_letters WHERE org_id = $1 AND died_at >= $2")
-            .bind(org.as_str())
-            .bind(since.as_millis())
-            .fetch_one(&self.lists)
-            .await?;
-        Ok(DeliveryNumbers {
-            waiting: count(&waiting, 0)?,
-            oldest: optional_time(&waiting, "oldest")?,
-            delivered: count(&delivered, 0)?,
-            dead: count(&dead, 0)?,
-        })
-    }
+fn read(row: &AnyRow) -> Result<FleetNode, StoreError> {
+    Ok(FleetNode {
+        id: node_id(row)?,
+        org: row.try_get::<String, _>("org_id")?.parse().map_err(corrupt("org_id"))?,
+        name: row.try_get("name")?,
+        status: status(row, "status")?,
+        last_seen_at: optional_time(row, "sighted_at")?.or(optional_time(row, "last_seen_at")?),
+        daemon_version: row.try_get("daemon_version")?,
+        update_report: row.try_get("update_report")?,
+        system_info: row.try_get("system_info")?,
+    })
 }

@@ -72,7 +72,7 @@ async fn every_answer_is_documented_and_every_documented_answer_occurs() {
 async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     let owner = controller.owner_of("acme").await;
     let operator = controller.user("acme", "universe.owner").await;
-    for operation in ["health", "readiness", "metrics"] {
+    for operation in ["health", "readiness", "metrics", "fleetMetrics"] {
         it.expect(&controller.nobody(), operation, "", 200, plain).await;
     }
     let node = it.expect(&owner, "registerNode", "", 201, |it| it.json(&json!({"name": "gpu"}))).await;
@@ -87,6 +87,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "beginMaintenance", &id, 200, plain).await;
     it.expect(&owner, "resume", &id, 200, plain).await;
     it.expect(&owner, "listTransitions", &id, 200, plain).await;
+    it.expect(&owner, "showNodeMetrics", &id, 200, plain).await;
     it.expect(&owner, "changeNode", &id, 200, |it| it.json(&json!({"labels": {"rack": "r7"}}))).await;
     it.expect(&owner, "registerNode", "", 409, |it| it.json(&json!({"name": "gpu"}))).await;
     it.expect(&owner, "listTokens", &id, 200, plain).await;
@@ -326,10 +327,14 @@ async fn what_dashboards_and_observers_are_refused(controller: &Controller, it: 
     let operation = it.operation("listEvents");
     assert_eq!(it.ask(&owner, &operation, "/events?since=evt_forgotten", plain).await.0, 410);
 
-    it.expect(&nobody, "metrics", "", 403, |it| it.header("x-forwarded-for", "203.0.113.7")).await;
+    for figures in ["metrics", "fleetMetrics"] {
+        it.expect(&nobody, figures, "", 403, |it| it.header("x-forwarded-for", "203.0.113.7")).await;
+    }
     let closed =
         Controller::start_with(|config| config.metrics_token = Some("a token for the figures".into())).await;
-    it.expect(&closed.nobody(), "metrics", "", 401, plain).await;
+    for figures in ["metrics", "fleetMetrics"] {
+        it.expect(&closed.nobody(), figures, "", 401, plain).await;
+    }
 }
 
 async fn what_a_verifying_replica_refuses(it: &mut Inspector) {

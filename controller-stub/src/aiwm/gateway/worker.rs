@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use aio_protocol::{
@@ -74,6 +74,8 @@ pub(super) struct Mark {
     pub epoch: Epoch,
     /// Whether the node was set aside, as far as this connection knows.
     pub set_aside: AtomicBool,
+    /// What the last heartbeat said; 0 before the first.
+    pub uptime_seconds: AtomicU64,
     /// The connection has ended.
     pub gone: CancellationToken,
     calls: std::sync::Mutex<Option<Calls>>,
@@ -95,6 +97,7 @@ impl Mark {
             node,
             epoch,
             set_aside: AtomicBool::new(false),
+            uptime_seconds: AtomicU64::new(0),
             gone: CancellationToken::new(),
             calls: std::sync::Mutex::new(Some(Calls { closed, nudged })),
         })
@@ -286,6 +289,7 @@ impl Worker {
     /// Notes that the node is not connected, unless another connection counts by now.
     async fn leave(&mut self) {
         self.newcomer = None;
+        self.dialect.app.telemetry.end(&self.mark.node, self.mark.epoch);
         let turn = self.dialect.app.lifecycle.turn(&self.mark.node).await;
         let spoke = self.dialect.app.registry.leave(&self.mark.node, self.mark.epoch);
         // At a stop nothing is noted: the next start begins with nobody connected.

@@ -347,3 +347,19 @@ async fn a_request_that_polls_brings_no_more_packets_than_a_worker_has() {
     assert_eq!(say(["3"; 200].join("\u{1e}")).await, 429);
     assert_eq!(say("3".repeat(70_000)).await, 413);
 }
+
+#[tokio::test]
+async fn a_worker_of_aiwms_dialect_is_measured_too() {
+    let (controller, owner, node) = set_up().await;
+    let mut peer = Peer::welcomed(&controller, &node.token).await;
+    let data = json!({"cpu": {"usage": 12.5, "cores": 8, "loadAverage": [1, 2, 3]}, "memory": {"total": 1024, "used": 256, "free": 768},
+        "gpuDevices": [{"deviceId": "0", "utilization": 50}]});
+    peer.heartbeat(json!({"uptimeSeconds": 77})).await;
+    peer.emit("telemetry.metrics", json!({"type": "telemetry.metrics", "data": data})).await;
+    peer.nothing_came().await;
+    let (_, measured) = owner.get(&format!("/nodes/{}/metrics", node.id)).await;
+    let newest = &measured["newest"];
+    let machine = (&newest["uptimeSeconds"], &newest["cpuUsage"], &newest["ramUsage"]);
+    assert_eq!(machine, (&json!(77), &json!(12.5), &json!(25.0)), "{newest}");
+    assert_eq!(newest["gpu"], json!([{"deviceId": "0", "utilization": 50, "health": "unknown"}]));
+}

@@ -1,0 +1,157 @@
+//! `/metrics/fleet`: every node in service and every GPU, as Prometheus reads them. A family's series stand
+//! together, as the text format wants it, so a scrape first makes a small `Machine` of each node and then
+//! writes family by family, piece by piece as the reader takes them. The values are those of the moment at
+//! which they are written. What is not known has no series.
+
+mod catalogue;
+mod dcgm;
+mod machine;
+#[cfg(test)]
+mod measurement;
+mod own;
+mod text;
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::body::{Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use crate::{app::App, clock, store::StoreError};
+use catalogue::{Family, Of};
+use machine::Machine;
+use text::Page;
+
+/// Nodes that are read at once.
+const BATCH: usize = 200;
+
+/// A piece is sent once it is this long, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// Pieces that wait for a reader.
+const WAITING: usize = 2;
+
+/// Which figures are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// The product's own.
+    Own,
+    /// GPUs' alone, under the names and labels of dcgm-exporter.
+    Dcgm,
+}
+
+/// The names of all families.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    own::FAMILIES.iter().chain(dcgm::FAMILIES).map(|family| family.name)
+}
+
+/// A part of the fleet: the nodes whose number falls to `index` of `count`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub index: u64,
+    pub count: u64,
+}
+
+impl Shard {
+    pub(crate) const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// Whether a node is in this part. Nodes that come and go move no other from its part.
+    fn has(self, node: &str) -> bool {
+        // FNV-1a, 64 bits; the high bits are mixed best.
+        let hash = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        (hash >> 32) % self.count == self.index
+    }
+}
+
+/// Text that is written while it is read.
+pub(crate) struct Pieces(mpsc::Receiver<Result<Bytes, io::Error>>);
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+/// The figures of a part of the fleet, which are written as they are read. Waits for its turn.
+pub(crate) async fn scrape(app: &Arc<App>, names: Names, shard: Shard) -> Result<Pieces, StoreError> {
+    // Nobody closes it.
+    let turn = app.fleet_scrapes.clone().acquire_owned().await.ok();
+    let machines = machines(app, names, shard).await?;
+    let (pieces, body) = mpsc::channel(WAITING);
+    let writing = app.clone();
+    app.connections.spawn(async move {
+        let stop = writing.stop.clone();
+        stop.run_until_cancelled(write(&writing, names, &machines, &pieces)).await;
+        drop(turn);
+    });
+    Ok(Pieces(body))
+}
+
+/// Writes until the end, or until nobody reads any more.
+async fn write(
+    app: &App,
+    names: Names,
+    machines: &[Machine],
+    pieces: &mpsc::Sender<Result<Bytes, io::Error>>,
+) {
+    let families = match names {
+        Names::Own => own::FAMILIES,
+        Names::Dcgm => dcgm::FAMILIES,
+    };
+    let mut page = Page::with_capacity(PIECE + PIECE / 4);
+    for family in families {
+        page.begin(family);
+        for machine in machines {
+            show(app, family, machine, &mut page);
+            if page.len() >= PIECE && pieces.send(Ok(page.take().into())).await.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = pieces.send(Ok(page.take().into())).await;
+}
+
+/// Writes a family's series of one node.
+fn show(app: &App, family: &Family, machine: &Machine, page: &mut Page) {
+    match family.of {
+        Of::Node(show) => show(app, machine, &mut page.series(family, [&machine.labels, ""])),
+        Of::Reading(show) => app.telemetry.read(&machine.id, clock::now(), |reading| {
+            show(reading, &mut page.series(family, [&machine.labels, ""]));
+        }),
+        Of::Gpu(show) => app.telemetry.read(&machine.id, clock::now(), |reading| {
+            for gpu in &machine.gpus {
+                let told = reading.gpus.iter().find(|told| told.device == gpu.device);
+                show(gpu, told, &mut page.series(family, [&machine.labels, &gpu.labels]));
+            }
+        }),
+    }
+}
+
+async fn machines(app: &App, names: Names, shard: Shard) -> Result<Vec<Machine>, StoreError> {
+    let mut ids = app.store.fleet_ids().await?;
+    ids.retain(|id| shard.has(id.as_str()));
+    let mut machines = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(BATCH) {
+        let nodes = app.store.fleet_nodes(ids).await?;
+        machines.extend(nodes.into_iter().map(|node| Machine::of(node, names)));
+    }
+    Ok(machines)
+}
