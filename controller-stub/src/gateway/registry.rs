@@ -122,6 +122,15 @@ impl Registry {
         self.places().get(id)?.speaker.as_ref()?.health.clone()
     }
 
+    /// How every worker that speaks for a node says that its GPUs are.
+    pub(crate) fn summaries(&self) -> Vec<(NodeId, HealthSummary)> {
+        let places = self.places();
+        let told = places
+            .iter()
+            .filter_map(|(id, place)| Some((id.clone(), place.speaker.as_ref()?.health.clone()?)));
+        told.collect()
+    }
+
     /// How many nodes are how well, by what their workers say.
     pub(crate) fn healths(&self) -> HashMap<Health, usize> {
         let mut counts = HashMap::new();

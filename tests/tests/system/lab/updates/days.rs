@@ -114,7 +114,10 @@ fn a_rehearsal_says_what_is_wrong_and_whose_fault_it_is() -> Result<()> {
     };
     node.publish("v1.1.1", newer)?;
     node.publish("v1.1.2", |place| {
-        Publisher::override_unit(place, "[Service]\nLoadCredential=\nLoadCredential=token:/etc/aio-worker/refused")
+        Publisher::override_unit(
+            place,
+            "[Service]\nLoadCredential=\nLoadCredential=token:/etc/aio-worker/refused",
+        )
     })?;
     for (version, expected) in [("v1.1.1", "GLIBC_9."), ("v1.1.2", "TOKEN_")] {
         let rollout = node.ask_for(version)?;
@@ -129,7 +132,10 @@ fn a_rehearsal_says_what_is_wrong_and_whose_fault_it_is() -> Result<()> {
 
     // Its controller is away.
     node.publish("v1.1.3", |place| {
-        Publisher::override_unit(place, "[Service]\nEnvironment=AIO_CONTROLLER_ENDPOINT=ws://127.0.0.1:9/ws/node")
+        Publisher::override_unit(
+            place,
+            "[Service]\nEnvironment=AIO_CONTROLLER_ENDPOINT=ws://127.0.0.1:9/ws/node",
+        )
     })?;
     let rollout = node.ask_for("v1.1.3")?;
     let (code, reason) = node.put_off(&rollout)?;
