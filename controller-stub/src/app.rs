@@ -1,6 +1,7 @@
 //! What every request and every connection needs at hand.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -63,6 +64,12 @@ pub(crate) struct App {
     pub register_timeout: Duration,
     /// How long a socket may outlive its token.
     pub token_grace: Duration,
+    /// Interval between looks for alarms.
+    pub alarm_interval: Duration,
+    /// How long a node may be offline before it is an alarm.
+    pub alarm_offline_after: Duration,
+    /// Where the database and the secrets are.
+    pub data_dir: PathBuf,
     /// How often what was seen last is written down.
     pub last_seen_lag: Duration,
     /// Connections live outside the HTTP server's care; here they are tracked.

@@ -2,6 +2,7 @@
 //! that standard output holds the answer alone. What is said of nodes and of releases stands in files of its
 //! own.
 
+mod alarms;
 mod audit;
 mod delivery;
 #[cfg(feature = "pages")]
@@ -72,6 +73,9 @@ enum Command {
     /// Events on their way to NOTI.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// What a person should look at.
+    #[command(subcommand)]
+    Alarms(alarms::Command),
     /// Print what people did: every change that was asked for over the API or on the command line,
     /// newest first.
     Audit(audit::Audit),
@@ -237,6 +241,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::SelfUpdate(args) => own_program::run(args).await,
         Command::Rollout(command) => rollout::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
+        Command::Alarms(command) => alarms::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
     };

@@ -1,6 +1,7 @@
 //! What the commands beside `serve` do, on the database and the secrets of a data folder, whether its server
 //! runs or not.
 
+mod alarms;
 mod audit;
 mod cloud_init;
 mod delivery;
@@ -33,6 +34,7 @@ use crate::{
 };
 
 pub use crate::releases::{FetchError, Import, ImportError, Imported, IndexSummary, Outcome, ReleaseSource};
+pub(crate) use alarms::{SilenceOf, acknowledge_alarm, add_silence, list_alarms};
 pub use audit::{AuditFilter, AuditFormat, audit};
 pub use cloud_init::user_data;
 pub use delivery::{DeliverySummary, resume_delivery, show_delivery};

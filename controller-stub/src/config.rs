@@ -104,6 +104,10 @@ pub struct Config {
     pub inactive_node_retention: Duration,
     /// How long the history of what nodes measure is kept; none when zero.
     pub telemetry_retention: Duration,
+    /// How long a node may be offline before an alarm is raised.
+    pub alarm_offline_after: Duration,
+    /// Interval between looks for alarms.
+    pub alarm_interval: Duration,
     /// The origins of web pages that may watch events, as browsers write them: `https://dashboard.example`.
     pub dashboard_origins: Vec<String>,
     /// How long a dashboard may take to read what was sent to it.
@@ -200,6 +204,9 @@ const UPGRADES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(999);
 /// Shorter ones pause nothing; longer ones keep events from a NOTI that is well again.
 const BREAKER_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(300));
 
+/// A node that comes back within a day may be one that nobody should be woken for.
+const ALARM_OFFLINE_AFTERS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(86_400));
+
 /// A load balancer that looks less often than every 5 minutes looks too seldom.
 const SHUTDOWN_LAME_DUCKS: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(300));
 
@@ -243,6 +250,8 @@ impl Config {
             dead_letter_retention: Duration::from_secs(90 * 86_400),
             inactive_node_retention: Duration::from_secs(365 * 86_400),
             telemetry_retention: Duration::from_secs(86_400),
+            alarm_offline_after: Duration::from_secs(5 * 60),
+            alarm_interval: Duration::from_secs(5),
             dashboard_origins: Vec::new(),
             dashboard_patience: Duration::from_secs(15),
             metrics_token: None,
@@ -343,6 +352,9 @@ impl Config {
             if let Some(text) = text {
                 *kept = retention(name, &text, RETENTIONS)?;
             }
+        }
+        if let Some(time) = settings.alarm_offline_after {
+            config.alarm_offline_after = duration("ALARM_OFFLINE_AFTER", &time, ALARM_OFFLINE_AFTERS)?;
         }
         if let Some(text) = settings.telemetry_retention {
             let bounds = (Duration::ZERO, LONGEST_HISTORY);

@@ -78,6 +78,16 @@ impl Leases {
         }
     }
 
+    /// Whose these nodes are, of those that have a lease.
+    pub(crate) fn owners_of(&self, ids: Vec<NodeId>) -> Vec<(NodeId, OwnerId)> {
+        let entries = self.entries();
+        let owned = ids.into_iter().filter_map(|id| {
+            let organisation = entries.get(&id)?.organisation.clone();
+            Some((id, organisation))
+        });
+        owned.collect()
+    }
+
     /// Ends the lease.
     pub(crate) fn end(&self, id: &NodeId) {
         self.entries().remove(id);

@@ -10,6 +10,7 @@ pub mod serve;
 pub use api::addresses;
 
 mod aiwm;
+mod alarms;
 mod api;
 mod app;
 mod brake;

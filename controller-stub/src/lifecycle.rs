@@ -279,6 +279,29 @@ impl Turn<'_> {
         Ok(node)
     }
 
+    /// Tells of something that moves nothing, with what else is kept with it.
+    pub(crate) async fn note(
+        &self,
+        event: impl Fn(&Node, Timestamp) -> NodeEvent,
+        cause: &'static str,
+        actor: &str,
+        saving: &impl Saving,
+    ) -> Result<Node, LifecycleError> {
+        let change = |node: &mut Node| {
+            let event = event(node, clock::now());
+            Ok(vec![RecordedStep {
+                from: Some(node.status),
+                to: node.status,
+                cause,
+                actor: actor.to_owned(),
+                noticed_at: self.noticed_at,
+                posted: self.lifecycle.posted.contains(&event.kind()),
+                event,
+            }])
+        };
+        self.change(saving, change).await
+    }
+
     /// Notes that the worker's socket is gone. Its status waits for the lease.
     pub(crate) async fn disconnect(&self) -> Result<Node, LifecycleError> {
         let change = |node: &mut Node| {

@@ -4,6 +4,7 @@
 
 mod access;
 mod add;
+mod alarms;
 mod api;
 mod assets;
 mod audit;
@@ -89,6 +90,10 @@ fn routes() -> Router<Arc<Pages>> {
         .route("/ui/nodes/{id}", get(node::show))
         .route("/ui/nodes/{id}/{action}", post(orders::node))
         .route("/ui/add", get(add::form).post(add::register))
+        .route("/ui/alarms", get(alarms::list))
+        .route("/ui/alarms/{id}/acknowledge", post(alarms::acknowledge))
+        .route("/ui/silences", post(alarms::silence))
+        .route("/ui/silences/{id}/end", post(alarms::end_silence))
         .route("/ui/updates", get(updates::list).post(orders::create_rollout))
         .route("/ui/updates/{id}", get(updates::show))
         .route("/ui/updates/{id}/{order}", post(orders::rollout))

@@ -44,7 +44,9 @@ impl Retention {
     fn of(self, what: Expirable) -> Duration {
         match what {
             Expirable::Events => self.events,
-            Expirable::Transitions | Expirable::Audit => self.history,
+            Expirable::Transitions | Expirable::Audit | Expirable::Alarms | Expirable::Silences => {
+                self.history
+            }
             Expirable::DeadLetters => self.dead_letters,
             Expirable::InactiveNodes => self.inactive_nodes,
             Expirable::Tokens => TOKEN_GRACE,

@@ -17,7 +17,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    aiwm,
+    aiwm, alarms,
     api::{self, limit::RequestLimit},
     app::App,
     brake::Brakes,
@@ -205,6 +205,9 @@ impl Server {
             admission: Arc::new(Admission::new(config.max_handshakes, config.upgrades_per_second)),
             token_grace: config.token_grace,
             last_seen_lag: config.last_seen_lag,
+            alarm_interval: config.alarm_interval,
+            alarm_offline_after: config.alarm_offline_after,
+            data_dir: config.data_dir.clone(),
             outbox: outbox.clone(),
             noti: Noti::new(
                 store.clone(),
@@ -262,6 +265,7 @@ impl Server {
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         tasks.spawn_with_pulse("rollouts", |pulse| rollouts::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("alarms", |pulse| alarms::keeper::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("telemetry", |pulse| keeper::run(app.clone(), pulse, stop.clone()));
         let kept = Retention {
             events: config.event_retention,

@@ -4,6 +4,7 @@
 //! one is added.
 
 mod aiwm;
+mod alarms;
 mod audit;
 mod database;
 mod dead_letters;
@@ -36,6 +37,7 @@ mod transitions;
 mod writer;
 
 pub(crate) use aiwm::{AiwmNode, SecretKept};
+pub(crate) use alarms::{Acknowledged, Alarm, AlarmChange, AlarmQuery, Silence, Silenced, WatchedNode};
 pub(crate) use audit::{AuditQuery, AuditRecord};
 pub(crate) use database::{Place, Store};
 pub(crate) use dead_letters::DeadLetter;

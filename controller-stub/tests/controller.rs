@@ -25,6 +25,8 @@ mod access;
 mod admin;
 #[path = "controller/aiwm.rs"]
 mod aiwm;
+#[path = "controller/alarms.rs"]
+mod alarms;
 #[path = "controller/api.rs"]
 mod api;
 #[path = "controller/audit.rs"]

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::{
     error_code::ErrorCode,
@@ -31,7 +32,7 @@ macro_rules! kinds {
 
         impl EventKind {
             /// Every type of event.
-            pub const ALL: [Self; 10] = [$(Self::$kind,)*];
+            pub const ALL: [Self; 12] = [$(Self::$kind,)*];
 
             /// The `type` on the wire.
             pub fn as_str(self) -> &'static str {
@@ -67,6 +68,10 @@ kinds! {
     Updated = "node.updated",
     /// An update failed; the node runs the version before.
     UpdateFailed = "node.update_failed",
+    /// Something is wrong with a node that a person should look at.
+    AlarmRaised = "alarm.raised",
+    /// What was wrong is over.
+    AlarmResolved = "alarm.resolved",
 }
 
 impl EventKind {
@@ -130,6 +135,12 @@ pub enum EventBody {
     /// See [`EventKind::UpdateFailed`].
     #[serde(rename = "node.update_failed")]
     UpdateFailed(EventData<UpdateFailureDetail>),
+    /// See [`EventKind::AlarmRaised`].
+    #[serde(rename = "alarm.raised")]
+    AlarmRaised(EventData<AlarmDetail>),
+    /// See [`EventKind::AlarmResolved`].
+    #[serde(rename = "alarm.resolved")]
+    AlarmResolved(EventData<AlarmDetail>),
 }
 
 /// What every event says of its node, and what only its type says.
@@ -185,6 +196,28 @@ pub struct UpdateFailureDetail {
     pub verdict: Verdict,
     /// As the worker reported it.
     pub error: ErrorReport,
+}
+
+/// What is wrong with a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AlarmDetail {
+    /// The same in both events of an alarm.
+    pub alarm_id: Uuid,
+    /// What it is of, e.g. `node_offline` or `gpu_health`.
+    pub kind: String,
+    /// `warning` or `critical`.
+    pub level: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do about it.
+    pub action: String,
+    /// When it was raised.
+    pub raised_at: Timestamp,
+    /// How it ended, once it has: `cured` or `maintenance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<String>,
 }
 
 /// An error as reports and events carry it.
@@ -264,6 +297,8 @@ impl NodeEvent {
             EventBody::Decommissioned(_) => EventKind::Decommissioned,
             EventBody::Updated(_) => EventKind::Updated,
             EventBody::UpdateFailed(_) => EventKind::UpdateFailed,
+            EventBody::AlarmRaised(_) => EventKind::AlarmRaised,
+            EventBody::AlarmResolved(_) => EventKind::AlarmResolved,
         }
     }
 
@@ -299,6 +334,7 @@ impl NodeEvent {
             EventBody::Disconnected(data) => data.about(),
             EventBody::Updated(data) => data.about(),
             EventBody::UpdateFailed(data) => data.about(),
+            EventBody::AlarmRaised(data) | EventBody::AlarmResolved(data) => data.about(),
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::{extract::Query, http::Uri};
 use serde::de::DeserializeOwned;
 
 use super::{
-    audit,
+    alarms, audit,
     body::{NoFields, parse},
     dashboards, dead_letters,
     error::Rejection,
@@ -23,7 +23,7 @@ pub(crate) struct Input {
     pub read: fn(&[u8]) -> Result<(), String>,
 }
 
-pub(crate) const BODIES: [Input; 10] = [
+pub(crate) const BODIES: [Input; 11] = [
     Input {
         name: "registration",
         seeds: &[
@@ -61,6 +61,14 @@ pub(crate) const BODIES: [Input; 10] = [
         seeds: &["{}", r#"{"pin":"v1.0.0","deferWhileGpuAbove":50,"inFlight":"2"}"#],
         read: body::<updates::GroupSettings>,
     },
+    Input {
+        name: "silence",
+        seeds: &[
+            r#"{"nodeId":"69396100cd71623c7bbfbfee","seconds":60,"reason":"a new disk"}"#,
+            r#"{"label":"rack=r7","seconds":3600,"reason":"x"}"#,
+        ],
+        read: body::<alarms::NewSilence>,
+    },
     Input { name: "no fields", seeds: &["{}"], read: body::<NoFields> },
     Input {
         name: "report",
@@ -74,7 +82,7 @@ pub(crate) const BODIES: [Input; 10] = [
     },
 ];
 
-pub(crate) const QUERIES: [Input; 11] = [
+pub(crate) const QUERIES: [Input; 12] = [
     Input {
         name: "nodes",
         seeds: &["page=2&limit=50&status=online,offline&name=gpu-*&label=rack=r7,gpu&sort=-createdAt"],
@@ -101,6 +109,11 @@ pub(crate) const QUERIES: [Input; 11] = [
         name: "metrics",
         seeds: &["from=2025-12-11T12:00:00Z&to=2025-12-11T13:00:00Z&step=600"],
         read: query::<telemetry::Span>,
+    },
+    Input {
+        name: "alarms",
+        seeds: &["page=1&limit=100&nodeId=69396100cd71623c7bbfbfee&resolved=true"],
+        read: query::<alarms::Filter>,
     },
     Input { name: "fleet", seeds: &["shard=1/8&names=dcgm"], read: query::<fleet::Which> },
     Input { name: "rollouts", seeds: &["page=1&limit=100"], read: query::<rollouts::Pages> },

@@ -82,6 +82,12 @@ pub enum CommandError {
     /// There is no such rollout.
     #[error("there is no rollout{}", .0.map(|id| format!(" {id}")).unwrap_or_default())]
     NoRollout(Option<uuid::Uuid>),
+    /// There is no such alarm.
+    #[error("there is no alarm {0}")]
+    NoAlarm(uuid::Uuid),
+    /// The silence cannot be one.
+    #[error("{0}")]
+    Silence(String),
     /// What is asked of a rollout cannot be done.
     #[error("{message}")]
     Rollout {
@@ -133,6 +139,7 @@ impl CommandError {
             | Self::NoHost(_)
             | Self::SeveralMachines(_)
             | Self::Label(_)
+            | Self::Silence(_)
             | Self::Numbers(_) => ErrorCode::Usage,
             Self::NameTaken(_) => ErrorCode::NameTaken,
             Self::NoScript(_) | Self::NotPublished { .. } => ErrorCode::ReleaseNotFound,
@@ -140,7 +147,7 @@ impl CommandError {
             Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
             Self::Import(error) => error.code(),
             Self::Fetch(error) => error.code(),
-            Self::NoRollout(_) => ErrorCode::NotFound,
+            Self::NoRollout(_) | Self::NoAlarm(_) => ErrorCode::NotFound,
             Self::Rollout { code, .. } => *code,
             Self::NoNode(_) => ErrorCode::NodeNotFound,
             Self::Inactive(_) => ErrorCode::NodeInactive,

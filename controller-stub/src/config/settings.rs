@@ -48,6 +48,7 @@ pub struct Settings {
     pub dead_letter_retention: Option<String>,
     pub inactive_node_retention: Option<String>,
     pub telemetry_retention: Option<String>,
+    pub alarm_offline_after: Option<String>,
     pub dashboard_origins: Option<String>,
     pub metrics_token: Option<String>,
     pub jwt_secret: Option<String>,

@@ -132,6 +132,12 @@ impl Clones {
         self.contests.values().filter(lasts).count()
     }
 
+    /// The nodes that have one.
+    pub(crate) fn conflicting(&self, now: Instant) -> Vec<NodeId> {
+        let lasts = |contest: &Contest| contest.conflict.is_some() && now - contest.at < MEMORY;
+        self.contests.iter().filter(|(_, contest)| lasts(contest)).map(|(id, _)| id.clone()).collect()
+    }
+
     /// Forgets what is over. Says whose conflicts are.
     pub(crate) fn forget(&mut self, now: Instant) -> Vec<NodeId> {
         let over = self.contests.extract_if(|_, contest| now - contest.at >= MEMORY);

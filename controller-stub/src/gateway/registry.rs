@@ -128,14 +128,6 @@ impl Registry {
         self.health_changes.subscribe()
     }
 
-    /// How each node is whose worker says so.
-    #[cfg(feature = "pages")]
-    pub(crate) fn each_health(&self) -> HashMap<NodeId, HealthSummary> {
-        let places = self.places();
-        let health = |place: &Place| place.speaker.as_ref()?.health.clone();
-        places.iter().filter_map(|(id, place)| Some((id.clone(), health(place)?))).collect()
-    }
-
     /// How the worker that speaks for a node says that its GPUs are; nothing while none is connected.
     pub(crate) fn health(&self, id: &NodeId) -> Option<HealthSummary> {
         self.places().get(id)?.speaker.as_ref()?.health.clone()
@@ -146,6 +138,15 @@ impl Registry {
         let places = self.places();
         let is = |place: &Place| Some(healths.contains(&place.speaker.as_ref()?.health.as_ref()?.state));
         places.iter().filter(|(_, place)| is(place) == Some(true)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// How every worker that speaks for a node says that its GPUs are.
+    pub(crate) fn summaries(&self) -> Vec<(NodeId, HealthSummary)> {
+        let places = self.places();
+        let told = places
+            .iter()
+            .filter_map(|(id, place)| Some((id.clone(), place.speaker.as_ref()?.health.clone()?)));
+        told.collect()
     }
 
     /// How many nodes are how well, by what their workers say.

@@ -202,7 +202,10 @@ impl Occurrence {
                     },
                 ))
             }
-            EventKind::Updated | EventKind::UpdateFailed => return None,
+            EventKind::Updated
+            | EventKind::UpdateFailed
+            | EventKind::AlarmRaised
+            | EventKind::AlarmResolved => return None,
             EventKind::MaintenanceMode => EventBody::MaintenanceMode(about(node, NoDetail {})),
             EventKind::Resumed => EventBody::Resumed(about(node, NoDetail {})),
             EventKind::Decommissioned => EventBody::Decommissioned(about(node, NoDetail {})),

@@ -97,6 +97,8 @@ impl Api {
 }
 
 fn read<T: DeserializeOwned>(body: Vec<u8>) -> Result<T, Rejection> {
+    // A 204 says nothing.
+    let body = if body.is_empty() { b"null".to_vec() } else { body };
     serde_json::from_slice(&body).map_err(|error| Rejection::fault(&error))
 }
 

@@ -34,6 +34,7 @@ pub(super) enum Tab {
     None,
     Overview,
     Nodes,
+    Alarms,
     Updates,
     Events,
     Delivery,
@@ -77,6 +78,7 @@ impl Frame {
         let all = [
             ("Overview", "", Tab::Overview),
             ("Nodes", "ui/nodes", Tab::Nodes),
+            ("Alarms", "ui/alarms", Tab::Alarms),
             ("Updates", "ui/updates", Tab::Updates),
             ("Events", "ui/events", Tab::Events),
             ("Delivery", "ui/delivery", Tab::Delivery),

@@ -178,7 +178,7 @@ async fn trouble(
 
 /// How many of the organisation's connected nodes are how.
 async fn health_counts(visitor: &Visitor) -> Result<HashMap<Health, u64>, Rejection> {
-    let all: HashMap<NodeId, HealthSummary> = visitor.app().registry.each_health();
+    let all: HashMap<NodeId, HealthSummary> = visitor.app().registry.summaries().into_iter().collect();
     let mut counts = HashMap::new();
     for id in visitor.app().store.connected_nodes(&visitor.user().org_id).await? {
         if let Some(health) = all.get(&id) {

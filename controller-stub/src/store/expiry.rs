@@ -31,18 +31,24 @@ pub(crate) enum Expirable {
     Tokens,
     /// Decommissioned nodes and all that is kept of them, by their last move.
     InactiveNodes,
+    /// Alarms that are resolved, by when they were.
+    Alarms,
+    /// Silences, by their end.
+    Silences,
     /// Windows of telemetry, by when they began.
     Telemetry,
 }
 
 impl Expirable {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Events,
         Self::Transitions,
         Self::Audit,
         Self::DeadLetters,
         Self::Tokens,
         Self::InactiveNodes,
+        Self::Alarms,
+        Self::Silences,
         Self::Telemetry,
     ];
 
@@ -54,6 +60,8 @@ impl Expirable {
             Self::DeadLetters => "dead_letters",
             Self::Tokens => "tokens",
             Self::InactiveNodes => "inactive_nodes",
+            Self::Alarms => "alarms",
+            Self::Silences => "silences",
             Self::Telemetry => "telemetry",
         }
     }
@@ -84,6 +92,13 @@ impl Store {
             }
             Expirable::Audit => {
                 "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE at < $1 ORDER BY seq LIMIT $2)"
+            }
+            Expirable::Alarms => {
+                "DELETE FROM alarms WHERE id IN \
+                 (SELECT id FROM alarms WHERE resolved_at < $1 ORDER BY resolved_at LIMIT $2)"
+            }
+            Expirable::Silences => {
+                "DELETE FROM silences WHERE id IN (SELECT id FROM silences WHERE until < $1 ORDER BY until LIMIT $2)"
             }
             Expirable::DeadLetters => {
                 "DELETE FROM dead_letters WHERE id IN \
@@ -169,6 +184,8 @@ impl Write for Purge {
                 "DELETE FROM sightings WHERE node_id = $1",
                 "DELETE FROM aiwm_nodes WHERE node_id = $1",
                 "DELETE FROM rollout_nodes WHERE node_id = $1",
+                "DELETE FROM alarms WHERE node_id = $1",
+                "DELETE FROM silences WHERE node_id = $1",
                 "DELETE FROM nodes WHERE id = $1",
             ] {
                 sqlx::query(statement).bind(id.as_str()).execute(&mut *connection).await?;

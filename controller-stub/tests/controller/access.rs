@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::{
     delivery::{event, now, signature},
     harness::{Client, Controller, SECRET, SERVICE_TOKEN},
+    inspector::UNKNOWN_ROLLOUT,
 };
 
 /// The bearers, in the order of the table's columns.
@@ -42,6 +43,11 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("PATCH",  "/nodes/{id}",                        [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
     ("GET",    "/nodes/{id}/tokens",                 [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
     ("GET",    "/audit",                             [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
+    ("GET",    "/alarms",                            [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/alarms/{alarm}/acknowledge",        [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("GET",    "/silences",                          [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("POST",   "/silences",                          [401, 401, 401, 404, 403, 201, 201, 403, 403, 401]),
+    ("DELETE", "/silences/{silence}",                [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
     ("POST",   "/nodes/{id}/maintenance",            [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
     ("POST",   "/nodes/{id}/resume",                 [401, 401, 401, 404, 403, 409, 409, 403, 403, 401]),
     ("GET",    "/nodes/{id}/transitions",            [401, 401, 401, 404, 200, 200, 200, 403, 403, 401]),
@@ -110,6 +116,8 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
                     if path.starts_with("/schemas") { "node.resumed.json" } else { "linux-amd64" },
                 )
                 .replace("{letter}", "evt_unknown")
+                .replace("{alarm}", UNKNOWN_ROLLOUT)
+                .replace("{silence}", UNKNOWN_ROLLOUT)
                 .replace("{rollout}", rollout["id"].as_str().unwrap())
                 .replace("{order}", "abort")
                 .replace("{group}", "gpu")
@@ -151,6 +159,7 @@ fn complete(request: RequestBuilder, method: &str, path: &str, id: &str) -> Requ
         ("PATCH", "/nodes/{id}") => request.json(&json!({"labels": {"rack": "r7"}})),
         ("PUT", "/nodes/{id}/pin") => request.json(&json!({"version": "v1.0.0"})),
         ("PUT", "/groups/{group}") => request.json(&json!({"deferWhileGpuAbove": 50})),
+        ("POST", "/silences") => request.json(&json!({"nodeId": id, "seconds": 60, "reason": "a new disk"})),
         ("POST", "/rollouts") => request.json(&json!({"version": "v1.1.0"})),
         ("POST", "/nodes/{id}/installation") => request.json(&json!({"phase": "started"})),
         ("POST", "/events") => sign(request, &format!("evt_of_{id}"), &event(id)),

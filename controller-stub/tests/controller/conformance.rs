@@ -92,6 +92,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "registerNode", "", 409, |it| it.json(&json!({"name": "gpu"}))).await;
     it.expect(&owner, "listTokens", &id, 200, plain).await;
     it.expect(&owner, "listAudit", "", 200, plain).await;
+    alarms(it, &owner, &id).await;
     rollouts(controller, it, &owner, &id).await;
     drop(worker);
     let new = it.expect(&owner, "regenerateCredentials", &id, 201, |it| it.json(&json!({}))).await;
@@ -120,6 +121,31 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "replayDeadLetters", "", 200, plain).await;
     it.expect(&owner, "getDelivery", "", 200, plain).await;
     it.expect(&operator, "resumeDelivery", "", 200, plain).await;
+}
+
+/// Alarms themselves are another test.
+async fn alarms(it: &mut Inspector, owner: &Client, id: &str) {
+    it.expect(owner, "listAlarms", "", 200, plain).await;
+    it.expect(owner, "acknowledgeAlarm", "", 404, plain).await;
+    let of = |node: &str| json!({"nodeId": node, "seconds": 60, "reason": "a new disk"});
+    it.expect(owner, "addSilence", "", 404, |it| it.json(&of(UNKNOWN_NODE))).await;
+    let silence = it.expect(owner, "addSilence", "", 201, |it| it.json(&of(id))).await;
+    it.expect(owner, "listSilences", "", 200, plain).await;
+    let operation = it.operation("endSilence");
+    let path = format!("/silences/{}", silence["id"].as_str().unwrap());
+    for status in [204, 404] {
+        assert_eq!(it.ask(owner, &operation, &path, plain).await.0, status);
+    }
+    alarm(it).await;
+}
+
+/// One that is raised at once.
+async fn alarm(it: &mut Inspector) {
+    let controller = Controller::start_with(|config| config.alarm_interval = crate::alarms::SOON).await;
+    let (owner, alarm) = crate::alarms::failed_installation(&controller).await;
+    let operation = it.operation("acknowledgeAlarm");
+    let path = format!("/alarms/{}/acknowledge", alarm["id"].as_str().unwrap());
+    assert_eq!(it.ask(&owner, &operation, &path, plain).await.0, 200);
 }
 
 async fn rollouts(controller: &Controller, it: &mut Inspector, owner: &Client, id: &str) {
@@ -412,6 +438,8 @@ async fn broken(it: &mut Inspector) {
         "DROP TABLE audit",
         "DROP TABLE rollouts",
         "DROP TABLE node_groups",
+        "DROP TABLE alarms",
+        "DROP TABLE silences",
     ] {
         controller.sql(statement).await;
     }
@@ -436,6 +464,7 @@ async fn broken(it: &mut Inspector) {
                 "changeNode" => it.json(&json!({"name": "other"})),
                 "createRollout" | "pinNode" => it.json(&json!({"version": "v1.0.0"})),
                 "changeGroup" => it.json(&json!({})),
+                "addSilence" => it.json(&json!({"label": "rack", "seconds": 60, "reason": "a new disk"})),
                 "connectWorker" => as_worker(it),
                 _ => it,
             })

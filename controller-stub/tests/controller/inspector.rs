@@ -56,6 +56,8 @@ impl Operation {
             .replace("{version}", "v1.0.0")
             .replace("{file}", "linux-amd64")
             .replace("{letter}", "evt_unknown")
+            .replace("{alarm}", UNKNOWN_ROLLOUT)
+            .replace("{silence}", UNKNOWN_ROLLOUT)
             .replace("{rollout}", UNKNOWN_ROLLOUT)
             .replace("{order}", "abort")
             .replace("{group}", "gpu")

@@ -15,7 +15,7 @@ use reqwest::{
     header::{COOKIE, LOCATION, SET_COOKIE},
 };
 
-use crate::harness::{Controller, http};
+use crate::harness::{Controller, eventually, http};
 
 /// Somebody's browser, as far as HTTP goes.
 pub(crate) struct Browser {
@@ -118,8 +118,17 @@ pub(crate) fn escaped(text: &str) -> String {
 }
 
 /// Every page that stands alone.
-pub(crate) const PAGES: [&str; 8] =
-    ["/", "/ui/nodes", "/ui/add", "/ui/updates", "/ui/events", "/ui/delivery", "/ui/audit", "/ui/access"];
+pub(crate) const PAGES: [&str; 9] = [
+    "/",
+    "/ui/nodes",
+    "/ui/add",
+    "/ui/alarms",
+    "/ui/updates",
+    "/ui/events",
+    "/ui/delivery",
+    "/ui/audit",
+    "/ui/access",
+];
 
 #[tokio::test]
 async fn a_link_signs_in_once_and_says_so_before() {
@@ -281,6 +290,7 @@ async fn a_viewer_has_no_button_and_none_would_do_anything() {
         ("/ui/add".to_owned(), vec![("names", "x")]),
         ("/ui/nodes/bulk".to_owned(), vec![("action", "maintenance"), ("count", "1")]),
         ("/ui/updates".to_owned(), vec![("version", "v1.1.0")]),
+        ("/ui/silences".to_owned(), vec![("label", "rack=r7"), ("hours", "1"), ("reason", "x")]),
         ("/ui/delivery/replay".to_owned(), vec![]),
         ("/ui/delivery/resume".to_owned(), vec![]),
     ] {
@@ -353,4 +363,39 @@ async fn what_is_done_to_a_filter_is_done_to_all_of_it_and_says_who_refused() {
     let fields = [("conditions", "name=gpu-%2A"), ("action", "label"), ("label", "a=b"), ("count", "119")];
     let (status, page) = browser.submit("/ui/nodes", "/ui/nodes/bulk", &fields).await;
     assert!(status == 400 && page.contains("120 nodes now"), "{page}");
+}
+
+#[tokio::test]
+async fn alarms_are_acknowledged_and_silenced_on_their_page() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu-01").await;
+    let token = controller.bearer(&owner.token_of(&id).await);
+    let failed = serde_json::json!({"phase": "failed", "step": "start_service",
+        "error": {"code": "SERVICE_FAILED", "message": "it did not stay up"}});
+    for report in [serde_json::json!({"phase": "started", "version": "v1.0.0"}), failed] {
+        assert!(token.post(&format!("/nodes/{id}/installation"), report).await.0.is_success());
+    }
+    let alarm = eventually("an alarm", async || {
+        let listed = owner.get("/alarms").await.1;
+        listed["data"][0]["id"].as_str().map(str::to_owned).ok_or_else(|| listed.to_string())
+    })
+    .await;
+    let browser = Browser::signed_in(&controller, "acme", "organization.owner").await;
+    let (_, page) = browser.get("/ui/alarms").await;
+    assert!(page.contains("installation failed") && page.contains("gpu-01"), "{page}");
+    let (status, _) = browser.submit("/ui/alarms", &format!("/ui/alarms/{alarm}/acknowledge"), &[]).await;
+    assert_eq!(status, 303);
+    assert_eq!(owner.get("/alarms").await.1["data"][0]["acknowledgedBy"], "user:ann");
+    let fields = [("node", "gpu-01"), ("hours", "2"), ("reason", "it is repaired")];
+    assert_eq!(browser.submit("/ui/alarms", "/ui/silences", &fields).await.0, 303);
+    let silence = owner.get("/silences").await.1["data"][0].clone();
+    assert_eq!((&silence["nodeId"], &silence["reason"]), (&id.into(), &"it is repaired".into()));
+    let (_, page) = browser.get("/ui/alarms").await;
+    assert!(page.contains("it is repaired"), "{page}");
+    let end = format!("/ui/silences/{}/end", silence["id"].as_str().unwrap());
+    assert_eq!(browser.submit("/ui/alarms", &end, &[]).await.0, 303);
+    assert_eq!(owner.get("/silences").await.1["data"].as_array().unwrap().len(), 0);
+    let both = [("node", "gpu-01"), ("label", "rack=r7"), ("hours", "2"), ("reason", "x")];
+    assert_eq!(browser.submit("/ui/alarms", "/ui/silences", &both).await.0, 400);
 }

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{ErrorReport, EventBody, EventKind, GpuDevice, NodeEvent};
+use super::{AlarmDetail, ErrorReport, EventBody, EventKind, GpuDevice, NodeEvent};
 use crate::{
     node::NodeStatus,
     text::{self, Clean},
@@ -49,6 +49,7 @@ impl NodeEvent {
                 line("data.disconnectReason", &data.detail.disconnect_reason, MAX_REASON_CHARS)
             }
             EventBody::UpdateFailed(data) => check_error(&data.detail.error),
+            EventBody::AlarmRaised(data) | EventBody::AlarmResolved(data) => check_alarm(&data.detail),
             EventBody::Updated(_)
             | EventBody::Registered(_)
             | EventBody::InstallationStarted(_)
@@ -102,6 +103,15 @@ fn statuses(kind: EventKind) -> &'static [NodeStatus] {
         EventKind::Decommissioned => &[NodeStatus::Inactive],
         // Told by a worker that is welcome.
         EventKind::Updated | EventKind::UpdateFailed => &[NodeStatus::Online, NodeStatus::Maintenance],
+        // Nobody is told of a node that is not in service.
+        EventKind::AlarmRaised | EventKind::AlarmResolved => &[
+            NodeStatus::Pending,
+            NodeStatus::Installing,
+            NodeStatus::Online,
+            NodeStatus::Offline,
+            NodeStatus::Maintenance,
+            NodeStatus::Error,
+        ],
     }
 }
 
@@ -114,6 +124,14 @@ fn check_error(error: &ErrorReport) -> Result<(), InvalidEvent> {
         return refuse("data.error.details", format!("takes more than {MAX_DETAILS_BYTES} bytes"));
     }
     Ok(())
+}
+
+fn check_alarm(alarm: &AlarmDetail) -> Result<(), InvalidEvent> {
+    line("data.kind", &alarm.kind, MAX_CODE_CHARS)?;
+    line("data.level", &alarm.level, MAX_CODE_CHARS)?;
+    line("data.reason", &alarm.reason, MAX_MESSAGE_CHARS)?;
+    line("data.action", &alarm.action, MAX_MESSAGE_CHARS)?;
+    alarm.resolution.as_deref().map_or(Ok(()), |text| line("data.resolution", text, MAX_CODE_CHARS))
 }
 
 fn check_gpus(devices: &[GpuDevice]) -> Result<(), InvalidEvent> {

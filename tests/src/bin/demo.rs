@@ -258,6 +258,9 @@ fn detail(event: &NodeEvent) -> String {
         EventBody::UpdateFailed(data) => {
             format!("{}: {} {}", data.status, data.detail.error.code, data.detail.error.message)
         }
+        EventBody::AlarmRaised(data) | EventBody::AlarmResolved(data) => {
+            format!("{}: {}", data.detail.kind, data.detail.reason)
+        }
         EventBody::Registered(data)
         | EventBody::InstallationStarted(data)
         | EventBody::MaintenanceMode(data)

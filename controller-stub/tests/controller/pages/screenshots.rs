@@ -140,6 +140,11 @@ async fn pictures_of_each_page_light_dark_and_on_a_phone() {
     })
     .await;
     let sick = owner.get("/nodes?name=gpu-003").await.1["data"][0]["_id"].as_str().unwrap().to_owned();
+    eventually("alarms", async || {
+        let listed = owner.get("/alarms").await.1;
+        if listed["pagination"]["total"].as_u64() >= Some(2) { Ok(()) } else { Err(listed.to_string()) }
+    })
+    .await;
     let browser = Chromium::start().await;
     browser.look(1280, 900, false).await;
     let pictures = [
@@ -148,6 +153,7 @@ async fn pictures_of_each_page_light_dark_and_on_a_phone() {
         ("nodes", "/ui/nodes".to_owned()),
         ("node", format!("/ui/nodes/{sick}")),
         ("add", "/ui/add?watch=gpu-02%2A".to_owned()),
+        ("alarms", "/ui/alarms".to_owned()),
         ("updates", format!("/ui/updates/{rollout}")),
         ("events", "/ui/events".to_owned()),
         ("delivery", "/ui/delivery".to_owned()),
@@ -160,7 +166,7 @@ async fn pictures_of_each_page_light_dark_and_on_a_phone() {
             browser.press("button.main").await;
         }
         for (look, width, height, dark) in
-            [("light", 1100, 600, false), ("dark", 1100, 600, true), ("phone", 390, 640, false)]
+            [("light", 1000, 520, false), ("dark", 1000, 520, true), ("phone", 390, 560, false)]
         {
             browser.look(width, height, dark).await;
             browser.open(&format!("{}{page}", controller.url())).await;

@@ -23,20 +23,11 @@ pub(crate) struct Chromium {
 }
 
 impl Chromium {
-    /// Starts one; none where it is not installed, which `cargo xtask ci` sees to.
+    /// Starts one; `cargo xtask ci` installs it.
     pub(crate) async fn start() -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver is installed: apt-get install chromium chromium-driver");
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            port.trim_end_matches('.').parse::<u16>().ok()
-        });
-        let driver_url = format!("http://127.0.0.1:{}/session", port.expect("its port"));
+        // It takes a free port of IPv4, and ends where that one is taken over IPv6.
+        let (driver, port) = (0..10).find_map(|_| start_driver()).expect("a chromedriver that starts");
+        let driver_url = format!("http://127.0.0.1:{port}/session");
         let arguments = json!([
             "--headless=new",
             "--no-sandbox",
@@ -158,6 +149,25 @@ impl Chromium {
         }
         urls
     }
+}
+
+/// A driver, and its port.
+fn start_driver() -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("chromedriver is installed: apt-get install chromium chromium-driver");
+    let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.map_while(Result::ok).find_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    if port.is_none() {
+        driver.wait().unwrap();
+    }
+    Some((driver, port?))
 }
 
 impl Drop for Chromium {

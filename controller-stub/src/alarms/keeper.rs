@@ -1,0 +1,227 @@
+//! Looks again and again for what is wrong, and writes down alarms that are raised and resolved. What a node's
+//! alarm owes to NOTI is written in the same transaction. A silenced alarm is raised untold; it is told when
+//! the silence ends before it does.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use aio_protocol::{
+    event::{AlarmDetail, EventBody, EventData, NodeEvent},
+    ids::NodeId,
+    text,
+    time::Timestamp,
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    evaluator::{Due, Evaluator},
+    model::{Finding, Key, Resolution, Whose},
+    survey::Survey,
+};
+use crate::{
+    app::App,
+    clock,
+    lifecycle::{LifecycleError, Saving},
+    node::Node,
+    store::{Alarm, AlarmChange, RecordedStep, Silence, Store, StoreError},
+    tasks::Pulse,
+};
+
+/// The longest reason and action of an alarm, in characters.
+const MAX_CHARS: usize = 255;
+
+/// What is kept between two looks.
+struct Keeper {
+    app: Arc<App>,
+    evaluator: Evaluator,
+    open: HashMap<Key, Alarm>,
+}
+
+/// Keeps alarms until `stop`.
+pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
+    let mut due = interval(app.alarm_interval);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keeper = None;
+    let mut failures = 0_u32;
+    while stop.run_until_cancelled(due.tick()).await.is_some() {
+        let _turn = pulse.turn();
+        match look(&app, &mut keeper).await {
+            Ok(()) if failures > 0 => {
+                tracing::info!(failures, "alarms are looked for again");
+                failures = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                failures += 1;
+                if failures.is_power_of_two() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        failures,
+                        "alarms could not be looked for"
+                    );
+                }
+            }
+        }
+    }
+}
+
+async fn look(app: &Arc<App>, keeper: &mut Option<Keeper>) -> Result<(), LifecycleError> {
+    let keeper = match keeper {
+        Some(keeper) => keeper,
+        None => {
+            let open = app.store.open_alarms().await?;
+            let open: HashMap<_, _> = open.into_iter().map(|alarm| (alarm.key(), alarm)).collect();
+            let evaluator = Evaluator::new(app.alarm_offline_after, open.keys().cloned());
+            keeper.insert(Keeper { app: app.clone(), evaluator, open })
+        }
+    };
+    keeper.look(clock::now()).await
+}
+
+impl Keeper {
+    async fn look(&mut self, now: Timestamp) -> Result<(), LifecycleError> {
+        let survey = Survey::make(&self.app, now).await?;
+        let silences = self.app.store.silences(None, now).await?;
+        let found = survey.found.clone();
+        let due = self.evaluator.evaluate(found, |key| survey.knowledge(key), (Instant::now(), now));
+        for due in due {
+            match &due {
+                Due::Raise(finding) => self.raise(finding, &silences, now).await?,
+                Due::Resolve(key, resolution) => self.resolve(key, *resolution, now).await?,
+            }
+            self.evaluator.done(&due);
+        }
+        self.tell(&silences, now).await
+    }
+
+    async fn raise(
+        &mut self,
+        finding: &Finding,
+        silences: &[Silence],
+        now: Timestamp,
+    ) -> Result<(), LifecycleError> {
+        let node = match &finding.key.whose {
+            Whose::Node(node) => Some(node.clone()),
+            Whose::Organisation(_) | Whose::Controller => None,
+        };
+        let mut alarm = Alarm {
+            id: Uuid::now_v7(),
+            org: finding.org.clone(),
+            node: node.clone(),
+            kind: finding.key.kind,
+            part: finding.key.part.clone(),
+            level: finding.level,
+            reason: text::clean(&finding.reason, MAX_CHARS),
+            action: text::clean(&finding.action, MAX_CHARS),
+            raised_at: now,
+            told: false,
+            acknowledged: None,
+            resolved: None,
+        };
+        tracing::warn!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = node.as_ref().map(NodeId::as_str), reason = alarm.reason, action = alarm.action, "an alarm is raised");
+        match node {
+            Some(node) if !self.is_silenced(&node, silences).await? => {
+                alarm.told = true;
+                let change = AlarmChange::Raise(alarm.clone());
+                self.note(&node, &alarm, change, EventBody::AlarmRaised, None).await?;
+            }
+            _ => self.app.store.change_alarm(AlarmChange::Raise(alarm.clone())).await?,
+        }
+        self.open.insert(finding.key.clone(), alarm);
+        Ok(())
+    }
+
+    async fn resolve(
+        &mut self,
+        key: &Key,
+        resolution: Resolution,
+        now: Timestamp,
+    ) -> Result<(), LifecycleError> {
+        let Some(alarm) = self.open.get(key).cloned() else { return Ok(()) };
+        tracing::info!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = alarm.node.as_ref().map(NodeId::as_str), resolution = resolution.as_str(), "an alarm is resolved");
+        let change = AlarmChange::Resolve(alarm.id, now, resolution);
+        match &alarm.node {
+            // Nobody is told of nodes that are not in service any more.
+            Some(node) if alarm.told && resolution != Resolution::Decommissioned => {
+                let noted =
+                    self.note(node, &alarm, change.clone(), EventBody::AlarmResolved, Some(resolution)).await;
+                match noted {
+                    Err(LifecycleError::NotFound(_)) => self.app.store.change_alarm(change).await?,
+                    noted => noted?,
+                }
+            }
+            _ => self.app.store.change_alarm(change).await?,
+        }
+        self.open.remove(key);
+        Ok(())
+    }
+
+    /// Tells of alarms that were raised in a silence which is over.
+    async fn tell(&mut self, silences: &[Silence], now: Timestamp) -> Result<(), LifecycleError> {
+        let untold: Vec<_> =
+            self.open.values().filter(|alarm| !alarm.told && alarm.node.is_some()).cloned().collect();
+        for mut alarm in untold {
+            let Some(node) = alarm.node.clone() else { continue };
+            if alarm.raised_at >= now || self.is_silenced(&node, silences).await? {
+                continue;
+            }
+            self.note(&node, &alarm, AlarmChange::Tell(alarm.id), EventBody::AlarmRaised, None).await?;
+            alarm.told = true;
+            self.open.insert(alarm.key(), alarm);
+        }
+        Ok(())
+    }
+
+    async fn is_silenced(&self, node: &NodeId, silences: &[Silence]) -> Result<bool, StoreError> {
+        if silences.is_empty() {
+            return Ok(false);
+        }
+        let Some(node) = self.app.store.node(node).await? else { return Ok(false) };
+        let labels = serde_json::to_string(&node.labels).unwrap_or_default();
+        let of_its_own = silences.iter().filter(|silence| silence.org == node.owner.org_id);
+        Ok(of_its_own.into_iter().any(|silence| silence.covers(&node.id, &labels)))
+    }
+
+    /// Writes a change down, with the event that says it.
+    async fn note(
+        &self,
+        node: &NodeId,
+        alarm: &Alarm,
+        change: AlarmChange,
+        body: fn(EventData<AlarmDetail>) -> EventBody,
+        resolution: Option<Resolution>,
+    ) -> Result<(), LifecycleError> {
+        let detail = AlarmDetail {
+            alarm_id: alarm.id,
+            kind: alarm.kind.as_str().to_owned(),
+            level: alarm.level.as_str().to_owned(),
+            reason: alarm.reason.clone(),
+            action: alarm.action.clone(),
+            raised_at: alarm.raised_at,
+            resolution: resolution.map(|it| it.as_str().to_owned()),
+        };
+        let event = |node: &Node, now: Timestamp| {
+            let data = EventData {
+                node_id: node.id.clone(),
+                node_name: node.name.clone(),
+                status: node.status,
+                detail: detail.clone(),
+                owner: node.owner.clone(),
+            };
+            NodeEvent { body: body(data), timestamp: now }
+        };
+        let cause = if resolution.is_some() { "alarm_resolved" } else { "alarm_raised" };
+        let turn = self.app.lifecycle.turn(node).await;
+        turn.note(event, cause, "controller", &WithAlarm(change)).await.map(drop)
+    }
+}
+
+/// A node that is saved with a change of its alarm.
+struct WithAlarm(AlarmChange);
+
+impl Saving for WithAlarm {
+    async fn save(&self, store: &Store, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
+        store.save_with_alarm(node, steps, self.0.clone()).await
+    }
+}

@@ -1,0 +1,195 @@
+//! The words of alarms: which kinds there are, what each is about, and how long it is damped.
+
+use std::time::Duration;
+
+use aio_protocol::{
+    ids::{NodeId, OwnerId},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What an alarm is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = AlarmKind)]
+pub(crate) enum Kind {
+    /// A node is offline for too long.
+    NodeOffline,
+    /// An installation failed or stalled.
+    InstallationFailed,
+    /// Something is wrong with a GPU.
+    GpuHealth,
+    /// A GPU that was there is not any more.
+    GpuMissing,
+    /// Two machines claim to be one node.
+    IdentityConflict,
+    /// A node's last valid token ends soon.
+    TokenEnding,
+    /// A rollout was halted.
+    UpdateHalted,
+    /// Events were given up.
+    DeadLetters,
+    /// Events are not delivered.
+    DeliveryPaused,
+    /// The controller's disk is nearly full.
+    ControllerDisk,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = AlarmLevel)]
+pub(crate) enum Level {
+    Warning,
+    Critical,
+}
+
+/// Whom an alarm concerns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    Node(NodeId),
+    Organisation(OwnerId),
+    Controller,
+}
+
+/// Tells alarms apart: there is one at a time of each.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub whose: Whose,
+    pub kind: Kind,
+    /// Which of several of this kind; empty where there is one.
+    pub part: String,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub key: Key,
+    /// The organisation that may see it; only operators see what concerns the controller.
+    pub org: Option<OwnerId>,
+    pub level: Level,
+    /// What is wrong, in a sentence.
+    pub reason: String,
+    /// What to do about it.
+    pub action: String,
+    /// Since when it has been so, where that is known.
+    pub since: Option<Timestamp>,
+}
+
+/// How an alarm ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Resolution {
+    /// What was wrong is over.
+    Cured,
+    /// The node was put into maintenance.
+    Maintenance,
+    /// The node is no longer in service.
+    Decommissioned,
+}
+
+/// How long something is wrong before it is an alarm, and right before the alarm is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damping {
+    pub raise_after: Duration,
+    pub resolve_after: Duration,
+}
+
+impl Kind {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 10] = [
+        Self::NodeOffline,
+        Self::InstallationFailed,
+        Self::GpuHealth,
+        Self::GpuMissing,
+        Self::IdentityConflict,
+        Self::TokenEnding,
+        Self::UpdateHalted,
+        Self::DeadLetters,
+        Self::DeliveryPaused,
+        Self::ControllerDisk,
+    ];
+
+    /// As the API and the database write it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::NodeOffline => "node_offline",
+            Self::InstallationFailed => "installation_failed",
+            Self::GpuHealth => "gpu_health",
+            Self::GpuMissing => "gpu_missing",
+            Self::IdentityConflict => "identity_conflict",
+            Self::TokenEnding => "token_ending",
+            Self::UpdateHalted => "update_halted",
+            Self::DeadLetters => "dead_letters",
+            Self::DeliveryPaused => "delivery_paused",
+            Self::ControllerDisk => "controller_disk",
+        }
+    }
+
+    /// Whether only a connected worker can say that it is over.
+    pub(crate) fn is_told_by_worker(self) -> bool {
+        matches!(self, Self::GpuHealth | Self::GpuMissing)
+    }
+
+    /// `offline_after` is how long a node may be offline.
+    pub(crate) fn damping(self, offline_after: Duration) -> Damping {
+        let of = |raise_secs, resolve_secs| Damping {
+            raise_after: Duration::from_secs(raise_secs),
+            resolve_after: Duration::from_secs(resolve_secs),
+        };
+        match self {
+            Self::NodeOffline => {
+                Damping { raise_after: offline_after, resolve_after: Duration::from_secs(60) }
+            }
+            // The worker damps the health of GPUs itself.
+            Self::GpuHealth | Self::GpuMissing => of(0, 120),
+            Self::DeliveryPaused => of(120, 60),
+            Self::ControllerDisk => of(60, 300),
+            Self::InstallationFailed
+            | Self::IdentityConflict
+            | Self::TokenEnding
+            | Self::UpdateHalted
+            | Self::DeadLetters => of(0, 0),
+        }
+    }
+}
+
+impl Level {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+impl Resolution {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Cured => "cured",
+            Self::Maintenance => "maintenance",
+            Self::Decommissioned => "decommissioned",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_written_one_way_and_stands_in_the_operators_table() {
+        let page = include_str!("../../../docs/operations.md");
+        for kind in Kind::ALL {
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.as_str()));
+            assert!(page.contains(&format!("| `{}` |", kind.as_str())), "{}", kind.as_str());
+        }
+        for level in [Level::Warning, Level::Critical] {
+            assert_eq!(serde_json::to_string(&level).unwrap(), format!("\"{}\"", level.as_str()));
+        }
+        for resolution in [Resolution::Cured, Resolution::Maintenance, Resolution::Decommissioned] {
+            assert_eq!(serde_json::to_string(&resolution).unwrap(), format!("\"{}\"", resolution.as_str()));
+        }
+    }
+}

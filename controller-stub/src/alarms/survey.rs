@@ -1,0 +1,285 @@
+//! What is wrong now, as far as this controller knows. Reads rows of those nodes alone that may have something.
+
+use std::collections::HashMap;
+
+use aio_protocol::{
+    ids::{NodeId, OwnerId},
+    inventory::Gpu,
+    node::NodeStatus,
+    telemetry::{Health, HealthSummary},
+    time::Timestamp,
+};
+use serde::Deserialize;
+
+use super::{
+    evaluator::Knowledge,
+    model::{Finding, Key, Kind, Level, Resolution, Whose},
+};
+use crate::{
+    app::App,
+    outbox::DeliveryState,
+    store::{FleetNode, StoreError, WatchedNode},
+    telemetry::reading::Reading,
+};
+
+/// A token that ends sooner should have been replaced.
+const TOKEN_ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(3 * 86_400);
+
+/// A part of the disk, and bytes, that are always free.
+const FREE_SHARE: f64 = 0.05;
+const FREE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Nodes that are read at once.
+const BATCH: usize = 200;
+
+/// What was found, and of whom what is known.
+pub(super) struct Survey {
+    pub found: Vec<Finding>,
+    /// Nodes by their id that have alarms or a status of their own.
+    pub nodes: HashMap<NodeId, WatchedNode>,
+    /// How the GPUs of connected nodes are, as far as their workers have said it whole.
+    health: HashMap<NodeId, Health>,
+}
+
+impl Survey {
+    pub(super) async fn make(app: &App, now: Timestamp) -> Result<Self, StoreError> {
+        let watched = app.store.watched_nodes().await?;
+        let nodes: HashMap<_, _> = watched.into_iter().map(|node| (node.id.clone(), node)).collect();
+        let mut survey = Self { found: Vec::new(), nodes, health: HashMap::new() };
+        survey.look_at_statuses(app, now);
+        survey.look_at_gpus(app, now).await?;
+        survey.look_at_identities(app);
+        survey.look_at_the_rest(app, now).await?;
+        Ok(survey)
+    }
+
+    /// What can be known of something that was not found.
+    pub(super) fn knowledge(&self, key: &Key) -> Knowledge {
+        let Whose::Node(id) = &key.whose else { return Knowledge::Known };
+        match self.nodes.get(id).map(|node| node.status) {
+            Some(NodeStatus::Maintenance) => return Knowledge::Stopped(Resolution::Maintenance),
+            Some(NodeStatus::Inactive) => return Knowledge::Stopped(Resolution::Decommissioned),
+            _ => {}
+        }
+        if key.kind.is_told_by_worker() && !self.health.contains_key(id) {
+            return Knowledge::Unknown;
+        }
+        Knowledge::Known
+    }
+
+    fn look_at_statuses(&mut self, app: &App, now: Timestamp) {
+        let found = self.nodes.values().filter_map(|node| {
+            let (kind, level, reason, action, since) = match node.status {
+                NodeStatus::Offline => {
+                    let seen = app.lifecycle.workers.last_seen_or(&node.id, node.last_seen_at, now);
+                    let seen_words =
+                        seen.map_or_else(|| "never seen".to_owned(), |at| format!("last seen {at}"));
+                    let reason = format!("{} is offline, {seen_words}", node.name);
+                    let action = "look at the machine and its network; `aio-worker status` there says why";
+                    (Kind::NodeOffline, Level::Critical, reason, action, seen)
+                }
+                NodeStatus::Error => {
+                    let failure = node.failure.as_deref().unwrap_or("it is not known why");
+                    let reason = format!("the installation of {} failed: {failure}", node.name);
+                    (
+                        Kind::InstallationFailed,
+                        Level::Warning,
+                        reason,
+                        "look the code up in docs/troubleshooting.md",
+                        None,
+                    )
+                }
+                _ => return None,
+            };
+            Some(of_node(&node.id, &node.org, (kind, String::new()), level, reason, action.to_owned(), since))
+        });
+        let found: Vec<_> = found.collect();
+        self.found.extend(found);
+    }
+
+    async fn look_at_gpus(&mut self, app: &App, now: Timestamp) -> Result<(), StoreError> {
+        let mut ill: HashMap<NodeId, (HealthSummary, Reading)> = HashMap::new();
+        for (id, summary) in app.registry.summaries() {
+            if summary.is_ok() {
+                self.health.insert(id, summary.state);
+            } else if let Some(reading) = app.telemetry.newest(&id, now) {
+                // Until its metrics have come, too, nobody knows what of it.
+                self.health.insert(id.clone(), summary.state);
+                ill.insert(id, (summary, reading));
+            }
+        }
+        let ids: Vec<_> = ill.keys().cloned().collect();
+        for ids in ids.chunks(BATCH) {
+            for node in app.store.fleet_nodes(ids).await? {
+                if let Some((summary, reading)) = ill.get(&node.id) {
+                    self.found.extend(gpu_findings(&node, summary, reading));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_identities(&mut self, app: &App) {
+        for (id, org) in app.lifecycle.workers.owners_of(app.clones().conflicting(std::time::Instant::now()))
+        {
+            let reason = "another machine claims to be this node, and is refused".to_owned();
+            let action = "give one of the two a token of its own; GET /nodes/{id} names the other".to_owned();
+            let what = (Kind::IdentityConflict, String::new());
+            self.found.push(of_node(&id, &org, what, Level::Warning, reason, action, None));
+        }
+    }
+
+    async fn look_at_the_rest(&mut self, app: &App, now: Timestamp) -> Result<(), StoreError> {
+        for (id, org, ends_at) in app.store.ending_tokens(now.plus(TOKEN_ENDS_WITHIN)).await? {
+            let reason = format!("the node's last token ends at {ends_at}, and it has taken no other");
+            let action =
+                "see its worker's log; install a new token with `aio-worker install --token`".to_owned();
+            let what = (Kind::TokenEnding, String::new());
+            self.found.push(of_node(&id, &org, what, Level::Warning, reason, action, None));
+        }
+        for (org, rollout, version) in app.store.halted_rollouts().await? {
+            let reason = format!("the rollout of {version} was halted");
+            let action =
+                "GET /rollouts/{id}/nodes says who failed and why; then resume or abort it".to_owned();
+            self.found.push(of_organisation(org, (Kind::UpdateHalted, rollout), reason, action));
+        }
+        for (org, letters) in app.store.dead_letter_counts().await? {
+            let reason = format!("{letters} events were given up");
+            let action =
+                "GET /dead-letters lists them; POST /dead-letters/replay delivers them again".to_owned();
+            self.found.push(of_organisation(org, (Kind::DeadLetters, String::new()), reason, action));
+        }
+        let delivery = app.outbox.delivery();
+        if matches!(delivery, DeliveryState::Paused | DeliveryState::Stopped) {
+            let stopped = delivery == DeliveryState::Stopped;
+            let reason =
+                if stopped { "NOTI is gone (410): no event is delivered" } else { "delivery to NOTI pauses" };
+            let action = "cure what NOTI answers, then `controller-stub delivery resume`";
+            self.found.push(of_controller(Kind::DeliveryPaused, reason.to_owned(), action));
+        }
+        if let Some((free, total)) = free_space(app) {
+            #[expect(clippy::cast_precision_loss, reason = "a share")]
+            let share = free as f64 / total.max(1) as f64;
+            if share < FREE_SHARE || free < FREE_BYTES {
+                let reason =
+                    format!("{} MiB of {} MiB are free where the database is", free >> 20, total >> 20);
+                self.found.push(of_controller(
+                    Kind::ControllerDisk,
+                    reason,
+                    "make room on the controller's disk",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Free and all bytes of the file system of the data folder.
+fn free_space(app: &App) -> Option<(u64, u64)> {
+    let stat = rustix::fs::statvfs(&app.data_dir).ok()?;
+    Some((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Inventory {
+    hardware: Hardware,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Hardware {
+    missing_gpu: Vec<Gpu>,
+}
+
+/// One finding for each thing that is wrong with a GPU, or one for the whole where nothing else is known.
+fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for gpu in &reading.gpus {
+        for it in &gpu.findings {
+            let reason = format!("GPU {}: {}", gpu.device, it.reason);
+            let what = (Kind::GpuHealth, format!("{}:{}", gpu.device, part_of(&it.reason)));
+            found.push(of_node(&node.id, &node.org, what, level(it.health), reason, words(it.action), None));
+        }
+    }
+    let told = node.system_info.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let Inventory { hardware } = told.unwrap_or_default();
+    for gpu in hardware.missing_gpu {
+        let called = gpu.uuid.clone().unwrap_or_else(|| gpu.device_id.clone());
+        let reason = format!("GPU {} ({} {called}) is missing", gpu.device_id, gpu.model);
+        let action = "look at the kernel's log and the slot; reboot the machine".to_owned();
+        let what = (Kind::GpuMissing, called);
+        found.push(of_node(&node.id, &node.org, what, Level::Critical, reason, action, None));
+    }
+    if found.is_empty() {
+        let reason =
+            summary.worst.clone().unwrap_or_else(|| format!("its GPUs are {}", summary.state.as_str()));
+        let what = (Kind::GpuHealth, String::new());
+        found.push(of_node(
+            &node.id,
+            &node.org,
+            what,
+            level(summary.state),
+            reason,
+            words(summary.action),
+            None,
+        ));
+    }
+    found
+}
+
+/// What tells a reason from others, its counts left out; numbers of Xids stay.
+fn part_of(reason: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in reason.split(' ') {
+        let stays = words.last().is_some_and(|before| before == "Xid")
+            || !word.contains(|c: char| c.is_ascii_digit());
+        words.push(if stays { word.to_owned() } else { "#".to_owned() });
+    }
+    words.join(" ")
+}
+
+fn level(health: Health) -> Level {
+    if health == Health::Unhealthy { Level::Critical } else { Level::Warning }
+}
+
+fn words(action: aio_protocol::telemetry::RecoveryAction) -> String {
+    action.in_words().unwrap_or("run `aio-worker doctor` on the node").to_owned()
+}
+
+fn of_node(
+    id: &NodeId,
+    org: &OwnerId,
+    (kind, part): (Kind, String),
+    level: Level,
+    reason: String,
+    action: String,
+    since: Option<Timestamp>,
+) -> Finding {
+    let key = Key { whose: Whose::Node(id.clone()), kind, part };
+    Finding { key, org: Some(org.clone()), level, reason, action, since }
+}
+
+fn of_organisation(org: OwnerId, (kind, part): (Kind, String), reason: String, action: String) -> Finding {
+    let key = Key { whose: Whose::Organisation(org.clone()), kind, part };
+    Finding { key, org: Some(org), level: Level::Warning, reason, action, since: None }
+}
+
+fn of_controller(kind: Kind, reason: String, action: &str) -> Finding {
+    let key = Key { whose: Whose::Controller, kind, part: String::new() };
+    Finding { key, org: None, level: Level::Critical, reason, action: action.to_owned(), since: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_whose_count_grows_is_the_same_and_another_xid_is_another() {
+        assert_eq!(part_of("12 memory errors in an hour"), part_of("13 memory errors in an hour"));
+        assert_ne!(
+            part_of("Xid 79: the GPU has fallen off the bus"),
+            part_of("Xid 48: the GPU has fallen off the bus")
+        );
+    }
+}

@@ -1,0 +1,235 @@
+//! Alarms: raised, seen, silenced and over.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Client, Controller, eventually, refusal},
+    peers::Worker,
+    telemetry::metrics,
+};
+
+/// How often a test's controller looks.
+pub(crate) const SOON: Duration = Duration::from_millis(20);
+
+async fn controller(offline_after: Duration) -> Controller {
+    Controller::start_with(|config| {
+        config.alarm_interval = SOON;
+        config.alarm_offline_after = offline_after;
+    })
+    .await
+}
+
+async fn listed(user: &Client, query: &str) -> Vec<Value> {
+    let (status, list) = user.get(&format!("/alarms?{query}")).await;
+    assert_eq!(status, 200, "{list}");
+    list["data"].as_array().unwrap().clone()
+}
+
+/// Waits until the organisation has these kinds of alarm, each as often, and says them.
+async fn await_alarms(user: &Client, query: &str, kinds: &[&str]) -> Vec<Value> {
+    eventually(&format!("alarms {kinds:?}"), async || {
+        let mut alarms = listed(user, query).await;
+        alarms.sort_by_key(|alarm| (alarm["kind"].to_string(), alarm["reason"].to_string()));
+        let found: Vec<_> = alarms.iter().map(|alarm| alarm["kind"].as_str().unwrap()).collect();
+        if found == kinds { Ok(alarms) } else { Err(format!("{alarms:?}")) }
+    })
+    .await
+}
+
+/// The types of a node's events that are about alarms.
+async fn told(user: &Client, node: &str) -> Vec<String> {
+    let events = user.events(node).await;
+    let types = events.iter().map(|event| event["type"].as_str().unwrap().to_owned());
+    types.filter(|kind| kind.starts_with("alarm.")).collect()
+}
+
+async fn await_told(user: &Client, node: &str, types: &[&str]) {
+    eventually(&format!("events {types:?}"), async || {
+        let told = told(user, node).await;
+        if told == types { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+}
+
+/// A controller's owner, and the alarm of an installation that failed.
+pub(crate) async fn failed_installation(controller: &Controller) -> (Client, Value) {
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("failing").await;
+    let installer = controller.bearer(&owner.token_of(&id).await);
+    let error = json!({"code": "CHECKSUM_MISMATCH", "message": "It differs.", "details": {}});
+    for report in [json!({"phase": "started"}), json!({"phase": "failed", "error": error})] {
+        assert_eq!(installer.post(&format!("/nodes/{id}/installation"), report).await.0, 200);
+    }
+    let alarm = await_alarms(&owner, "", &["installation_failed"]).await.remove(0);
+    (owner, alarm)
+}
+
+fn ill(findings: &[(&str, &str)]) -> (Value, Value) {
+    let found: Vec<_> = findings
+        .iter()
+        .map(|(reason, action)| json!({"health": "unhealthy", "reason": reason, "action": action}))
+        .collect();
+    let health = match findings.first() {
+        Some((reason, action)) => json!({"state": "unhealthy", "worst": reason, "action": action}),
+        None => json!({"state": "ok"}),
+    };
+    (health, json!([{"deviceId": "3", "utilization": 5, "health": "unhealthy", "findings": found}]))
+}
+
+async fn say(worker: &mut Worker, seq: u64, findings: &[(&str, &str)]) {
+    let (health, gpus) = ill(findings);
+    worker.send("telemetry.metrics", metrics(gpus)).await;
+    worker.send("telemetry.heartbeat", json!({"seq": seq, "health": health})).await;
+    worker.ping().await;
+}
+
+#[tokio::test]
+async fn an_alarm_says_what_is_wrong_and_what_to_do_is_seen_and_is_over() {
+    let controller = controller(Duration::ZERO).await;
+    let (owner, alarm) = failed_installation(&controller).await;
+    let node = alarm["nodeId"].as_str().unwrap().to_owned();
+    assert!(alarm["reason"].as_str().unwrap().contains("CHECKSUM_MISMATCH: It differs."), "{alarm}");
+    assert!(alarm["action"].as_str().unwrap().contains("troubleshooting"), "{alarm}");
+    assert_eq!(
+        (&alarm["state"], &alarm["level"], &alarm["told"]),
+        (&json!("raised"), &json!("warning"), &json!(true))
+    );
+    await_told(&owner, &node, &["alarm.raised"]).await;
+
+    let path = format!("/alarms/{}/acknowledge", alarm["id"].as_str().unwrap());
+    let viewer = controller.user("acme", "organization.viewer").await;
+    refusal(viewer.post(&path, json!({})).await, 403, "FORBIDDEN");
+    refusal(controller.owner_of("evil").await.post(&path, json!({})).await, 404, "NOT_FOUND");
+    let (status, seen) = owner.post(&path, json!({})).await;
+    assert_eq!(
+        (status.as_u16(), &seen["state"], &seen["acknowledgedBy"]),
+        (200, &json!("acknowledged"), &json!("user:someone"))
+    );
+    assert_eq!(owner.post(&path, json!({})).await.1, seen, "a second time changes nothing");
+    let (_, audit) = owner.get("/audit?action=alarm.acknowledge").await;
+    let outcomes: Vec<_> = audit["data"].as_array().unwrap().iter().map(|it| it["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["unchanged", "done"], "{audit}");
+    assert_eq!(listed(&owner, "").await.len(), 1, "it goes on");
+
+    // A worker that connects has installed; the next failure is another alarm, which nobody has seen.
+    let token = owner.token_of(&node).await;
+    let worker = Worker::welcomed(&controller.gateway(), &node, &token).await;
+    await_alarms(&owner, "", &[]).await;
+    await_told(&owner, &node, &["alarm.raised", "alarm.resolved"]).await;
+    let over = listed(&owner, "resolved=true").await;
+    assert_eq!(
+        (&over[0]["state"], &over[0]["resolution"]),
+        (&json!("resolved"), &json!("cured")),
+        "{over:?}"
+    );
+    let events = owner.events(&node).await;
+    let event = events.iter().find(|event| event["type"] == "alarm.resolved").unwrap();
+    assert_eq!(
+        (&event["data"]["alarmId"], &event["data"]["resolution"]),
+        (&alarm["id"], &json!("cured")),
+        "{event}"
+    );
+    drop(worker);
+    assert!(
+        viewer.get("/alarms").await.0.is_success()
+            && listed(&controller.owner_of("evil").await, "").await.is_empty()
+    );
+}
+
+#[tokio::test]
+async fn several_findings_are_several_alarms_and_outlive_a_restart_and_the_nodes_absence() {
+    let mut controller = controller(Duration::from_secs(3600)).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    say(
+        &mut worker,
+        1,
+        &[("Xid 79: it has fallen off the bus", "reboot"), ("Xid 48: a double bit error", "reset_gpu")],
+    )
+    .await;
+    let alarms = await_alarms(&owner, "", &["gpu_health", "gpu_health"]).await;
+    assert_eq!(alarms[0]["reason"], "GPU 3: Xid 48: a double bit error");
+    assert_eq!(
+        (&alarms[1]["action"], &alarms[1]["level"]),
+        (&json!("reboot the machine"), &json!("critical"))
+    );
+    let path = format!("/alarms/{}/acknowledge", alarms[1]["id"].as_str().unwrap());
+    assert_eq!(owner.post(&path, json!({})).await.0, 200);
+    let seen = await_alarms(&owner, "", &["gpu_health", "gpu_health"]).await;
+
+    let address = controller.address();
+    drop(worker);
+    controller.stop().await;
+    controller.start_again(address).await;
+    let owner = controller.owner_of("acme").await;
+    assert_eq!(
+        await_alarms(&owner, "", &["gpu_health", "gpu_health"]).await,
+        seen,
+        "the same, and one was seen"
+    );
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    say(&mut worker, 1, &[("Xid 48: a double bit error", "reset_gpu")]).await;
+    assert_eq!(await_alarms(&owner, "", &["gpu_health", "gpu_health"]).await, seen, "it is damped");
+
+    // Maintenance ends those that run, and raises none.
+    assert_eq!(owner.post(&format!("/nodes/{id}/maintenance"), json!({})).await.0, 200);
+    await_alarms(&owner, "", &[]).await;
+    let over = listed(&owner, "resolved=true").await;
+    assert!(over.iter().all(|alarm| alarm["resolution"] == "maintenance") && over.len() == 2, "{over:?}");
+    await_told(&owner, &id, &["alarm.raised", "alarm.raised", "alarm.resolved", "alarm.resolved"]).await;
+    say(&mut worker, 2, &[("Xid 48: a double bit error", "reset_gpu")]).await;
+    assert_eq!(owner.post(&format!("/nodes/{id}/resume"), json!({})).await.0, 200);
+    let again = await_alarms(&owner, "", &["gpu_health"]).await;
+    assert_eq!(again[0]["state"], "raised", "nobody has seen the new one");
+
+    owner.request(Method::DELETE, &format!("/nodes/{id}")).send().await.unwrap();
+    await_alarms(&owner, "", &[]).await;
+    let (_, over) = owner.get(&format!("/alarms?resolved=true&nodeId={id}&limit=1")).await;
+    assert_eq!(
+        (&over["data"][0]["resolution"], &over["pagination"]["total"]),
+        (&json!("decommissioned"), &json!(3)),
+        "{over}"
+    );
+}
+
+#[tokio::test]
+async fn a_silence_names_a_node_or_a_label_and_what_is_still_wrong_is_told_after_it() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let (_, node) = owner.post("/nodes", json!({"name": "gpu", "labels": {"rack": "r7"}})).await;
+    let id = node["_id"].as_str().unwrap().to_owned();
+    let silence = json!({"label": "rack=r7", "seconds": 3600, "reason": "the rack moves"});
+    let (status, silence) = owner.post("/silences", silence).await;
+    assert_eq!(
+        (status.as_u16(), &silence["createdBy"], &silence["nodeId"]),
+        (201, &json!("user:someone"), &Value::Null)
+    );
+    for wrong in [
+        json!({"seconds": 60, "reason": "x"}),
+        json!({"nodeId": id, "label": "rack=r7", "seconds": 60, "reason": "x"}),
+        json!({"label": "no label", "seconds": 60, "reason": "x"}),
+        json!({"label": "rack", "seconds": 59, "reason": "x"}),
+        json!({"label": "rack", "seconds": 60, "reason": " "}),
+    ] {
+        refusal(owner.post("/silences", wrong).await, 400, "VALIDATION_FAILED");
+    }
+
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
+    owner.await_status(&id, "offline").await;
+    let alarm = await_alarms(&owner, "", &["node_offline"]).await.remove(0);
+    assert_eq!((&alarm["told"], &alarm["state"]), (&json!(false), &json!("raised")), "{alarm}");
+    assert!(told(&owner, &id).await.is_empty());
+
+    let path = format!("/silences/{}", silence["id"].as_str().unwrap());
+    assert_eq!(owner.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    await_told(&owner, &id, &["alarm.raised"]).await;
+    assert_eq!(owner.get("/silences").await.1["data"], json!([]));
+    let (_, audit) = owner.get("/audit?action=silence.add").await;
+    assert_eq!(audit["data"][0]["detail"]["reason"], "the rack moves", "{audit}");
+}
