@@ -14,7 +14,7 @@ mod measured;
 mod mona;
 mod nodes;
 mod notifications;
-mod register;
+pub(crate) mod register;
 mod routes;
 mod sockets;
 mod tokens;

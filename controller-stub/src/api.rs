@@ -115,9 +115,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// Another dialect's routes, with what holds for every request here but what is the own API's alone.
 pub(crate) fn within_bounds(app: Arc<App>, routes: Router) -> Router {
+    bounded(app, routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed))
+}
+
+/// Routes that say by themselves what they have not, with what holds for every request here.
+pub(crate) fn bounded(app: Arc<App>, routes: Router) -> Router {
     let routes = routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), finish_what_began))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     measured(app, routes)

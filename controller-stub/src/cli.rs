@@ -5,6 +5,8 @@
 mod alarms;
 mod audit;
 mod delivery;
+#[cfg(feature = "pages")]
+mod login;
 mod node;
 mod own_program;
 mod releases;
@@ -51,6 +53,12 @@ enum Command {
     Serve(Serve),
     /// Print a token for a user of the API.
     UserToken(UserToken),
+    /// Print a link that signs a user in to the pages, once.
+    #[cfg(feature = "pages")]
+    Login(login::Login),
+    /// End a user's sessions on the pages.
+    #[cfg(feature = "pages")]
+    Logout(login::Logout),
     /// Register nodes.
     #[command(subcommand)]
     Node(node::Command),
@@ -224,6 +232,10 @@ pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve(args).await,
         Command::UserToken(args) => user_token(args).await,
+        #[cfg(feature = "pages")]
+        Command::Login(args) => login::login(args).await,
+        #[cfg(feature = "pages")]
+        Command::Logout(args) => login::logout(args).await,
         Command::Node(command) => node::run(command).await,
         Command::Releases(command) => releases::run(command).await,
         Command::SelfUpdate(args) => own_program::run(args).await,
@@ -376,6 +388,10 @@ mod tests {
             "controller-stub serve --data-dir d --aiwm",
             "controller-stub serve --aiwm=strict --double --data-dir d",
             "controller-stub user-token --data-dir d --org o --user u --role organization.owner",
+            #[cfg(feature = "pages")]
+            "controller-stub login --data-dir d --org o --user u --role organization.viewer --expires-in 3600 --valid-for 60",
+            #[cfg(feature = "pages")]
+            "controller-stub logout --data-dir d --all",
             "controller-stub node list --data-dir d --output json",
             "controller-stub node token revoke 69396100cd71623c7bbfbfee --data-dir d",
             "controller-stub releases add v1.0.0 --data-dir d --releases r --output json",

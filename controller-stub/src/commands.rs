@@ -8,6 +8,8 @@ mod delivery;
 mod enrol;
 mod error;
 mod inventory;
+#[cfg(feature = "pages")]
+mod login;
 mod names;
 mod nodes;
 mod own_program;
@@ -39,6 +41,8 @@ pub use delivery::{DeliverySummary, resume_delivery, show_delivery};
 pub use enrol::{Added, AddedNode, Issue, Purpose, Which, add_nodes, add_tokens};
 pub use error::CommandError;
 pub use inventory::inventory;
+#[cfg(feature = "pages")]
+pub use login::{end_sessions, login_link};
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
 pub use own_program::{SelfUpdate, SelfUpdateError, Updated, self_update};

@@ -7,7 +7,6 @@ mod settings;
 mod tests;
 
 use std::{
-    borrow::Cow,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     num::NonZeroU32,
     path::PathBuf,
@@ -18,6 +17,7 @@ use aio_protocol::{
     error_code::ErrorCode,
     event::EventKind,
     release::{ReleaseVersion, index::KeyId},
+    time,
 };
 use ipnet::{IpNet, Ipv4Net};
 use reqwest::Url;
@@ -497,46 +497,30 @@ fn database_url(text: String) -> Result<String, ConfigError> {
     }
 }
 
+/// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
+const RETENTIONS: (Duration, Duration) = (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));
+
+fn retention(name: &'static str, text: &str, limits: (Duration, Duration)) -> Result<Duration, ConfigError> {
+    let days = |bound: Duration| bound.as_secs() / 86_400;
+    within(name, text, limits, &format!("between {}d and {}d", days(limits.0), days(limits.1)))
+}
+
 fn heartbeat_timeout(text: &str) -> Result<Duration, ConfigError> {
     duration("HEARTBEAT_TIMEOUT", text, HEARTBEAT_TIMEOUTS)
 }
 
-fn duration(
+fn duration(name: &'static str, text: &str, limits: (Duration, Duration)) -> Result<Duration, ConfigError> {
+    within(name, text, limits, &format!("between {:?} and {:?}", limits.0, limits.1))
+}
+
+fn within(
     name: &'static str,
     text: &str,
     (shortest, longest): (Duration, Duration),
+    limits: &str,
 ) -> Result<Duration, ConfigError> {
-    let duration: jiff::SignedDuration = parsed(name, &with_unit(text))?;
-    Duration::try_from(duration).ok().filter(|duration| (shortest..=longest).contains(duration)).ok_or_else(
-        || value_error(name, format!("must be between {shortest:?} and {longest:?}, not `{text}`")),
-    )
-}
-
-/// A bare number is one of seconds.
-fn with_unit(text: &str) -> Cow<'_, str> {
-    let text = text.trim();
-    let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if bare { format!("{text}s").into() } else { text.into() }
-}
-
-/// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
-const RETENTIONS: (Duration, Duration) = (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));
-
-fn retention(
-    name: &'static str,
-    text: &str,
-    (shortest, longest): (Duration, Duration),
-) -> Result<Duration, ConfigError> {
-    let span: jiff::Span = parsed(name, &with_unit(text))?;
-    let days = |bound: Duration| bound.as_secs() / 86_400;
-    span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
-        .ok()
-        .and_then(|retention| Duration::try_from(retention).ok())
-        .filter(|retention| (shortest..=longest).contains(retention))
-        .ok_or_else(|| {
-            let (shortest, longest) = (days(shortest), days(longest));
-            value_error(name, format!("must be between {shortest}d and {longest}d, not `{text}`"))
-        })
+    let found = time::duration(text).filter(|duration| (shortest..=longest).contains(duration));
+    found.ok_or_else(|| value_error(name, format!("must be {limits}, such as 90s, 5m or 2d, not `{text}`")))
 }
 
 /// A page's origin as browsers write it.

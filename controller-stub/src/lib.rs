@@ -33,6 +33,8 @@ mod loopback;
 mod node;
 mod noti;
 mod outbox;
+#[cfg(feature = "pages")]
+mod pages;
 mod random;
 mod rate;
 mod readiness;

@@ -1,6 +1,8 @@
 //! What must not be guessed: secrets and ids, from the cryptography provider's generator.
 
 use aio_protocol::{ids::NodeId, time::Timestamp};
+#[cfg(feature = "pages")]
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// There was no randomness to be had.
@@ -18,6 +20,12 @@ fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
 /// 256 bits as text.
 pub(crate) fn secret() -> Result<String, NoRandomness> {
     Ok(STANDARD.encode(bytes::<32>()?))
+}
+
+/// 256 bits as a word that addresses and cookies hold.
+#[cfg(feature = "pages")]
+pub(crate) fn word() -> Result<String, NoRandomness> {
+    Ok(URL_SAFE_NO_PAD.encode(bytes::<32>()?))
 }
 
 /// An id as MongoDB makes them, which AIWM's own are: four bytes of seconds, eight of chance.

@@ -113,8 +113,10 @@ async fn look_at(app: &App, id: Uuid, index: Option<&ReleaseIndex>) -> Result<()
     {
         concerned.extend(app.store.nodes_of_rollout(id).await?);
     }
-    // Who has been told and does not know it, such as after a restart of its worker, is told again.
-    concerned.extend(changed.iter().filter(|it| it.stage == Stage::Offered).map(|it| it.node.clone()));
+    // Who has been told and does not know it, such as after a restart of its worker, is told again; and who
+    // is left out now, that its offer is taken back.
+    let is_told = |it: &&Member| matches!(it.stage, Stage::Offered | Stage::Skipped);
+    concerned.extend(changed.iter().filter(is_told).map(|it| it.node.clone()));
     concerned.extend(let_nodes_go(app, &mut rollout, look).await?);
     concerned.iter().for_each(|node| app.registry.nudge(node));
     Ok(())

@@ -250,6 +250,8 @@ impl Server {
             None => api::router(app.clone()),
             Some(mode) => aiwm::router(app.clone(), mode, config.aiwm_double),
         };
+        #[cfg(feature = "pages")]
+        let router = crate::pages::before(app.clone(), router);
         let served = listener::serve(listener, acceptor, router, limits, stop.clone());
         tasks.spawn("listener", served);
         let (on_thread, stopped) = (gateway.ended(), stop.clone());

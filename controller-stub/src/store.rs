@@ -18,6 +18,8 @@ mod inbox;
 mod naming;
 mod node_list;
 mod nodes;
+#[cfg(feature = "pages")]
+mod numbers;
 mod offers;
 mod outbox;
 mod record;
@@ -25,6 +27,8 @@ mod reserve;
 mod rollout_moves;
 mod rollouts;
 mod rows;
+#[cfg(feature = "pages")]
+mod sessions;
 mod settings;
 mod shares;
 mod telemetry;
@@ -46,11 +50,15 @@ pub(crate) use inbox::{EventQuery, Received, Since};
 pub(crate) use naming::Described;
 pub(crate) use node_list::{NodeFilter, NodeQuery, Position, Sort, SortKey};
 pub(crate) use nodes::{Admission, RecordedStep};
+#[cfg(feature = "pages")]
+pub(crate) use numbers::{DeliveryNumbers, FleetNumbers};
 pub(crate) use offers::{History, Replacement};
 pub(crate) use outbox::Undelivered;
 pub(crate) use record::AuditEntry;
 pub(crate) use rollout_moves::Started;
 pub(crate) use rollouts::{ListedMember, OfferOfNode};
 pub(crate) use rows::Window;
+#[cfg(feature = "pages")]
+pub(crate) use sessions::{Ended, LoginLink, Session};
 pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transitions::Transition;

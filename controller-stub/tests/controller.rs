@@ -57,6 +57,9 @@ mod nodes;
 mod observing;
 #[path = "controller/outbox.rs"]
 mod outbox;
+#[cfg(feature = "pages")]
+#[path = "controller/pages.rs"]
+mod pages;
 #[path = "controller/program.rs"]
 mod program;
 #[path = "controller/reference.rs"]

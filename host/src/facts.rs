@@ -6,10 +6,13 @@ mod links;
 mod machine;
 mod mounts;
 pub(crate) mod packages;
+mod processors;
+mod routes;
+mod traffic;
 
 use aio_protocol::{
     inventory::{ContainerRuntime, Cpu, Disk, Memory, NetworkInterface, OperatingSystem, SilentMount},
-    telemetry::{HostUsage, NetworkTraffic, Temperature},
+    telemetry::{DiskTraffic, HostUsage, NetworkTraffic, Temperature},
 };
 
 pub use containers::{among as container_runtime_among, runtime as container_runtime};
@@ -39,6 +42,8 @@ pub struct HostFacts {
     pub network: Vec<NetworkInterface>,
     /// How many others there are.
     pub links_left_out: u32,
+    /// Addresses of the name servers.
+    pub name_servers: Vec<String>,
     /// What runs containers here.
     pub container_runtime: Option<ContainerRuntime>,
     /// The kernel's boot id.
@@ -52,8 +57,12 @@ pub struct HostSample {
     pub usage: HostUsage,
     /// Bytes of main memory that are not available.
     pub memory_used: u64,
+    /// Bytes of main memory that hold copies of files.
+    pub memory_cached: Option<u64>,
     /// Traffic since the machine booted.
     pub network: NetworkTraffic,
+    /// The same of its disks; none where the kernel does not say.
+    pub disk_traffic: Option<DiskTraffic>,
     /// Runnable and waiting tasks, averaged over 1, 5 and 15 minutes.
     pub load_average: [f32; 3],
     /// The machine's own sensors.

@@ -7,7 +7,6 @@ pub mod answers;
 pub mod command;
 pub mod controller;
 pub mod credentials;
-pub mod flat;
 pub mod mona;
 pub mod packet;
 pub mod register;

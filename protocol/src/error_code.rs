@@ -228,6 +228,8 @@ catalogue! {
 
     ValidationFailed "VALIDATION_FAILED", exit 65, "A request has a field that is unknown, missing or out of range.",
         cure "Correct the field that the message names; docs/api.md lists them.";
+    LoginLinkInvalid "LOGIN_LINK_INVALID", exit 77, "The link that signs in to the pages was used, is too old, or never was one.",
+        cure "Print another with controller-stub login.";
     Forbidden "FORBIDDEN", exit 77, "The token is valid and does not allow this.",
         cure "Use a token of the organisation that owns the node, with a role that may do it.";
     NotFound "NOT_FOUND", exit 69, "There is nothing at this address.",

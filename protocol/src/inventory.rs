@@ -41,6 +41,9 @@ pub struct SystemInfo {
     /// What runs containers here, if anything does.
     #[serde(deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
     pub container_runtime: Option<ContainerRuntime>,
+    /// Addresses of the name servers.
+    #[serde(deserialize_with = "words::<_, 8>", skip_serializing_if = "Vec::is_empty")]
+    pub name_servers: Vec<String>,
     /// The services that matter; empty where nobody could say.
     #[serde(deserialize_with = "list::<_, _, 32>", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
@@ -113,6 +116,15 @@ pub struct Cpu {
     pub cores: Option<u32>,
     /// Logical processors.
     pub threads: u32,
+    /// Sockets that hold one; absent when the machine does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u32>,
+    /// MHz at most; absent where nobody says, as in most virtual machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_frequency_mhz: Option<u32>,
+    /// Bytes of the largest cache that a core has a share in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
 }
 
 /// Main memory.
@@ -139,6 +151,9 @@ pub struct Disk {
     pub total: u64,
     /// Bytes.
     pub available: u64,
+    /// What is mounted, e.g. `/dev/nvme0n1p2` or the dataset of a pool.
+    #[serde(default, deserialize_with = "bounded::<_, _, 255>", skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// A mounted file system that did not answer in time.
@@ -155,7 +170,7 @@ pub struct SilentMount {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkInterface {
@@ -168,6 +183,45 @@ pub struct NetworkInterface {
     /// Addresses with prefix length.
     #[serde(deserialize_with = "words::<_, 32>")]
     pub addresses: Vec<String>,
+    /// `ethernet`, `infiniband`, `wlan`, `bridge`, `bond`, `vlan`, …
+    #[serde(default, deserialize_with = "bounded::<_, _, 32>", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Whether no device is behind it.
+    #[serde(rename = "virtual", default, skip_serializing_if = "Option::is_none")]
+    pub is_virtual: Option<bool>,
+    /// `up` or `down`.
+    #[serde(default, deserialize_with = "bounded::<_, _, 16>", skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Bytes of its largest packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Mbit/s of its link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_mbps: Option<u32>,
+    /// `full` or `half`.
+    #[serde(default, deserialize_with = "bounded::<_, _, 16>", skip_serializing_if = "Option::is_none")]
+    pub duplex: Option<String>,
+    /// The VLAN's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan_id: Option<u32>,
+    /// The interface below a VLAN, or the bond or bridge that it belongs to.
+    #[serde(default, deserialize_with = "bounded::<_, _, 32>", skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// The way out of this machine that leads through it, if one does.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    pub route: Option<DefaultRoute>,
+}
+
+/// A way out of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultRoute {
+    /// The router; absent on a link that leads straight to its other end.
+    #[serde(deserialize_with = "bounded::<_, _, 64>", skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// The lowest is preferred.
+    pub metric: u32,
 }
 
 /// What runs containers.

@@ -145,6 +145,17 @@ pub struct NetworkTraffic {
     pub sent_bytes: u64,
 }
 
+/// Traffic of all disks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct DiskTraffic {
+    /// Bytes since the machine booted.
+    pub read_bytes: u64,
+    /// Bytes since the machine booted.
+    pub written_bytes: u64,
+}
+
 /// A sensor of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -1,5 +1,5 @@
 //! A point in time as the wire writes it: RFC 3339, UTC, milliseconds, `Z`. Reading accepts any RFC
-//! 3339 offset and precision.
+//! 3339 offset and precision. And a span of time as people write it.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -63,6 +63,15 @@ impl Timestamp {
 }
 
 /// Whether `text` is `form`, with any digit for each of its zeros.
+/// A span of time as people write it: `500ms`, `90s`, `2m`, `1h 30m`, `2d`, and a bare number of
+/// seconds. None where it is none, or negative.
+pub fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let is_bare = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let span: jiff::Span = if is_bare { format!("{text}s").parse() } else { text.parse() }.ok()?;
+    span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
+}
+
 fn has_form(text: &str, form: &str) -> bool {
     let alike =
         |(byte, expected): (u8, u8)| if expected == b'0' { byte.is_ascii_digit() } else { byte == expected };
@@ -118,6 +127,25 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("90", 90_000),
+            (" 1.5 ", 1_500),
+            ("2m", 120_000),
+            ("1h 30m", 5_400_000),
+            ("2d", 172_800_000),
+        ] {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in
+            ["", ".", "s", "-1s", "1.2.3", "1 month", "soon", "99999999999999999999h", "9999999999999999999"]
+        {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn written_with_milliseconds_and_z() {

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use aio_protocol::{
-    inventory::{Disk, Gpu, Mig, MigInstance, NetworkInterface, OperatingSystem, SilentMount},
+    inventory::{DefaultRoute, Disk, Gpu, Mig, MigInstance, NetworkInterface, OperatingSystem, SilentMount},
     left_out::LeftOut,
     service::Service,
-    telemetry::{Finding, GpuDetail, GpuProcess, Health, HostUsage, RecoveryAction, Temperature},
+    telemetry::{
+        DiskTraffic, Finding, GpuDetail, GpuProcess, Health, HostUsage, RecoveryAction, Temperature,
+    },
     time::Timestamp,
     wire::{MAX_FRAME_BYTES, Metrics, Register, WorkerMessage, encode},
 };
@@ -28,14 +30,19 @@ fn repeated<T: Clone + std::fmt::Debug>(item: impl Strategy<Value = T>) -> impl 
 fn link() -> impl Strategy<Value = NetworkInterface> {
     let addresses = prop_oneof![0_usize..3, Just(40)];
     (text(), text(), text(), addresses).prop_map(|(name, mac_address, address, count)| NetworkInterface {
+        kind: Some(name.clone()),
+        parent: Some(name.clone()),
+        route: Some(DefaultRoute { gateway: Some(address.clone()), metric: u32::MAX }),
         name,
         mac_address,
         addresses: vec![address; count],
+        ..NetworkInterface::default()
     })
 }
 
 fn disk() -> impl Strategy<Value = Disk> {
     (text(), text(), any::<u64>()).prop_map(|(mount_point, file_system, total)| Disk {
+        device: Some(mount_point.clone()),
         mount_point,
         file_system,
         total,
@@ -105,7 +112,9 @@ prop_compose! {
             node_id: "69396100cd71623c7bbfbfee".parse().unwrap(),
             host: HostUsage { cpu_usage: 33.3, ram_usage: 99.9, uptime_seconds: u64::MAX },
             memory_used: u64::MAX,
+            memory_cached: Some(u64::MAX),
             disk,
+            disk_traffic: Some(DiskTraffic { read_bytes: u64::MAX, written_bytes: u64::MAX }),
             network: Default::default(),
             load_average: Some([33.3; 3]),
             temperature: vec![Temperature { sensor, celsius: 33.3 }; sensors],
@@ -158,6 +167,7 @@ fn an_ordinary_machine_is_told_whole_and_a_large_one_keeps_its_gpus() {
         name: name.to_owned(),
         mac_address: "00:00:00:00:00:00".to_owned(),
         addresses: (0..count).map(|number| format!("10.0.{}.{}/24", number / 250, number % 250)).collect(),
+        ..NetworkInterface::default()
     };
     let mut register = Register {
         node_id: "69396100cd71623c7bbfbfee".parse().unwrap(),

@@ -269,6 +269,20 @@ impl Controller {
         print(&self.program, &self.folder.path().join("data"), &command)
     }
 
+    /// `controller-stub login`: a link to the pages that works once.
+    pub fn login(&self) -> Result<String> {
+        let link = print(&self.program, &self.folder.path().join("data"), &["login", "--valid-for", "3600"])?;
+        Ok(link.trim().to_owned())
+    }
+
+    /// What an installer reports of a node, with the node's token.
+    pub fn report(&self, id: &NodeId, token: &str, report: &Value) -> Result<()> {
+        let request = self.client.post(self.at(&format!("/nodes/{id}/installation"))).json(report);
+        let response = request.bearer_auth(token).send()?;
+        ensure!(response.status().is_success(), "the report was refused: {}", response.text()?);
+        Ok(())
+    }
+
     /// `controller-stub node token add …`: makes new tokens and gives what it prints.
     pub fn add_tokens(&self, arguments: &[&str]) -> Result<String> {
         let command = [&["node", "token", "add"], arguments].concat();

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    packages::install(&[packages::CHECKERS])?;
+    packages::install(&[packages::CHECKERS, packages::BROWSER])?;
     step::run(&mut step::cargo(&["fmt", "--all", "--check"]))?;
     shellcheck()?;
     step::run(&mut step::cargo(&[
@@ -22,6 +22,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "--deny",
         "warnings",
     ]))?;
+    // The core alone, as who needs no pages builds it.
+    let core = ["clippy", "--locked", "--package", "controller-stub", "--no-default-features"];
+    step::run(step::cargo(&core).args(["--", "--deny", "warnings"]))?;
     let mut doc = step::cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     step::run(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     step::run(&mut step::cargo(&[

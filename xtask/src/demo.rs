@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// faulty release that halts at its canary
     #[arg(long, conflicts_with = "once")]
     update: bool,
+    /// Show a simulated fleet of so many nodes, some of them sick, on the pages
+    #[arg(long, value_name = "NODES", conflicts_with_all = ["update", "systemd"])]
+    fleet: Option<u32>,
     /// Install on real systemd, in a container (as root; installs what that needs)
     #[arg(long)]
     systemd: bool,
@@ -27,9 +30,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB])?;
     }
     step::run(&mut step::cargo(&["build", "--workspace", "--locked"]))?;
-    let program = if arguments.update { "aio-demo-update" } else { "aio-demo" };
+    let program = match (arguments.update, arguments.fleet) {
+        (true, _) => "aio-demo-update",
+        (false, Some(_)) => "aio-demo-fleet",
+        (false, None) => "aio-demo",
+    };
     let demo = step::target_dir()?.join("debug").join(program);
     let mut command = step::program(&demo.display().to_string(), &[]);
+    command.args(arguments.fleet.map(|nodes| nodes.to_string()));
     command.args(arguments.once.then_some("--once")).args(arguments.systemd.then_some("--systemd"));
     // So that the prompt comes back after a Ctrl-C when the demo has cleared up, and not before.
     step::become_it(&mut command)

@@ -8,6 +8,7 @@ mod load;
 mod packages;
 mod portable;
 mod release;
+mod screenshots;
 mod step;
 mod test;
 
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Arguments),
     /// Everything that must hold before a change is merged: format, lints, docs, audit, tests
     Ci(test::Arguments),
+    /// Take pictures of the pages for the documentation, into docs/images
+    Screenshots,
     /// Put a full load on what is shipped, and print the figures
     Load(load::Arguments),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Release(arguments) => release::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
+        Command::Screenshots => screenshots::run(),
         Command::Load(arguments) => load::run(&arguments),
     };
     match result {

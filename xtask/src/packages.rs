@@ -36,6 +36,10 @@ pub(crate) const LAB: &[Need] = &[
 /// To sign releases.
 pub(crate) const SIGNING: &[Need] = &[Need::Program("minisign", "minisign")];
 
+/// To look at the pages in a browser.
+pub(crate) const BROWSER: &[Need] =
+    &[Need::Program("chromium", "chromium"), Need::Program("chromedriver", "chromium-driver")];
+
 /// Of tests that run without the lab.
 pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("shellcheck", "shellcheck"),

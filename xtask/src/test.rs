@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         eprintln!(
             "xtask: --no-lab: the tests under lab:: are left out, so nothing is said about real systemd"
         );
-        packages::install(&[packages::CHECKERS])?;
+        packages::install(&[packages::CHECKERS, packages::BROWSER])?;
         // Whole-system tests run what is shipped, and the fake driver beside it.
         step::run(&mut step::cargo(&["build", "--release", "--locked"]))?;
         let installer = ["build", "--profile", "installer", "--locked", "--package", "aio-installer"];
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         step::run(&mut step::cargo(&["build", "--release", "--locked", "--package", "fake-nvml"]))?;
         return everything(step::target_dir()?.join("release"), true, &[]);
     }
-    packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS])?;
+    packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS, packages::BROWSER])?;
     let programs = portable::build()?;
     deb::pack()?;
     let suites: &[&str] = if std::env::var_os(SUITE).is_some() { &[] } else { &OTHER_SUITES };
@@ -57,7 +57,7 @@ const PROGRAMS: &str = "AIO_BIN_DIR";
 /// soak (processor, kernel and faults are the same on every system), the program that kills itself,
 /// which is built with the tests and so not for Debian 11, those that need a root file system of
 /// their own (one is enough), and those that wait for faults to show.
-const ONCE: [&str; 8] = [
+const ONCE: [&str; 9] = [
     "footprint",
     "crash",
     "soak",
@@ -66,6 +66,7 @@ const ONCE: [&str; 8] = [
     "small_deployment",
     "needrestart",
     "updates::faults",
+    "updates::days",
 ];
 
 /// The tests that boot machines and are about our own words and the network more than about the system:

@@ -16,7 +16,7 @@ use aio_protocol::{
     },
     error_code::ErrorCode,
     snapshot::{SessionState, WorkerSnapshot},
-    telemetry::NetworkTraffic,
+    telemetry::{DiskTraffic, NetworkTraffic},
 };
 use tokio::{
     sync::watch,
@@ -105,13 +105,14 @@ impl Pusher {
     }
 
     /// The numbers of now; none before the machine was measured.
-    fn push(&self, last: &mut Option<(Instant, NetworkTraffic)>) -> Option<Push> {
+    fn push(&self, last: &mut Option<(Instant, Counters)>) -> Option<Push> {
         let readings = self.readings.borrow().clone();
         let metrics = self.identity.metrics(&readings)?;
         let hardware = system_info(readings.facts.as_ref()?, &readings).hardware;
         let now = Instant::now();
-        let rates = last.map(|(at, before)| rates(before, metrics.network, now - at)).unwrap_or_default();
-        *last = Some((now, metrics.network));
+        let counted = Counters { network: metrics.network, disks: metrics.disk_traffic.unwrap_or_default() };
+        let rates = last.map(|(at, before)| rates(before, counted, now - at)).unwrap_or_default();
+        *last = Some((now, counted));
         let is_online = self.latest.borrow().session.state == SessionState::Online;
         Some(translation::push(&metrics, &hardware, is_online, rates, SystemTime::now().into()))
     }
@@ -152,15 +153,24 @@ async fn service(route: AccountRoute) -> Result<AiwmService, Failure> {
     made.await.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())))
 }
 
+/// What the kernel counts from the boot on.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    network: NetworkTraffic,
+    disks: DiskTraffic,
+}
+
 /// The average since the last push. Counters that went back began anew: then nothing is known.
-fn rates(before: NetworkTraffic, now: NetworkTraffic, passed: Duration) -> Rates {
-    let each = |before: u64, now: u64| {
-        let bytes = u128::from(now.saturating_sub(before)) * 1000;
+fn rates(before: Counters, now: Counters, passed: Duration) -> Rates {
+    let each = |counter: fn(&Counters) -> u64| {
+        let bytes = u128::from(counter(&now).saturating_sub(counter(&before))) * 1000;
         u64::try_from(bytes / passed.as_millis().max(1)).unwrap_or(u64::MAX)
     };
     Rates {
-        received: each(before.received_bytes, now.received_bytes),
-        sent: each(before.sent_bytes, now.sent_bytes),
+        received: each(|it| it.network.received_bytes),
+        sent: each(|it| it.network.sent_bytes),
+        read: each(|it| it.disks.read_bytes),
+        written: each(|it| it.disks.written_bytes),
     }
 }
 
@@ -170,11 +180,15 @@ mod tests {
 
     #[test]
     fn a_rate_is_the_average_since_the_last_push_and_never_negative() {
-        let traffic = |received_bytes, sent_bytes| NetworkTraffic { received_bytes, sent_bytes };
+        let counted = |received_bytes, sent_bytes| Counters {
+            network: NetworkTraffic { received_bytes, sent_bytes },
+            disks: DiskTraffic { read_bytes: sent_bytes, written_bytes: received_bytes },
+        };
         let minute = Duration::from_secs(60);
-        assert_eq!(rates(traffic(0, 600), traffic(6000, 600), minute), Rates { received: 100, sent: 0 });
-        assert_eq!(rates(traffic(9, 9), traffic(0, 0), minute), Rates::default());
-        let most = rates(traffic(0, 0), traffic(u64::MAX, 1), Duration::ZERO);
+        let told = rates(counted(0, 600), counted(6000, 600), minute);
+        assert_eq!(told, Rates { received: 100, sent: 0, read: 0, written: 100 });
+        assert_eq!(rates(counted(9, 9), counted(0, 0), minute), Rates::default());
+        let most = rates(counted(0, 0), counted(u64::MAX, 1), Duration::ZERO);
         assert_eq!((most.received, most.sent), (u64::MAX, 1000));
     }
 }

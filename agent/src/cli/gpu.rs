@@ -11,7 +11,11 @@ use aio_host::{
     gpu::{LONGEST_RELEASE, RELEASED, Release},
 };
 use aio_installer::cli::{Failure, Output, print};
-use aio_protocol::{error_code::ErrorCode, snapshot::WorkerSnapshot, time::Timestamp};
+use aio_protocol::{
+    error_code::ErrorCode,
+    snapshot::WorkerSnapshot,
+    time::{self, Timestamp},
+};
 use clap::Subcommand;
 
 use super::answer::{Answer, print_json, runtime};
@@ -64,8 +68,7 @@ impl Arguments {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let period: jiff::SignedDuration = text.parse().map_err(|_| "say it as 90s, 5m or 1h".to_owned())?;
-    let period = Duration::try_from(period).map_err(|_| "it is negative".to_owned())?;
+    let period = time::duration(text).ok_or_else(|| "say it as 90s, 5m or 1h".to_owned())?;
     let allowed = !period.is_zero() && period <= LONGEST_RELEASE;
     allowed.then_some(period).ok_or_else(|| "it is not between a second and an hour".to_owned())
 }

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use aio_host::gpu::{GpuWatcher, NvmlProbe};
 use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::{
-    inventory::{ContainerRuntime, SystemInfo},
+    inventory::{ContainerRuntime, NetworkInterface, SystemInfo},
     telemetry::{GpuDetail, HealthSummary},
 };
 use serde::Serialize;
@@ -75,7 +75,7 @@ pub(super) fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
 }
 
 fn screen(inventory: &Inventory) -> String {
-    let SystemInfo { os, architecture, hardware, virtualization, container_runtime, services } =
+    let SystemInfo { os, architecture, hardware, virtualization, container_runtime, name_servers, services } =
         &inventory.system_info;
     let cores = hardware.cpu.cores.map(|cores| format!("{cores} cores, ")).unwrap_or_default();
     let containers = match container_runtime {
@@ -103,11 +103,12 @@ fn screen(inventory: &Inventory) -> String {
             .iter()
             .map(|mount| ("disk", format!("{} ({}) does not answer", mount.mount_point, mount.file_system))),
     );
-    rows.extend(hardware.network.iter().map(|network| {
-        ("network", format!("{} {} {}", network.name, network.mac_address, network.addresses.join(" ")))
-    }));
+    rows.extend(hardware.network.iter().map(|link| ("network", network(link))));
     if hardware.left_out.network > 0 {
         rows.push(("network", format!("and {} links of containers", hardware.left_out.network)));
+    }
+    if !name_servers.is_empty() {
+        rows.push(("names by", name_servers.join(" ")));
     }
     rows.push(("containers", containers));
     rows.extend(services::line(services).map(|line| ("services", line)));
@@ -118,10 +119,44 @@ fn screen(inventory: &Inventory) -> String {
     text
 }
 
+/// `eth0 52:54:00:12:34:56 10.0.0.7/16, up, 100 Gbit/s, out by 10.0.0.1`.
+fn network(link: &NetworkInterface) -> String {
+    let speed = link.speed_mbps.map(|mbps| match (mbps / 1000, mbps % 1000) {
+        (gbps @ 1.., 0) => format!("{gbps} Gbit/s"),
+        _ => format!("{mbps} Mbit/s"),
+    });
+    let out = link.route.as_ref().map(|route| match &route.gateway {
+        Some(gateway) => format!("out by {gateway}"),
+        None => "out".to_owned(),
+    });
+    let names = [&link.name, &link.mac_address].into_iter().chain(&link.addresses);
+    let names: Vec<_> = names.map(String::as_str).filter(|name| !name.is_empty()).collect();
+    let known = [link.state.clone(), speed, out].into_iter().flatten();
+    std::iter::once(names.join(" ")).chain(known).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aio_protocol::inventory::DefaultRoute;
+
     use crate::telemetry::messages::tests::full;
+
+    #[test]
+    fn a_link_is_told_in_a_line() {
+        let link = NetworkInterface {
+            name: "eth0".into(),
+            mac_address: "52:54:00:12:34:56".into(),
+            addresses: vec!["10.0.0.7/16".into()],
+            ..NetworkInterface::default()
+        };
+        assert_eq!(network(&link), "eth0 52:54:00:12:34:56 10.0.0.7/16");
+        let route = Some(DefaultRoute { gateway: Some("10.0.0.1".into()), metric: 100 });
+        let link = NetworkInterface { state: Some("up".into()), speed_mbps: Some(100_000), route, ..link };
+        assert_eq!(network(&link), "eth0 52:54:00:12:34:56 10.0.0.7/16, up, 100 Gbit/s, out by 10.0.0.1");
+        let link = NetworkInterface { speed_mbps: Some(2500), route: Some(DefaultRoute::default()), ..link };
+        assert_eq!(network(&link), "eth0 52:54:00:12:34:56 10.0.0.7/16, up, 2500 Mbit/s, out");
+    }
 
     #[test]
     fn a_machine_fits_on_a_screen() {

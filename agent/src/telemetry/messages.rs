@@ -68,7 +68,9 @@ impl Identity {
             node_id: self.node_id.clone(),
             host: usage(readings),
             memory_used: load.memory_used,
+            memory_cached: load.memory_cached,
             disk: readings.facts.as_ref().map(|facts| facts.disk.clone()).unwrap_or_default(),
+            disk_traffic: load.disk_traffic,
             network: load.network,
             load_average: Some(load.load_average),
             temperature: load.temperatures.clone(),
@@ -132,6 +134,7 @@ pub fn system_info(facts: &Arc<HostFacts>, readings: &Readings) -> SystemInfo {
         virtualization: report.virtualization,
         container_runtime: container_runtime_among(&report.services)
             .or_else(|| facts.container_runtime.clone()),
+        name_servers: facts.name_servers.clone(),
         services: report.services,
     }
 }
@@ -155,7 +158,9 @@ pub(crate) mod tests {
     use aio_host::facts::HostSample;
     use aio_protocol::{
         inventory::{Cpu, Gpu, GpuDriver, GpuDriverState, Memory, OperatingSystem},
-        telemetry::{GpuActivity, GpuStatus, Health, HealthSummary, NetworkTraffic, RecoveryAction},
+        telemetry::{
+            DiskTraffic, GpuActivity, GpuStatus, Health, HealthSummary, NetworkTraffic, RecoveryAction,
+        },
         time::Timestamp,
         wire::encode,
     };
@@ -176,13 +181,14 @@ pub(crate) mod tests {
                 hostname: "gpu-1".into(),
             },
             architecture: "x86_64".into(),
-            cpu: Cpu { model: "EPYC".into(), cores: Some(64), threads: 128 },
+            cpu: Cpu { model: "EPYC".into(), cores: Some(64), threads: 128, ..Cpu::default() },
             memory: Memory { total: 1 << 40 },
             disk: vec![Disk {
                 mount_point: "/".into(),
                 file_system: "ext4".into(),
                 total: 1 << 40,
                 available: 1 << 39,
+                device: Some("/dev/nvme0n1p2".into()),
             }],
             boot_id: Uuid::max().to_string(),
             ..HostFacts::default()
@@ -190,7 +196,9 @@ pub(crate) mod tests {
         let load = HostSample {
             usage: HostUsage { cpu_usage: 99.987_65, ram_usage: 98.765_43, uptime_seconds: 31_536_000 },
             memory_used: 1 << 39,
+            memory_cached: Some(1 << 38),
             network: NetworkTraffic::default(),
+            disk_traffic: Some(DiskTraffic::default()),
             load_average: [1.0, 2.0, 3.0],
             temperatures: vec![],
         };
@@ -269,11 +277,7 @@ pub(crate) mod tests {
         facts.links_left_out = 700;
         bridged.facts = Some(Arc::new(facts.clone()));
         assert_eq!(Inventory::of(&before), Inventory::of(&bridged));
-        facts.network.push(NetworkInterface {
-            name: "br-1".into(),
-            mac_address: String::new(),
-            addresses: vec![],
-        });
+        facts.network.push(NetworkInterface { name: "br-1".into(), ..NetworkInterface::default() });
         bridged.facts = Some(Arc::new(facts));
         assert!(Inventory::of(&before).differs_in_links_or_mounts_alone(&Inventory::of(&bridged)));
     }

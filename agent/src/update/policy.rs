@@ -90,11 +90,11 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Who changes the version.
+    /// Who says which version comes; when it comes may be the operator's to say.
     pub fn managed_by(&self) -> ManagedBy {
         match self.settings.mode {
             _ if self.packaged => ManagedBy::Package,
-            Mode::Auto if self.updater => ManagedBy::Controller,
+            Mode::Auto | Mode::Notify if self.updater => ManagedBy::Controller,
             _ => ManagedBy::Operator,
         }
     }
@@ -141,7 +141,7 @@ mod tests {
         };
         assert_eq!(managed(Mode::Auto, false, true), (ManagedBy::Controller, true));
         assert_eq!(managed(Mode::Auto, false, false), (ManagedBy::Operator, false));
-        assert_eq!(managed(Mode::Notify, false, true), (ManagedBy::Operator, true));
+        assert_eq!(managed(Mode::Notify, false, true), (ManagedBy::Controller, true));
         assert_eq!(managed(Mode::Off, false, true), (ManagedBy::Operator, false));
         assert_eq!(managed(Mode::Auto, true, true), (ManagedBy::Package, false));
     }

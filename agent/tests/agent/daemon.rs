@@ -142,13 +142,14 @@ impl HostProbe for Host {
                 hostname: "gpu-1".into(),
             },
             architecture: "x86_64".into(),
-            cpu: Cpu { model: "EPYC".into(), cores: None, threads: 2 },
+            cpu: Cpu { model: "EPYC".into(), cores: None, threads: 2, ..Cpu::default() },
             memory: Memory { total: 1 << 34 },
             disk: vec![Disk {
                 mount_point: "/".into(),
                 file_system: "ext4".into(),
                 total: 1 << 40,
                 available: 1 << 39,
+                device: None,
             }],
             boot_id: "3f8f2d1c-4b5a-4c3e-9a51-0f2a7c3e9a51".into(),
             ..HostFacts::default()
@@ -159,7 +160,9 @@ impl HostProbe for Host {
         HostSample {
             usage: HostUsage { cpu_usage: 12.5, ram_usage: 41.25, uptime_seconds: 86_400 },
             memory_used: 1 << 33,
+            memory_cached: None,
             network: NetworkTraffic::default(),
+            disk_traffic: None,
             load_average: [0.5, 0.25, 0.125],
             temperatures: vec![],
         }

@@ -190,7 +190,7 @@ async fn a_node_whose_updates_are_off_says_so_until_its_configuration_says_other
             _ => None,
         })
         .await;
-    assert_eq!(register.update.managed_by, ManagedBy::Operator);
+    assert_eq!(register.update.managed_by, ManagedBy::Controller);
     peer.send(&releases.offer()).await;
     let deferred = registered(&mut peer, UpdateState::Deferred).await;
     assert!(deferred.update.reason.unwrap().contains("`aio-worker update now`"));
@@ -210,7 +210,7 @@ async fn what_root_refuses_is_told_with_root_s_code_and_what_is_taken_back_is_re
     assert!(update.reason.unwrap().contains("by nobody known"));
     peer.send(&UpdateCancel { update_id: UPDATE, reason: Some("it was halted".into()) }).await;
     let update = registered(&mut peer, UpdateState::Idle).await.update;
-    assert_eq!(update.last.unwrap().code.as_deref(), Some("UPDATE_CANCELLED"));
+    assert_eq!(update.last.unwrap().code.as_deref(), Some("SIGNATURE_INVALID"));
     let folder = root.inbox().join(UPDATE.to_string());
     let gone = async {
         while folder.exists() {

@@ -85,7 +85,7 @@ pub(super) async fn list(
         true => Window { offset: 0, limit: MAX_PAGE },
         false => Window { offset, limit: asked.limit },
     };
-    let filter = NodeFilter { statuses, name: asked.name.as_deref().map(composed), labels: Vec::new() };
+    let filter = NodeFilter { statuses, name: asked.name.as_deref().map(composed), ..NodeFilter::default() };
     let nothing = filter.statuses.is_empty();
     let sort = Sort { by: SortKey::CreatedAt, descending: true };
     let query = NodeQuery { org: org.clone(), filter, sort, after: None, window };

@@ -31,14 +31,14 @@ const FULL_NUMBERS: [&str; 9] = [
 
 /// What is kept of a register.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Registered {
+pub(crate) struct Registered {
     pub system_info: Value,
     pub daemon_version: Option<String>,
     pub gpu_devices: Vec<GpuDevice>,
 }
 
 /// Reads `data`, or says why it cannot be kept.
-pub(super) fn read(data: &Map<String, Value>) -> Result<Registered, String> {
+pub(crate) fn read(data: &Map<String, Value>) -> Result<Registered, String> {
     if serde_json::to_string(data).map_or(0, |text| text.len()) > MAX_BYTES {
         return Err(format!("the register has more than {MAX_BYTES} bytes"));
     }

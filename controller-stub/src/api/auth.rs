@@ -157,12 +157,24 @@ pub(super) async fn manager(parts: &mut Parts, app: &Arc<App>) -> Result<UserCla
     Ok(user)
 }
 
+/// Marks a request as one of `user`, who was verified and counted already: for whoever calls the API in this
+/// process.
+#[cfg(feature = "pages")]
+pub(crate) fn assume(extensions: &mut axum::http::Extensions, user: UserClaims) {
+    extensions.insert(Counted(user));
+}
+
 /// Whose token was shown, by its signature and its times.
 fn bearer_of(parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
     if let Some(Counted(user)) = parts.extensions.get() {
         return Ok(Bearer::User(user.clone()));
     }
     let verified = bearer(&parts.headers).and_then(|token| Ok(app.enroller.tokens.verify(token)?));
+    counted(verified, parts, app)
+}
+
+/// Counts a request for whoever's token it showed, or for its address.
+fn counted(verified: Result<Bearer, Rejection>, parts: &Parts, app: &App) -> Result<Bearer, Rejection> {
     match &verified {
         Ok(Bearer::User(user)) => {
             count(app, Client::User(user.org_id.clone(), user.sub.clone()))?;
@@ -192,7 +204,18 @@ pub(crate) fn node_claims(parts: &Parts, app: &App) -> Result<NodeClaims, Reject
 
 /// The user of a request, whatever their roles.
 pub(crate) fn person(parts: &Parts, app: &App) -> Result<Person, Rejection> {
-    match bearer_of(parts, app)? {
+    as_person(bearer_of(parts, app)?, parts, app)
+}
+
+/// The user of `token`, which came otherwise than in the Authorization header.
+#[cfg(feature = "pages")]
+pub(crate) fn person_of(token: &str, parts: &Parts, app: &App) -> Result<Person, Rejection> {
+    let verified = app.enroller.tokens.verify(token).map_err(Rejection::from);
+    as_person(counted(verified, parts, app)?, parts, app)
+}
+
+fn as_person(bearer: Bearer, parts: &Parts, app: &App) -> Result<Person, Rejection> {
+    match bearer {
         Bearer::User(user) => Ok(Person { user, address: client::address(parts, &app.trusted_proxies) }),
         Bearer::Node(_) => {
             Err(Rejection::forbidden(ErrorCode::Forbidden, "this takes a user's token, not a node's"))

@@ -89,6 +89,22 @@ impl Rejection {
         self.code
     }
 
+    #[cfg(feature = "pages")]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    #[cfg(feature = "pages")]
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What is taken instead.
+    #[cfg(feature = "pages")]
+    pub(crate) fn allowed(&self) -> &[String] {
+        &self.allowed
+    }
+
     /// A field that is unknown, missing or out of range. The message begins with its name.
     pub(crate) fn field(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationFailed, message)

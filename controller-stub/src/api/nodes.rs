@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use aio_protocol::{
     api::ApiError,
     node::{NodeRole, NodeStatus, Owner},
+    telemetry::Health,
 };
 use axum::{
     Json,
@@ -182,6 +183,12 @@ pub(super) struct Filter {
     /// Only nodes with all of these labels, separated by commas: `key=value`, or `key` with any value.
     #[param(value_type = Option<String>)]
     label: Option<OneOrMore<Selector>>,
+    /// Only nodes whose worker named one of these versions, separated by commas.
+    #[param(value_type = Option<String>)]
+    version: Option<OneOrMore<String>>,
+    /// Only nodes that are connected and whose worker says one of these of their GPUs, separated by commas.
+    #[param(value_type = Option<String>)]
+    health: Option<OneOrMore<Health>>,
     /// What to order by; with `-`, the other way round. Newest first unless something else is said.
     /// Names are ordered as people count: gpu-2 before gpu-10.
     #[param(inline)]
@@ -222,6 +229,9 @@ enum SortBy {
     Status,
     #[serde(rename = "-status")]
     StatusDescending,
+    Version,
+    #[serde(rename = "-version")]
+    VersionDescending,
     LastSeenAt,
     #[serde(rename = "-lastSeenAt")]
     LastSeenAtDescending,
@@ -236,6 +246,8 @@ impl From<SortBy> for Sort {
             SortBy::NameDescending => (SortKey::Name, true),
             SortBy::Status => (SortKey::Status, false),
             SortBy::StatusDescending => (SortKey::Status, true),
+            SortBy::Version => (SortKey::Version, false),
+            SortBy::VersionDescending => (SortKey::Version, true),
             SortBy::LastSeenAt => (SortKey::LastSeenAt, false),
             SortBy::LastSeenAtDescending => (SortKey::LastSeenAt, true),
         };
@@ -271,7 +283,7 @@ pub(super) async fn list(
     AsUser(user): AsUser,
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<NodeList>, Rejection> {
-    let Query(Filter { page, limit, cursor, status, name, label, sort }) = filter?;
+    let Query(Filter { page, limit, cursor, status, name, label, version, health, sort }) = filter?;
     if page.is_some() && cursor.is_some() {
         return Err(Rejection::field("cursor: and page exclude each other"));
     }
@@ -284,6 +296,8 @@ pub(super) async fn list(
         statuses: status.map(|OneOrMore(statuses)| statuses).unwrap_or_default(),
         name: name.as_deref().map(composed),
         labels: label.map(|OneOrMore(labels)| labels).unwrap_or_default(),
+        versions: version.map(|OneOrMore(versions)| versions).unwrap_or_default(),
+        ids: health.map(|OneOrMore(healths)| app.registry.with_health(&healths)),
     };
     let after = cursor.map(|Cursor(position)| position);
     let query = NodeQuery { org: user.org_id, filter, sort, after, window: paging.window() };

@@ -69,7 +69,7 @@ pub async fn list_nodes(
     let labels = labels.map_err(CommandError::Label)?;
     let store = open(config).await?;
     let org = whose.or_default(&store).await?.org_id;
-    let filter = NodeFilter { statuses: listed.statuses, name: None, labels };
+    let filter = NodeFilter { statuses: listed.statuses, labels, ..NodeFilter::default() };
     Ok(all_nodes(&store, &org, filter).await?.into_iter().map(ListedNode::from).collect())
 }
 

@@ -118,7 +118,7 @@ async fn write(
     };
     let mut page = Page::with_capacity(PIECE + PIECE / 4);
     for family in families {
-        page.begin(family);
+        page.begin(family.name, family.kind.as_str(), family.help);
         for machine in machines {
             show(app, family, machine, &mut page);
             if page.len() >= PIECE && pieces.send(Ok(page.take().into())).await.is_err() {
@@ -132,14 +132,14 @@ async fn write(
 /// Writes a family's series of one node.
 fn show(app: &App, family: &Family, machine: &Machine, page: &mut Page) {
     match family.of {
-        Of::Node(show) => show(app, machine, &mut page.series(family, [&machine.labels, ""])),
+        Of::Node(show) => show(app, machine, &mut page.series(family.name, [&machine.labels, ""])),
         Of::Reading(show) => app.telemetry.read(&machine.id, clock::now(), |reading| {
-            show(reading, &mut page.series(family, [&machine.labels, ""]));
+            show(reading, &mut page.series(family.name, [&machine.labels, ""]));
         }),
         Of::Gpu(show) => app.telemetry.read(&machine.id, clock::now(), |reading| {
             for gpu in &machine.gpus {
                 let told = reading.gpus.iter().find(|told| told.device == gpu.device);
-                show(gpu, told, &mut page.series(family, [&machine.labels, &gpu.labels]));
+                show(gpu, told, &mut page.series(family.name, [&machine.labels, &gpu.labels]));
             }
         }),
     }

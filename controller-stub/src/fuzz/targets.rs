@@ -4,6 +4,14 @@
 use std::{fs, path::Path};
 
 use aio_protocol::{
+    aiwm::{
+        command::Command,
+        controller::{ConnectionAck, RegisterAck},
+        credentials::Credentials,
+        packet::Packet,
+        rest::Hidden,
+        setup::{NodeTokenClaims, SetupClaims},
+    },
     claims::NodeClaims,
     dashboard::DashboardRequest,
     event::NodeEvent,
@@ -17,6 +25,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    aiwm::register,
     api::inputs::{BODIES, Input, QUERIES},
     config::Config,
     noti::signature::{Headers, WebhookKeys},
@@ -48,6 +57,10 @@ pub(super) fn all() -> Vec<Target> {
         ),
         webhook(),
         token(),
+        target("packet", packets(), as_text(packet)),
+        target("aiwm_worker", fixtures("aiwm/worker"), Box::new(aiwm_worker)),
+        target("aiwm", fixtures("aiwm/controller"), Box::new(aiwm)),
+        target("aiwm_setup", setups(), as_text(aiwm_setup)),
     ]
     .into_iter()
     .chain(BODIES.into_iter().chain(QUERIES).map(|Input { name, seeds, read }| {
@@ -111,6 +124,63 @@ fn read_again<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
     let written = serde_json::to_vec(&value).unwrap();
     serde_json::from_slice::<T>(&written).unwrap();
     true
+}
+
+/// AIWM's messages as Socket.IO carries them, and the packets around them.
+fn packets() -> Vec<Vec<u8>> {
+    let around = words(&[
+        r#"0{"sid":"abcdefghijklmnopqrst","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#,
+        r#"40/ws/node,{"token":"a.b.c"}"#,
+        r#"44/ws/node,{"message":"TOKEN_INVALID"}"#,
+        "41/ws/node,",
+        "2probe",
+        "3",
+    ]);
+    let said = ["aiwm/worker", "aiwm/controller"].into_iter().flat_map(fixtures);
+    let said = said.map(|message| [br#"42/ws/node,7["node.register","#, message.as_slice(), b"]"].concat());
+    around.into_iter().chain(said).collect()
+}
+
+fn packet(text: &str) -> bool {
+    let Ok(packet) = Packet::decode(text) else { return false };
+    let written = packet.encode();
+    assert_eq!(Packet::decode(&written).unwrap(), packet, "{text}");
+    true
+}
+
+/// What the double reads of a worker: kept as it came, or refused.
+fn aiwm_worker(bytes: &[u8]) -> bool {
+    let Ok(envelope) = serde_json::from_slice::<serde_json::Value>(bytes) else { return false };
+    envelope
+        .get("data")
+        .and_then(serde_json::Value::as_object)
+        .is_some_and(|data| register::read(data).is_ok())
+}
+
+/// What a worker reads of AIWM.
+fn aiwm(bytes: &[u8]) -> bool {
+    read_again::<ConnectionAck>(bytes) & (read_again::<RegisterAck>(bytes) | read_again::<Command>(bytes))
+}
+
+/// What an installation reads: a setup token, and the document that it keeps.
+fn aiwm_setup(text: &str) -> bool {
+    if let Ok(credentials) = Credentials::read(text) {
+        assert_eq!(Credentials::read(&credentials.write()).unwrap(), credentials);
+        return true;
+    }
+    let _ = (SetupClaims::are_in(text), NodeTokenClaims::read_unverified(text));
+    let Ok(claims) = SetupClaims::read_unverified(text) else { return false };
+    Credentials::bootstrapped(&claims, Hidden("a secret".into())).is_ok()
+}
+
+fn setups() -> Vec<Vec<u8>> {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+    let claims = fixtures("aiwm/tokens").into_iter();
+    let tokens = claims.map(|claims| format!("e30.{}.c2ln", BASE64.encode(claims)).into_bytes());
+    let kept = fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/fixtures/aiwm/rest/credentials.json"),
+    );
+    tokens.chain([kept.unwrap()]).collect()
 }
 
 /// Three headers and a body, with line feeds between them.

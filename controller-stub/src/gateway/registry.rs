@@ -17,7 +17,7 @@ use aio_protocol::{
     telemetry::{Health, HealthSummary},
     wire::close,
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// Longest time between an upgrade's look at the token and its entry here.
 const LONGEST_UPGRADE: Duration = Duration::from_secs(60);
@@ -28,6 +28,8 @@ pub(crate) struct Registry {
     places: Mutex<HashMap<NodeId, Place>>,
     /// Nodes whose tokens were revoked lately, and when.
     revoked: Mutex<HashMap<NodeId, Instant>>,
+    /// How often a node's health has changed.
+    health_changes: watch::Sender<u64>,
 }
 
 /// Tells a node's connections apart, in the order in which they came.
@@ -112,9 +114,26 @@ impl Registry {
     pub(crate) fn note_health(&self, id: &NodeId, epoch: Epoch, health: HealthSummary) {
         let mut places = self.places();
         let speaker = places.get_mut(id).and_then(|place| place.speaker.as_mut());
-        if let Some(line) = speaker.filter(|line| line.epoch == epoch) {
+        if let Some(line) = speaker.filter(|line| line.epoch == epoch)
+            && line.health.as_ref() != Some(&health)
+        {
             line.health = Some(health);
+            self.health_changes.send_modify(|changes| *changes += 1);
         }
+    }
+
+    /// Changes whenever a node's health has.
+    #[cfg(feature = "pages")]
+    pub(crate) fn health_changes(&self) -> watch::Receiver<u64> {
+        self.health_changes.subscribe()
+    }
+
+    /// How each node is whose worker says so.
+    #[cfg(feature = "pages")]
+    pub(crate) fn each_health(&self) -> HashMap<NodeId, HealthSummary> {
+        let places = self.places();
+        let health = |place: &Place| place.speaker.as_ref()?.health.clone();
+        places.iter().filter_map(|(id, place)| Some((id.clone(), health(place)?))).collect()
     }
 
     /// How the worker that speaks for a node says that its GPUs are; nothing while none is connected.
@@ -129,6 +148,13 @@ impl Registry {
             .iter()
             .filter_map(|(id, place)| Some((id.clone(), place.speaker.as_ref()?.health.clone()?)));
         told.collect()
+    }
+
+    /// The nodes whose workers say one of these of their GPUs.
+    pub(crate) fn with_health(&self, healths: &[Health]) -> Vec<NodeId> {
+        let places = self.places();
+        let is = |place: &Place| Some(healths.contains(&place.speaker.as_ref()?.health.as_ref()?.state));
+        places.iter().filter(|(_, place)| is(place) == Some(true)).map(|(id, _)| id.clone()).collect()
     }
 
     /// How many nodes are how well, by what their workers say.

@@ -39,8 +39,11 @@ pub(crate) fn owed(
         return None;
     }
     if knows && (!stands || matches!(rollout.state, super::model::State::Halted { .. })) {
-        let reason = Some(format!("the rollout of {} is {}", rollout.version, rollout.state.as_str()));
-        return Some(Told::Cancel(UpdateCancel { update_id: offer.update_id, reason }));
+        let reason = match member.note.skip {
+            Some(skip) if !rollout.state.has_ended() => skip.reason().to_owned(),
+            _ => format!("the rollout of {} is {}", rollout.version, rollout.state.as_str()),
+        };
+        return Some(Told::Cancel(UpdateCancel { update_id: offer.update_id, reason: Some(reason) }));
     }
     if !stands || !rollout.state.is_live() {
         return None;

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SETUP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 18] = [
+const TABLES: [(i64, &str); 20] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -59,6 +59,8 @@ const TABLES: [(i64, &str); 18] = [
     (40, "telemetry"),
     (41, "alarms"),
     (41, "silences"),
+    (50, "sessions"),
+    (50, "login_links"),
 ];
 
 /// A damaged database up to this size is found by `check`; a larger one would take too long to read.

@@ -7,7 +7,7 @@ use aio_protocol::{
     ids::{NodeId, OwnerId},
     time::Timestamp,
 };
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
     database::Store,
@@ -112,6 +112,26 @@ impl Store {
         Ok(found.fetch_optional(&self.pool).await?.map(|row| row.try_get(0)).transpose()?)
     }
 
+    /// An organisation's newest events before one of them, newest first.
+    #[cfg(feature = "pages")]
+    pub(crate) async fn newest_events(
+        &self,
+        org: &OwnerId,
+        before: Option<i64>,
+        limit: u64,
+    ) -> Result<Vec<Received>, StoreError> {
+        let _share = self.shares.take(org).await;
+        let rows = sqlx::query(
+            "SELECT id, seq, body FROM inbox WHERE org_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3",
+        )
+        .bind(org.as_str())
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(signed(limit))
+        .fetch_all(&self.lists)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
     /// Received events, oldest first.
     pub(crate) async fn events(&self, query: &EventQuery) -> Result<Vec<Received>, StoreError> {
         let _share = self.shares.take(&query.org).await;
@@ -125,13 +145,13 @@ impl Store {
         .bind(signed(query.limit))
         .fetch_all(&self.lists)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let event = serde_json::from_str(row.try_get("body")?).map_err(corrupt("body"))?;
-                Ok(Received { id: row.try_get("id")?, seq: row.try_get("seq")?, event })
-            })
-            .collect()
+        rows.iter().map(read).collect()
     }
+}
+
+fn read(row: &AnyRow) -> Result<Received, StoreError> {
+    let event = serde_json::from_str(row.try_get("body")?).map_err(corrupt("body"))?;
+    Ok(Received { id: row.try_get("id")?, seq: row.try_get("seq")?, event })
 }
 
 /// Keeps an event that was received, and says whether it is new.

@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use aio_protocol::{ids::OwnerId, node::NodeStatus, time::Timestamp};
+use aio_protocol::{
+    ids::{NodeId, OwnerId},
+    node::NodeStatus,
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, AssertSqlSafe, query::Query};
 
@@ -38,6 +42,10 @@ pub(crate) struct NodeFilter {
     pub name: Option<String>,
     /// All of these.
     pub labels: Vec<Selector>,
+    /// One of these, as workers name them.
+    pub versions: Vec<String>,
+    /// One of these nodes. None at all where it names none.
+    pub ids: Option<Vec<NodeId>>,
 }
 
 /// The order of a list of nodes. Those that are alike in it are ordered by their id, so that no
@@ -54,6 +62,8 @@ pub(crate) enum SortKey {
     CreatedAt,
     Name,
     Status,
+    /// Who never named one comes first.
+    Version,
     /// Who was never seen counts as seen first of all.
     LastSeenAt,
 }
@@ -134,6 +144,7 @@ impl Sort {
             SortKey::CreatedAt => "created_at",
             SortKey::Name => "name_key",
             SortKey::Status => "status",
+            SortKey::Version => "COALESCE(daemon_version, '')",
             // Databases disagree on where a NULL stands.
             SortKey::LastSeenAt => "COALESCE(at, last_seen_at, 0)",
         }
@@ -144,6 +155,7 @@ impl Sort {
             SortKey::CreatedAt => Value::Number(node.created_at.as_millis()),
             SortKey::Name => Value::Text(natural_key(&node.name)),
             SortKey::Status => Value::Text(node.status.as_str().to_owned()),
+            SortKey::Version => Value::Text(node.daemon_version.clone().unwrap_or_default()),
             SortKey::LastSeenAt => Value::Number(node.last_seen_at.map_or(0, Timestamp::as_millis)),
         };
         Position { key, id: node.id.to_string() }
@@ -166,7 +178,7 @@ struct Conditions {
 
 impl Conditions {
     fn new(query: &NodeQuery) -> Self {
-        let NodeFilter { statuses, name, labels } = &query.filter;
+        let NodeFilter { statuses, name, labels, versions, ids } = &query.filter;
         let mut all =
             Self { text: "org_id = $1".to_owned(), values: vec![Value::Text(query.org.to_string())] };
         if !statuses.is_empty() {
@@ -187,6 +199,17 @@ impl Conditions {
             // Not LIKE, to which SQLite's capital letters are small ones.
             let place = all.place(Value::Text(selector.in_json()));
             all.text.push_str(&format!(" AND REPLACE(labels, {place}, '') <> labels"));
+        }
+        if !versions.is_empty() {
+            let places: Vec<_> =
+                versions.iter().map(|version| all.place(Value::Text(version.clone()))).collect();
+            all.text.push_str(&format!(" AND daemon_version IN ({})", places.join(", ")));
+        }
+        if let Some(ids) = ids {
+            // One value, however many there are: a statement has few places.
+            let ids: Vec<_> = ids.iter().map(NodeId::as_str).collect();
+            let place = all.place(Value::Text(serde_json::json!(ids).to_string()));
+            all.text.push_str(&format!(" AND id IN (SELECT value FROM json_each({place}))"));
         }
         all
     }

@@ -16,7 +16,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
 
 use sqlx::{AnyConnection, AnyPool, Connection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -69,6 +69,9 @@ pub(super) struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
     stop: CancellationToken,
     task: TaskTracker,
+    /// How many transactions were committed.
+    #[cfg(feature = "pages")]
+    commits: watch::Receiver<u64>,
     /// The record of what is written next.
     pending: Option<Pending>,
 }
@@ -78,9 +81,25 @@ impl Writer {
     pub(super) fn start(pool: AnyPool, reserve: Option<Reserve>, pulse: Pulse) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
-        task.spawn(Committer { pool, reserve, pulse }.serve(queue, stop.clone()));
+        let counter = watch::Sender::new(0);
+        #[cfg(feature = "pages")]
+        let commits = counter.subscribe();
+        task.spawn(Committer { pool, reserve, pulse, commits: counter }.serve(queue, stop.clone()));
         task.close();
-        Self { jobs, stop, task, pending: None }
+        Self {
+            jobs,
+            stop,
+            task,
+            #[cfg(feature = "pages")]
+            commits,
+            pending: None,
+        }
+    }
+
+    /// Changes whenever a transaction was committed.
+    #[cfg(feature = "pages")]
+    pub(super) fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     /// This writer, with a record of its first change.
@@ -203,6 +222,7 @@ struct Committer {
     pool: AnyPool,
     reserve: Option<Reserve>,
     pulse: Pulse,
+    commits: watch::Sender<u64>,
 }
 
 impl Committer {
@@ -287,6 +307,8 @@ impl Committer {
             // SQLite may have rolled back by itself, and sqlx does not know. A new connection knows
             // of no transaction.
             let _ = connection.close().await;
+        } else {
+            self.commits.send_modify(|commits| *commits += 1);
         }
         committed
     }

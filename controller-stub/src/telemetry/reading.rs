@@ -5,8 +5,8 @@ use aio_protocol::{
     ids::NodeId,
     inventory::{Disk, PcieLink},
     telemetry::{
-        EccErrors, Finding, GpuActivity, GpuDetail, GpuStatus, Health, HostUsage, NetworkTraffic,
-        RemappedRows, RetiredPages,
+        DiskTraffic, EccErrors, Finding, GpuActivity, GpuDetail, GpuStatus, Health, HostUsage,
+        NetworkTraffic, RemappedRows, RetiredPages,
     },
     time::Timestamp,
     wire::Metrics,
@@ -24,7 +24,9 @@ pub(crate) struct Reading {
     pub at: Timestamp,
     pub host: HostUsage,
     pub memory_used: u64,
+    pub memory_cached: Option<u64>,
     pub disks: Box<[Disk]>,
+    pub disk_traffic: Option<DiskTraffic>,
     pub network: NetworkTraffic,
     pub load_average: Option<[f32; 3]>,
     pub gpus: Box<[GpuReading]>,
@@ -69,7 +71,15 @@ impl Reading {
             at,
             host: metrics.host,
             memory_used: metrics.memory_used,
-            disks: metrics.disk.iter().take(MAX_DISKS).cloned().collect(),
+            memory_cached: metrics.memory_cached,
+            // What a file system lies on is the inventory's to say.
+            disks: metrics
+                .disk
+                .iter()
+                .take(MAX_DISKS)
+                .map(|disk| Disk { device: None, ..disk.clone() })
+                .collect(),
+            disk_traffic: metrics.disk_traffic,
             network: metrics.network,
             load_average: metrics.load_average,
             gpus: metrics.gpu.iter().map(GpuReading::of).collect(),
@@ -82,7 +92,9 @@ impl Reading {
             node_id: node,
             host: self.host,
             memory_used: self.memory_used,
+            memory_cached: self.memory_cached,
             disk: self.disks.into_vec(),
+            disk_traffic: self.disk_traffic,
             network: self.network,
             load_average: self.load_average,
             temperature: Vec::new(),

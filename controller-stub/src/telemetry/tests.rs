@@ -50,13 +50,16 @@ fn metrics(cpu: f32, gpu: Vec<GpuDetail>) -> Metrics {
         file_system: "ext4".into(),
         total: 1 << 40,
         available: 1 << 39,
+        device: None,
     };
     Metrics {
         node_id: node(),
         host: HostUsage { cpu_usage: cpu, ram_usage: 41.25, uptime_seconds: 86_400 },
         memory_used: 64 << 30,
+        memory_cached: Some(16 << 30),
         disk: vec![disk("/"), disk("/var/lib/data")],
         network: NetworkTraffic { received_bytes: 1, sent_bytes: 2 },
+        disk_traffic: Some(Default::default()),
         load_average: Some([3.25, 2.5, 1.75]),
         temperature: vec![],
         gpu,

@@ -1,10 +1,12 @@
 //! Which network interfaces are told, and in which order. A host of containers has a virtual link for
 //! each of them; they come and go, and say nothing about the machine. Decides by what `/sys/class/net`
-//! says; reads no address.
+//! says, and tells what it says of each; reads no address.
 
 use std::{fs, path::Path};
 
 use aio_protocol::inventory::NetworkInterface;
+
+use super::routes;
 
 const CLASS: &str = "sys/class/net";
 
@@ -41,7 +43,15 @@ pub(super) fn told(root: &Path, links: Vec<NetworkInterface>) -> (Vec<NetworkInt
     ranked.sort_by(|(kind, unaddressed, link), (other, other_unaddressed, other_link)| {
         (kind, unaddressed, &link.name).cmp(&(other, other_unaddressed, &other_link.name))
     });
-    let told: Vec<_> = ranked.into_iter().map(|(.., link)| link).collect();
+    let routes = routes::defaults(root);
+    let told: Vec<_> = ranked
+        .into_iter()
+        .map(|(kind, _, link)| NetworkInterface {
+            route: routes.get(&link.name).cloned(),
+            is_virtual: Some(kind != Kind::Device),
+            ..described(root, link)
+        })
+        .collect();
     let left_out = all.saturating_sub(told.len()).try_into().unwrap_or(u32::MAX);
     (told, left_out)
 }
@@ -62,6 +72,54 @@ fn kind(root: &Path, name: &str) -> Kind {
     } else {
         Kind::Virtual
     }
+}
+
+/// The link with what the kernel says of it. A link that is down says neither speed nor duplex.
+fn described(root: &Path, link: NetworkInterface) -> NetworkInterface {
+    let folder = root.join(CLASS).join(&link.name);
+    let read = |file: &str| Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned());
+    let one_of = |file: &str, words: &[&str]| read(file).filter(|word| words.contains(&word.as_str()));
+    let vlan = fs::read_to_string(root.join("proc/net/vlan").join(&link.name)).ok();
+    // A device that does not know its speed says -1, or 65535 where it has 16 bits for it.
+    let speed =
+        read("speed").and_then(|speed| speed.parse().ok()).filter(|speed| ![0, 65_535].contains(speed));
+    NetworkInterface {
+        kind: kind_in_words(&folder, &read("uevent").unwrap_or_default(), read("type").as_deref()),
+        state: one_of("operstate", &["up", "down"]),
+        mtu: read("mtu").and_then(|mtu| mtu.parse().ok()),
+        speed_mbps: speed,
+        duplex: one_of("duplex", &["full", "half"]),
+        vlan_id: vlan.as_deref().and_then(vlan_id),
+        parent: vlan.as_deref().and_then(vlan_parent).or_else(|| master(&folder)),
+        ..link
+    }
+}
+
+fn kind_in_words(folder: &Path, uevent: &str, number: Option<&str>) -> Option<String> {
+    let named = uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE="));
+    let word = match (named, number?) {
+        (Some(named), _) => named,
+        _ if folder.join("tun_flags").exists() => "tun",
+        // ARPHRD_ETHER and ARPHRD_INFINIBAND of <linux/if_arp.h>.
+        (None, "1") => "ethernet",
+        (None, "32") => "infiniband",
+        _ => return None,
+    };
+    Some(word.to_owned())
+}
+
+/// `/proc/net/vlan/NAME` begins with `NAME  VID: 7`, and has a line `Device: eth0`.
+fn vlan_id(text: &str) -> Option<u32> {
+    text.split_once("VID:")?.1.split_whitespace().next()?.parse().ok()
+}
+
+fn vlan_parent(text: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix("Device:")).map(|name| name.trim().to_owned())
+}
+
+/// The bond or bridge that the link belongs to.
+fn master(folder: &Path) -> Option<String> {
+    Some(fs::read_link(folder.join("master")).ok()?.file_name()?.to_str()?.to_owned())
 }
 
 fn is_link_local(address: &str) -> bool {
@@ -91,7 +149,7 @@ mod tests {
 
     fn link(name: &str, addresses: &[&str]) -> NetworkInterface {
         let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
-        NetworkInterface { name: name.to_owned(), mac_address: String::new(), addresses }
+        NetworkInterface { name: name.to_owned(), addresses, ..NetworkInterface::default() }
     }
 
     fn names(links: &[NetworkInterface]) -> Vec<&str> {
@@ -122,6 +180,55 @@ mod tests {
         assert_eq!(names(&told), ["eth0", "eth1", "docker0", "vlan7"]);
         assert_eq!(told[0].addresses, ["10.0.0.7/24", "fe80::2/64"]);
         assert_eq!(left_out, 3);
+    }
+
+    #[test]
+    fn each_link_says_what_the_kernel_knows_of_it() {
+        let root =
+            bench(&[("eth0", true, 0, ""), ("eth0.7", false, 1, "DEVTYPE=vlan"), ("ib0", true, 0, "")]);
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        for (file, eth, ib) in [
+            ("type", "1", "32"),
+            ("operstate", "up", "down"),
+            ("mtu", "9000", "2044"),
+            ("speed", "100000", "-1"),
+            ("duplex", "full", "unknown"),
+        ] {
+            write(&format!("{CLASS}/eth0/{file}"), &format!("{eth}\n"));
+            write(&format!("{CLASS}/ib0/{file}"), &format!("{ib}\n"));
+        }
+        write(&format!("{CLASS}/eth0.7/type"), "1\n");
+        write("proc/net/vlan/eth0.7", "eth0.7  VID: 7\t REORDER_HDR: 1\nDevice: eth0\n");
+        write("proc/net/route", "eth0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n");
+        std::os::unix::fs::symlink("../bond0", root.path().join(CLASS).join("ib0/master")).unwrap();
+        let links = vec![link("eth0", &["10.0.0.7/24"]), link("eth0.7", &["10.7.0.1/24"]), link("ib0", &[])];
+        let (told, _) = told(root.path(), links);
+        let [eth, ib, vlan] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(
+            (eth.kind.as_deref(), ib.kind.as_deref(), vlan.kind.as_deref()),
+            (Some("ethernet"), Some("infiniband"), Some("vlan"))
+        );
+        assert_eq!(
+            (eth.state.as_deref(), ib.state.as_deref(), vlan.state.as_deref()),
+            (Some("up"), Some("down"), None)
+        );
+        // 100 Gbit/s is more than 16 bits hold.
+        assert_eq!(
+            (eth.mtu, eth.speed_mbps, eth.duplex.as_deref()),
+            (Some(9000), Some(100_000), Some("full"))
+        );
+        assert_eq!((ib.mtu, ib.speed_mbps, ib.duplex.as_deref()), (Some(2044), None, None));
+        assert_eq!((eth.is_virtual, vlan.is_virtual), (Some(false), Some(true)));
+        assert_eq!(
+            (vlan.vlan_id, vlan.parent.as_deref(), ib.parent.as_deref()),
+            (Some(7), Some("eth0"), Some("bond0"))
+        );
+        assert_eq!(eth.route.as_ref().and_then(|route| route.gateway.as_deref()), Some("10.0.0.1"));
+        assert_eq!(vlan.route, None);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use aio_protocol::{
 };
 use sysinfo::{Components, MemoryRefreshKind, Networks, System};
 
-use super::{HostFacts, HostProbe, HostSample, containers, links, mounts::Mounts};
+use super::{
+    HostFacts, HostProbe, HostSample, containers, links, mounts::Mounts, processors, routes, traffic,
+};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const LOOPBACK: &str = "lo";
@@ -53,7 +55,8 @@ impl SysinfoProbe {
             .map(|(name, data)| {
                 let addresses = data.ip_networks().iter().map(ToString::to_string).collect();
                 let name = name.to_string_lossy().into_owned();
-                NetworkInterface { name, mac_address: data.mac_address().to_string(), addresses }
+                let mac_address = data.mac_address().to_string();
+                NetworkInterface { name, mac_address, addresses, ..NetworkInterface::default() }
             })
             .collect();
         links::told(Path::new("/"), interfaces)
@@ -89,16 +92,21 @@ impl HostProbe for SysinfoProbe {
                 hostname: System::host_name().unwrap_or_default(),
             },
             architecture: System::cpu_arch(),
-            cpu: Cpu {
-                model: processors.first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default(),
-                cores: System::physical_core_count().ok().and_then(|count| count.try_into().ok()),
-                threads: processors.len().try_into().unwrap_or(u32::MAX),
-            },
+            cpu: processors::described(
+                Path::new("/"),
+                Cpu {
+                    model: processors.first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default(),
+                    cores: System::physical_core_count().ok().and_then(|count| count.try_into().ok()),
+                    threads: processors.len().try_into().unwrap_or(u32::MAX),
+                    ..Cpu::default()
+                },
+            ),
             memory: Memory { total: self.system.total_memory() },
             disk,
             silent_mounts,
             network,
             links_left_out,
+            name_servers: routes::name_servers(Path::new("/")),
             container_runtime: containers::runtime(Path::new("/")),
             boot_id: fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default(),
         }
@@ -124,7 +132,9 @@ impl HostProbe for SysinfoProbe {
                 uptime_seconds: System::uptime().unwrap_or_default(),
             },
             memory_used,
+            memory_cached: traffic::cached(Path::new("/")),
             network,
+            disk_traffic: traffic::disks(Path::new("/")),
             load_average: [load.one, load.five, load.fifteen]
                 .map(|load| (load * 100.0).round() as f32 / 100.0),
             temperatures: hottest(&self.sensors),

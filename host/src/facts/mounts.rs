@@ -117,7 +117,8 @@ fn size(path: &Path) -> Sizes {
 
 fn disk(mount: Mount, sizes: Sizes) -> Option<Disk> {
     let (total, available) = sizes?;
-    Some(Disk { mount_point: mount.point, file_system: mount.file_system, total, available })
+    let Mount { device, point, file_system, .. } = mount;
+    Some(Disk { mount_point: point, file_system, total, available, device: Some(device) })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use aio_protocol::time;
 use clap::{Args, builder::BoolishValueParser};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -75,31 +76,6 @@ impl ControllerArgs {
     }
 }
 
-/// `90`, `90s`, `2m`, `1h` or `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let millis = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("say it as 90s, 2m or 1h".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "say it as 90s, 2m or 1h".to_owned())?;
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        for text in ["", "s", "1d", "-1s", "1.5s", "99999999999999999999h", "9999999999999999999"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
+    time::duration(text).ok_or_else(|| "say it as 90s, 2m or 1h".to_owned())
 }

@@ -37,8 +37,12 @@ pub fn system_info(info: &inventory::SystemInfo) -> SystemInfo {
             cpu: Cpu {
                 model: cpu.model.clone(),
                 vendor: vendor_of_cpu(&cpu.model),
-                threads_per_core: threads_per_core(cpu),
+                sockets: cpu.sockets,
+                cores_per_socket: shared_out(cpu.cores, cpu.sockets),
+                threads_per_core: shared_out(Some(cpu.threads), cpu.cores),
                 total_cores: cpu.cores.or(Some(cpu.threads).filter(|threads| *threads > 0)),
+                frequency: cpu.max_frequency_mhz,
+                cache_size: cpu.cache_bytes.and_then(|bytes| u32::try_from(bytes / 1024).ok()),
                 ..Cpu::default()
             },
             memory: Memory { total: memory.total },
@@ -46,7 +50,7 @@ pub fn system_info(info: &inventory::SystemInfo) -> SystemInfo {
                 total: disk.iter().fold(0, |sum: u64, disk| sum.saturating_add(disk.total)),
                 devices: disk.iter().map(disk_device).collect(),
             },
-            network: interfaces(network),
+            network: interfaces(network, &info.name_servers),
             gpu: gpu.iter().map(gpu_device).collect(),
         },
         container_runtime: info.container_runtime.as_ref().map(|runtime| ContainerRuntime {
@@ -81,14 +85,15 @@ fn vendor_of_cpu(model: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn threads_per_core(cpu: &inventory::Cpu) -> Option<u32> {
-    let cores = cpu.cores.filter(|cores| *cores > 0)?;
-    (cpu.threads >= cores && cpu.threads.is_multiple_of(cores)).then(|| cpu.threads / cores)
+/// How many each of `among` has, where all have as many.
+fn shared_out(all: Option<u32>, among: Option<u32>) -> Option<u32> {
+    let (all, among) = (all?, among.filter(|among| *among > 0)?);
+    (all >= among && all.is_multiple_of(among)).then(|| all / among)
 }
 
 fn disk_device(disk: &inventory::Disk) -> DiskDevice {
     DiskDevice {
-        name: disk.mount_point.clone(),
+        name: disk.device.as_ref().unwrap_or(&disk.mount_point).clone(),
         mount_point: disk.mount_point.clone(),
         total: disk.total,
         filesystem: disk.file_system.clone(),
@@ -112,10 +117,23 @@ fn gpu_device(gpu: &inventory::Gpu) -> Gpu {
     }
 }
 
-fn interfaces(links: &[inventory::NetworkInterface]) -> Network {
-    let interfaces: Vec<_> = links.iter().map(interface).collect();
-    // Our inventory has devices with addresses first. Whether it is the way out, it does not say.
-    let cluster_ip = interfaces.iter().find_map(|it| it.ip_address.clone().or(it.ipv6_address.clone()));
+fn interfaces(links: &[inventory::NetworkInterface], name_servers: &[String]) -> Network {
+    let metric = |link: &inventory::NetworkInterface| Some(link.route.as_ref()?.metric);
+    let way_out = links.iter().filter(|link| link.route.is_some()).min_by_key(|link| metric(link));
+    let mut interfaces: Vec<_> = links.iter().map(interface).collect();
+    if let Some(way_out) = way_out {
+        for interface in &mut interfaces {
+            interface.is_primary = Some(interface.name == way_out.name);
+        }
+    }
+    let is_primary = |it: &&mut Interface| it.is_primary == Some(true);
+    if let Some(primary) = interfaces.iter_mut().find(is_primary) {
+        primary.dns = name_servers.to_vec();
+    }
+    // Our inventory has devices with addresses first.
+    let address = |it: &Interface| it.ip_address.clone().or(it.ipv6_address.clone());
+    let primary = interfaces.iter().filter(|it| it.is_primary == Some(true)).find_map(address);
+    let cluster_ip = primary.or_else(|| interfaces.iter().find_map(address));
     let public_ip = links.iter().flat_map(|link| &link.addresses).find_map(|address| {
         let address: Ipv4Addr = bare(address).parse().ok()?;
         is_public(address).then(|| address.to_string())
@@ -135,6 +153,16 @@ fn interface(link: &inventory::NetworkInterface) -> Interface {
         ip_address: v4.as_ref().map(|(ip, _)| ip.to_string()),
         netmask: v4.and_then(|(_, mask)| mask),
         ipv6_address: v6.map(|ip| ip.to_string()),
+        kind: link.kind.clone(),
+        gateway: link.route.as_ref().and_then(|route| route.gateway.clone()),
+        metric: link.route.as_ref().map(|route| route.metric),
+        mtu: link.mtu,
+        speed: link.speed_mbps,
+        duplex: link.duplex.clone(),
+        state: link.state.clone(),
+        is_virtual: link.is_virtual,
+        parent_interface: link.parent.clone(),
+        vlan_id: link.vlan_id,
         ..Interface::default()
     }
 }
@@ -230,17 +258,21 @@ fn space(disks: &[inventory::Disk]) -> (u64, u64) {
     })
 }
 
-/// What flowed in a second, on the average since the last push.
+/// What flowed in a second, on the average since the last push: bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// Bytes a second.
+    /// From the network.
     pub received: u64,
-    /// Bytes a second.
+    /// To the network.
     pub sent: u64,
+    /// From the disks.
+    pub read: u64,
+    /// To the disks.
+    pub written: u64,
 }
 
-/// A push for MONA. Memory that caches is not told apart: what is not available is used, and the rest
-/// is free.
+/// A push for MONA. What is not available of the memory is used, and the rest is free; what holds
+/// copies of files is part of the latter.
 pub fn push(
     metrics: &wire::Metrics,
     machine: &inventory::Hardware,
@@ -265,14 +297,14 @@ pub fn push(
             total: memory,
             used: metrics.memory_used,
             free: memory - metrics.memory_used,
-            cached: 0,
+            cached: metrics.memory_cached.unwrap_or_default().min(memory),
         },
         disk: PushDisk {
             total,
             used: total - available,
             free: available,
-            read_bytes_per_sec: 0,
-            write_bytes_per_sec: 0,
+            read_bytes_per_sec: rates.read,
+            write_bytes_per_sec: rates.written,
         },
         network: PushNetwork { rx_bytes_per_sec: rates.received, tx_bytes_per_sec: rates.sent },
         gpu: metrics.gpu.iter().filter_map(|gpu| push_gpu(&gpu.status, machine)).collect(),
@@ -327,12 +359,16 @@ mod tests {
     }
 
     fn registered() -> wire::Register {
-        let wire::WorkerMessage::Register(register) = fixture("node.register.json") else { panic!() };
+        let wire::WorkerMessage::Register(register) = fixture("node.register-machine-detail.json") else {
+            panic!()
+        };
         register
     }
 
     fn measured() -> wire::Metrics {
-        let wire::WorkerMessage::Metrics(metrics) = fixture("telemetry.metrics.json") else { panic!() };
+        let wire::WorkerMessage::Metrics(metrics) = fixture("telemetry.metrics-machine-detail.json") else {
+            panic!()
+        };
         metrics
     }
 
@@ -363,7 +399,7 @@ mod tests {
         let machine = registered().system_info.hardware;
         let translated = serde_json::to_value(metrics(&measured(), &machine)).unwrap();
         assert_eq!(translated, golden("worker/telemetry.metrics.json"));
-        let rates = Rates { received: 1200, sent: 3400 };
+        let rates = Rates { received: 1200, sent: 3400, read: 5600, written: 7800 };
         let at = Timestamp::from_millis(1_765_454_700_000);
         let pushed = serde_json::to_value(push(&measured(), &machine, true, rates, at)).unwrap();
         assert_eq!(pushed, golden("mona/push.json"));
@@ -411,12 +447,12 @@ mod tests {
         ) {
             let mut info = registered().system_info;
             info.hardware.disk = disks.into_iter().map(|(total, available)| inventory::Disk {
-                mount_point: "/".into(), file_system: "ext4".into(), total, available,
+                mount_point: "/".into(), file_system: "ext4".into(), total, available, device: None,
             }).collect();
             info.hardware.memory.total = memory.0;
             (info.hardware.cpu.cores, info.hardware.cpu.threads) = cpu;
             info.hardware.network = vec![inventory::NetworkInterface {
-                name: "eth0".into(), mac_address: String::new(), addresses,
+                name: "eth0".into(), addresses, ..Default::default()
             }];
             let theirs = system_info(&info);
             let text = serde_json::to_string(&theirs).unwrap();

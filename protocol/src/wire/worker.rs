@@ -12,7 +12,7 @@ use crate::{
     inventory::{Disk, SystemInfo, understood},
     left_out::LeftOut,
     release::ReleaseVersion,
-    telemetry::{GpuDetail, GpuStatus, HealthSummary, HostUsage, NetworkTraffic, Temperature},
+    telemetry::{DiskTraffic, GpuDetail, GpuStatus, HealthSummary, HostUsage, NetworkTraffic, Temperature},
     text::{bounded, list, words},
     update::UpdateReport,
 };
@@ -163,9 +163,15 @@ pub struct Metrics {
     /// Bytes of main memory that are not available.
     #[serde(default)]
     pub memory_used: u64,
+    /// Bytes of main memory that hold copies of files, and are available.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_cached: Option<u64>,
     /// File systems on real devices.
     #[serde(default, deserialize_with = "list::<_, _, 64>")]
     pub disk: Vec<Disk>,
+    /// What was read from the machine's disks and written to them since it booted.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    pub disk_traffic: Option<DiskTraffic>,
     /// Traffic since the machine booted.
     #[serde(default, deserialize_with = "understood")]
     pub network: NetworkTraffic,

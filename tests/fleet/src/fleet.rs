@@ -45,6 +45,10 @@ impl Counts {
         };
     }
 
+    pub(crate) fn online(&self) -> u64 {
+        self.online.load(Relaxed)
+    }
+
     pub(crate) fn beat(&self) {
         self.beats.fetch_add(1, Relaxed);
     }

@@ -3,16 +3,33 @@
 use aio_protocol::{
     ids::NodeId,
     inventory::{
-        Cpu, Disk, Gpu, GpuDriver, GpuDriverState, Hardware, Memory, NetworkInterface, OperatingSystem,
-        SystemInfo,
+        Cpu, DefaultRoute, Disk, Gpu, GpuDriver, GpuDriverState, Hardware, Memory, NetworkInterface,
+        OperatingSystem, SystemInfo,
     },
     left_out::LeftOut,
-    telemetry::{GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage, NetworkTraffic},
+    telemetry::{
+        DiskTraffic, Finding, GpuActivity, GpuDetail, GpuStatus, Health, HealthSummary, HostUsage,
+        NetworkTraffic, RecoveryAction,
+    },
     time::Timestamp,
     update::{EXPECTED_BACK_SECONDS, UPDATE_CAPABILITY, UpdateReport},
     wire::{Body, DisconnectReason, Disconnecting, Heartbeat, Metrics, Register, WorkerState, encode},
 };
 use uuid::Uuid;
+
+/// How a simulated machine is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// Each number is what a busy machine has, the same at every message.
+    #[default]
+    Steady,
+    /// The numbers change, as those of a machine that works do.
+    Lively,
+    /// Its first GPU is too hot.
+    Hot,
+    /// Its first GPU has fallen off the bus.
+    Broken,
+}
 
 /// A worker's words; `gpus` is how many its machine has.
 #[derive(Debug, Clone)]
@@ -20,11 +37,17 @@ pub(crate) struct Words {
     node: NodeId,
     instance: Uuid,
     gpus: usize,
+    mood: Mood,
 }
 
 impl Words {
     pub(crate) fn new(node: NodeId, gpus: usize) -> Self {
-        Self { node, instance: Uuid::new_v4(), gpus }
+        Self { node, instance: Uuid::new_v4(), gpus, mood: Mood::Steady }
+    }
+
+    /// The same, of a machine that is like this.
+    pub(crate) fn of_mood(self, mood: Mood) -> Self {
+        Self { mood, ..self }
     }
 
     /// As `register`, of a machine that calls itself `hostname`.
@@ -76,13 +99,28 @@ impl Words {
                 },
                 architecture: "x86_64".to_owned(),
                 hardware: Hardware {
-                    cpu: Cpu { model: "AMD EPYC 9654".to_owned(), cores: Some(96), threads: 192 },
+                    cpu: Cpu {
+                        model: "AMD EPYC 9654".to_owned(),
+                        cores: Some(96),
+                        threads: 192,
+                        sockets: Some(1),
+                        max_frequency_mhz: Some(3707),
+                        cache_bytes: Some(402_653_184),
+                    },
                     memory: Memory { total: 1_621_970_370_560 },
                     disk: vec![self.disk()],
                     network: vec![NetworkInterface {
                         name: "eth0".to_owned(),
                         mac_address: "52:54:00:12:34:56".to_owned(),
                         addresses: vec!["10.0.0.7/16".to_owned()],
+                        kind: Some("ethernet".to_owned()),
+                        is_virtual: Some(false),
+                        state: Some("up".to_owned()),
+                        mtu: Some(9000),
+                        speed_mbps: Some(100_000),
+                        duplex: Some("full".to_owned()),
+                        route: Some(DefaultRoute { gateway: Some("10.0.0.1".to_owned()), metric: 100 }),
+                        ..NetworkInterface::default()
                     }],
                     gpu: (0..self.gpus).map(gpu).collect(),
                     gpu_driver: GpuDriver {
@@ -95,6 +133,7 @@ impl Words {
                 },
                 virtualization: None,
                 container_runtime: None,
+                name_servers: vec!["10.0.0.2".to_owned()],
                 services: vec![],
             },
         }
@@ -108,7 +147,7 @@ impl Words {
             host: self.host(),
             active_deployments: 8,
             gpu_status: self.gpu_status(),
-            health: HealthSummary::default(),
+            health: self.health(),
         })
     }
 
@@ -117,11 +156,16 @@ impl Words {
             node_id: self.node.clone(),
             host: self.host(),
             memory_used: 917_123_456_000,
+            memory_cached: Some(317_123_456_000),
             disk: vec![self.disk()],
             network: NetworkTraffic { received_bytes: 9_123_456_789_012, sent_bytes: 4_123_456_789_012 },
+            disk_traffic: Some(DiskTraffic {
+                read_bytes: 5_123_456_789_012,
+                written_bytes: 1_123_456_789_012,
+            }),
             load_average: Some([3.0, 2.0, 1.0]),
             temperature: vec![],
-            gpu: self.gpu_status().into_iter().map(GpuDetail::of).collect(),
+            gpu: self.gpu_details(),
             left_out: LeftOut::default(),
         })
     }
@@ -136,20 +180,53 @@ impl Words {
             file_system: "ext4".to_owned(),
             total: 1_920_383_410_176,
             available: 1_120_383_410_176,
+            device: Some("/dev/nvme0n1p2".to_owned()),
         }
     }
 
     fn gpu_status(&self) -> Vec<GpuStatus> {
+        let steady = self.mood == Mood::Steady;
+        let vary = |most: u32, by: u32| if steady { most } else { most - fastrand::u32(0..=by) };
         let gpu = |index: usize| GpuStatus {
             device_id: index.to_string(),
-            utilization: Some(97),
-            memory_used: Some(81_234_567_168),
-            temperature: Some(71),
-            power_draw: Some(689),
+            utilization: Some(vary(97, 40)),
+            memory_used: Some(81_234_567_168 - u64::from(!steady) * fastrand::u64(0..20_000_000_000)),
+            temperature: Some(if self.mood == Mood::Hot && index == 0 { 93 } else { vary(71, 12) }),
+            power_draw: Some(vary(689, 220)),
             status: GpuActivity::Active,
-            health: Health::Ok,
+            health: self.finding().filter(|_| index == 0).map_or(Health::Ok, |finding| finding.health),
         };
         (0..self.gpus).map(gpu).collect()
+    }
+
+    fn gpu_details(&self) -> Vec<GpuDetail> {
+        let mut details: Vec<_> = self.gpu_status().into_iter().map(GpuDetail::of).collect();
+        if let (Some(first), Some(finding)) = (details.first_mut(), self.finding()) {
+            first.findings = vec![finding];
+        }
+        details
+    }
+
+    /// What is wrong with the first GPU.
+    fn finding(&self) -> Option<Finding> {
+        let (health, reason, action) = match self.mood {
+            Mood::Steady | Mood::Lively => return None,
+            Mood::Hot => {
+                (Health::Degraded, "it slows down because it is 93 °C hot", RecoveryAction::CheckCooling)
+            }
+            Mood::Broken => {
+                (Health::Unhealthy, "Xid 79: the GPU has fallen off the bus", RecoveryAction::Reboot)
+            }
+        };
+        Some(Finding { health, reason: reason.to_owned(), action })
+    }
+
+    fn health(&self) -> HealthSummary {
+        self.finding().map_or_else(HealthSummary::default, |finding| HealthSummary {
+            state: finding.health,
+            worst: Some(format!("GPU 0: {}", finding.reason)),
+            action: finding.action,
+        })
     }
 }
 

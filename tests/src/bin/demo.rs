@@ -60,6 +60,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let controller = Controller::start(&artifacts, &Settings::default().releases(releases.path()))?;
     eprintln!("demo: the controller and its NOTI endpoint listen on {}", controller.url());
+    eprintln!("demo: look at it, once: {}", controller.login()?);
     let node = controller.register(NODE)?;
     let token = controller.token(&node.id, &json!({}))?.token;
     eprintln!("demo: node {} ({}) is registered", node.name, node.id);

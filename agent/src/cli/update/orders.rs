@@ -10,10 +10,9 @@ use aio_host::files::FileError;
 use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::{
     error_code::ErrorCode,
-    time::Timestamp,
+    time::{self, Timestamp},
     update::{UpdateReport, UpdateState},
 };
-use jiff::{Span, SpanRelativeTo};
 use serde_json::json;
 
 use super::status::progress;
@@ -65,11 +64,9 @@ pub(super) struct DeferArguments {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let span: Span = text.parse().map_err(|_| "say it as 90m, 8h or 2d".to_owned())?;
-    let period = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
-    let period = period.and_then(|period| Duration::try_from(period).ok());
-    let allowed = period.filter(|period| !period.is_zero() && *period <= LONGEST_DELAY);
-    allowed.ok_or_else(|| "it is not between a second and 30 days".to_owned())
+    let period = time::duration(text).ok_or_else(|| "say it as 90m, 8h or 2d".to_owned())?;
+    let allowed = !period.is_zero() && period <= LONGEST_DELAY;
+    allowed.then_some(period).ok_or_else(|| "it is not between a second and 30 days".to_owned())
 }
 
 pub(super) fn now(arguments: &NowArguments) -> Result<(), Failure> {

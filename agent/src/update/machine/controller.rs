@@ -231,6 +231,13 @@ impl Machine {
                 let words = "the node is switching already".to_owned();
                 vec![Effect::Reject(message, ErrorReport::new(ErrorCode::UpdateBusy, words))]
             }
+            // A try of it has ended, and what that came to says more than that there will be no other.
+            State::Deferred { offer, .. }
+                if offer.id == cancel.update_id && self.last(offer.id).is_some() =>
+            {
+                self.state = State::Idle;
+                vec![Effect::Acknowledge(message), Effect::ClearInbox]
+            }
             State::Deferred { offer, .. }
             | State::Staging { offer, .. }
             | State::Rehearsing { offer, .. }

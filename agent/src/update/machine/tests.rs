@@ -294,6 +294,17 @@ fn what_is_taken_back_before_the_switch_is_over() {
     let mut world = World::new();
     world.offer(1);
     assert!(world.cancel().contains(&Effect::StopDownload));
+
+    // What a try came to is not forgotten with it.
+    let mut world = World::new();
+    world.offer(1);
+    world.give(Input::Downloaded(id(1), Ok(3)));
+    let refused = RootAnswer::Refused { code: "REHEARSAL_FAILED".into(), message: "in words".into() };
+    world.give(Input::RootAnswered(id(1), Ok(refused)));
+    assert_eq!(world.state(), UpdateState::Deferred);
+    assert_eq!(world.cancel(), [Effect::Acknowledge(id(102)), Effect::ClearInbox]);
+    assert_eq!(world.state(), UpdateState::Idle);
+    assert_eq!(world.last(), (Verdict::Refused, Some("REHEARSAL_FAILED".into())));
 }
 
 #[test]
@@ -343,7 +354,7 @@ fn where_the_mode_is_notify_the_operator_s_word_begins() {
     let mut world = World::with(|policy| policy.settings.mode = Mode::Notify);
     world.offer(1);
     let report = world.machine.report();
-    assert_eq!((report.managed_by, report.state), (ManagedBy::Operator, UpdateState::Deferred));
+    assert_eq!((report.managed_by, report.state), (ManagedBy::Controller, UpdateState::Deferred));
     assert!(report.reason.unwrap().contains("`aio-worker update now`"));
     world.at.window_open = false;
     assert!(matches!(world.give(Input::Hurried)[..], [Effect::Download(_)]));

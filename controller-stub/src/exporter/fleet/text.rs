@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use super::catalogue::Family;
-
 /// A piece of the text.
 pub(super) struct Page {
     text: String,
@@ -32,14 +30,13 @@ impl Page {
     }
 
     /// Writes a family's head.
-    pub(super) fn begin(&mut self, family: &Family) {
-        let Family { name, kind, help, .. } = family;
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {}", kind.as_str());
+    pub(super) fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// Series of `family` with these labels, each of them none or several as `labels` writes them.
-    pub(super) fn series<'a>(&'a mut self, family: &Family, labels: [&'a str; 2]) -> Series<'a> {
-        Series { page: self, name: family.name, labels }
+    /// Series of a family with these labels, each of them none or several as `labels` writes them.
+    pub(super) fn series<'a>(&'a mut self, name: &'static str, labels: [&'a str; 2]) -> Series<'a> {
+        Series { page: self, name, labels }
     }
 }
 
@@ -104,7 +101,7 @@ fn push_label(text: &mut String, label: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::own::FAMILIES, *};
+    use super::*;
 
     #[test]
     fn labels_are_escaped_and_what_is_empty_is_none() {
@@ -112,15 +109,10 @@ mod tests {
             &*labels([("name", "a\"b\\c\nd"), ("uuid", ""), ("model", "ü")]),
             r#"name="a\"b\\c\nd",model="ü""#
         );
-        let family = &FAMILIES[0];
         let mut page = Page::with_capacity(10);
-        page.series(family, ["a=\"1\"", "b=\"2\""]).labelled([("c", "3")], 0.5);
-        page.series(family, ["", ""]).value(7e15);
-        page.series(family, ["", ""]).value(None);
-        let name = family.name;
-        assert_eq!(
-            page.take(),
-            format!("{name}{{a=\"1\",b=\"2\",c=\"3\"}} 0.5\n{name}{{}} 7000000000000000\n")
-        );
+        page.series("figure", ["a=\"1\"", "b=\"2\""]).labelled([("c", "3")], 0.5);
+        page.series("figure", ["", ""]).value(7e15);
+        page.series("figure", ["", ""]).value(None);
+        assert_eq!(page.take(), "figure{a=\"1\",b=\"2\",c=\"3\"} 0.5\nfigure{} 7000000000000000\n");
     }
 }
