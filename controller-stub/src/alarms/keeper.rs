@@ -85,14 +85,20 @@ impl Keeper {
         let silences = self.app.store.silences(None, now).await?;
         let found = survey.found.clone();
         let due = self.evaluator.evaluate(found, |key| survey.knowledge(key), (Instant::now(), now));
+        // One that cannot be written down keeps no other from being.
+        let mut failed = Ok(());
         for due in due {
-            match &due {
-                Due::Raise(finding) => self.raise(finding, &silences, now).await?,
-                Due::Resolve(key, resolution) => self.resolve(key, *resolution, now).await?,
+            let written = match &due {
+                Due::Raise(finding) => self.raise(finding, &silences, now).await,
+                Due::Resolve(key, resolution) => self.resolve(key, *resolution, now).await,
+            };
+            match written {
+                Ok(()) => self.evaluator.done(&due),
+                Err(error) => failed = Err(error),
             }
-            self.evaluator.done(&due);
         }
-        self.tell(&silences, now).await
+        self.tell(&silences, now).await?;
+        failed
     }
 
     async fn raise(

@@ -146,11 +146,11 @@ impl Kind {
             Self::GpuHealth | Self::GpuMissing => of(0, 120),
             Self::DeliveryPaused => of(120, 60),
             Self::ControllerDisk => of(60, 300),
-            Self::InstallationFailed
-            | Self::IdentityConflict
-            | Self::TokenEnding
-            | Self::UpdateHalted
-            | Self::DeadLetters => of(0, 0),
+            // An offer may be on its way.
+            Self::TokenEnding => of(300, 0),
+            Self::InstallationFailed | Self::IdentityConflict | Self::UpdateHalted | Self::DeadLetters => {
+                of(0, 0)
+            }
         }
     }
 }

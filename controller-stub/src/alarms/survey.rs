@@ -130,7 +130,7 @@ impl Survey {
     }
 
     async fn look_at_the_rest(&mut self, app: &App, now: Timestamp) -> Result<(), StoreError> {
-        for (id, org, ends_at) in app.store.ending_tokens(now.plus(TOKEN_ENDS_WITHIN)).await? {
+        for (id, org, ends_at) in app.store.ending_tokens(now, now.plus(TOKEN_ENDS_WITHIN)).await? {
             let reason = format!("the node's last token ends at {ends_at}, and it has taken no other");
             let action =
                 "see its worker's log; install a new token with `aio-worker install --token`".to_owned();

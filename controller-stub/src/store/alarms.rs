@@ -249,16 +249,20 @@ impl Store {
         rows.iter().map(read_watched).collect()
     }
 
-    /// Nodes that are connected and whose last token ends before `soon`, whose they are, and when it ends.
+    /// Nodes that are connected and whose last token ends before `soon`, with less than a sixth of its life
+    /// left, whose they are, and when it ends.
     pub(crate) async fn ending_tokens(
         &self,
+        now: Timestamp,
         soon: Timestamp,
     ) -> Result<Vec<(NodeId, OwnerId, Timestamp)>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, org_id, MAX(expires_at) AS ends_at FROM nodes JOIN tokens ON tokens.node_id = nodes.id \
-             WHERE websocket_connected = 1 AND revoked_at IS NULL GROUP BY id, org_id HAVING MAX(expires_at) < $1",
+             WHERE websocket_connected = 1 AND revoked_at IS NULL GROUP BY id, org_id HAVING MAX(expires_at) < $1 \
+             AND MAX((expires_at - $2) * 6 - (expires_at - issued_at)) < 0",
         )
         .bind(soon.as_millis())
+        .bind(now.as_millis())
         .fetch_all(&self.lists)
         .await?;
         let read = |row: &AnyRow| {

@@ -81,10 +81,14 @@ async fn a_scrape_of_ten_thousand_nodes() {
     let nodes: Vec<_> = (0..NODES).map(node).collect();
     for nodes in nodes.chunks(1000) {
         let newcomers = nodes.iter().map(|node| {
-            let step = registration(node, "test");
-            Newcomer { node: node.clone(), step, token: None }
+            let pending = Node { status: NodeStatus::Pending, system_info: None, ..node.clone() };
+            Newcomer { step: registration(&pending, "test"), node: pending, token: None }
         });
         app.store.enrol_nodes(&newcomers.collect::<Vec<_>>()).await.unwrap();
+        for node in nodes {
+            let registered = Node { version: 1, ..node.clone() };
+            assert!(app.store.save(&registered, &[]).await.unwrap());
+        }
     }
     let before = resident();
     let mut lines = Vec::new();

@@ -109,14 +109,10 @@ mod tests {
             &*labels([("name", "a\"b\\c\nd"), ("uuid", ""), ("model", "ü")]),
             r#"name="a\"b\\c\nd",model="ü""#
         );
-        let name = "aio_node_info";
         let mut page = Page::with_capacity(10);
-        page.series(name, ["a=\"1\"", "b=\"2\""]).labelled([("c", "3")], 0.5);
-        page.series(name, ["", ""]).value(7e15);
-        page.series(name, ["", ""]).value(None);
-        assert_eq!(
-            page.take(),
-            format!("{name}{{a=\"1\",b=\"2\",c=\"3\"}} 0.5\n{name}{{}} 7000000000000000\n")
-        );
+        page.series("figure", ["a=\"1\"", "b=\"2\""]).labelled([("c", "3")], 0.5);
+        page.series("figure", ["", ""]).value(7e15);
+        page.series("figure", ["", ""]).value(None);
+        assert_eq!(page.take(), "figure{a=\"1\",b=\"2\",c=\"3\"} 0.5\nfigure{} 7000000000000000\n");
     }
 }
