@@ -367,7 +367,8 @@ async fn what_is_done_to_a_filter_is_done_to_all_of_it_and_says_who_refused() {
 
 #[tokio::test]
 async fn alarms_are_acknowledged_and_silenced_on_their_page() {
-    let controller = Controller::start().await;
+    let soon = std::time::Duration::from_millis(50);
+    let controller = Controller::start_with(|config| config.alarm_interval = soon).await;
     let owner = controller.owner_of("acme").await;
     let id = owner.add_node("gpu-01").await;
     let token = controller.bearer(&owner.token_of(&id).await);

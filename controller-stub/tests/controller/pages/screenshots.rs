@@ -127,7 +127,11 @@ async fn fleet(controller: &Controller, owner: &Client) -> Vec<Worker> {
 async fn pictures_of_each_page_light_dark_and_on_a_phone() {
     let folder = PathBuf::from(std::env::var("AIO_IMAGES").expect("AIO_IMAGES names the folder"));
     std::fs::create_dir_all(&folder).unwrap();
-    let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
+    let controller = Controller::start_with(|config| {
+        config.api_requests_per_second = None;
+        config.alarm_interval = std::time::Duration::from_millis(200);
+    })
+    .await;
     controller.write_index();
     let owner = controller.owner_of("acme").await;
     let mut workers = fleet(&controller, &owner).await;
