@@ -20,6 +20,7 @@ use std::{
 
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use crate::{app::App, clock, store::StoreError};
@@ -63,11 +64,10 @@ impl Shard {
 
     /// Whether a node is in this part. Nodes that come and go move no other from its part.
     fn has(self, node: &str) -> bool {
-        // FNV-1a, 64 bits; the high bits are mixed best.
-        let hash = node.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
-        (hash >> 32) % self.count == self.index
+        // Ids that were made one after the other differ in their last bits alone.
+        let digest = Sha256::digest(node);
+        let hash = digest.iter().take(8).fold(0_u64, |hash, byte| (hash << 8) | u64::from(*byte));
+        hash % self.count == self.index
     }
 }
 
@@ -154,4 +154,26 @@ async fn machines(app: &App, names: Names, shard: Shard) -> Result<Vec<Machine>,
         machines.extend(nodes.into_iter().map(|node| Machine::of(node, names)));
     }
     Ok(machines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_were_registered_together_are_spread_over_all_parts() {
+        // Ids of one second on one controller differ in their counter alone.
+        let ids: Vec<_> = (0..8000).map(|counter| format!("69396100cd71623c7b{counter:06x}")).collect();
+        for count in [2, 3, 8, 64] {
+            let mut all = 0;
+            for index in 0..count {
+                let shard = Shard { index, count };
+                let part = ids.iter().filter(|id| shard.has(id)).count();
+                let fair = 8000 / usize::try_from(count).unwrap();
+                assert!((fair / 2..fair * 2).contains(&part), "{part} of 8000 in {index} of {count}");
+                all += part;
+            }
+            assert_eq!(all, 8000, "each node is in one part");
+        }
+    }
 }
