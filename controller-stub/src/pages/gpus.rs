@@ -197,7 +197,7 @@ fn figures(
             line(|it| it.utilization, 100.0),
         ),
         figure(
-            "memory",
+            "memory used",
             "memory",
             of(status.and_then(|it| it.memory_used).map(words::bytes)),
             line(|it| it.memory_used, memory),
