@@ -209,7 +209,13 @@ impl Show<'_> {
             match node.status {
                 NodeStatus::Online => {
                     let seconds = started.elapsed().as_secs_f64();
-                    self.new_events()?;
+                    // Its event is delivered behind the status.
+                    while !self.new_events()?
+                        && !interrupted.load(Ordering::Relaxed)
+                        && started.elapsed() < ONLINE
+                    {
+                        std::thread::sleep(PACE);
+                    }
                     return Ok(Some(seconds));
                 }
                 _ if interrupted.load(Ordering::Relaxed) => return Ok(None),
@@ -233,13 +239,14 @@ impl Show<'_> {
         Ok(())
     }
 
-    fn new_events(&mut self) -> Result<()> {
+    /// Shows what is new, and says whether the node was ever connected.
+    fn new_events(&mut self) -> Result<bool> {
         let events = self.controller.events(&self.node.id)?;
         for StoredEvent { event, .. } in events.iter().skip(self.shown) {
             eprintln!("{}  {:<26} {}", event.timestamp, event.kind().as_str(), detail(event));
         }
         self.shown = events.len();
-        Ok(())
+        Ok(events.iter().any(|event| event.kind() == "node.connected"))
     }
 }
 
