@@ -21,6 +21,8 @@ pub(crate) async fn controller() -> Controller {
 pub(crate) async fn controller_with(change: impl FnOnce(&mut Config)) -> Controller {
     Controller::start_with(|config| {
         config.aiwm = Some(Aiwm::Lenient);
+        // What one client may ask in a second is the own API's test.
+        config.api_requests_per_second = None;
         change(config);
     })
     .await
