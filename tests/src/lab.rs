@@ -5,6 +5,7 @@
 //! - `image` makes a root file system once and keeps it under `target/lab/<suite>/`.
 //! - `ground` gives each machine a folder of its own under `target/lab/run/`, limits how many run at once, and clears away what
 //!   a killed run left.
+//! - `disk` is a machine's disk, where a test copies it.
 //! - `machine` boots, reboots and ends a machine.
 //! - `network` joins a machine that has a network of its own to this computer, well or badly.
 //! - `inside` runs commands in it.
@@ -13,6 +14,7 @@
 //! What the lab cannot do here (no root, a tool that is not installed) is an error with the cure,
 //! never a skipped test.
 
+mod disk;
 mod ground;
 mod image;
 mod inside;

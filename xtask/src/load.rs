@@ -29,6 +29,8 @@ enum What {
     Rollout(Options),
     /// Updates of a real worker there and back on real systemd (as root), and from heartbeat to heartbeat
     Updates(Updates),
+    /// Power cuts: every 20 ms of an update there and back, what the disk holds is booted anew (as root)
+    Power(Systems),
     /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25
     /// times; `-- --calm` for latencies
     Events(Options),
@@ -51,13 +53,19 @@ struct Updates {
     /// How many on each system
     #[arg(long, default_value_t = 100)]
     rounds: u32,
+    #[command(flatten)]
+    systems: Systems,
+    /// The worker of the release before: it is also upgraded by hand, and updates itself from then on
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Systems {
     /// The system (bullseye, bookworm, trixie or forky: systemd 247, 252, 257 or the newest), again for
     /// others
     #[arg(long = "suite", default_values = ["bullseye", "bookworm", "trixie"])]
     suites: Vec<String>,
-    /// The worker of the release before: it is also upgraded by hand, and updates itself from then on
-    #[arg(long, value_name = "PROGRAM")]
-    before: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,6 +84,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Edge(Options { options }) => simulate("aio-fleet", "aio-edge", options),
         What::Rollout(Options { options }) => simulate("aio-fleet", "aio-rollout", options),
         What::Updates(updates) => update(updates),
+        What::Power(systems) => systems.test(&["lab::updates::power"], |test| {
+            test.env("AIO_POWER_BOOTS", "1000");
+            Ok(())
+        }),
         What::Events(Options { options }) => simulate("aio-tests", "aio-storm", options),
         What::Schemathesis(Options { options }) => schemathesis(options),
         What::Fuzz(Fuzz { inputs, seed }) => {
@@ -96,20 +108,31 @@ fn simulate(package: &str, program: &str, options: &[String]) -> Result<()> {
 }
 
 /// Has the lab's tests of updates go round as often as that.
-fn update(Updates { rounds, suites, before }: &Updates) -> Result<()> {
-    packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB])?;
-    let programs = portable::build()?;
-    for suite in suites {
-        let mut test = step::cargo(&["test", "--locked", "--package", "aio-tests", "--test", "system", "--"]);
-        test.args(["lab::updates::a_node_goes_to", "lab::updates::before", "--nocapture"]);
-        test.env("AIO_BIN_DIR", &programs).env("AIO_LAB_SUITE", suite);
+fn update(Updates { rounds, systems, before }: &Updates) -> Result<()> {
+    systems.test(&["lab::updates::a_node_goes_to", "lab::updates::before"], |test| {
         test.env("AIO_UPDATE_ROUNDS", rounds.to_string());
         if let Some(before) = before {
             test.arg("--include-ignored").env("AIO_WORKER_BEFORE", std::path::absolute(before)?);
         }
-        step::run(&mut test)?;
+        Ok(())
+    })
+}
+
+impl Systems {
+    /// Runs these tests of the lab on each system, as `set` sets them.
+    fn test(&self, tests: &[&str], set: impl Fn(&mut Command) -> Result<()>) -> Result<()> {
+        packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB])?;
+        let programs = portable::build()?;
+        for suite in &self.suites {
+            let mut test =
+                step::cargo(&["test", "--locked", "--package", "aio-tests", "--test", "system", "--"]);
+            test.args(tests).arg("--nocapture");
+            test.env("AIO_BIN_DIR", &programs).env("AIO_LAB_SUITE", suite);
+            set(&mut test)?;
+            step::run(&mut test)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Starts a controller on a folder of its own, and lets schemathesis ask it.

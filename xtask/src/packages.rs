@@ -30,6 +30,8 @@ pub(crate) const LAB: &[Need] = &[
     Need::Program("nsenter", "util-linux"),
     Need::Program("ip", "iproute2"),
     Need::Program("socat", "socat"),
+    Need::Program("mkfs.ext4", "e2fsprogs"),
+    Need::Program("mkfs.xfs", "xfsprogs"),
     Need::Program("ansible-playbook", "ansible-core"),
 ];
 

@@ -57,7 +57,7 @@ const PROGRAMS: &str = "AIO_BIN_DIR";
 /// soak (processor, kernel and faults are the same on every system), the program that kills itself,
 /// which is built with the tests and so not for Debian 11, those that need a root file system of
 /// their own (one is enough), and those that wait for faults to show.
-const ONCE: [&str; 9] = [
+const ONCE: [&str; 10] = [
     "footprint",
     "crash",
     "soak",
@@ -67,6 +67,7 @@ const ONCE: [&str; 9] = [
     "needrestart",
     "updates::faults",
     "updates::days",
+    "updates::power",
 ];
 
 /// The tests that boot machines and are about our own words and the network more than about the system:

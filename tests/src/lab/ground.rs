@@ -19,6 +19,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("ip", "iproute2"),
     ("socat", "socat"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
 ];
 
 /// How long a machine may wait for its turn: as long as a whole run of the lab may take.

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     Inside, Listing,
+    disk::Disk,
     ground::{self, Plot, Turn},
     image::{self, Fittings},
     network::{self, Badness, Ends, Line},
@@ -35,6 +36,8 @@ pub struct Machine {
     leader: u32,
     image: PathBuf,
     network: Network,
+    /// What is written lies on this device; without one, in the plot's folder.
+    disk: Option<Disk>,
     plot: Plot,
     _turn: Turn,
 }
@@ -97,12 +100,48 @@ impl Machine {
         Self::start(&lab, name, Turn::alone(&lab)?, Network::Shared, Fittings::Plain)
     }
 
+    /// The same, with a disk that can be copied while the machine runs: a power cut leaves such a
+    /// copy.
+    pub fn boot_with_disk(name: &str) -> Result<Self> {
+        let lab = ground::lab()?;
+        let turn = Turn::beside_others(&lab)?;
+        let image = image::root_file_system(&lab, Fittings::Plain)?;
+        let plot = Plot::take(&lab, name)?;
+        let disk = Disk::format(&plot.folder)?;
+        Self::start_on(image, plot, Some(disk), turn, Network::Shared)
+    }
+
     fn start(lab: &Path, name: &str, turn: Turn, network: Network, fittings: Fittings) -> Result<Self> {
         let image = image::root_file_system(lab, fittings)?;
-        let plot = Plot::take(lab, name)?;
+        Self::start_on(image, Plot::take(lab, name)?, None, turn, network)
+    }
+
+    fn start_on(
+        image: PathBuf,
+        plot: Plot,
+        disk: Option<Disk>,
+        turn: Turn,
+        network: Network,
+    ) -> Result<Self> {
         let mut process = spawn(&image, &plot, network)?;
         let leader = wait_until_booted(&mut process, &plot)?;
-        Ok(Self { process, leader, image, network, plot, _turn: turn })
+        Ok(Self { process, leader, image, network, disk, plot, _turn: turn })
+    }
+
+    /// Copies the disk at this moment as the device has it: what the machine has not yet written
+    /// back is not in the copy.
+    pub fn copy_disk(&self, copy: &str) -> Result<()> {
+        self.disk()?.copy(self.process.0.id(), copy)
+    }
+
+    /// Takes the machine's power away, and boots it on a copy of its disk.
+    pub fn cut_power_at(&mut self, copy: &str) -> Result<()> {
+        self.disk()?.next_boot(copy)?;
+        self.cut_power()
+    }
+
+    fn disk(&self) -> Result<&Disk> {
+        self.disk.as_ref().with_context(|| format!("{} has no disk of its own", self.plot.name))
     }
 
     /// Joins a machine without network to this computer, and to nothing beyond it.
@@ -166,6 +205,13 @@ impl Machine {
     /// Everything on the machine's disk.
     pub fn listing(&self) -> Result<Listing> {
         Listing::of(self)
+    }
+
+    /// Reads a file of the machine from outside, which takes no process in it: for looks that follow
+    /// each other closely. A link is followed outside.
+    pub fn peek(&self, path: &str) -> Result<Vec<u8>> {
+        let path = format!("/proc/{}/root{path}", self.leader);
+        fs::read(&path).with_context(|| format!("cannot read {path}"))
     }
 
     /// One property of a unit, as `systemctl show` prints it.
@@ -247,7 +293,7 @@ impl Machine {
     }
 }
 
-/// Mounts the overlay and becomes `systemd-nspawn`, as the first process of the machine's
+/// Mounts the disk, if the machine has one, and the overlay, and becomes `systemd-nspawn`, as the first process of the machine's
 /// namespaces. `--keep-unit` and `--register=no` because there may be no systemd outside; a cgroup
 /// of its own because two machines in one would get in each other's way.
 const FIRST_PROCESS: &str = r#"
@@ -255,7 +301,15 @@ if [ -n "$3" ]; then
     mkdir "$3"
     echo $$ > "$3/cgroup.procs"
 fi
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+if [ -e "$2/device" ]; then
+    mount -o loop "$2/device" "$2/copies"
+    mount -o loop "$2/copies/$(cat "$2/boot-from")" "$2/disk"
+    disk=$2/disk
+    mkdir -p "$disk/upper" "$disk/work"
+else
+    disk=$2
+fi
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$disk/upper,workdir=$disk/work" "$2/root"
 shift 3
 exec systemd-nspawn "$@"
 "#;

@@ -30,6 +30,7 @@ use super::{
 mod before;
 mod days;
 mod faults;
+mod power;
 
 const NEXT: &str = "v1.1.0";
 
@@ -53,6 +54,10 @@ fn sound(_: &Path) -> Result<()> {
 
 impl Updated {
     fn new(name: &str, probation: u64) -> Result<Self> {
+        Self::on(Machine::boot(name)?, probation)
+    }
+
+    fn on(machine: Machine, probation: u64) -> Result<Self> {
         let publisher = Publisher::new()?;
         let settings =
             Settings::default().env("RELEASE_PUBLIC_KEY", &publisher.key()).env("RUST_LOG", HEARTBEATS);
@@ -62,7 +67,7 @@ impl Updated {
             publisher.index(tree, |_| {}).map(drop)
         };
         let site = Site::with_releases(settings, publish)?;
-        let machine = site.machine(name)?;
+        site.put_command(&machine)?;
         succeed(install(&machine, &site.token).args(["--auto-update"]), &machine)?;
         let drop_in = format!("[Service]\nEnvironment=AIO_UPDATE_PROBATION={probation}\n");
         machine.write("/etc/systemd/system/aio-worker-update.service.d/lab.conf", "0644", drop_in)?;

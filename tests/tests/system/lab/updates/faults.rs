@@ -1,5 +1,5 @@
-//! What a faulty release costs, and a power cut. These tests take their time, so they run once, with the
-//! lab's usual system; `AIO_LAB_SUITE` runs them on another.
+//! What a faulty release costs. This test takes its time, so it runs once, with the lab's usual system;
+//! `AIO_LAB_SUITE` runs it on another.
 
 use std::{fs, time::Instant};
 
@@ -7,15 +7,11 @@ use aio_protocol::{
     release::build,
     update::{RootPhase, RootStatus, Verdict},
 };
-use aio_tests::{
-    artifacts::{VERSION, WORKER_FILE},
-    lab::Machine,
-    wait::wait_for,
-};
+use aio_tests::artifacts::{VERSION, WORKER_FILE};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
-use super::{Fault, Publisher, UNIT, UPDATE, Updated, runs, sound};
+use super::{Fault, Publisher, Updated, runs};
 
 #[test]
 fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<()> {
@@ -72,39 +68,4 @@ fn a_release_that_does_not_work_is_left_again_within_half_a_minute() -> Result<(
         node.wait_for_end(&rollout)?;
     }
     Ok(())
-}
-
-#[test]
-fn an_update_that_loses_its_power_is_taken_back_before_it_is_online_and_watched_on_after() -> Result<()> {
-    let mut node = Updated::new("updates-power", 5)?;
-    // The new version hangs before it says that it is ready, so that the power fails there.
-    node.publish("v1.1.1", |place| {
-        Publisher::override_unit(place, "[Service]\nExecStart=\nExecStart=/bin/sleep 1000")
-    })?;
-    let rollout = node.ask_for("v1.1.1")?;
-    node.wait_for_phase(RootPhase::Switching)?;
-    wait_for(
-        "the new version to be started",
-        UPDATE,
-        || runs_or_not(&node.machine),
-        |runs| runs.contains("sleep"),
-    )?;
-    node.machine.cut_power()?;
-    assert_eq!(node.verdict("v1.1.1")?.0, Verdict::Interrupted, "{}", node.journals());
-    assert_eq!(runs(&node.machine)?, VERSION);
-
-    // It would be tried again in ten minutes.
-    node.site.controller.order(&format!("/rollouts/{rollout}/abort"), &serde_json::json!({}))?;
-    node.publish("v1.2.0", sound)?;
-    node.ask_for("v1.2.0")?;
-    node.wait_for_phase(RootPhase::Probation)?;
-    node.machine.cut_power()?;
-    assert_eq!(node.verdict("v1.2.0")?, (Verdict::Succeeded, None), "{}", node.journals());
-    assert_eq!(runs(&node.machine)?, "v1.2.0");
-    Ok(())
-}
-
-fn runs_or_not(machine: &Machine) -> Result<String> {
-    let pid = machine.unit_property(UNIT, "MainPID")?;
-    machine.sh(&format!("tr '\\0' ' ' < /proc/{pid}/cmdline || true")).read()
 }
