@@ -81,6 +81,29 @@ pub(crate) fn ended(
     why: Option<&Failure>,
     at: Timestamp,
 ) -> Result<(), Failure> {
+    change(layout, |status| *status = conclude(status, update, verdict, why, at).idle())
+}
+
+/// Says how `update` will have ended once root has gone back, which it does now.
+pub(crate) fn concluded(
+    layout: &Layout,
+    update: &Update,
+    verdict: Verdict,
+    why: Option<&Failure>,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    change(layout, |status| {
+        *status = RootStatus { phase: RootPhase::Reverting, ..conclude(status, update, verdict, why, at) };
+    })
+}
+
+fn conclude(
+    status: &RootStatus,
+    update: &Update,
+    verdict: Verdict,
+    why: Option<&Failure>,
+    at: Timestamp,
+) -> RootStatus {
     let last = LastUpdate {
         update_id: update.id,
         from: update.from.clone(),
@@ -90,13 +113,11 @@ pub(crate) fn ended(
         message: why.map(|failure| failure.message.clone()),
         at,
     };
-    change(layout, |status| {
-        let previous = match verdict {
-            Verdict::Succeeded => Some(update.from.clone()),
-            // There is nothing further back.
-            Verdict::Reverted => None,
-            _ => status.previous.take(),
-        };
-        *status = RootStatus { last: Some(last), previous, ..std::mem::take(status).idle() };
-    })
+    let previous = match verdict {
+        Verdict::Succeeded => Some(update.from.clone()),
+        // There is nothing further back.
+        Verdict::Reverted => None,
+        _ => status.previous.clone(),
+    };
+    RootStatus { last: Some(last), previous, ..status.clone() }
 }

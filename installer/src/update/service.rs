@@ -148,8 +148,13 @@ impl Service<'_> {
                     } else {
                         undo(self.host, &mut journal, self.checkpoint).await?;
                     }
+                } else if status.previous.as_ref() == Some(&update.version)
+                    && self.present()? == update.version
+                {
+                    // The way back is committed; the last word on it is missing.
+                    return self.reverted(&update);
                 }
-                // One that was going back had its verdict already.
+                // What an operator takes back has its verdict before it is undone.
                 if status.phase == RootPhase::Reverting
                     && status.last.as_ref().is_some_and(|it| it.update_id == update.id)
                 {
@@ -350,9 +355,10 @@ impl Service<'_> {
     /// An operator wants the version before, while the new one is watched.
     async fn taken_back(&self, journal: &mut Journal, update: &Update) -> Result<(), Failure> {
         let layout = &self.host.layout;
-        record::change(layout, |status| status.phase = RootPhase::Reverting)?;
+        // First the verdict: cut off after this, it is still the operator's word.
+        record::concluded(layout, update, Verdict::Reverted, None, now())?;
         undo(self.host, journal, self.checkpoint).await?;
-        record::ended(layout, update, Verdict::Reverted, None, now())
+        record::change(layout, |status| *status = status.clone().idle())
     }
 
     /// From what runs to what ran before it, if root may go there.
@@ -386,6 +392,11 @@ impl Service<'_> {
             return self.go_back(&mut journal, update, &node, why).await;
         }
         journal.commit()?;
+        self.reverted(update)
+    }
+
+    fn reverted(&self, update: &Update) -> Result<(), Failure> {
+        let layout = &self.host.layout;
         aio_host::files::replace_link(&layout.updater(), Path::new(&update.version.to_string()))?;
         record::ended(layout, update, Verdict::Reverted, None, now())
     }

@@ -53,6 +53,7 @@ const TIMINGS: update::Timings = update::Timings {
 struct Node {
     world: World,
     keys: KeyPair,
+    timings: update::Timings,
 }
 
 fn sign(keys: &KeyPair, bytes: &[u8], comment: &str) -> String {
@@ -85,7 +86,7 @@ impl Node {
         // systemd makes it when the service starts.
         fs::create_dir_all(world.host.layout.update_status().parent().unwrap()).unwrap();
         fs::create_dir_all(world.host.layout.update_runtime_dir()).unwrap();
-        Self { world, keys }
+        Self { world, keys, timings: TIMINGS }
     }
 
     fn inbox(&self) -> PathBuf {
@@ -157,7 +158,7 @@ impl Node {
             };
             lines.iter().map(ask).collect::<Vec<_>>()
         });
-        let serving = update::serve_with(&self.world.host, listener, TIMINGS, checkpoint);
+        let serving = update::serve_with(&self.world.host, listener, self.timings, checkpoint);
         let (answers, served) = tokio::join!(asking, serving);
         served.unwrap();
         answers.unwrap()
@@ -269,7 +270,7 @@ async fn an_uninstallation_after_updates_leaves_nothing() {
     let keys = KeyPair::generate_unencrypted_keypair().unwrap();
     asking(&mut world, &keys);
     world.install().await.unwrap();
-    let node = Node { world, keys };
+    let node = Node { world, keys, timings: TIMINGS };
     for folder in [
         node.world.host.layout.update_status().parent().unwrap().to_owned(),
         node.world.host.layout.update_runtime_dir(),
@@ -465,8 +466,9 @@ async fn root_believes_no_other_key_no_old_index_and_no_other_platform() {
         [RootAnswer::Refused { code, .. }] => ErrorCode::parse(code),
         other => panic!("{other:?}"),
     };
-    let other = Node { world: World::new().await, keys: KeyPair::generate_unencrypted_keypair().unwrap() };
-    let forged = Node { world: node.world, keys: other.keys };
+    let keys = KeyPair::generate_unencrypted_keypair().unwrap();
+    let other = Node { world: World::new().await, keys, timings: TIMINGS };
+    let forged = Node { keys: other.keys, ..node };
     assert_eq!(code(&forged, &release("v1.1.0")).await, Some(ErrorCode::SignatureForeign));
     let node = Node::new().await;
     let mut expired = release("v1.1.0");
@@ -551,6 +553,52 @@ async fn an_update_whose_last_word_was_not_written_any_more_has_succeeded() {
     node.ask(&[]).await;
     assert_eq!(node.verdict(), (Verdict::Succeeded, None));
     assert_eq!(node.status().phase, RootPhase::Idle);
+}
+
+#[tokio::test]
+async fn a_way_back_whose_last_word_was_not_written_any_more_was_taken() {
+    let node = Node::new().await;
+    let stage = node.bring(&release("v1.1.0"));
+    let back = RootRequest::Revert { update_id: ID };
+    node.ask(&[stage, SWITCH]).await;
+    let before = node.status();
+    assert_eq!(node.ask(&[back]).await, [RootAnswer::Switching]);
+    let after = node.status();
+    for phase in [RootPhase::Reverting, RootPhase::Proving] {
+        let cut_off = RootStatus {
+            phase,
+            update_id: Some(ID),
+            from: Some(version("v1.1.0")),
+            version: Some(version("v1.0.0")),
+            ..before.clone()
+        };
+        let path = node.world.host.layout.update_status();
+        fs::write(path, serde_json::to_vec(&cut_off).unwrap()).unwrap();
+        update::recover(&node.world.host, TIMINGS).await.unwrap();
+        let status = node.status();
+        assert_eq!((node.verdict().0, &status.previous), (Verdict::Reverted, &after.previous), "{phase:?}");
+        assert_eq!(node.runs(), "v1.0.0");
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_takes_back_is_taken_back_for_good_whenever_that_is_cut_off() {
+    let back = RootRequest::Revert { update_id: ID };
+    for step in ["start_unit", "switch_release", "write_units", "place_release"] {
+        let mut node = Node::new().await;
+        node.timings.probation = Duration::from_secs(60);
+        let asked = [node.bring(&release("v1.1.0")), SWITCH, back.clone()];
+        let at = At::new(&format!("{:?}", Point::Undone(step)), Mishap::Kill);
+        tokio::select! {
+            answers = node.ask_with(&asked, &at) => {
+                panic!("{step} was never undone: {answers:?}")
+            }
+            () = at.killed.notified() => {}
+        }
+        update::recover(&node.world.host, TIMINGS).await.unwrap();
+        assert_eq!(node.verdict(), (Verdict::Reverted, None), "{step}");
+        assert_eq!(node.runs(), "v1.0.0");
+    }
 }
 
 #[tokio::test]
