@@ -9,6 +9,7 @@ use aio_tests::{
     artifacts::{Artifacts, VERSION},
     controller::{Controller, Node, Settings},
     lab::Machine,
+    publisher::Publisher,
     wait::wait_for,
 };
 use anyhow::{Context, Result, ensure};
@@ -29,8 +30,12 @@ struct Aiwm {
 
 impl Aiwm {
     fn new(name: &str) -> Result<Self> {
+        Self::with(Settings::default(), name)
+    }
+
+    fn with(settings: Settings, name: &str) -> Result<Self> {
         let artifacts = Artifacts::release()?;
-        let controller = Controller::start(&artifacts, &Settings::default().env("AIWM", "true"))?;
+        let controller = Controller::start(&artifacts, &settings.env("AIWM", "true"))?;
         let node = controller.register("gpu-box-01")?;
         let guide = controller.order(&format!("/nodes/{}/setup-guide", node.id), &json!({"os": "ubuntu"}))?;
         let command = guide["installCommand"].as_str().with_context(|| guide.to_string())?;
@@ -70,6 +75,30 @@ fn a_setup_token_installs_the_worker_and_the_node_is_online_and_again_after_a_re
     assert_eq!(planned["steps"], json!([]), "{planned}");
 
     aiwm.machine.reboot()?;
+    aiwm.wait_until_online()?;
+    aiwm.machine.power_off()
+}
+
+#[test]
+fn a_release_of_a_server_is_installed_under_its_owner_s_key_and_under_no_other() -> Result<()> {
+    const RELEASE: &str = "v1.2.0";
+    let (owner, other) = (Publisher::new()?, Publisher::new()?);
+    let releases = tempfile::tempdir()?;
+    owner.publish(&Artifacts::release()?, releases.path(), RELEASE, |_| Ok(()))?;
+    let aiwm = Aiwm::with(Settings::default().releases(releases.path()), "aiwm-release")?;
+    let url = format!("{}/releases/{RELEASE}", aiwm.controller.url());
+    let install_under = |key: String| {
+        let from = ["--release-url", &url, "--release-key", &key, "--output", "json"];
+        install(&aiwm.machine, &aiwm.setup_token).args(from)
+    };
+
+    let refused = install_under(other.key()).run()?;
+    let code = json_of(&refused)?["error"]["code"].clone();
+    assert_eq!(code, json!(ErrorCode::SignatureForeign.as_str()), "{refused}");
+    aiwm.machine.sh("test ! -e /usr/local/bin/aio-worker").read()?;
+
+    succeed(install_under(owner.key()), &aiwm.machine)?;
+    assert_eq!(runs(&aiwm.machine)?, RELEASE);
     aiwm.wait_until_online()?;
     aiwm.machine.power_off()
 }
