@@ -57,7 +57,7 @@ const PROGRAMS: &str = "AIO_BIN_DIR";
 /// soak (processor, kernel and faults are the same on every system), the program that kills itself,
 /// which is built with the tests and so not for Debian 11, those that need a root file system of
 /// their own (one is enough), and those that wait for faults to show.
-const ONCE: [&str; 10] = [
+const ONCE: [&str; 11] = [
     "footprint",
     "crash",
     "soak",
@@ -65,6 +65,7 @@ const ONCE: [&str; 10] = [
     "cloud_init",
     "small_deployment",
     "needrestart",
+    "power",
     "updates::faults",
     "updates::days",
     "updates::power",

@@ -8,10 +8,12 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{
     Inside, Listing,
@@ -24,6 +26,8 @@ use crate::wait::wait_for;
 
 const BOOT: Duration = Duration::from_secs(60);
 const SHUTDOWN: Duration = Duration::from_secs(60);
+/// Interval between two copies of a disk, which take some 2 ms each.
+const COPY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// `systemd-nspawn` ends with this when the machine wants to boot again.
 const REBOOT_STATUS: i32 = 133;
@@ -128,10 +132,36 @@ impl Machine {
         Ok(Self { process, leader, image, network, disk, plot, _turn: turn })
     }
 
-    /// Copies the disk at this moment as the device has it: what the machine has not yet written
-    /// back is not in the copy.
-    pub fn copy_disk(&self, copy: &str) -> Result<()> {
-        self.disk()?.copy(self.process.0.id(), copy)
+    /// Copies the disk again and again while `work` is under way, and once after it. A copy has what the
+    /// device has: what the machine has not yet written back is not in it. Says how each copy is
+    /// called, and what `look` saw right before.
+    pub fn copy_disk_while<T: Send>(
+        &self,
+        name: &str,
+        look: impl Fn() -> T + Sync,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<(String, T)>> {
+        let (disk, process) = (self.disk()?, self.process.0.id());
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let copier = scope.spawn(|| {
+                let mut copies = Vec::new();
+                loop {
+                    let last = done.load(Ordering::Relaxed);
+                    let (copy, seen) = (format!("{name}-{:04}", copies.len()), look());
+                    disk.copy(process, &copy)?;
+                    copies.push((copy, seen));
+                    if last {
+                        return Ok(copies);
+                    }
+                    thread::sleep(COPY_INTERVAL);
+                }
+            });
+            let outcome = work();
+            done.store(true, Ordering::Relaxed);
+            let copies = copier.join().map_err(|_| anyhow!("the copier panicked"))?;
+            outcome.and(copies)
+        })
     }
 
     /// Takes the machine's power away, and boots it on a copy of its disk.

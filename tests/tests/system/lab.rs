@@ -19,6 +19,7 @@ mod needrestart;
 mod obstacles;
 mod package;
 mod portable;
+mod power;
 mod sandbox;
 mod scenarios;
 mod session;

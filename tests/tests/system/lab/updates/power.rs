@@ -4,9 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
 };
 
 use aio_installer::checksum;
@@ -59,44 +56,37 @@ fn runs_or_not(machine: &Machine) -> Result<String> {
 /// How many of the copies that show the same phase are booted; `cargo xtask load power` says 1000, which is all.
 const BOOTS: &str = "AIO_POWER_BOOTS";
 
-/// Interval between two copies of the disk, which take some 2 ms each.
-const COPY_INTERVAL: Duration = Duration::from_millis(20);
-
-/// A copy of a disk, taken while the machine ran.
-#[derive(Debug)]
-struct Copy {
-    name: String,
-    /// What root was at, by the machine's own view of its files.
-    phase: Option<RootPhase>,
-}
-
 #[test]
 fn a_disk_that_loses_its_power_at_any_moment_boots_a_whole_worker() -> Result<()> {
     let boots = std::env::var(BOOTS).ok().and_then(|boots| boots.parse().ok()).unwrap_or(1);
     let mut node = Updated::on(Machine::boot_with_disk("updates-disk")?, 1)?;
     node.publish(NEXT, sound)?;
 
-    let there = node.copies_while("there", || {
+    let phase = || {
+        let status = node.machine.peek("/var/lib/aio-worker-update/status.json").ok()?;
+        Some(serde_json::from_slice::<RootStatus>(&status).ok()?.phase)
+    };
+    let there = node.machine.copy_disk_while("there", phase, || {
         node.ask_for(NEXT)?;
         assert_eq!(node.verdict(NEXT)?, (Verdict::Succeeded, None), "{}", node.journals());
         Ok(())
     })?;
-    let back = node.copies_while("back", || {
+    let back = node.machine.copy_disk_while("back", phase, || {
         let back = node.machine.command("aio-worker").args(["update", "revert"]).bound(UPDATE);
         succeed(back, &node.machine).map(drop)
     })?;
     for (way, copies) in [("there", there), ("back", back)] {
         let mut versions = BTreeSet::new();
-        for same_phase in copies.chunk_by(|one, next| one.phase == next.phase) {
+        for same_phase in copies.chunk_by(|(_, one), (_, next)| one == next) {
             let step = same_phase.len().div_ceil(boots);
             let mut ends = BTreeMap::<_, u32>::new();
-            for Copy { name, phase } in same_phase.iter().step_by(step) {
+            for (name, phase) in same_phase.iter().step_by(step) {
                 node.machine.cut_power_at(name)?;
                 let end = node.boots_whole();
                 let end = end.with_context(|| format!("{name}, {phase:?}: {}", node.journals()))?;
                 *ends.entry(end).or_default() += 1;
             }
-            let phase = same_phase.first().and_then(|copy| copy.phase);
+            let phase = same_phase.first().and_then(|(_, phase)| *phase);
             println!("power: {way}, {} copies at {phase:?}, booted: {ends:?}", same_phase.len());
             versions.extend(ends.into_keys().map(|(version, _)| version));
         }
@@ -106,32 +96,6 @@ fn a_disk_that_loses_its_power_at_any_moment_boots_a_whole_worker() -> Result<()
 }
 
 impl Updated {
-    /// Copies the disk again and again while `work` is under way, and once after it.
-    fn copies_while(&self, way: &str, work: impl FnOnce() -> Result<()>) -> Result<Vec<Copy>> {
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let copier = scope.spawn(|| {
-                let mut copies = Vec::new();
-                loop {
-                    let last = done.load(Ordering::Relaxed);
-                    let name = format!("{way}-{:04}", copies.len());
-                    let phase = self.machine.peek("/var/lib/aio-worker-update/status.json");
-                    let phase = phase.ok().and_then(|text| serde_json::from_slice::<RootStatus>(&text).ok());
-                    self.machine.copy_disk(&name)?;
-                    copies.push(Copy { name, phase: phase.map(|status| status.phase) });
-                    if last {
-                        return Ok(copies);
-                    }
-                    thread::sleep(COPY_INTERVAL);
-                }
-            });
-            let outcome = work();
-            done.store(true, Ordering::Relaxed);
-            let copies = copier.join().map_err(|_| anyhow::anyhow!("the copier panicked"))?;
-            outcome.and(copies)
-        })
-    }
-
     /// Waits until the update has been taken up or back and the worker is online; then every file of the
     /// version that runs is the one that was published. Says which version it is, and what the update
     /// came to.
