@@ -4,6 +4,7 @@ mod answer;
 mod bundle;
 mod completions;
 mod config;
+mod containers;
 mod credentials;
 mod doctor;
 mod gpu;

@@ -4,6 +4,7 @@ pub mod aiwm;
 pub mod cli;
 pub mod config;
 pub mod confinement;
+pub mod containers;
 pub mod endpoint;
 pub mod health;
 pub mod logging;

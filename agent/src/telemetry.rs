@@ -3,6 +3,7 @@
 //! heartbeat. What messages make of the answers is in `messages`.
 
 mod blocking_probe;
+mod containers;
 pub mod handover;
 pub mod manager;
 pub mod messages;
@@ -13,6 +14,7 @@ mod verdict;
 use std::{sync::Arc, time::Duration};
 
 use aio_host::{
+    cgroups::{ContainerProbe, Groups},
     facts::{HostFacts, HostProbe, HostSample},
     gpu::{GpuReport, GpuWatcher},
     systemd,
@@ -23,8 +25,12 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) use pace::Pace;
 pub(crate) use verdict::Verdicts;
 
-use crate::health::{Judge, Judged, Memory, Thresholds};
+use crate::{
+    containers::{Containers, History},
+    health::{Judge, Judged, Memory, Thresholds},
+};
 use blocking_probe::BlockingProbe;
+use containers::{Look, Watch};
 use manager::Latest;
 use survey::Survey;
 
@@ -60,6 +66,8 @@ pub struct Probes {
     pub load: Box<dyn HostProbe>,
     /// The machine's facts: another probe, because reading disks may hang and the load must not wait for it.
     pub facts: Box<dyn HostProbe>,
+    /// The machine's containers.
+    pub containers: Box<dyn ContainerProbe>,
     /// The GPUs.
     pub gpus: GpuWatcher,
     /// systemd's manager.
@@ -75,6 +83,8 @@ pub struct Readings {
     pub load: Option<HostSample>,
     /// The GPUs as they are told.
     pub gpu: Option<Arc<Judged>>,
+    /// The containers as they are told.
+    pub containers: Option<Arc<Containers>>,
     /// What systemd says: how the services stand, or that nobody could say.
     pub systemd: Latest,
 }
@@ -95,11 +105,12 @@ pub(crate) async fn gather(
     readings: watch::Sender<Readings>,
     rounds: watch::Sender<Instant>,
 ) {
-    let Probes { load, facts, gpus, systemd } = probes;
+    let Probes { load, facts, containers, gpus, systemd } = probes;
     let mut reports = gpus.reports();
     let _manager = AbortOnDropHandle::new(tokio::spawn(manager::follow(systemd, readings.clone())));
     let mut load = BlockingProbe::new(load, |probe| probe.sample());
     let mut survey = Survey::new(facts);
+    let mut watch = Watch::new(containers);
     if readings.borrow().gpu.is_some() {
         // Somebody has left word of the GPUs: what can be told does not wait for their driver.
         let (sample, facts) = tokio::join!(load.ask(PATIENCE), survey.due(Instant::now()));
@@ -108,15 +119,21 @@ pub(crate) async fn gather(
     loop {
         let began = Instant::now();
         let beat = *next_beat.borrow();
-        let (sample, report, news) =
-            tokio::join!(load.ask(PATIENCE), gpus.report(PATIENCE), survey.due(began));
+        let (sample, report, news, look) =
+            tokio::join!(load.ask(PATIENCE), gpus.report(PATIENCE), survey.due(began), watch.due(began));
         let facts_now = news.or_else(|| readings.borrow().facts.clone());
         let judged = verdicts.of(&report, facts_now.as_deref()).await;
+        let containers = match look {
+            Look::NotDue => readings.borrow().containers.clone(),
+            Look::Silent => None,
+            Look::Seen(groups) => Some(Arc::new(watch.judge(&groups, &judged.details, began))),
+        };
         readings.send_if_modified(|readings| {
             let fresh = Readings {
                 facts: facts_now,
                 load: sample.or_else(|| readings.load.clone()),
                 gpu: Some(Arc::new(judged)),
+                containers,
                 systemd: readings.systemd.clone(),
             };
             let changed = *readings != fresh;
@@ -137,15 +154,26 @@ pub(crate) async fn gather(
 /// error that is not to be seen any more.
 pub async fn look(
     facts: Box<dyn HostProbe>,
+    containers: Box<dyn ContainerProbe>,
     gpus: &GpuWatcher,
     thresholds: Thresholds,
     patience: Duration,
 ) -> Readings {
     let mut facts = BlockingProbe::new(facts, |probe| Arc::new(probe.facts()));
-    let (facts, report, manager) =
-        tokio::join!(facts.ask(patience), gpus.report(patience), systemd::look(BUS_PATIENCE));
+    let mut containers = BlockingProbe::new(containers, |probe| probe.groups());
+    let (facts, groups, report, manager) = tokio::join!(
+        facts.ask(patience),
+        containers.ask(patience),
+        gpus.report(patience),
+        systemd::look(BUS_PATIENCE)
+    );
     let judged = judged_once(&report, thresholds);
-    Readings { facts, load: None, gpu: Some(Arc::new(judged)), systemd: manager.map(Arc::new) }
+    let containers = groups.map(|groups: Groups| {
+        let now = std::time::Instant::now();
+        Arc::new(History::default().seen(&groups, &judged.details, now))
+    });
+    let systemd = manager.map(Arc::new);
+    Readings { facts, load: None, gpu: Some(Arc::new(judged)), containers, systemd }
 }
 
 /// What a report means to who has seen none before.

@@ -7,6 +7,7 @@ mod agent {
     mod aiwm;
     mod binary;
     mod command_line;
+    mod containers;
     mod controller;
     mod daemon;
     mod download;

@@ -9,6 +9,7 @@ mod api;
 mod assets;
 mod audit;
 mod bulk;
+mod containers;
 mod counts;
 mod delivery;
 mod events;

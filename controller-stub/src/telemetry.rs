@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use aio_protocol::{ids::NodeId, time::Timestamp, wire::Metrics};
+use aio_protocol::{container::Container, ids::NodeId, time::Timestamp, wire::Metrics};
 
 use crate::gateway::registry::Epoch;
 use reading::Reading;
@@ -114,6 +114,22 @@ impl Telemetry {
         let mut newest = None;
         self.read(node, now, |reading| newest = Some(reading.clone()));
         newest
+    }
+
+    /// Of the nodes whose containers have something wrong, the containers that have.
+    pub(crate) fn wrong_containers(&self, now: Timestamp) -> Vec<(NodeId, Vec<Container>)> {
+        let wrong = |reading: &Reading| -> Vec<_> {
+            reading.containers.iter().flatten().filter(|it| !it.problems.is_empty()).cloned().collect()
+        };
+        let nodes = self.nodes();
+        let fresh = nodes.iter().filter_map(|(node, kept)| {
+            let reading = kept.newest.as_ref().filter(|reading| now.since(reading.at) <= FRESH)?;
+            Some((node, wrong(reading)))
+        });
+        fresh
+            .filter(|(_, containers)| !containers.is_empty())
+            .map(|(node, wrong)| (node.clone(), wrong))
+            .collect()
     }
 
     /// Hands what a connected node told last to `look`, unless it is too long ago to hold.

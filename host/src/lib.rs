@@ -2,6 +2,7 @@
 //! files, and where things lie. Decides nothing about installations or sessions; it does and
 //! reports.
 
+pub mod cgroups;
 pub mod config;
 pub mod dial;
 pub mod facts;

@@ -42,6 +42,9 @@ pub struct LeftOut {
     /// Processes that use GPUs.
     #[serde(skip_serializing_if = "none")]
     pub processes: u32,
+    /// Containers.
+    #[serde(skip_serializing_if = "none")]
+    pub containers: u32,
 }
 
 impl LeftOut {

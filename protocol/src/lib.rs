@@ -5,6 +5,7 @@
 pub mod aiwm;
 pub mod api;
 pub mod claims;
+pub mod container;
 pub mod dashboard;
 pub mod error_code;
 pub mod event;

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    container::Container,
     ids::NodeId,
     inventory::{Gpu, GpuDriver},
     service::Service,
@@ -46,9 +47,19 @@ pub struct WorkerSnapshot {
     /// The machine's services that matter; empty where nobody could say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
+    /// The machine's containers, those with something wrong first; absent until somebody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containers: Option<Vec<Container>>,
+    /// How many others there are.
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub containers_left_out: u32,
     /// How it stands with updates; left out where there is nothing to say.
     #[serde(default, skip_serializing_if = "UpdateReport::is_empty")]
     pub update: UpdateReport,
+}
+
+fn nothing(count: &u32) -> bool {
+    *count == 0
 }
 
 /// How a worker stands with its controller.

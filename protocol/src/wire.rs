@@ -19,7 +19,8 @@ pub use controller::{
 };
 pub use worker::{
     CommandAck, CommandResult, CommandStatus, DisconnectReason, Disconnecting, Heartbeat, InstallationFailed,
-    InstallationProgress, InstallationStarted, Metrics, Pulse, Register, WorkerMessage, WorkerState,
+    InstallationProgress, InstallationStarted, MAX_CONTAINERS, Metrics, Pulse, Register, WorkerMessage,
+    WorkerState,
 };
 
 /// The WebSocket subprotocol.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use aio_protocol::{
+    container::{Container, ContainerProblem, Pod},
     inventory::{DefaultRoute, Disk, Gpu, Mig, MigInstance, NetworkInterface, OperatingSystem, SilentMount},
     left_out::LeftOut,
     service::Service,
@@ -100,13 +101,25 @@ prop_compose! {
 prop_compose! {
     fn metrics()(
         disk in repeated(disk()), sensor in text(), sensors in many(), reason in text(), findings in prop_oneof![0_usize..4, Just(65)],
-        processes in prop_oneof![0_usize..4, Just(300)], gpus in prop_oneof![0_usize..4, Just(16), Just(65)], model in text(),
+        processes in prop_oneof![0_usize..4, Just(300)],
+        containers in prop_oneof![0_usize..4, Just(65), Just(200)], gpus in prop_oneof![0_usize..4, Just(16), Just(65)], model in text(),
     ) -> Metrics {
         let detail = GpuDetail {
             findings: vec![Finding { health: Health::Unhealthy, reason, action: RecoveryAction::ContactSupport }; findings],
             processes: vec![GpuProcess { pid: u32::MAX, memory_used: Some(u64::MAX) }; processes],
             throttle: vec![model.clone(); 40],
-            ..GpuDetail::unknown(model)
+            ..GpuDetail::unknown(model.clone())
+        };
+        let container = Container {
+            id: "f".repeat(64),
+            name: Some(model.clone()),
+            pod: Some(Box::new(Pod { uid: model.clone(), name: Some(model.clone()), namespace: Some(model.clone()) })),
+            cpu_usage: Some(33.3),
+            cpu_seconds: Some(123_456.789),
+            memory_used: Some(u64::MAX),
+            gpus: vec![model.clone(); 20],
+            problems: vec![ContainerProblem::Restarting, ContainerProblem::OomKilled],
+            ..Container::default()
         };
         Metrics {
             node_id: "69396100cd71623c7bbfbfee".parse().unwrap(),
@@ -119,6 +132,7 @@ prop_compose! {
             load_average: Some([33.3; 3]),
             temperature: vec![Temperature { sensor, celsius: 33.3 }; sensors],
             gpu: vec![detail; gpus],
+            containers: Some(vec![container; containers]),
             left_out: LeftOut::default(),
         }
     }
@@ -155,6 +169,7 @@ proptest! {
         prop_assert!(text.len() <= MAX_FRAME_BYTES, "{} bytes", text.len());
         prop_assert_eq!(metrics.gpu.len(), told.gpu.len() + told.left_out.gpu as usize);
         prop_assert_eq!(metrics.temperature.len(), told.temperature.len() + told.left_out.temperature as usize);
+        prop_assert_eq!(metrics.containers.unwrap().len(), told.containers.as_ref().unwrap().len() + told.left_out.containers as usize);
         prop_assert_eq!(told.host, metrics.host);
         let WorkerMessage::Metrics(read) = WorkerMessage::decode(&text).unwrap().message else { panic!() };
         prop_assert!(read == told, "read otherwise than written");

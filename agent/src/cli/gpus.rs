@@ -33,15 +33,19 @@ pub(super) fn headline(driver: Option<&GpuDriver>, gpus: &[Gpu], health: &Health
 
 /// One line per GPU, in columns.
 pub(super) fn table(gpus: &[Gpu], details: &[GpuDetail]) -> String {
-    let rows: Vec<[String; 7]> = gpus.iter().map(|gpu| row(gpu, details)).collect();
-    let mut widths = [0; 7];
-    for row in &rows {
+    columns(&gpus.iter().map(|gpu| row(gpu, details)).collect::<Vec<_>>())
+}
+
+/// Rows whose cells stand below each other.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(&format!("  {}\n", cells.join("  ").trim_end()));
     }

@@ -3,9 +3,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aio_host::gpu::{GpuWatcher, NvmlProbe};
+use aio_host::{
+    cgroups::Cgroups,
+    gpu::{GpuWatcher, NvmlProbe},
+};
 use aio_installer::cli::{Failure, Output, print};
 use aio_protocol::{
+    container::Container,
     inventory::{ContainerRuntime, NetworkInterface, SystemInfo},
     telemetry::{GpuDetail, HealthSummary},
 };
@@ -13,11 +17,12 @@ use serde::Serialize;
 
 use super::{
     answer::{Answer, internal, print_json, runtime},
-    gpus, services,
+    containers, gpus, services,
     start::host,
 };
 use crate::{
     config::{GpuSettings, environment},
+    containers::Containers,
     health::Judged,
     telemetry::{self, Readings, messages::system_info},
 };
@@ -43,15 +48,19 @@ pub(super) struct Inventory {
     system_info: SystemInfo,
     gpu_status: Vec<GpuDetail>,
     health: HealthSummary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    containers: Option<Vec<Container>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    containers_left_out: Option<u32>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let GpuSettings { nvml_library, health } = GpuSettings::read(arguments.config.as_deref(), &environment)?;
     let gpus = GpuWatcher::start(NvmlProbe::new(nvml_library))
         .map_err(|error| internal(format!("no thread for the GPU driver: {error}")))?;
-    let facts = host()?;
+    let (facts, containers) = (host()?, Box::new(Cgroups::of_this_machine()));
     let runtime = runtime()?;
-    let readings = runtime.block_on(telemetry::look(facts, &gpus, health, PATIENCE));
+    let readings = runtime.block_on(telemetry::look(facts, containers, &gpus, health, PATIENCE));
     // A driver or a mount that hangs must not keep the answer back.
     runtime.shutdown_background();
     let inventory = inventory(&readings)?;
@@ -66,11 +75,17 @@ pub(super) fn inventory(readings: &Readings) -> Result<Inventory, Failure> {
         internal(format!("the machine did not answer within {} s; a dead mount?", PATIENCE.as_secs()))
     })?;
     let judged = readings.gpu.as_deref().cloned().unwrap_or_else(Judged::not_asked);
+    let (containers, containers_left_out) = match readings.containers.as_deref().cloned() {
+        Some(Containers { told, left_out, .. }) => (Some(told), Some(left_out).filter(|count| *count > 0)),
+        None => (None, None),
+    };
     Ok(Inventory {
         boot_id: facts.boot_id.clone(),
         system_info: system_info(facts, readings),
         gpu_status: judged.details,
         health: judged.summary,
+        containers,
+        containers_left_out,
     })
 }
 
@@ -78,7 +93,7 @@ fn screen(inventory: &Inventory) -> String {
     let SystemInfo { os, architecture, hardware, virtualization, container_runtime, name_servers, services } =
         &inventory.system_info;
     let cores = hardware.cpu.cores.map(|cores| format!("{cores} cores, ")).unwrap_or_default();
-    let containers = match container_runtime {
+    let runtime = match container_runtime {
         Some(ContainerRuntime { name, active: true, version }) => match version {
             Some(version) => format!("{name} {version}"),
             None => name.clone(),
@@ -110,12 +125,18 @@ fn screen(inventory: &Inventory) -> String {
     if !name_servers.is_empty() {
         rows.push(("names by", name_servers.join(" ")));
     }
-    rows.push(("containers", containers));
+    rows.push(("containers", runtime));
     rows.extend(services::line(services).map(|line| ("services", line)));
     rows.push(("GPUs", gpus::headline(Some(&hardware.gpu_driver), &hardware.gpu, &inventory.health)));
     let mut text: String =
         rows.iter().map(|(name, value)| format!("{name:<11} {}\n", value.trim_end())).collect();
     text.push_str(&gpus::table(&hardware.gpu, &inventory.gpu_status));
+    let (containers, left_out) =
+        (inventory.containers.as_deref(), inventory.containers_left_out.unwrap_or_default());
+    if let Some(line) = containers::headline(containers, left_out) {
+        text.push_str(&format!("{:<11} {line}\n", "running"));
+        text.push_str(&containers::table(containers, left_out));
+    }
     text
 }
 

@@ -1,6 +1,7 @@
 //! `aio-worker start`: the daemon as systemd runs it, with its log, its signals and the real machine.
 
 use aio_host::{
+    cgroups::Cgroups,
     facts::{HostProbe, SysinfoProbe},
     gpu::{GpuWatcher, NvmlProbe, Release},
     layout::Layout,
@@ -57,7 +58,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         let reload = Reload::new(reload_on_signal()?, read_again);
         let (systemd, _watcher) = of_this_machine();
         let worker = Worker {
-            probes: Probes { load, facts, gpus, systemd },
+            probes: Probes { load, facts, containers: Box::new(Cgroups::of_this_machine()), gpus, systemd },
             timings: Timings::default(),
             notifier: Box::new(ServiceManager),
             reload,

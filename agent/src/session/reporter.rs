@@ -20,6 +20,7 @@ use super::{
     words::{Words, describe},
 };
 use crate::{
+    containers::Containers,
     endpoint::Endpoint,
     health::Judged,
     notify::Notifier,
@@ -93,6 +94,10 @@ impl Reporter {
     /// There are new readings.
     pub(super) fn measured(&mut self, readings: &Readings) {
         let Some(gpu) = &readings.gpu else { return };
+        let (containers, containers_left_out) = match readings.containers.as_deref().cloned() {
+            Some(Containers { told, left_out, .. }) => (Some(told), left_out),
+            None => (None, 0),
+        };
         self.snapshots.send_if_modified(|snapshot| {
             let fresh = WorkerSnapshot {
                 gpu_driver: Some(gpu.driver.clone()),
@@ -100,6 +105,8 @@ impl Reporter {
                 missing_gpus: gpu.missing.clone(),
                 gpu_status: gpu.details.clone(),
                 health: gpu.summary.clone(),
+                containers,
+                containers_left_out,
                 services: readings.systemd.as_ref().map(|report| report.services.clone()).unwrap_or_default(),
                 ..snapshot.clone()
             };
@@ -204,6 +211,8 @@ pub(crate) fn first_snapshot(
         gpu_status: vec![],
         health: Judged::not_asked().summary,
         services: vec![],
+        containers: None,
+        containers_left_out: 0,
         update: UpdateReport::default(),
     }
 }

@@ -52,7 +52,7 @@ impl Identity {
             seq,
             status: WorkerState::Online,
             host: usage(readings),
-            active_deployments: 0,
+            active_deployments: readings.containers.as_ref().map_or(0, |it| it.active),
             gpu_status: details(readings).iter().take(MAX_GPUS).map(|detail| detail.status.clone()).collect(),
             health: readings
                 .gpu
@@ -64,6 +64,8 @@ impl Identity {
     /// `telemetry.metrics`; none before the machine's load is known.
     pub fn metrics(&self, readings: &Readings) -> Option<Metrics> {
         let load = readings.load.as_ref()?;
+        let containers = readings.containers.as_deref().cloned();
+        let left_out = containers.as_ref().map_or(0, |it| it.left_out);
         let metrics = Metrics {
             node_id: self.node_id.clone(),
             host: usage(readings),
@@ -75,7 +77,8 @@ impl Identity {
             load_average: Some(load.load_average),
             temperature: load.temperatures.clone(),
             gpu: details(readings).to_vec(),
-            left_out: LeftOut::default(),
+            containers: containers.map(|it| it.told),
+            left_out: LeftOut { containers: left_out, ..LeftOut::default() },
         };
         Some(metrics.fitted())
     }
@@ -233,6 +236,7 @@ pub(crate) mod tests {
                 details: (0..gpus).map(status).map(GpuDetail::of).collect(),
                 summary: HealthSummary::default(),
             })),
+            containers: None,
             systemd: None,
         }
     }

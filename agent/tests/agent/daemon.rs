@@ -10,6 +10,7 @@ use std::{
 };
 
 use aio_host::{
+    cgroups::Cgroups,
     facts::{HostFacts, HostProbe, HostSample},
     gpu::{GpuProbe, GpuReport, GpuWatcher, Inquiries, Inquiry, Reading},
     layout::Layout,
@@ -255,6 +256,7 @@ impl Daemon {
             probes: Probes {
                 load: Box::new(Host),
                 facts: Box::new(Host),
+                containers: Box::new(Cgroups::under(&at("machine"))),
                 gpus: GpuWatcher::start(Shared(machine.clone())).unwrap(),
                 systemd: systemd.subscribe(),
             },

@@ -40,6 +40,7 @@ pub(super) fn measured(
         load_average: None,
         temperature: Vec::new(),
         gpu: gpu_devices.into_iter().map(gpu).collect(),
+        containers: None,
         left_out: LeftOut::default(),
     })
 }

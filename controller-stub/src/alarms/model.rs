@@ -22,6 +22,10 @@ pub(crate) enum Kind {
     GpuHealth,
     /// A GPU that was there is not any more.
     GpuMissing,
+    /// A container is started again and again.
+    ContainerRestarting,
+    /// The kernel killed processes of a container because its memory was full.
+    ContainerOomKilled,
     /// Two machines claim to be one node.
     IdentityConflict,
     /// A node's last valid token ends soon.
@@ -98,11 +102,13 @@ pub(crate) struct Damping {
 
 impl Kind {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::NodeOffline,
         Self::InstallationFailed,
         Self::GpuHealth,
         Self::GpuMissing,
+        Self::ContainerRestarting,
+        Self::ContainerOomKilled,
         Self::IdentityConflict,
         Self::TokenEnding,
         Self::UpdateHalted,
@@ -118,6 +124,8 @@ impl Kind {
             Self::InstallationFailed => "installation_failed",
             Self::GpuHealth => "gpu_health",
             Self::GpuMissing => "gpu_missing",
+            Self::ContainerRestarting => "container_restarting",
+            Self::ContainerOomKilled => "container_oom_killed",
             Self::IdentityConflict => "identity_conflict",
             Self::TokenEnding => "token_ending",
             Self::UpdateHalted => "update_halted",
@@ -129,7 +137,12 @@ impl Kind {
 
     /// Whether only a connected worker can say that it is over.
     pub(crate) fn is_told_by_worker(self) -> bool {
-        matches!(self, Self::GpuHealth | Self::GpuMissing)
+        matches!(self, Self::GpuHealth | Self::GpuMissing) || self.is_of_containers()
+    }
+
+    /// Whether it is of a node's containers.
+    pub(crate) fn is_of_containers(self) -> bool {
+        matches!(self, Self::ContainerRestarting | Self::ContainerOomKilled)
     }
 
     /// `offline_after` is how long a node may be offline.
@@ -144,6 +157,8 @@ impl Kind {
             }
             // The worker damps the health of GPUs itself.
             Self::GpuHealth | Self::GpuMissing => of(0, 120),
+            // The same with containers, whose end is news at once.
+            Self::ContainerRestarting | Self::ContainerOomKilled => of(0, 0),
             Self::DeliveryPaused => of(120, 60),
             Self::ControllerDisk => of(60, 300),
             // An offer may be on its way.

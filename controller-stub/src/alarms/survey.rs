@@ -1,8 +1,9 @@
 //! What is wrong now, as far as this controller knows. Reads rows of those nodes alone that may have something.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aio_protocol::{
+    container::{Container, ContainerProblem},
     ids::{NodeId, OwnerId},
     inventory::Gpu,
     node::NodeStatus,
@@ -39,15 +40,24 @@ pub(super) struct Survey {
     pub nodes: HashMap<NodeId, WatchedNode>,
     /// How the GPUs of connected nodes are, as far as their workers have said it whole.
     health: HashMap<NodeId, Health>,
+    /// Nodes with alarms whose workers have told of their containers lately.
+    measured: HashSet<NodeId>,
 }
 
 impl Survey {
     pub(super) async fn make(app: &App, now: Timestamp) -> Result<Self, StoreError> {
         let watched = app.store.watched_nodes().await?;
         let nodes: HashMap<_, _> = watched.into_iter().map(|node| (node.id.clone(), node)).collect();
-        let mut survey = Self { found: Vec::new(), nodes, health: HashMap::new() };
+        let measured = nodes.keys().filter(|id| {
+            let mut measured = false;
+            app.telemetry.read(id, now, |reading| measured = reading.containers.is_some());
+            measured
+        });
+        let measured = measured.cloned().collect();
+        let mut survey = Self { found: Vec::new(), nodes, health: HashMap::new(), measured };
         survey.look_at_statuses(app, now);
         survey.look_at_gpus(app, now).await?;
+        survey.look_at_containers(app, now).await?;
         survey.look_at_identities(app);
         survey.look_at_the_rest(app, now).await?;
         Ok(survey)
@@ -61,7 +71,11 @@ impl Survey {
             Some(NodeStatus::Inactive) => return Knowledge::Stopped(Resolution::Decommissioned),
             _ => {}
         }
-        if key.kind.is_told_by_worker() && !self.health.contains_key(id) {
+        let told = match key.kind.is_of_containers() {
+            true => self.measured.contains(id),
+            false => self.health.contains_key(id),
+        };
+        if key.kind.is_told_by_worker() && !told {
             return Knowledge::Unknown;
         }
         Knowledge::Known
@@ -114,6 +128,18 @@ impl Survey {
                 if let Some((summary, reading)) = ill.get(&node.id) {
                     self.found.extend(gpu_findings(&node, summary, reading));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at_containers(&mut self, app: &App, now: Timestamp) -> Result<(), StoreError> {
+        let wrong: HashMap<_, _> = app.telemetry.wrong_containers(now).into_iter().collect();
+        let ids: Vec<_> = wrong.keys().cloned().collect();
+        for ids in ids.chunks(BATCH) {
+            for node in app.store.fleet_nodes(ids).await? {
+                let containers = wrong.get(&node.id).map(Vec::as_slice).unwrap_or_default();
+                self.found.extend(container_findings(&node, containers));
             }
         }
         Ok(())
@@ -226,6 +252,28 @@ fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) ->
         ));
     }
     found
+}
+
+/// One finding for each thing that is wrong with a container.
+fn container_findings(node: &FleetNode, containers: &[Container]) -> Vec<Finding> {
+    let finding = |container: &Container, problem: &ContainerProblem| {
+        let title = container.title();
+        let (kind, reason, action) = match problem {
+            ContainerProblem::Restarting => (
+                Kind::ContainerRestarting,
+                format!("the container {title} is started again and again"),
+                "look at its log; the engine or the kubelet on the node has it",
+            ),
+            ContainerProblem::OomKilled => (
+                Kind::ContainerOomKilled,
+                format!("processes of the container {title} were killed because its memory was full"),
+                "give it a higher memory limit, or find out what it needs its memory for",
+            ),
+        };
+        let what = (kind, container.place());
+        of_node(&node.id, &node.org, what, Level::Warning, reason, action.to_owned(), None)
+    };
+    containers.iter().flat_map(|it| it.problems.iter().map(move |problem| finding(it, problem))).collect()
 }
 
 /// What tells a reason from others, its counts left out; numbers of Xids stay.

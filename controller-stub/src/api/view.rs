@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use aio_protocol::{
+    container::Container,
     ids::NodeId,
     inventory::SystemInfo,
     node::{NodeRole, NodeStatus, Owner},
@@ -64,6 +65,10 @@ pub(super) struct NodeView {
     /// As the worker told it, as far as this controller understood.
     #[schema(value_type = Option<SystemInfo>)]
     system_info: Option<serde_json::Value>,
+    /// Its containers, those with something wrong first; `null` while its worker is not connected or says nothing of them.
+    containers: Option<Vec<Container>>,
+    /// How many containers the list leaves out.
+    containers_left_out: u32,
 }
 
 impl ListedNode {
@@ -95,6 +100,11 @@ impl ListedNode {
 impl NodeView {
     pub(super) fn seen_now(app: &App, mut node: Node) -> Self {
         let system_info = node.system_info.take();
-        Self { listed: ListedNode::seen_now(app, node), system_info }
+        let (mut containers, mut containers_left_out) = (None, 0);
+        app.telemetry.read(&node.id, clock::now(), |reading| {
+            (containers, containers_left_out) =
+                (reading.containers.as_deref().map(<[_]>::to_vec), reading.containers_left_out);
+        });
+        Self { listed: ListedNode::seen_now(app, node), system_info, containers, containers_left_out }
     }
 }

@@ -21,7 +21,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Pages,
+    Pages, containers,
     frame::{Frame, Tab},
     gpus,
     nodes::{Listed, label},
@@ -120,6 +120,8 @@ struct NodeView {
     machine: Vec<(&'static str, String)>,
     install: Option<Install>,
     services: Vec<Service>,
+    /// Nothing while nobody says.
+    containers: Option<Vec<containers::Row>>,
     update: Vec<(&'static str, String)>,
     moves: Vec<Moved>,
     records: Vec<Recorded>,
@@ -169,6 +171,7 @@ async fn build(visitor: &Visitor, id: &str) -> Result<NodeView, Rejection> {
         driver: info.as_ref().map(driver).unwrap_or_default(),
         machine: info.as_ref().map(machine).unwrap_or_default(),
         services: info.as_ref().map(services).unwrap_or_default(),
+        containers: node.containers.as_deref().map(containers::rows),
         install: install(&node),
         update: update(&node),
         orders: orders(node.status),

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use aio_protocol::{
+    container::Container,
     ids::NodeId,
     node::NodeStatus,
     telemetry::{Health, HealthSummary},
@@ -72,6 +73,10 @@ pub(super) struct Listed {
     pub identity_conflict: Option<serde_json::Value>,
     #[serde(default)]
     pub system_info: Option<serde_json::Value>,
+    #[serde(default)]
+    pub containers: Option<Vec<Container>>,
+    #[serde(default)]
+    pub containers_left_out: u32,
 }
 
 /// A node in a table.

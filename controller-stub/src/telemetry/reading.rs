@@ -2,8 +2,10 @@
 //! sensors and processes are left out. What the worker did not say stays unsaid.
 
 use aio_protocol::{
+    container::Container,
     ids::NodeId,
     inventory::{Disk, PcieLink},
+    left_out::LeftOut,
     telemetry::{
         DiskTraffic, EccErrors, Finding, GpuActivity, GpuDetail, GpuStatus, Health, HostUsage,
         NetworkTraffic, RemappedRows, RetiredPages,
@@ -30,6 +32,10 @@ pub(crate) struct Reading {
     pub network: NetworkTraffic,
     pub load_average: Option<[f32; 3]>,
     pub gpus: Box<[GpuReading]>,
+    /// Nothing where the worker does not look.
+    pub containers: Option<Box<[Container]>>,
+    /// How many others the worker did not tell of.
+    pub containers_left_out: u32,
 }
 
 /// What a GPU measured.
@@ -83,6 +89,8 @@ impl Reading {
             network: metrics.network,
             load_average: metrics.load_average,
             gpus: metrics.gpu.iter().map(GpuReading::of).collect(),
+            containers: metrics.containers.as_deref().map(Into::into),
+            containers_left_out: metrics.left_out.containers,
         }
     }
 
@@ -99,7 +107,8 @@ impl Reading {
             load_average: self.load_average,
             temperature: Vec::new(),
             gpu: self.gpus.into_iter().map(GpuReading::told).collect(),
-            left_out: aio_protocol::left_out::LeftOut::default(),
+            containers: self.containers.map(<[_]>::into_vec),
+            left_out: LeftOut { containers: self.containers_left_out, ..LeftOut::default() },
         }
     }
 }

@@ -63,6 +63,7 @@ fn metrics(cpu: f32, gpu: Vec<GpuDetail>) -> Metrics {
         load_average: Some([3.25, 2.5, 1.75]),
         temperature: vec![],
         gpu,
+        containers: None,
         left_out: Default::default(),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     harness::{Client, Controller, eventually, refusal},
     peers::Worker,
-    telemetry::metrics,
+    telemetry::{containers, metrics, metrics_with},
 };
 
 /// How often a test's controller looks.
@@ -195,6 +195,41 @@ async fn several_findings_are_several_alarms_and_outlive_a_restart_and_the_nodes
         (&json!("decommissioned"), &json!(3)),
         "{over}"
     );
+}
+
+#[tokio::test]
+async fn a_container_that_is_not_well_is_an_alarm_until_it_is_or_is_gone() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    worker.send("telemetry.metrics", metrics_with(containers())).await;
+    let both = ["container_oom_killed", "container_restarting"];
+    let alarms = await_alarms(&owner, "", &both).await;
+    assert_eq!(
+        (&alarms[1]["reason"], &alarms[1]["level"], &alarms[1]["nodeId"]),
+        (&json!("the container shop/cart-0/web is started again and again"), &json!("warning"), &json!(id))
+    );
+    await_told(&owner, &id, &["alarm.raised", "alarm.raised"]).await;
+
+    // Started once more under another id, it is the same container; and a worker that could not look says nothing.
+    let mut again = containers();
+    again[0]["id"] = json!("5d".repeat(32));
+    again[0]["restarts"] = json!(8);
+    worker.send("telemetry.metrics", metrics_with(again.clone())).await;
+    worker.send("telemetry.metrics", metrics(json!([]))).await;
+    worker.ping().await;
+    let looks = controller.number("SELECT COUNT(*) FROM alarms").await;
+    again[0]["problems"] = json!(["oom_killed"]);
+    worker.send("telemetry.metrics", metrics_with(again)).await;
+    let left = await_alarms(&owner, "", &both[..1]).await;
+    assert_eq!((&left[0], looks), (&alarms[0], 2), "the same as before");
+
+    // Gone.
+    worker.send("telemetry.metrics", metrics_with(json!([]))).await;
+    await_alarms(&owner, "", &[]).await;
+    let over = listed(&owner, "resolved=true").await;
+    assert!(over.iter().all(|alarm| alarm["resolution"] == "cured") && over.len() == 2, "{over:?}");
 }
 
 #[tokio::test]

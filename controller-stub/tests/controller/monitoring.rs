@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     harness::{Client, Controller, eventually, refusal},
     peers::Worker,
-    telemetry::metrics,
+    telemetry::{containers, metrics, metrics_with},
 };
 
 /// Of a figure that has no series.
@@ -146,6 +146,51 @@ async fn a_silent_gpu_a_driver_that_is_gone_and_a_node_that_is_away_are_three_th
 }
 
 #[tokio::test]
+async fn containers_are_figures_where_the_worker_looks_for_them() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let mut worker = worker(&controller, &owner, "gpu", 1, "ok").await;
+    worker.send("telemetry.metrics", metrics(json!([]))).await;
+    worker.ping().await;
+    let text = scrape(&controller, "").await;
+    assert_eq!(values(&text, "aio_node_containers", &[]), NONE, "nobody looked");
+    worker.send("telemetry.metrics", metrics_with(containers())).await;
+    worker.ping().await;
+    let text = scrape(&controller, "").await;
+    let web = format!("container=\"{}\"", "4c".repeat(32));
+    for (figure, labels, value) in [
+        ("aio_node_containers", vec!["name=\"gpu\""], 2.0),
+        (
+            "aio_container_state",
+            vec![
+                "name=\"gpu\"",
+                &web,
+                "container_name=\"web\"",
+                "pod=\"cart-0\"",
+                "namespace=\"shop\"",
+                "engine=\"containerd\"",
+                "state=\"running\"",
+            ],
+            1.0,
+        ),
+        ("aio_container_state", vec!["engine=\"docker\"", "state=\"paused\""], 1.0),
+        ("aio_container_cpu_seconds_total", vec![&web], 86_400.125),
+        ("aio_container_memory_used_bytes", vec![&web], 4_294_967_296.0),
+        ("aio_container_memory_limit_bytes", vec![&web], 8_589_934_592.0),
+        ("aio_container_restarts_total", vec![&web], 7.0),
+        ("aio_container_oom_kills_total", vec![&web], 2.0),
+        ("aio_container_gpu", vec![&web, "gpu=\"0\""], 1.0),
+    ] {
+        assert_eq!(values(&text, figure, &labels), [value], "{figure} {labels:?}");
+    }
+    assert_eq!(
+        values(&text, "aio_container_cpu_seconds_total", &[]).len(),
+        1,
+        "what was not said is not there"
+    );
+}
+
+#[tokio::test]
 async fn promtool_accepts_the_figures_by_either_names() {
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;
@@ -154,7 +199,9 @@ async fn promtool_accepts_the_figures_by_either_names() {
         "powerDraw": 388, "memoryTemperature": 70, "powerLimit": 400, "clockSm": 1410, "clockMemory": 1593,
         "throttle": ["sw_power_cap"], "eccErrors": {"volatileCorrected": 2, "aggregateUncorrected": 1},
         "remappedRows": {"uncorrected": 1, "failed": true}, "retiredPages": {"corrected": 3}});
-    worker.send("telemetry.metrics", metrics(json!([gpu]))).await;
+    let mut told = metrics_with(containers());
+    told["gpu"] = json!([gpu]);
+    worker.send("telemetry.metrics", told).await;
     worker.ping().await;
 
     let own = scrape(&controller, "").await;

@@ -15,7 +15,13 @@ use reqwest::{
     header::{COOKIE, LOCATION, SET_COOKIE},
 };
 
-use crate::harness::{Controller, eventually, http};
+use serde_json::json;
+
+use crate::{
+    harness::{Controller, eventually, http},
+    peers::Worker,
+    telemetry::{containers, metrics_with},
+};
 
 /// Somebody's browser, as far as HTTP goes.
 pub(crate) struct Browser {
@@ -300,6 +306,36 @@ async fn a_viewer_has_no_button_and_none_would_do_anything() {
     let stranger = Browser::signed_in(&controller, "other", "organization.owner").await;
     assert_eq!(stranger.get(&format!("/ui/nodes/{id}")).await.0, 404);
     assert!(!stranger.get("/ui/nodes").await.1.contains("gpu-01"));
+}
+
+#[tokio::test]
+async fn a_nodes_page_shows_its_containers_and_what_is_wrong_with_one() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let browser = Browser::signed_in(&controller, "acme", "organization.viewer").await;
+    let path = format!("/ui/nodes/{id}");
+    let page = || browser.get(&path);
+    worker.send("telemetry.metrics", metrics_with(json!([]))).await;
+    worker.ping().await;
+    assert!(!page().await.1.contains("Containers"));
+    let mut told = metrics_with(containers());
+    told["leftOut"] = json!({"containers": 3});
+    worker.send("telemetry.metrics", told).await;
+    worker.ping().await;
+    let (_, text) = page().await;
+    for words in [
+        "<h2>Containers</h2>",
+        "shop/cart-0/web<small class=\"muted\">containerd</small>",
+        "<span class=\"pill bad\">running</span><small>restarts again and again</small><small>out of memory</small>",
+        "4 GiB of 8 GiB",
+        "9f9f9f9f9f9f<small class=\"muted\">docker</small>",
+        "<span class=\"pill \">paused</span>",
+        "and 3 others",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,23 @@ pub(crate) fn metrics(gpus: Value) -> Value {
         "network": {"receivedBytes": 7, "sentBytes": 8}, "gpu": gpus})
 }
 
+/// Two containers: one of a pod, which is not well, and one of Docker.
+pub(crate) fn containers() -> Value {
+    json!([
+        {"id": "4c".repeat(32), "engine": "containerd", "name": "web", "cpuUsage": 150.5, "cpuSeconds": 86_400.125,
+            "pod": {"uid": "0c9d3d1e", "name": "cart-0", "namespace": "shop"}, "memoryUsed": 4_294_967_296_u64,
+            "memoryLimit": 8_589_934_592_u64, "oomKills": 2, "restarts": 7, "gpus": ["0"],
+            "problems": ["restarting", "oom_killed"]},
+        {"id": "9f".repeat(32), "engine": "docker", "state": "paused", "restarts": 0}])
+}
+
+/// What is measured on a machine with these containers.
+pub(crate) fn metrics_with(containers: Value) -> Value {
+    let mut told = metrics(json!([]));
+    told["containers"] = containers;
+    told
+}
+
 async fn measured(user: &Client, node: &str) -> Value {
     let (status, body) = user.get(&format!("/nodes/{node}/metrics")).await;
     assert_eq!(status, 200, "{body}");
@@ -108,4 +125,36 @@ async fn no_history_is_kept_where_none_is_wanted() {
     worker.ping().await;
     assert_eq!(measured(&owner, &id).await["newest"]["cpuUsage"], 12.5, "the newest is");
     assert_eq!(controller.number("SELECT COUNT(*) FROM telemetry").await, 0);
+}
+
+#[tokio::test]
+async fn a_nodes_containers_are_shown_while_its_worker_tells_of_them() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let shown = async || {
+        let (_, node) = owner.get(&format!("/nodes/{id}")).await;
+        (node["containers"].clone(), node["containersLeftOut"].clone())
+    };
+    worker.send("telemetry.metrics", metrics(json!([]))).await;
+    worker.ping().await;
+    assert_eq!(shown().await, (Value::Null, json!(0)), "a worker that does not look says nothing");
+    let mut told = metrics_with(containers());
+    told["leftOut"] = json!({"containers": 3});
+    worker.send("telemetry.metrics", told).await;
+    worker.ping().await;
+    assert_eq!(shown().await, (containers(), json!(3)));
+    let newest = measured(&owner, &id).await["newest"].clone();
+    assert_eq!((&newest["containers"], &newest["leftOut"]["containers"]), (&containers(), &json!(3)));
+    let (_, list) = owner.get("/nodes").await;
+    assert_eq!(list["data"][0].get("containers"), None, "a list is short");
+
+    worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
+    drop(worker);
+    eventually("nothing of now", async || {
+        let shown = shown().await;
+        if shown == (Value::Null, json!(0)) { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
 }

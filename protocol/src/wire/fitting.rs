@@ -52,6 +52,7 @@ impl Metrics {
                 |message| halve_longest(message.gpu.iter_mut().map(|gpu| &mut gpu.processes)),
                 |message| halve(&mut message.temperature),
                 |message| halve(&mut message.disk),
+                |message| message.containers.as_mut().is_some_and(halve),
                 |message| halve_longest(message.gpu.iter_mut().map(|gpu| &mut gpu.findings)),
                 |message| halve(&mut message.gpu),
             ],
@@ -134,6 +135,7 @@ impl Counts {
             temperature: count(message.temperature.len()),
             findings: sum(|gpu| gpu.findings.len()),
             processes: sum(|gpu| gpu.processes.len()),
+            containers: count(message.containers.as_ref().map_or(0, Vec::len)),
             ..LeftOut::default()
         })
     }
@@ -160,6 +162,7 @@ impl Counts {
             temperature: combine(own.temperature, other.temperature),
             findings: combine(own.findings, other.findings),
             processes: combine(own.processes, other.processes),
+            containers: combine(own.containers, other.containers),
         })
     }
 }

@@ -1,11 +1,12 @@
 //! What a worker says. Every message names its node; the controller refuses one that names another
 //! than the token does.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use super::messages;
 use crate::{
+    container::Container,
     event::ErrorReport,
     ids::NodeId,
     installation::MAX_STEP_BYTES,
@@ -84,7 +85,7 @@ pub struct Heartbeat {
     /// `cpuUsage`, `ramUsage` and `uptimeSeconds`.
     #[serde(flatten)]
     pub host: HostUsage,
-    /// Workloads that run here.
+    /// Containers that run here, those that are paused among them.
     #[serde(default)]
     pub active_deployments: u32,
     /// One per GPU.
@@ -150,6 +151,9 @@ impl WorkerState {
     }
 }
 
+/// Containers that are told of a machine; beyond that they are counted.
+pub const MAX_CONTAINERS: usize = 64;
+
 /// More numbers, less often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -184,9 +188,16 @@ pub struct Metrics {
     /// One per GPU.
     #[serde(default, deserialize_with = "list::<_, _, 64>")]
     pub gpu: Vec<GpuDetail>,
+    /// Containers, those with something wrong first, then those that use GPUs. Absent where nobody looked.
+    #[serde(default, deserialize_with = "containers", skip_serializing_if = "Option::is_none")]
+    pub containers: Option<Vec<Container>>,
     /// How much the lists leave out.
     #[serde(default, deserialize_with = "understood", skip_serializing_if = "LeftOut::is_empty")]
     pub left_out: LeftOut,
+}
+
+fn containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Container>>, D::Error> {
+    list::<D, Container, MAX_CONTAINERS>(deserializer).map(Some)
 }
 
 /// A clean goodbye.

@@ -166,6 +166,7 @@ impl Words {
             load_average: Some([3.0, 2.0, 1.0]),
             temperature: vec![],
             gpu: self.gpu_details(),
+            containers: Some(vec![]),
             left_out: LeftOut::default(),
         })
     }

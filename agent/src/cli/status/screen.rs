@@ -10,7 +10,7 @@ use aio_protocol::{
 
 use super::Status;
 use crate::cli::{
-    gpus,
+    containers, gpus,
     paint::{Tone, paint},
     services,
     update::progress,
@@ -43,6 +43,10 @@ pub(super) fn screen(status: &Status, now: Timestamp) -> String {
     };
     let mut text: String = rows.iter().map(row).collect();
     text.push_str(&gpus::table(&worker.gpus, &worker.gpu_status));
+    if let Some(line) = containers_of(status) {
+        text.push_str(&row(&("containers", line)));
+        text.push_str(&containers::table(worker.containers.as_deref(), worker.containers_left_out));
+    }
     text
 }
 
@@ -64,6 +68,10 @@ pub(super) fn changes(before: &Status, after: &Status, now: Timestamp) -> String
     if services::line(&before.worker.services) != services {
         lines.push(format!("services: {}", services.unwrap_or_else(|| "none".to_owned())));
     }
+    let containers = containers_of(after);
+    if containers_of(before) != containers {
+        lines.push(format!("containers: {}", containers.unwrap_or_else(|| "none".to_owned())));
+    }
     if before.worker.token_expires_at != after.worker.token_expires_at {
         lines.push(format!("token: {}", token(after.worker.token_expires_at, now)));
     }
@@ -75,6 +83,10 @@ pub(super) fn changes(before: &Status, after: &Status, now: Timestamp) -> String
         lines.push(format!("update: {}", update.unwrap_or_else(|| "none is under way".to_owned())));
     }
     lines.iter().map(|line| format!("{now} {line}\n")).collect()
+}
+
+fn containers_of(status: &Status) -> Option<String> {
+    containers::headline(status.worker.containers.as_deref(), status.worker.containers_left_out)
 }
 
 fn gpus_of(status: &Status) -> String {
@@ -134,7 +146,7 @@ fn span(time: Duration) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use aio_protocol::{snapshot::WorkerSnapshot, update::UpdateState};
+    use aio_protocol::{container::Container, snapshot::WorkerSnapshot, update::UpdateState};
 
     use super::{super::PendingUpdate, *};
     use crate::{
@@ -208,6 +220,20 @@ GPUs        1, driver 550, ok
         assert_eq!(screen(&after, now).lines().nth(1).unwrap(), format!("update      {words}"));
         assert!(changes(&before, &after, now).contains(&format!("update: {words}")));
         assert!(changes(&after, &before, now).contains("update: none is under way"));
+    }
+
+    #[test]
+    fn containers_are_told_where_there_are_any_and_one_more_is_a_change() {
+        let (before, now) = (status(), Timestamp::from_millis(NOW));
+        let mut after = before.clone();
+        after.worker.containers = Some(vec![Container { id: "ab".into(), ..Container::default() }]);
+        let text = screen(&after, now);
+        assert!(text.ends_with("containers  1\n  ab  unknown  -  -  -  -  running\n"), "{text}");
+        assert!(changes(&before, &after, now).ends_with(" containers: 1\n"));
+        let mut busier = after.clone();
+        busier.worker.containers.as_mut().unwrap()[0].cpu_usage = Some(50.0);
+        assert_eq!(changes(&after, &busier, now), "");
+        assert!(changes(&after, &before, now).ends_with(" containers: none\n"));
     }
 
     #[test]

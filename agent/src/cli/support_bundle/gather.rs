@@ -5,6 +5,7 @@
 use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use aio_host::{
+    cgroups::Cgroups,
     config::ConfigFile,
     gpu::{GpuWatcher, NvmlProbe},
     layout::{Layout, UNDELIVERED, UNIT},
@@ -286,7 +287,8 @@ async fn status(subject: &Subject) -> Found {
 
 async fn surveyed(gpus: Result<&GpuWatcher, String>, thresholds: &Thresholds) -> Found {
     let facts = host().map_err(|failure| failure.message)?;
-    let readings = telemetry::look(facts, gpus?, thresholds.clone(), DRIVER_PATIENCE).await;
+    let containers = Box::new(Cgroups::of_this_machine());
+    let readings = telemetry::look(facts, containers, gpus?, thresholds.clone(), DRIVER_PATIENCE).await;
     pretty(&inventory(&readings).map_err(|failure| failure.message)?)
 }
 

@@ -61,6 +61,7 @@ fn metrics(node: &Node) -> Metrics {
         load_average: Some([3.0, 2.0, 1.0]),
         temperature: vec![],
         gpu: (0..8).map(gpu).collect(),
+        containers: None,
         left_out: Default::default(),
     }
 }

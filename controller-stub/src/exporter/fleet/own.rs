@@ -1,13 +1,13 @@
 //! The product's own figures of nodes and GPUs, in base units.
 
-use aio_protocol::telemetry::GpuActivity;
+use aio_protocol::{container::Container, telemetry::GpuActivity};
 
 use super::{
     catalogue::{Family, Of, counter, gauge, number},
     machine::Machine,
     text::Series,
 };
-use crate::app::App;
+use crate::{app::App, telemetry::reading::Reading};
 
 pub(super) const FAMILIES: &[Family] = &[
     gauge(
@@ -153,6 +153,79 @@ pub(super) const FAMILIES: &[Family] = &[
         }),
     ),
     gauge(
+        "aio_node_containers",
+        &[],
+        "Containers that have processes.",
+        Of::Reading(|reading, series| {
+            let Some(containers) = &reading.containers else { return };
+            let there = containers.iter().filter(|it| it.is_there()).count() as u64;
+            series.value(number(there + u64::from(reading.containers_left_out)));
+        }),
+    ),
+    gauge(
+        "aio_container_state",
+        &["container", "container_name", "pod", "namespace", "engine", "state"],
+        "1, with how a container stands: running, paused or exited.",
+        Of::Reading(|reading, series| {
+            for it in reading.containers.iter().flatten() {
+                let pod = it.pod.as_deref().cloned().unwrap_or_default();
+                let [name, pod, namespace] =
+                    [it.name.clone(), pod.name, pod.namespace].map(Option::unwrap_or_default);
+                let labels = [
+                    ("container", it.id.as_str()),
+                    ("container_name", &name),
+                    ("pod", &pod),
+                    ("namespace", &namespace),
+                    ("engine", it.engine.as_str()),
+                    ("state", it.state.as_str()),
+                ];
+                series.labelled(labels, 1.0);
+            }
+        }),
+    ),
+    counter(
+        "aio_container_cpu_seconds_total",
+        &["container"],
+        "Seconds of processors that it has used since it was started.",
+        Of::Reading(|reading, series| each_container(reading, series, |it| it.cpu_seconds)),
+    ),
+    gauge(
+        "aio_container_memory_used_bytes",
+        &["container"],
+        "Its main memory, copies of files among it.",
+        Of::Reading(|reading, series| each_container(reading, series, |it| it.memory_used.map(number))),
+    ),
+    gauge(
+        "aio_container_memory_limit_bytes",
+        &["container"],
+        "The main memory that it may have, where there is a limit.",
+        Of::Reading(|reading, series| each_container(reading, series, |it| it.memory_limit.map(number))),
+    ),
+    counter(
+        "aio_container_restarts_total",
+        &["container"],
+        "How often it was started again, as far as that can be seen.",
+        Of::Reading(|reading, series| each_container(reading, series, |it| it.restarts.map(f64::from))),
+    ),
+    counter(
+        "aio_container_oom_kills_total",
+        &["container"],
+        "Its processes that the kernel killed because its memory was full.",
+        Of::Reading(|reading, series| each_container(reading, series, |it| it.oom_kills.map(number))),
+    ),
+    gauge(
+        "aio_container_gpu",
+        &["container", "gpu"],
+        "1, with each GPU that its processes use.",
+        Of::Reading(|reading, series| {
+            for it in reading.containers.iter().flatten() {
+                for gpu in &it.gpus {
+                    series.labelled([("container", it.id.as_str()), ("gpu", gpu)], 1.0);
+                }
+            }
+        }),
+    ),
+    gauge(
         "aio_gpu_up",
         &[],
         "1 if the driver answers for the GPU, 0 if it does not.",
@@ -272,5 +345,12 @@ fn connected(app: &App, machine: &Machine, series: &mut Series<'_>, count: usize
     // Of a node whose worker never said it, nothing is known.
     if machine.driver.is_some() && app.registry.has_speaker(&machine.id) {
         series.value(number(count as u64));
+    }
+}
+
+/// Writes a figure of each container, unless it is not known.
+fn each_container(reading: &Reading, series: &mut Series<'_>, of: fn(&Container) -> Option<f64>) {
+    for it in reading.containers.iter().flatten() {
+        series.labelled([("container", it.id.as_str())], of(it));
     }
 }
