@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let suites: &[&str] = if std::env::var_os(SUITE).is_some() { &[] } else { &OTHER_SUITES };
     let mut failed = Vec::new();
     for suite in suites {
-        if let Err(error) = step::run(lab(suite).env(SUITE, suite).env(PROGRAMS, &programs)) {
+        if let Err(error) = step::run(lab().env(SUITE, suite).env(PROGRAMS, &programs)) {
             eprintln!("xtask: {error:#}");
             failed.push(*suite);
         }
@@ -56,8 +56,9 @@ const PROGRAMS: &str = "AIO_BIN_DIR";
 /// The tests that boot machines and run once, with the lab's usual system: measurements and the
 /// soak (processor, kernel and faults are the same on every system), the program that kills itself,
 /// which is built with the tests and so not for Debian 11, those that need a root file system of
-/// their own (one is enough), and those that wait for faults to show.
-const ONCE: [&str; 11] = [
+/// their own (one is enough), those that wait for faults to show, and those about our own words and the
+/// network more than about the system.
+const ONCE: [&str; 18] = [
     "footprint",
     "crash",
     "soak",
@@ -69,27 +70,27 @@ const ONCE: [&str; 11] = [
     "updates::faults",
     "updates::days",
     "updates::power",
+    "bad_input",
+    "bundles",
+    "command_line",
+    "session",
+    "support_bundle",
+    "tls",
+    "undelivered",
 ];
 
-/// The tests that boot machines and are about our own words and the network more than about the system:
-/// Debian testing goes without them.
-const OF_OUR_OWN: [&str; 7] =
-    ["bad_input", "bundles", "command_line", "session", "support_bundle", "tls", "undelivered"];
-
-/// The tests that boot machines with this suite, without those that run once.
-fn lab(suite: &str) -> Command {
-    let is_stand_in = suite == "forky";
-    let left_out = ONCE.iter().chain(OF_OUR_OWN.iter().filter(|_| is_stand_in)).copied();
+/// The tests that boot machines, without those that run once.
+fn lab() -> Command {
     if step::installed("cargo-nextest") {
         // As all tests are built, so that nothing is built twice.
         let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
-        let left_out = left_out.collect::<Vec<_>>().join("|");
+        let left_out = ONCE.join("|");
         nextest.args(["--filterset", &format!("test(/^lab::/) - test(/^lab::({left_out})::/)")]);
         nextest
     } else {
         let mut test = step::cargo(&["test", "--workspace", "--test", "system", "--locked"]);
         test.args(["--", "lab::"]);
-        test.args(left_out.flat_map(|module| ["--skip".to_owned(), format!("lab::{module}")]));
+        test.args(ONCE.iter().flat_map(|module| ["--skip".to_owned(), format!("lab::{module}")]));
         test
     }
 }
