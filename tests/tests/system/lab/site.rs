@@ -65,12 +65,7 @@ impl Site {
     /// A controller that listens on this address of this computer, with an authority of its own,
     /// and is known to nodes by [`HOST`].
     pub(super) fn over_tls(address: &str) -> Result<Self> {
-        let port = std::net::TcpListener::bind((address, 0))?.local_addr()?.port();
-        let settings = Settings::default()
-            .listen(&format!("{address}:{port}"))
-            .env("TLS_SELF_SIGNED", "true")
-            .env("PUBLIC_URL", &format!("https://{HOST}:{port}"));
-        Self::new(settings)
+        Self::new(tls(address)?)
     }
 
     /// A machine on which nothing but the command has been put.
@@ -126,6 +121,15 @@ impl Site {
     pub(super) fn id(&self) -> &NodeId {
         &self.node.id
     }
+}
+
+/// The settings of a controller with an authority of its own, which nodes know by [`HOST`].
+pub(super) fn tls(address: &str) -> Result<Settings> {
+    let port = std::net::TcpListener::bind((address, 0))?.local_addr()?.port();
+    Ok(Settings::default()
+        .listen(&format!("{address}:{port}"))
+        .env("TLS_SELF_SIGNED", "true")
+        .env("PUBLIC_URL", &format!("https://{HOST}:{port}")))
 }
 
 /// The program that the service runs.

@@ -58,9 +58,18 @@ impl Updated {
     }
 
     fn on(machine: Machine, probation: u64) -> Result<Self> {
+        Self::with(Settings::default(), machine, probation, |install| install)
+    }
+
+    /// With a controller of these settings, and installed by a command that `change` makes another.
+    fn with(
+        settings: Settings,
+        machine: Machine,
+        probation: u64,
+        change: impl FnOnce(Inside) -> Inside,
+    ) -> Result<Self> {
         let publisher = Publisher::new()?;
-        let settings =
-            Settings::default().env("RELEASE_PUBLIC_KEY", &publisher.key()).env("RUST_LOG", HEARTBEATS);
+        let settings = settings.env("RELEASE_PUBLIC_KEY", &publisher.key()).env("RUST_LOG", HEARTBEATS);
         let publish = |tree: &Path| {
             fs::remove_dir_all(tree.join(VERSION))?;
             publisher.publish(&Artifacts::release()?, tree, VERSION, sound)?;
@@ -68,7 +77,7 @@ impl Updated {
         };
         let site = Site::with_releases(settings, publish)?;
         site.put_command(&machine)?;
-        succeed(install(&machine, &site.token).args(["--auto-update"]), &machine)?;
+        succeed(change(install(&machine, &site.token).args(["--auto-update"])), &machine)?;
         let drop_in = format!("[Service]\nEnvironment=AIO_UPDATE_PROBATION={probation}\n");
         machine.write("/etc/systemd/system/aio-worker-update.service.d/lab.conf", "0644", drop_in)?;
         machine.command("systemctl").args(["daemon-reload"]).read()?;

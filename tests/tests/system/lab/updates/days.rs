@@ -10,13 +10,18 @@ use aio_protocol::{
 };
 use aio_tests::{
     artifacts::{VERSION, WORKER_FILE},
+    lab::Machine,
+    proxy::Proxy,
     publisher::Publisher,
     wait::wait_for,
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{NEXT, UNIT, UPDATE, Updated, runs, sound, status_of};
+use super::{
+    super::site::{HOST, tls},
+    NEXT, UNIT, UPDATE, Updated, runs, sound, status_of,
+};
 
 /// Gives each folder in which an update writes a file system of its own, which a test can fill.
 const FOLDERS: &str = "
@@ -150,6 +155,7 @@ fn a_version_that_is_watched_may_crash_once_and_nobody_installs_over_it() -> Res
     let soon = "[Service]\nRestartSec=100ms\n";
     node.machine.write("/etc/systemd/system/aio-worker.service.d/lab.conf", "0644", soon)?;
     node.machine.command("systemctl").args(["daemon-reload"]).read()?;
+    node.machine.copy_in(&node.site.artifacts.package("aio-worker")?, "/root/the.deb", "0644")?;
     let crash = || node.machine.sh(&format!("systemctl kill --signal=KILL {UNIT}")).read();
     let crashed = |times: &'static str| {
         let restarts = || node.machine.unit_property(UNIT, "NRestarts");
@@ -169,6 +175,8 @@ fn a_version_that_is_watched_may_crash_once_and_nobody_installs_over_it() -> Res
             assert_eq!(refused.status, Some(status), "{words:?}: {refused}");
             ensure!(refused.stderr.contains("UPDATE_BUSY"), "{words:?}: {refused}");
         }
+        let packaged = node.machine.command("dpkg").args(["--install", "/root/the.deb"]).run()?;
+        ensure!(packaged.to_string().contains("PACKAGE_CONFLICT"), "{packaged}");
         crash()?;
         if crashes == 2 {
             crashed("1")?;
@@ -181,6 +189,23 @@ fn a_version_that_is_watched_may_crash_once_and_nobody_installs_over_it() -> Res
         let ended = node.verdict(version)?;
         assert_eq!((ended.0, runs(&node.machine)?.as_str()), (verdict, expected), "{}", node.journals());
         node.wait_for_end(&rollout)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_controller_that_is_away_delays_an_update_and_costs_it_nothing() -> Result<()> {
+    let mut node = Updated::new("updates-alone", 3)?;
+    for (version, phase) in [(NEXT, RootPhase::Staging), ("v1.2.0", RootPhase::Probation)] {
+        node.publish(version, sound)?;
+        node.ask_for(version)?;
+        node.wait_for_phase(phase)?;
+        node.site.controller.kill()?;
+        let away = |told: &Value| told["session"]["state"] != json!("online");
+        wait_for("the worker to notice", UPDATE, || status_of(&node.machine), away)?;
+        node.site.controller.start_again()?;
+        assert_eq!(node.verdict(version)?, (Verdict::Succeeded, None), "{phase:?}: {}", node.journals());
+        assert_eq!(runs(&node.machine)?, version);
     }
     Ok(())
 }
@@ -201,5 +226,18 @@ fn an_uninstallation_in_mid_update_waits_for_its_turn_and_leaves_nothing() -> Re
          2>/dev/null || true",
     );
     assert_eq!(left.read()?, "");
+    Ok(())
+}
+
+#[test]
+fn an_update_comes_through_the_proxy_where_there_is_no_other_way() -> Result<()> {
+    let machine = Machine::boot_without_network("updates-proxy")?;
+    let proxy = Proxy::start(machine.plug()?.ours.into(), HOST)?;
+    let node =
+        Updated::with(tls("127.0.0.1")?, machine, 1, |install| install.env("HTTPS_PROXY", &proxy.url()))?;
+    node.publish(NEXT, sound)?;
+    node.ask_for(NEXT)?;
+    assert_eq!(node.verdict(NEXT)?, (Verdict::Succeeded, None), "{}", node.journals());
+    assert_eq!(runs(&node.machine)?, NEXT);
     Ok(())
 }
