@@ -118,7 +118,7 @@ fn on_command_line(
 }
 
 async fn open(config: &Config) -> Result<Store, CommandError> {
-    Ok(Store::open(&Place::of(config.database_url.as_deref(), &config.data_dir)?).await?)
+    Ok(Store::open(&Place::of(config)?).await?)
 }
 
 /// Keeps what the server tells nodes of itself, for the commands.

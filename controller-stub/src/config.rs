@@ -38,7 +38,13 @@ pub struct Config {
     /// The folder of the database and the secrets; made when it is not there.
     pub data_dir: PathBuf,
     /// The database; `controller.db` in the data folder when unset.
-    pub database_url: Option<String>,
+    pub database_url: Option<SecretString>,
+    /// Where the password of PostgreSQL's user stands, when not in `database_url`.
+    pub database_password_file: Option<PathBuf>,
+    /// Connections to PostgreSQL that read; one more writes, and one keeps other controllers out.
+    pub database_connections: u32,
+    /// Maximum time of one statement on PostgreSQL.
+    pub database_statement_timeout: Duration,
     /// The address that nodes reach this controller by; the listening address when unset.
     pub public_url: Option<Url>,
     /// The folder of the releases that this controller serves itself.
@@ -220,6 +226,9 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 3305)),
             data_dir: data_dir.into(),
             database_url: None,
+            database_password_file: None,
+            database_connections: 8,
+            database_statement_timeout: Duration::from_secs(30),
             public_url: None,
             releases: None,
             release_base_url: None,
@@ -307,6 +316,14 @@ impl Config {
             None => EventKind::ALL.to_vec(),
         };
         config.database_url = settings.database_url.map(database_url).transpose()?;
+        config.database_password_file = settings.database_password_file.map(PathBuf::from);
+        if let Some(connections) = settings.database_connections {
+            config.database_connections = database_connections(&connections)?;
+        }
+        if let Some(timeout) = settings.database_statement_timeout {
+            config.database_statement_timeout =
+                duration("DATABASE_STATEMENT_TIMEOUT", &timeout, STATEMENT_TIMEOUTS)?;
+        }
         config.release_public_keys =
             release_keys(settings.release_public_key.as_deref().unwrap_or_default())?;
         if let Some(rate) = settings.api_requests_per_second {
@@ -488,14 +505,26 @@ fn web_url(name: &'static str, text: &str) -> Result<Url, ConfigError> {
     Ok(url)
 }
 
-fn database_url(text: String) -> Result<String, ConfigError> {
-    if text.starts_with("sqlite:") {
-        Ok(text)
+fn database_url(text: String) -> Result<SecretString, ConfigError> {
+    if ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| text.starts_with(scheme)) {
+        Ok(text.into())
     } else {
         // The address may hold a password, so it is not repeated.
-        Err(value_error("DATABASE_URL", "must begin with sqlite:, the one database that is supported so far"))
+        Err(value_error("DATABASE_URL", "must begin with sqlite: or postgres:"))
     }
 }
+
+fn database_connections(text: &str) -> Result<u32, ConfigError> {
+    const NAME: &str = "DATABASE_CONNECTIONS";
+    let connections = parsed(NAME, text.trim())?;
+    if (2..=500).contains(&connections) {
+        return Ok(connections);
+    }
+    Err(value_error(NAME, format!("must be between 2 and 500, not `{text}`")))
+}
+
+/// A list of a large fleet takes seconds; nobody waits for minutes.
+const STATEMENT_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 /// Duplicates are recognised by what is kept, and an outbox repeats an event for a day.
 const RETENTIONS: (Duration, Duration) = (Duration::from_secs(86_400), Duration::from_secs(3_660 * 86_400));

@@ -45,7 +45,7 @@ use crate::{
     retention::{self, Retention},
     revocations, rollouts,
     secrets::{Secrets, SecretsError},
-    store::{Place, Store, StoreError},
+    store::{Place, Serving, Store, StoreError},
     tasks::{Pulses, TaskEnded, Tasks},
     telemetry::{Telemetry, keeper},
     tls::{Authority, Tls, TlsError},
@@ -71,7 +71,7 @@ pub struct Server {
     store: Store,
     _gateway: Thread,
     // Held until the very end: two servers must not share a data folder or a database.
-    _locks: (File, File),
+    _locks: (File, Serving),
 }
 
 /// Why a server does not start.
@@ -154,8 +154,8 @@ impl Server {
         let tls = Tls::open(&config)?;
         let webhook_keys = WebhookKeys::new(&secrets.noti_webhook)?;
         let pulses = Pulses::default();
-        let place = Place::of(config.database_url.as_deref(), &config.data_dir)?;
-        let serving = place.serve()?;
+        let place = Place::of(&config)?;
+        let serving = place.serve().await?;
         let store = Store::open_as_server(&place, &pulses).await?;
         let refused = |source| Cause::Listen { address: config.listen, source };
         let listener = listener::bind(config.listen).map_err(refused)?;
@@ -283,6 +283,10 @@ impl Server {
                 () = stopped.cancelled() => {}
             }
         });
+        let (taken, stopped) = (serving.taken(), stop.clone());
+        tasks.spawn("database", async move {
+            let _ = stopped.run_until_cancelled(taken.cancelled()).await;
+        });
         app.connections.spawn(survey_releases(app.clone()));
         let (watched, stopped) = (app.clone(), stop.clone());
         app.connections.spawn(async move { expiry::watch(&watched.enroller.releases, stopped).await });
@@ -396,7 +400,7 @@ async fn preflight(config: &Config) -> Result<(), Cause> {
     if config.tls_files.is_some() || Authority::exists(&config.data_dir) {
         Tls::open(config)?;
     }
-    Store::check(&Place::of(config.database_url.as_deref(), &config.data_dir)?).await.map_err(Cause::Store)
+    Store::check(&Place::of(config)?).await.map_err(Cause::Store)
 }
 
 /// A folder that only its owner can enter; one that is there stays as it is.

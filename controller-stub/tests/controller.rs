@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "controller/cluster.rs"]
+mod cluster;
 #[path = "controller/harness.rs"]
 mod harness;
 #[path = "controller/peers.rs"]
@@ -60,6 +62,8 @@ mod outbox;
 #[cfg(feature = "pages")]
 #[path = "controller/pages.rs"]
 mod pages;
+#[path = "controller/postgres.rs"]
+mod postgres;
 #[path = "controller/program.rs"]
 mod program;
 #[path = "controller/reference.rs"]

@@ -199,6 +199,14 @@ catalogue! {
 
     DatabaseBusy "DATABASE_BUSY", exit 75, "Another process holds the controller's database.",
         cure "Try again in a few seconds; if it lasts, end what holds the database: a shell of sqlite3, or a backup that locks it.";
+    DatabaseUnreachable "DATABASE_UNREACHABLE", exit 75, "The controller's database server does not answer.",
+        cure "See whether PostgreSQL runs at the host and port of DATABASE_URL and is reached from here; the controller goes on by itself once it is.";
+    DatabaseRefused "DATABASE_REFUSED", exit 77, "PostgreSQL does not let the controller use its database.",
+        cure "The message says what is refused: the user or password, the database's name, a right, or the server's certificate; mend it there or in DATABASE_URL.";
+    DatabaseReadOnly "DATABASE_READ_ONLY", exit 75, "The controller's database takes no changes.",
+        cure "Point DATABASE_URL at the primary: this is a standby, or default_transaction_read_only is on.";
+    DatabaseUnsupported "DATABASE_UNSUPPORTED", exit 78, "The controller cannot work with this database.",
+        cure "The message says why: use PostgreSQL 14 or later, and a database with the encoding UTF8.";
     DatabaseDamaged "DATABASE_DAMAGED", exit 65, "The controller's database is damaged, or its file is no database of this program.",
         cure "Stop the controller and put the file of the last backup in its place, without the -wal and -shm files beside it.";
     DatabaseNewer "DATABASE_NEWER", exit 78, "A later version of the controller wrote the database.",

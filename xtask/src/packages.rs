@@ -48,6 +48,8 @@ pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("minisign", "minisign"),
     Need::Program("groff", "groff-base"),
     Need::Program("sqlite3", "sqlite3"),
+    // Its servers are started by the tests themselves.
+    Need::Program("pg_ctlcluster", "postgresql"),
     Need::Program("lintian", "lintian"),
     Need::Program("promtool", "prometheus"),
     // The reference client of Socket.IO, and the examples of docs/aiwm.md.

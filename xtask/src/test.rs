@@ -7,6 +7,12 @@ use anyhow::{Result, bail};
 
 use crate::{deb, packages, portable, step};
 
+#[expect(dead_code, reason = "the controller's tests do more with a server")]
+#[path = "../../controller-stub/tests/controller/cluster.rs"]
+mod cluster;
+
+use cluster::Cluster;
+
 /// Which tests.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -17,6 +23,13 @@ pub(crate) struct Arguments {
 
 /// The variable that names the system on the lab's machines: whoever sets it gets that one alone.
 const SUITE: &str = "AIO_LAB_SUITE";
+
+/// The tests that are run on PostgreSQL as well: the store's, and the controller's but for those that are about a
+/// file of SQLite's, about programs beside the server, and about what no database has to do with.
+const ON_POSTGRESQL: &str = "package(controller-stub) & ((test(/^store::/) - test(/^store::database::/)) \
+    | (binary(controller) - test(/^(aiwm|conformance|database|hostile|pages|postgres|program|reference|tls|upkeep)::/))) \
+    - test(/heartbeats_never_write|whose_database_takes_no_changes|the_command_line_rolls_out|the_history_survives/) \
+    - test(/a_full_disk_fails|a_node_with_eight_gpus/)";
 
 /// The suites with the oldest systemd that is promised (247), the newest stable one (257), and
 /// Debian testing, which stands in for Ubuntu 26.04. All other tests run once, with the lab's usual
@@ -98,7 +111,12 @@ fn lab() -> Command {
 /// All tests, but those of the lab where it is left out; an error in any case when the lab has
 /// `failed` on other systems.
 fn everything(programs: PathBuf, no_lab: bool, failed: &[&str]) -> Result<()> {
+    let mut failed = failed.to_vec();
     let mut tests = if step::installed("cargo-nextest") {
+        if let Err(error) = on_postgresql() {
+            eprintln!("xtask: {error:#}");
+            failed.push("PostgreSQL");
+        }
         // nextest runs no documentation tests.
         step::run(&mut step::cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"]))?;
         let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
@@ -114,5 +132,13 @@ fn everything(programs: PathBuf, no_lab: bool, failed: &[&str]) -> Result<()> {
         return step::become_it(&mut tests);
     }
     step::run(&mut tests)?;
-    bail!("the lab failed on {}; its report stands above", failed.join(", "))
+    bail!("tests failed on {}; their report stands above", failed.join(", "))
+}
+
+/// The controller's tests with a schema of PostgreSQL each.
+fn on_postgresql() -> Result<()> {
+    let server = Cluster::start("password")?;
+    let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    nextest.args(["--filterset", ON_POSTGRESQL]).env("AIO_TEST_POSTGRES", server.url());
+    step::run(&mut nextest)
 }

@@ -4,6 +4,7 @@
 
 use std::{fs, path::Path};
 
+use reqwest::Url;
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor, value::Error},
@@ -28,6 +29,9 @@ pub struct Settings {
     pub releases: Option<String>,
     pub public_url: Option<String>,
     pub database_url: Option<String>,
+    pub database_password_file: Option<String>,
+    pub database_connections: Option<String>,
+    pub database_statement_timeout: Option<String>,
     pub heartbeat_timeout: Option<String>,
     pub upgrades_per_second: Option<String>,
     pub default_daemon_version: Option<String>,
@@ -101,10 +105,17 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let table: Table = toml::from_str(&text)
         .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })?;
-    if SECRETS.iter().any(|name| table.contains_key(*name)) && is_exposed(path) {
+    let holds_secret = SECRETS.iter().any(|name| table.contains_key(*name)) || names_password(&table);
+    if holds_secret && is_exposed(path) {
         return Err(ConfigError::Exposed { path: path.to_owned() });
     }
     Ok(table)
+}
+
+/// Whether the database's address has a password.
+fn names_password(table: &Table) -> bool {
+    let address = table.get("database_url").and_then(Value::as_str).and_then(|url| url.parse::<Url>().ok());
+    address.is_some_and(|url| url.password().is_some() || url.query_pairs().any(|(key, _)| key == "password"))
 }
 
 /// In a file numbers, switches and lists are written as people write them; in the environment

@@ -154,6 +154,6 @@ fn origins_are_written_as_browsers_write_them() {
 fn a_refused_secret_is_not_repeated() {
     let refusal = problem(|it| it.jwt_secret = Some("hunter2".into()));
     assert!(refusal.starts_with("JWT_SECRET ") && !refusal.contains("hunter2"), "{refusal}");
-    let refusal = problem(|it| it.database_url = Some("postgres://me:hunter2@db/aiwm".into()));
+    let refusal = problem(|it| it.database_url = Some("mysql://me:hunter2@db/aiwm".into()));
     assert!(refusal.starts_with("DATABASE_URL ") && !refusal.contains("hunter2"), "{refusal}");
 }

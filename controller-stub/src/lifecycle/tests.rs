@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{Place, Store, Undelivered};
+use crate::store::{Store, Undelivered, testing};
 
 struct Bench {
     lifecycle: Lifecycle,
@@ -23,7 +23,7 @@ const LEASE: Duration = Duration::from_secs(120);
 
 async fn bench() -> Bench {
     let data = tempfile::tempdir().unwrap();
-    let store = Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap();
+    let store = testing::store(data.path()).await;
     let lifecycle = Lifecycle::new(
         store.clone(),
         Notifier::default(),

@@ -40,7 +40,9 @@ pub(crate) enum SecretKept {
 impl Store {
     pub(crate) async fn aiwm_node(&self, node: &NodeId) -> Result<AiwmNode, StoreError> {
         let row = sqlx::query("SELECT * FROM aiwm_nodes WHERE node_id = $1").bind(node.as_str());
-        let Some(row) = row.fetch_optional(&self.pool).await? else { return Ok(AiwmNode::default()) };
+        let Some(row) = row.fetch_optional(&mut *self.pool.take().await?).await? else {
+            return Ok(AiwmNode::default());
+        };
         Ok(AiwmNode {
             awaits_approval: row.try_get::<i64, _>("awaits_approval")? != 0,
             setup_sha256: row.try_get("setup_sha256")?,
@@ -54,7 +56,7 @@ impl Store {
             "SELECT id FROM aiwm_nodes JOIN nodes ON id = node_id WHERE awaits_approval = 1 AND org_id = $1",
         )
         .bind(org.as_str())
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(node_id).collect()
     }
@@ -65,7 +67,7 @@ impl Store {
             "SELECT roles, COUNT(*) FROM nodes WHERE org_id = $1 AND status <> 'inactive' GROUP BY roles",
         )
         .bind(org.as_str())
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         let mut counts = BTreeMap::new();
         for row in &rows {

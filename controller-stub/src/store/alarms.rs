@@ -128,8 +128,9 @@ impl Silence {
 impl Store {
     /// The alarms that are not resolved.
     pub(crate) async fn open_alarms(&self) -> Result<Vec<Alarm>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM alarms WHERE resolved_at IS NULL").fetch_all(&self.lists).await?;
+        let rows = sqlx::query("SELECT * FROM alarms WHERE resolved_at IS NULL")
+            .fetch_all(&mut *self.lists.take().await?)
+            .await?;
         rows.iter().map(read).collect()
     }
 
@@ -149,14 +150,14 @@ impl Store {
             .bind(resolved)
             .bind(signed(query.window.limit))
             .bind(signed(query.window.offset))
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         let total = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM alarms WHERE {WHICH}")))
             .bind(query.org.as_str())
             .bind(operator)
             .bind(node)
             .bind(resolved)
-            .fetch_one(&self.lists)
+            .fetch_one(&mut *self.lists.take().await?)
             .await?;
         Ok((rows.iter().map(read).collect::<Result<_, _>>()?, count(&total, 0)?))
     }
@@ -173,7 +174,7 @@ impl Store {
                 .bind(id.to_string())
                 .bind(org.as_str())
                 .bind(i64::from(operator))
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *self.pool.take().await?)
                 .await?;
         row.as_ref().map(read).transpose()
     }
@@ -217,7 +218,7 @@ impl Store {
         )
         .bind(now.as_millis())
         .bind(org.map_or("", OwnerId::as_str))
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(read_silence).collect()
     }
@@ -244,7 +245,7 @@ impl Store {
              FROM nodes LEFT JOIN sightings ON node_id = id WHERE status IN ('offline', 'error', 'maintenance') \
              OR id IN (SELECT node_id FROM alarms WHERE resolved_at IS NULL)",
         )
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(read_watched).collect()
     }
@@ -263,7 +264,7 @@ impl Store {
         )
         .bind(soon.as_millis())
         .bind(now.as_millis())
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         let read = |row: &AnyRow| {
             let (node, org) = owned_node(row)?;
@@ -275,7 +276,7 @@ impl Store {
     /// Whose rollouts are halted: the organisation, the rollout and its version.
     pub(crate) async fn halted_rollouts(&self) -> Result<Vec<(OwnerId, String, String)>, StoreError> {
         let rows = sqlx::query("SELECT org_id, id, version FROM rollouts WHERE state = 'halted'")
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         let read = |row: &AnyRow| {
             let org = row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))?;
@@ -287,7 +288,7 @@ impl Store {
     /// How many dead letters each organisation has.
     pub(crate) async fn dead_letter_counts(&self) -> Result<Vec<(OwnerId, u64)>, StoreError> {
         let rows = sqlx::query("SELECT org_id, COUNT(*) FROM dead_letters GROUP BY org_id")
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         let read = |row: &AnyRow| {
             Ok((row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))?, count(row, 1)?))

@@ -79,7 +79,7 @@ impl Store {
         .bind(query.since.map_or(0, Timestamp::as_millis))
         .bind(query.until.map_or(i64::MAX, Timestamp::as_millis))
         .bind(signed(query.limit))
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(read).collect()
     }

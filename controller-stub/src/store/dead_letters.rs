@@ -54,7 +54,7 @@ impl Store {
         .bind(org.as_str())
         .bind(signed(window.limit))
         .bind(signed(window.offset))
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         let letters = rows.iter().map(|row| {
             Ok(DeadLetter {
@@ -69,7 +69,7 @@ impl Store {
         let letters = letters.collect::<Result<_, StoreError>>()?;
         let total = sqlx::query("SELECT COUNT(*) FROM dead_letters WHERE org_id = $1")
             .bind(org.as_str())
-            .fetch_one(&self.lists)
+            .fetch_one(&mut *self.lists.take().await?)
             .await?;
         Ok(DeadLetterPage { letters, total: count(&total, 0)? })
     }

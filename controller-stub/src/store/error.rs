@@ -1,5 +1,7 @@
 //! Why the store has no answer, and what that means to whoever asked.
 
+mod sqlstate;
+
 use std::{path::PathBuf, sync::Arc};
 
 use aio_protocol::{error_code::ErrorCode, event::InvalidEvent};
@@ -19,9 +21,9 @@ pub(crate) enum StoreError {
     #[error("the database is closed")]
     Closed,
     #[error("another controller serves the database {0}")]
-    Served(PathBuf),
+    Served(String),
     #[error("the database {0} holds tables of another program")]
-    Foreign(PathBuf),
+    Foreign(String),
     #[error(
         "the database was written by a later version of this program (its schema is {found}, this one knows {known})"
     )]
@@ -36,6 +38,14 @@ pub(crate) enum StoreError {
     },
     #[error("the database's place cannot be used: {0}")]
     Place(String),
+    #[error("{0} is on another machine, and its sslmode allows a connection in the clear")]
+    InTheClear(String),
+    #[error("every user of this machine can read the password in {0}")]
+    PasswordExposed(PathBuf),
+    #[error("the database cannot be worked with: {0}")]
+    Unsupported(String),
+    #[error("the database takes no changes")]
+    ReadOnly,
     #[error("the database's file {path} cannot be used")]
     File { path: PathBuf, source: std::io::Error },
 }
@@ -51,6 +61,12 @@ pub(crate) enum Problem {
     Damaged,
     /// Its file cannot be opened or written.
     Denied,
+    /// Its server does not answer.
+    Unreachable,
+    /// Its server lets this program do nothing with it.
+    Refused,
+    /// It takes no changes: a standby, for example.
+    ReadOnly,
     /// Anything else.
     Fault,
 }
@@ -58,6 +74,12 @@ pub(crate) enum Problem {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(Arc::new(error))
+    }
+}
+
+impl From<Arc<sqlx::Error>> for StoreError {
+    fn from(error: Arc<sqlx::Error>) -> Self {
+        Self::Database(error)
     }
 }
 
@@ -71,6 +93,7 @@ impl StoreError {
             Self::Reserved => Problem::Full,
             Self::Corrupt { .. } | Self::Foreign(_) => Problem::Damaged,
             Self::File { .. } => Problem::Denied,
+            Self::ReadOnly => Problem::ReadOnly,
             _ => Problem::Fault,
         }
     }
@@ -81,6 +104,12 @@ impl StoreError {
             (Self::Served(_), _) => ErrorCode::DatabaseInUse,
             (Self::Newer { .. }, _) => ErrorCode::DatabaseNewer,
             (Self::Place(_), _) => ErrorCode::ConfigInvalid,
+            (Self::InTheClear(_), _) => ErrorCode::InsecureUrl,
+            (Self::PasswordExposed(_), _) => ErrorCode::SecretExposed,
+            (Self::Unsupported(_), _) => ErrorCode::DatabaseUnsupported,
+            (_, Problem::Unreachable) => ErrorCode::DatabaseUnreachable,
+            (_, Problem::Refused) => ErrorCode::DatabaseRefused,
+            (_, Problem::ReadOnly) => ErrorCode::DatabaseReadOnly,
             (_, Problem::Busy) => ErrorCode::DatabaseBusy,
             (_, Problem::Full) => ErrorCode::DiskFull,
             (_, Problem::Damaged) => ErrorCode::DatabaseDamaged,
@@ -90,14 +119,24 @@ impl StoreError {
     }
 }
 
-/// SQLite's primary result codes (<https://sqlite.org/rescode.html>); a code's lowest byte is its
+/// `sqlstate` reads the codes of PostgreSQL. SQLite's primary result codes (<https://sqlite.org/rescode.html>); a code's lowest byte is its
 /// primary one.
 pub(super) fn problem(error: &sqlx::Error) -> Problem {
     let error = match error {
         sqlx::Error::PoolTimedOut => return Problem::Busy,
+        // What a server shows as its certificate.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => return Problem::Refused,
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => return Problem::Unreachable,
+        sqlx::Error::Tls(_) => return Problem::Refused,
+        sqlx::Error::Configuration(error) => {
+            return error.downcast_ref().map_or(Problem::Fault, StoreError::problem);
+        }
         sqlx::Error::Database(error) => error,
         _ => return Problem::Fault,
     };
+    if let Some(error) = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+        return sqlstate::problem(error.code());
+    }
     let Some(code) = error.code().and_then(|code| code.parse::<i64>().ok()) else { return Problem::Fault };
     match (code & 0xff, code) {
         (5 | 6, _) => Problem::Busy,

@@ -122,7 +122,7 @@ impl Store {
         let row = sqlx::query(sqlx::AssertSqlSafe(statement))
             .bind(before.as_millis())
             .bind(org.map_or("", OwnerId::as_str))
-            .fetch_one(&self.lists)
+            .fetch_one(&mut *self.lists.take().await?)
             .await?;
         count(&row, 0)
     }
@@ -207,7 +207,7 @@ mod tests {
     use crate::{
         lifecycle::registration,
         node::Node,
-        store::{IssuedToken, Newcomer, Place},
+        store::{IssuedToken, Newcomer, testing},
     };
 
     fn at(millis: i64) -> Timestamp {
@@ -222,12 +222,13 @@ mod tests {
 
     async fn rows(store: &Store, table: &str) -> u64 {
         let statement = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
-        count(&sqlx::query(statement).fetch_one(&store.pool).await.unwrap(), 0).unwrap()
+        count(&sqlx::query(statement).fetch_one(&mut *store.pool.take().await.unwrap()).await.unwrap(), 0)
+            .unwrap()
     }
 
     async fn store() -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
-        (Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap(), data)
+        (testing::store(data.path()).await, data)
     }
 
     async fn add(store: &Store, node: &Node, ends: i64) {

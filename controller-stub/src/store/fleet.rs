@@ -33,7 +33,7 @@ impl Store {
     /// The nodes in service, in the order of their ids.
     pub(crate) async fn fleet_ids(&self) -> Result<Vec<NodeId>, StoreError> {
         let rows = sqlx::query("SELECT id FROM nodes WHERE status <> 'inactive' ORDER BY id")
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         rows.iter().map(node_id).collect()
     }
@@ -48,7 +48,7 @@ impl Store {
         );
         let query =
             ids.iter().fold(sqlx::query(sqlx::AssertSqlSafe(select)), |query, id| query.bind(id.as_str()));
-        query.fetch_all(&self.lists).await?.iter().map(read).collect()
+        query.fetch_all(&mut *self.lists.take().await?).await?.iter().map(read).collect()
     }
 }
 

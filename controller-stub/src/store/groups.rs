@@ -21,7 +21,7 @@ impl Store {
         let row = sqlx::query("SELECT settings FROM node_groups WHERE org_id = $1 AND name = $2")
             .bind(org.as_str())
             .bind(name)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.pool.take().await?)
             .await?;
         row.map_or_else(|| Ok(Group::default()), |row| from_json("group", &row.try_get::<String, _>(0)?))
     }

@@ -81,7 +81,7 @@ impl Store {
     /// When the newest event was received.
     pub(crate) async fn newest_event(&self) -> Result<Option<Timestamp>, StoreError> {
         let newest = sqlx::query("SELECT received_at FROM inbox ORDER BY seq DESC LIMIT 1")
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.pool.take().await?)
             .await?;
         newest.map(|row| time(&row, "received_at")).transpose()
     }
@@ -109,7 +109,11 @@ impl Store {
             .bind(org.as_str())
             .bind(time.as_millis()),
         };
-        Ok(found.fetch_optional(&self.pool).await?.map(|row| row.try_get(0)).transpose()?)
+        Ok(found
+            .fetch_optional(&mut *self.pool.take().await?)
+            .await?
+            .map(|row| row.try_get(0))
+            .transpose()?)
     }
 
     /// An organisation's newest events before one of them, newest first.
@@ -127,7 +131,7 @@ impl Store {
         .bind(org.as_str())
         .bind(before.unwrap_or(i64::MAX))
         .bind(signed(limit))
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(read).collect()
     }
@@ -143,7 +147,7 @@ impl Store {
         .bind(query.node.as_ref().map_or("", |node| node.as_str()))
         .bind(query.after)
         .bind(signed(query.limit))
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(read).collect()
     }
@@ -244,11 +248,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::{Expirable, Place};
+    use crate::store::{Expirable, testing};
 
     async fn store() -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
-        (Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap(), data)
+        (testing::store(data.path()).await, data)
     }
 
     fn event(org: &str, at: i64) -> NodeEvent {

@@ -21,8 +21,9 @@ impl Store {
 
     /// Fills in what a migration could not: the order of names that were there before.
     pub(super) async fn fill_name_keys(&self) -> Result<(), StoreError> {
-        let rows =
-            sqlx::query("SELECT id, name FROM nodes WHERE name_key = ''").fetch_all(&self.pool).await?;
+        let rows = sqlx::query("SELECT id, name FROM nodes WHERE name_key = ''")
+            .fetch_all(&mut *self.pool.take().await?)
+            .await?;
         if rows.is_empty() {
             return Ok(());
         }

@@ -121,17 +121,17 @@ impl Store {
             "SELECT {COLUMNS} FROM nodes LEFT JOIN sightings ON node_id = id WHERE {} ORDER BY {column} {direction}, id {direction} LIMIT {limit_place} OFFSET {offset_place}",
             found.text
         );
-        let rows = bind(&statement, found.values).fetch_all(&self.lists).await?;
+        let rows = bind(&statement, found.values).fetch_all(&mut *self.lists.take().await?).await?;
         let mut nodes = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let more = nodes.len() as u64 > limit;
         nodes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         let next = nodes.last().filter(|_| more).map(|last| query.sort.position(last));
 
         let total = format!("SELECT COUNT(*) FROM nodes WHERE {}", counted.text);
-        let total = count(&bind(&total, counted.values).fetch_one(&self.lists).await?, 0)?;
+        let total = count(&bind(&total, counted.values).fetch_one(&mut *self.lists.take().await?).await?, 0)?;
         let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
             .bind(query.org.as_str())
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         Ok(NodePage { nodes, next, total, by_status: by_status(&counts)? })
     }

@@ -59,7 +59,7 @@ impl Store {
             "SELECT nodes.*, at AS sighted_at FROM nodes LEFT JOIN sightings ON node_id = id WHERE id = $1",
         )
         .bind(id.as_str())
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.pool.take().await?)
         .await?;
         row.as_ref().map(read).transpose()
     }
@@ -75,7 +75,7 @@ impl Store {
         )
         .bind(id.as_str())
         .bind(jti)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.pool.take().await?)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let revoked = match row.try_get::<i64, _>("revoked")? {
@@ -88,14 +88,17 @@ impl Store {
 
     /// How many nodes have each status; one that no node has is absent.
     pub(crate) async fn census(&self) -> Result<BTreeMap<NodeStatus, u64>, StoreError> {
-        let counts =
-            sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status").fetch_all(&self.lists).await?;
+        let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes GROUP BY status")
+            .fetch_all(&mut *self.lists.take().await?)
+            .await?;
         by_status(&counts)
     }
 
     /// The organisations that have nodes.
     pub(crate) async fn organisations(&self) -> Result<Vec<OwnerId>, StoreError> {
-        let rows = sqlx::query("SELECT DISTINCT org_id FROM nodes").fetch_all(&self.lists).await?;
+        let rows = sqlx::query("SELECT DISTINCT org_id FROM nodes")
+            .fetch_all(&mut *self.lists.take().await?)
+            .await?;
         rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))).collect()
     }
 
@@ -106,9 +109,9 @@ impl Store {
     ) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
         // A row for each organisation: one for each node would take a fleet's time in the driver.
         let rows =
-            sqlx::query("SELECT org_id, JSON_GROUP_ARRAY(id) FROM nodes WHERE status = $1 GROUP BY org_id")
+            sqlx::query("SELECT org_id, json_group_array(id) FROM nodes WHERE status = $1 GROUP BY org_id")
                 .bind(status.as_str())
-                .fetch_all(&self.pool)
+                .fetch_all(&mut *self.pool.take().await?)
                 .await?;
         let mut nodes = Vec::new();
         for row in &rows {
@@ -140,7 +143,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT id FROM nodes WHERE websocket_connected = 1 AND tokens_not_before <> admitted_not_before",
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.pool.take().await?)
         .await?;
         rows.iter().map(node_id).collect()
     }
@@ -337,9 +340,10 @@ impl Write for PutLastSeen {
         // One statement for the whole fleet: each would cost its own way to the database's thread and back.
         sqlx::query(
             "INSERT INTO sightings (node_id, at) \
-             SELECT nodes.id, seen.value FROM json_each($1) AS seen CROSS JOIN nodes ON nodes.id = seen.key \
-             WHERE COALESCE(last_seen_at, 0) < seen.value OR last_seen_at > $2 \
-             ON CONFLICT (node_id) DO UPDATE SET at = excluded.at WHERE at < excluded.at OR at > $2",
+             SELECT nodes.id, CAST(seen.value AS BIGINT) FROM json_each($1) AS seen CROSS JOIN nodes \
+             WHERE nodes.id = seen.key AND (COALESCE(last_seen_at, 0) < CAST(seen.value AS BIGINT) OR last_seen_at > $2) \
+             ON CONFLICT (node_id) DO UPDATE SET at = excluded.at \
+             WHERE sightings.at < excluded.at OR sightings.at > $2",
         )
         .bind(&self.seen)
         .bind(self.now.as_millis())

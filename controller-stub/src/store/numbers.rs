@@ -53,14 +53,14 @@ impl Store {
         let _share = self.shares.take(org).await;
         let counts = sqlx::query("SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 GROUP BY status")
             .bind(org.as_str())
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         let versions = sqlx::query(
             "SELECT daemon_version, COUNT(*) AS nodes FROM nodes WHERE org_id = $1 AND status <> 'inactive' \
-             GROUP BY daemon_version ORDER BY nodes DESC, daemon_version DESC",
+             GROUP BY daemon_version ORDER BY nodes DESC, COALESCE(daemon_version, '') DESC",
         )
         .bind(org.as_str())
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         // What an installation ended with, and when it had begun.
         let ends = sqlx::query(
@@ -72,7 +72,7 @@ impl Store {
         )
         .bind(org.as_str())
         .bind(since.as_millis())
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         let mut numbers = FleetNumbers { by_status: by_status(&counts)?, ..FleetNumbers::default() };
         for row in &versions {
@@ -95,10 +95,10 @@ impl Store {
     pub(crate) async fn connected_nodes(&self, org: &OwnerId) -> Result<Vec<NodeId>, StoreError> {
         // One row: one for each node would take a fleet's time in the driver.
         let row = sqlx::query(
-            "SELECT JSON_GROUP_ARRAY(id) FROM nodes WHERE org_id = $1 AND websocket_connected = 1",
+            "SELECT json_group_array(id) FROM nodes WHERE org_id = $1 AND websocket_connected = 1",
         )
         .bind(org.as_str())
-        .fetch_one(&self.lists)
+        .fetch_one(&mut *self.lists.take().await?)
         .await?;
         from_json("id", &row.try_get::<String, _>(0)?)
     }
@@ -115,17 +115,17 @@ impl Store {
              WHERE nodes.org_id = $1",
         )
         .bind(org.as_str())
-        .fetch_one(&self.lists)
+        .fetch_one(&mut *self.lists.take().await?)
         .await?;
         let delivered = sqlx::query("SELECT COUNT(*) FROM inbox WHERE org_id = $1 AND received_at >= $2")
             .bind(org.as_str())
             .bind(since.as_millis())
-            .fetch_one(&self.lists)
+            .fetch_one(&mut *self.lists.take().await?)
             .await?;
         let dead = sqlx::query("SELECT COUNT(*) FROM dead_letters WHERE org_id = $1 AND died_at >= $2")
             .bind(org.as_str())
             .bind(since.as_millis())
-            .fetch_one(&self.lists)
+            .fetch_one(&mut *self.lists.take().await?)
             .await?;
         Ok(DeliveryNumbers {
             waiting: count(&waiting, 0)?,

@@ -38,7 +38,7 @@ impl Store {
         )
         .bind(node.as_str())
         .bind(jti)
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *self.pool.take().await?)
         .await?;
         Ok(replaced.is_some())
     }
@@ -49,7 +49,7 @@ impl Store {
             "SELECT issued_at, rejection FROM tokens WHERE replaces = $1 ORDER BY issued_at DESC",
         )
         .bind(jti)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.pool.take().await?)
         .await?;
         let Some(last) = offers.first() else { return Ok(History::default()) };
         Ok(History {

@@ -46,7 +46,7 @@ impl Store {
     /// of the outbox and nothing of the events.
     pub(crate) async fn nodes_with_undelivered(&self) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
         let rows = sqlx::query("SELECT id, org_id FROM nodes WHERE id IN (SELECT node_id FROM outbox)")
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.pool.take().await?)
             .await?;
         rows.iter().map(owned_node).collect()
     }
@@ -63,7 +63,7 @@ impl Store {
         )
         .bind(node.as_str())
         .bind(signed(limit))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.pool.take().await?)
         .await?;
         rows.iter()
             .map(|row| {
@@ -85,10 +85,10 @@ impl Store {
     /// How much is owed to NOTI. Ids begin with their time, so the oldest is the first by its key.
     pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {
         let counts = sqlx::query("SELECT (SELECT COUNT(*) FROM outbox), (SELECT COUNT(*) FROM dead_letters)")
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *self.pool.take().await?)
             .await?;
         let oldest = sqlx::query("SELECT id, created_at FROM outbox ORDER BY id LIMIT 1")
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.pool.take().await?)
             .await?;
         let oldest = oldest.map(|row| Ok::<_, StoreError>((row.try_get("id")?, time(&row, "created_at")?)));
         Ok(Backlog { events: count(&counts, 0)?, oldest: oldest.transpose()?, dead: count(&counts, 1)? })

@@ -210,8 +210,11 @@ fn written(members: &[Member]) -> Result<Option<String>, StoreError> {
 }
 
 async fn put_members(connection: &mut AnyConnection, rollout: &str, members: &str) -> Result<(), StoreError> {
-    let value = |name: &str| format!("json_extract(it.value, '$.{name}')");
     let columns = ["node_id", "wave", "place", "stage", "note", "due", "open"];
+    let value = |name| match name {
+        "node_id" | "stage" | "note" => format!("json_extract(it.value, '$.{name}')"),
+        number => format!("CAST(json_extract(it.value, '$.{number}') AS BIGINT)"),
+    };
     let statement = format!(
         "INSERT INTO rollout_nodes (rollout_id, {}) SELECT $1, {} FROM json_each($2) AS it WHERE true \
          ON CONFLICT (rollout_id, node_id) DO UPDATE SET wave = excluded.wave, stage = excluded.stage, note = excluded.note, \
@@ -242,7 +245,7 @@ impl Write for MoveRollout {
         }
         if let Some(seen) = &self.seen {
             sqlx::query(
-                "UPDATE rollout_nodes SET seen = (SELECT it.value FROM json_each($2) AS it WHERE it.key = node_id) \
+                "UPDATE rollout_nodes SET seen = (SELECT CAST(it.value AS BIGINT) FROM json_each($2) AS it WHERE it.key = node_id) \
                  WHERE rollout_id = $1 AND node_id IN (SELECT key FROM json_each($2))",
             )
             .bind(&self.columns.id)

@@ -57,7 +57,7 @@ impl Store {
     /// A rollout.
     pub(crate) async fn rollout(&self, id: Uuid) -> Result<Option<Rollout>, StoreError> {
         let row = sqlx::query("SELECT * FROM rollouts WHERE id = $1").bind(id.to_string());
-        row.fetch_optional(&self.pool).await?.as_ref().map(read).transpose()
+        row.fetch_optional(&mut *self.pool.take().await?).await?.as_ref().map(read).transpose()
     }
 
     /// A page of an organisation's rollouts, newest first, and how many there are.
@@ -73,10 +73,10 @@ impl Store {
         .bind(org.as_str())
         .bind(signed(window.limit))
         .bind(signed(window.offset))
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         let total = sqlx::query("SELECT COUNT(*) FROM rollouts WHERE org_id = $1").bind(org.as_str());
-        let total = count(&total.fetch_one(&self.lists).await?, 0)?;
+        let total = count(&total.fetch_one(&mut *self.lists.take().await?).await?, 0)?;
         Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
     }
 
@@ -87,7 +87,7 @@ impl Store {
              UNION SELECT rollout_id FROM rollout_nodes WHERE due <= $1 UNION SELECT id FROM rollouts WHERE due <= $1",
         )
         .bind(now.as_millis())
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.pool.take().await?)
         .await?;
         rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("rollout_id"))).collect()
     }
@@ -97,7 +97,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT * FROM rollouts WHERE state NOT IN ('draft', 'aborted', 'superseded') ORDER BY started_at DESC",
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.pool.take().await?)
         .await?;
         rows.iter().map(read).collect()
     }
@@ -118,7 +118,7 @@ impl Store {
             .bind(rollout.to_string())
             .bind(now.as_millis())
             .bind(signed(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.pool.take().await?)
             .await?;
         rows.iter()
             .map(|row| Ok(News { member: member(row)?, sight: sight(row)?, news: row.try_get("news")? }))
@@ -145,7 +145,7 @@ impl Store {
             .bind(i64::from(waves.0))
             .bind(i64::from(waves.1))
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *self.pool.take().await?)
             .await?;
         rows.iter().map(|row| Ok((member(row)?, sight(row)?))).collect()
     }
@@ -156,7 +156,7 @@ impl Store {
             "SELECT node_id FROM rollout_nodes WHERE rollout_id = $1 AND json_extract(note, '$.offer') IS NOT NULL",
         )
         .bind(rollout.to_string())
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.pool.take().await?)
         .await?;
         rows.iter().map(node_id).collect()
     }
@@ -165,7 +165,7 @@ impl Store {
     pub(crate) async fn members(&self, rollout: Uuid) -> Result<Vec<Member>, StoreError> {
         let rows = sqlx::query("SELECT * FROM rollout_nodes WHERE rollout_id = $1 ORDER BY wave, place")
             .bind(rollout.to_string())
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         rows.iter().map(member).collect()
     }
@@ -187,14 +187,14 @@ impl Store {
         .bind(stage)
         .bind(signed(window.limit))
         .bind(signed(window.offset))
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         let total = sqlx::query(
             "SELECT COUNT(*) FROM rollout_nodes WHERE rollout_id = $1 AND ($2 = '' OR stage = $2)",
         )
         .bind(&rollout)
         .bind(stage)
-        .fetch_one(&self.lists)
+        .fetch_one(&mut *self.lists.take().await?)
         .await?;
         let listed = |row: &AnyRow| {
             Ok::<_, StoreError>(ListedMember {
@@ -218,8 +218,10 @@ impl Store {
              WHERE member.node_id = $1 AND json_extract(member.note, '$.offer') IS NOT NULL \
              ORDER BY member.open DESC, rollouts.started_at DESC LIMIT 3"
         );
-        let rows =
-            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(node.as_str()).fetch_all(&self.pool).await?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(node.as_str())
+            .fetch_all(&mut *self.pool.take().await?)
+            .await?;
         rows.iter()
             .map(|row| {
                 let due = optional_time(row, "member_due")?;
@@ -243,7 +245,12 @@ impl Store {
              ORDER BY rollouts.started_at DESC LIMIT 1) AS newest WHERE NOT EXISTS \
              (SELECT 1 FROM rollout_nodes WHERE node_id = $1 AND (open = 1 OR rollout_id = newest.id))",
         );
-        row.bind(node.as_str()).fetch_optional(&self.pool).await?.as_ref().map(read).transpose()
+        row.bind(node.as_str())
+            .fetch_optional(&mut *self.pool.take().await?)
+            .await?
+            .as_ref()
+            .map(read)
+            .transpose()
     }
 
     /// The nodes of an organisation that a rollout to this group, or to this node alone, is about.
@@ -265,7 +272,7 @@ impl Store {
             .bind(org.as_str())
             .bind(group.unwrap_or_default())
             .bind(only.map_or("", NodeId::as_str))
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         let text = |row: &AnyRow, column| row.try_get::<String, _>(column);
         rows.iter()
@@ -289,7 +296,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT COALESCE(daemon_version, ''), COUNT(*) FROM nodes WHERE status <> 'inactive' GROUP BY 1 ORDER BY 2 DESC",
         )
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, count(row, 1)?))).collect()
     }

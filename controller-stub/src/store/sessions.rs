@@ -51,8 +51,10 @@ pub(crate) enum Ended {
 
 impl Store {
     pub(crate) async fn session(&self, id: &str) -> Result<Option<Session>, StoreError> {
-        let row =
-            sqlx::query("SELECT * FROM sessions WHERE id = $1").bind(id).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT * FROM sessions WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&mut *self.pool.take().await?)
+            .await?;
         row.as_ref().map(read_session).transpose()
     }
 
@@ -64,7 +66,7 @@ impl Store {
         )
         .bind(org.as_str())
         .bind(now.as_millis())
-        .fetch_all(&self.lists)
+        .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(read_session).collect()
     }
@@ -79,7 +81,7 @@ impl Store {
         let row = sqlx::query("SELECT * FROM login_links WHERE id = $1 AND expires_at > $2")
             .bind(id)
             .bind(now.as_millis())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.pool.take().await?)
             .await?;
         row.as_ref().map(read_link).transpose()
     }

@@ -36,7 +36,7 @@ impl Store {
             .bind(node.as_str())
             .bind(i64::from(first.0))
             .bind(i64::from(last.0))
-            .fetch_all(&self.lists)
+            .fetch_all(&mut *self.lists.take().await?)
             .await?;
         let window = |row: &sqlx::any::AnyRow| {
             let slot = row.try_get::<i64, _>(0)? / NODES;
@@ -133,7 +133,7 @@ mod tests {
     use crate::{
         lifecycle::registration,
         node::Node,
-        store::{Newcomer, Place},
+        store::{Newcomer, testing},
     };
 
     fn node(number: u16) -> Node {
@@ -146,7 +146,7 @@ mod tests {
 
     async fn store_with(nodes: u16) -> (Store, tempfile::TempDir) {
         let data = tempfile::tempdir().unwrap();
-        let store = Store::open(&Place::of(None, data.path()).unwrap()).await.unwrap();
+        let store = testing::store(data.path()).await;
         let newcomers = (0..nodes).map(node).map(|node| {
             let step = registration(&node, "test");
             Newcomer { node, step, token: None }
@@ -204,7 +204,10 @@ mod tests {
         let (store, data) = store_with(500).await;
         let file = data.path().join("controller.db");
         let checkpoint = async || {
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&store.lists).await.unwrap();
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+                .execute(&mut *store.lists.take().await.unwrap())
+                .await
+                .unwrap();
             fs::metadata(&file).unwrap().len()
         };
         // What the packing's own test says that a window takes at the worst.

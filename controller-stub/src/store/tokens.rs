@@ -46,15 +46,17 @@ impl Store {
     }
 
     pub(crate) async fn token(&self, jti: &str) -> Result<Option<IssuedToken>, StoreError> {
-        let row =
-            sqlx::query("SELECT * FROM tokens WHERE jti = $1").bind(jti).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT * FROM tokens WHERE jti = $1")
+            .bind(jti)
+            .fetch_optional(&mut *self.pool.take().await?)
+            .await?;
         row.as_ref().map(read).transpose()
     }
 
     pub(crate) async fn newest_token(&self, node: &NodeId) -> Result<Option<IssuedToken>, StoreError> {
         let row = sqlx::query("SELECT * FROM tokens WHERE node_id = $1 ORDER BY issued_at DESC, jti LIMIT 1")
             .bind(node.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *self.pool.take().await?)
             .await?;
         row.as_ref().map(read).transpose()
     }
@@ -71,10 +73,10 @@ impl Store {
         .bind(node.as_str())
         .bind(signed(window.limit))
         .bind(signed(window.offset))
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *self.pool.take().await?)
         .await?;
         let total = sqlx::query("SELECT COUNT(*) FROM tokens WHERE node_id = $1").bind(node.as_str());
-        let total = count(&total.fetch_one(&self.pool).await?, 0)?;
+        let total = count(&total.fetch_one(&mut *self.pool.take().await?).await?, 0)?;
         let known =
             |row| Ok(KnownToken { issued: read(row)?, revoked_at: optional_time(row, "revoked_at")? });
         Ok((rows.iter().map(known).collect::<Result<_, StoreError>>()?, total))
@@ -90,7 +92,7 @@ impl Store {
             sqlx::query(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM nodes WHERE {OLDER_TOKENS}")))
                 .bind(org.as_str())
                 .bind(before.as_millis())
-                .fetch_one(&self.lists)
+                .fetch_one(&mut *self.lists.take().await?)
                 .await?;
         count(&row, 0)
     }

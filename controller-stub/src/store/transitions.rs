@@ -39,11 +39,11 @@ impl Store {
                 .bind(node.as_str())
                 .bind(signed(window.limit))
                 .bind(signed(window.offset))
-                .fetch_all(&self.lists)
+                .fetch_all(&mut *self.lists.take().await?)
                 .await?;
         let total = sqlx::query("SELECT COUNT(*) FROM transitions WHERE node_id = $1")
             .bind(node.as_str())
-            .fetch_one(&self.lists)
+            .fetch_one(&mut *self.lists.take().await?)
             .await?;
         Ok(TransitionPage {
             transitions: rows.iter().map(read).collect::<Result<_, _>>()?,

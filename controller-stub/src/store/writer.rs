@@ -15,20 +15,17 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
 
-use sqlx::{AnyConnection, AnyPool, Connection};
+use sqlx::{AnyConnection, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    connections::Connections,
     error::{Problem, StoreError, problem},
     record::{Pending, Subject},
     reserve::Reserve,
 };
 use crate::tasks::Pulse;
-
-/// Takes SQLite's write lock at once: a transaction that first reads and then writes could
-/// otherwise fail half-way.
-const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// So many writes wait for their turn; who comes then waits for room.
 const QUEUE: usize = 1024;
@@ -77,14 +74,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer on a connection of its own.
-    pub(super) fn start(pool: AnyPool, reserve: Option<Reserve>, pulse: Pulse) -> Self {
+    /// A writer on a connection of its own, whose transactions begin with the statement `begin`.
+    pub(super) fn start(
+        pool: Connections,
+        begin: &'static str,
+        reserve: Option<Reserve>,
+        pulse: Pulse,
+    ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
         let counter = watch::Sender::new(0);
         #[cfg(feature = "pages")]
         let commits = counter.subscribe();
-        task.spawn(Committer { pool, reserve, pulse, commits: counter }.serve(queue, stop.clone()));
+        task.spawn(Committer { pool, begin, reserve, pulse, commits: counter }.serve(queue, stop.clone()));
         task.close();
         Self {
             jobs,
@@ -201,7 +203,7 @@ impl<W: Write> Job for Waiting<W> {
 /// Why jobs were not committed.
 enum Uncommitted {
     /// There was no transaction, which is nobody's fault.
-    Unbegun(sqlx::Error),
+    Unbegun(Arc<sqlx::Error>),
     /// A job failed.
     Failed(Problem),
     /// The commit itself failed.
@@ -211,7 +213,8 @@ enum Uncommitted {
 impl Uncommitted {
     fn is_full(&self) -> bool {
         match self {
-            Self::Unbegun(error) | Self::Lost(error) => problem(error) == Problem::Full,
+            Self::Unbegun(error) => problem(error) == Problem::Full,
+            Self::Lost(error) => problem(error) == Problem::Full,
             Self::Failed(problem) => *problem == Problem::Full,
         }
     }
@@ -219,7 +222,8 @@ impl Uncommitted {
 
 /// What takes the waiting writes and commits them.
 struct Committer {
-    pool: AnyPool,
+    pool: Connections,
+    begin: &'static str,
     reserve: Option<Reserve>,
     pulse: Pulse,
     commits: watch::Sender<u64>,
@@ -263,9 +267,7 @@ impl Committer {
         if batch.len() > 1 {
             match self.commit(batch).await {
                 Ok(()) => batch.drain(..).for_each(|job| job.answer(Ok(()))),
-                Err(Uncommitted::Unbegun(error)) if problem(&error) != Problem::Full => {
-                    unbegun = Some(Arc::new(error))
-                }
+                Err(Uncommitted::Unbegun(error)) if problem(&error) != Problem::Full => unbegun = Some(error),
                 Err(_) => {}
             }
         }
@@ -290,9 +292,7 @@ impl Committer {
                 // A write that is urgent may still find room.
                 Err(Uncommitted::Unbegun(error)) if problem(&error) == Problem::Full => Err(error.into()),
                 // The next would wait as long for the same answer.
-                Err(Uncommitted::Unbegun(error)) => {
-                    Err(StoreError::Database(unbegun.insert(Arc::new(error)).clone()))
-                }
+                Err(Uncommitted::Unbegun(error)) => Err(StoreError::Database(unbegun.insert(error).clone())),
             });
         }
         metrics::histogram!("aio_store_commit_seconds").record(began.elapsed());
@@ -301,11 +301,11 @@ impl Committer {
 
     /// Runs these writes in one transaction; what fails rolls all of them back.
     async fn commit(&self, jobs: &mut [Box<dyn Job>]) -> Result<(), Uncommitted> {
-        let mut connection = self.pool.acquire().await.map_err(Uncommitted::Unbegun)?;
-        let committed = transact(&mut connection, jobs).await;
+        let mut connection = self.pool.take().await.map_err(Uncommitted::Unbegun)?;
+        let committed = transact(&mut connection, self.begin, jobs).await;
         if committed.is_err() {
-            // SQLite may have rolled back by itself, and sqlx does not know. A new connection knows
-            // of no transaction.
+            // The database may have rolled back by itself, and sqlx does not know. A new connection
+            // knows of no transaction.
             let _ = connection.close().await;
         } else {
             self.commits.send_modify(|commits| *commits += 1);
@@ -314,8 +314,13 @@ impl Committer {
     }
 }
 
-async fn transact(connection: &mut AnyConnection, jobs: &mut [Box<dyn Job>]) -> Result<(), Uncommitted> {
-    let mut transaction = connection.begin_with(BEGIN).await.map_err(Uncommitted::Unbegun)?;
+async fn transact(
+    connection: &mut AnyConnection,
+    begin: &'static str,
+    jobs: &mut [Box<dyn Job>],
+) -> Result<(), Uncommitted> {
+    let unbegun = |error: sqlx::Error| Uncommitted::Unbegun(error.into());
+    let mut transaction = connection.begin_with(begin).await.map_err(unbegun)?;
     for job in jobs {
         job.run(&mut transaction).await.map_err(Uncommitted::Failed)?;
     }

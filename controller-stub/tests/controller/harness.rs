@@ -8,6 +8,7 @@ use controller_stub::{
     serve::Server,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -47,6 +48,9 @@ impl Controller {
         for (name, content) in [("linux-amd64", "the daemon"), ("aio-installer-linux-amd64", "the installer")]
         {
             std::fs::write(folder.path().join("releases/v1.0.0").join(name), content).unwrap();
+        }
+        if let Ok(server) = std::env::var("AIO_TEST_POSTGRES") {
+            config.database_url = Some(schema_on(&server).await.into());
         }
         change(&mut config);
         let server = Server::start(config.clone()).await.unwrap();
@@ -141,7 +145,10 @@ impl Controller {
     }
 
     async fn database(&self) -> sqlx::AnyPool {
-        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
+        let url = match &self.config.database_url {
+            Some(url) => url.expose_secret().to_owned(),
+            None => format!("sqlite://{}/controller.db", self.config.data_dir.display()),
+        };
         sqlx::AnyPool::connect(&url).await.unwrap()
     }
 
@@ -159,20 +166,30 @@ impl Controller {
 
     /// Changes the database as no address of the API can yet.
     pub(crate) async fn sql(&self, statement: &'static str) {
-        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
-        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        let pool = self.database().await;
         sqlx::query(statement).execute(&pool).await.unwrap();
         pool.close().await;
     }
 
     /// Reads a number from the database.
     pub(crate) async fn number(&self, query: &'static str) -> i64 {
-        let url = format!("sqlite://{}/controller.db", self.config.data_dir.display());
-        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        let pool = self.database().await;
         let row = sqlx::query(query).fetch_one(&pool).await.unwrap();
         pool.close().await;
         sqlx::Row::get(&row, 0)
     }
+}
+
+/// The address of a new schema on a PostgreSQL server.
+pub(crate) async fn schema_on(server: &str) -> String {
+    sqlx::any::install_default_drivers();
+    let pool = sqlx::AnyPool::connect(server).await.unwrap();
+    let schema = format!("test_{}", uuid::Uuid::new_v4().simple());
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).execute(&pool).await.unwrap();
+    pool.close().await;
+    let mut url: reqwest::Url = server.parse().unwrap();
+    url.query_pairs_mut().append_pair("options", &format!("-csearch_path={schema}"));
+    url.into()
 }
 
 impl Client {

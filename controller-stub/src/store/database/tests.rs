@@ -1,12 +1,26 @@
 //! How a database is opened: what is private, what is refused and with which code, and what an
 //! error leaves behind.
 
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
 use aio_protocol::error_code::ErrorCode;
+use sqlx::{Executor, Row};
 
 use super::*;
+use crate::config::Config;
 
 fn place(folder: &Path) -> Place {
-    Place::of(None, folder).unwrap()
+    Place::in_folder(folder).unwrap()
+}
+
+fn named(url: &str) -> Result<Place, StoreError> {
+    let mut config = Config::new("/nowhere");
+    config.database_url = Some(url.into());
+    Place::of(&config)
 }
 
 /// The code that opening and checking end with, each at once.
@@ -71,13 +85,13 @@ async fn damage_in_the_middle_is_found_by_a_check() {
 #[tokio::test]
 async fn a_database_of_a_later_version_or_of_another_program_is_refused() {
     let data = used().await;
-    let mut connection = AnyConnection::connect(&place(data.path()).url).await.unwrap();
+    let mut connection = AnyConnection::connect_with(&place(data.path()).options().unwrap()).await.unwrap();
     let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9000, 'later', 1, x'00', 0)";
     connection.execute(later).await.unwrap();
     assert_eq!(code(data.path()).await, (ErrorCode::DatabaseNewer, ErrorCode::DatabaseNewer));
 
     let data = tempfile::tempdir().unwrap();
-    let mut connection = AnyConnection::connect(&place(data.path()).url).await.unwrap();
+    let mut connection = AnyConnection::connect_with(&place(data.path()).options().unwrap()).await.unwrap();
     connection.execute("CREATE TABLE bookmarks (url TEXT)").await.unwrap();
     assert_eq!(code(data.path()).await, (ErrorCode::DatabaseDamaged, ErrorCode::DatabaseDamaged));
 }
@@ -93,7 +107,8 @@ async fn a_database_of_which_a_part_is_gone_is_refused_before_it_serves() {
         ("DROP TABLE _sqlx_migrations; CREATE TABLE _sqlx_migrations (x)", ErrorCode::DatabaseDamaged),
     ] {
         let data = used().await;
-        let mut connection = AnyConnection::connect(&place(data.path()).url).await.unwrap();
+        let mut connection =
+            AnyConnection::connect_with(&place(data.path()).options().unwrap()).await.unwrap();
         connection.execute(statement).await.unwrap();
         connection.close().await.unwrap();
         assert_eq!(code(data.path()).await, (expected, expected), "{statement}");
@@ -104,8 +119,8 @@ async fn a_database_of_which_a_part_is_gone_is_refused_before_it_serves() {
 async fn a_database_of_the_first_release_is_brought_forward_with_all_that_it_holds() {
     let data = tempfile::tempdir().unwrap();
     sqlx::any::install_default_drivers();
-    let mut connection = AnyConnection::connect(&place(data.path()).url).await.unwrap();
-    MIGRATIONS.run_direct(Some(5), &mut connection, false).await.unwrap();
+    let mut connection = AnyConnection::connect_with(&place(data.path()).options().unwrap()).await.unwrap();
+    place(data.path()).migrations().run_direct(Some(5), &mut connection, false).await.unwrap();
     let node = "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, websocket_connected) \
                 VALUES ('69396100cd71623c7bbfbfee', 1, 'o', 'u', 'gpu-10', '[\"worker\"]', 'pending', 1, 0)";
     connection.execute(node).await.unwrap();
@@ -124,7 +139,7 @@ async fn a_place_that_leads_nowhere_or_into_memory_is_refused() {
     std::os::unix::fs::symlink("nowhere/at/all", data.path().join("controller.db")).unwrap();
     assert_eq!(code(data.path()).await, (ErrorCode::FileFailed, ErrorCode::FileFailed));
     for url in ["sqlite::memory:", "sqlite://:memory:"] {
-        assert_eq!(Place::of(Some(url), data.path()).unwrap_err().code(), ErrorCode::ConfigInvalid, "{url}");
+        assert_eq!(named(url).unwrap_err().code(), ErrorCode::ConfigInvalid, "{url}");
     }
 }
 
@@ -163,7 +178,7 @@ async fn the_files_are_private_whoever_made_them() {
         modes
     };
     let data = tempfile::tempdir().unwrap();
-    let _lock = place(data.path()).serve().unwrap();
+    let _lock = place(data.path()).serve().await.unwrap();
     let store = Store::open_as_server(&place(data.path()), &Pulses::default()).await.unwrap();
     store.put_setting("owner", "one").await.unwrap();
     let names = [
@@ -190,13 +205,13 @@ async fn one_server_at_a_time_serves_a_database_however_it_is_named() {
     std::os::unix::fs::symlink(data.path(), data.path().join("link")).unwrap();
     let first = place(data.path());
     let second = format!("sqlite:{}/link/controller.db?mode=rwc", data.path().display());
-    let second = Place::of(Some(&second), Path::new("/nowhere")).unwrap();
-    let held = first.serve().unwrap();
-    assert_eq!(second.serve().unwrap_err().code(), ErrorCode::DatabaseInUse);
+    let second = named(&second).unwrap();
+    let held = first.serve().await.unwrap();
+    assert_eq!(second.serve().await.err().unwrap().code(), ErrorCode::DatabaseInUse);
     // A command beside it is welcome.
     Store::open(&second).await.unwrap();
     drop(held);
-    second.serve().unwrap();
+    second.serve().await.unwrap();
 }
 
 #[tokio::test]
@@ -204,7 +219,7 @@ async fn the_log_of_writes_shrinks_again() {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(&place(data.path())).await.unwrap();
     // Somebody who reads all the while keeps the log from being used anew.
-    let mut reader = AnyConnection::connect(&place(data.path()).url).await.unwrap();
+    let mut reader = AnyConnection::connect_with(&place(data.path()).options().unwrap()).await.unwrap();
     reader.execute("BEGIN; SELECT * FROM settings").await.unwrap();
     store.put_setting("large", &"x".repeat(30_000_000)).await.unwrap();
     reader.execute("COMMIT").await.unwrap();
@@ -220,7 +235,7 @@ async fn the_log_of_writes_shrinks_again() {
 async fn another_process_that_holds_the_database_is_waited_for_once() {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(&place(data.path())).await.unwrap();
-    let mut other = AnyConnection::connect(&place(data.path()).url).await.unwrap();
+    let mut other = AnyConnection::connect_with(&place(data.path()).options().unwrap()).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     let began = Instant::now();
     let writes = (0..10).map(|number| {
@@ -271,8 +286,8 @@ async fn every_connection_is_durable_and_patient() {
     let data = tempfile::tempdir().unwrap();
     let store = Store::open(&place(data.path())).await.unwrap();
     let mut held = Vec::new();
-    for _ in 0..POINT_CONNECTIONS {
-        let mut connection = store.pool.acquire().await.unwrap();
+    for _ in 0..place(data.path()).readers() {
+        let mut connection = store.pool.take().await.unwrap();
         let read = async |connection: &mut sqlx::AnyConnection, pragma| {
             let row = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}")))
                 .fetch_one(connection)

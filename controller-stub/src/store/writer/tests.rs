@@ -1,45 +1,43 @@
 //! The writer on a real database: what shares a commit, what a failure harms, and what a caller
 //! that leaves takes back.
 
-use sqlx::{Executor, Row, any::AnyPoolOptions};
+use sqlx::{Executor, Row};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::tasks::Pulses;
+use crate::{store::testing, tasks::Pulses};
 
 struct Bench {
     writer: Arc<Writer>,
-    reader: AnyPool,
+    reader: Connections,
     _folder: TempDir,
 }
 
 async fn bench() -> Bench {
     sqlx::any::install_default_drivers();
     let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}/test.db?mode=rwc", folder.path().display());
-    let options = AnyPoolOptions::new().after_connect(|connection, _| {
-        Box::pin(async move { connection.execute("PRAGMA journal_mode = WAL").await.map(drop) })
-    });
-    let reader = options.clone().max_connections(2).connect(&url).await.unwrap();
-    reader.execute("CREATE TABLE words (word TEXT NOT NULL PRIMARY KEY)").await.unwrap();
-    let writer = Arc::new(Writer::start(
-        options.max_connections(1).connect(&url).await.unwrap(),
-        None,
-        Pulses::default().add("writer"),
-    ));
+    let place = testing::place(folder.path()).await;
+    let reader = Connections::open(&place, 2).await.unwrap();
+    let table = "CREATE TABLE words (word TEXT NOT NULL PRIMARY KEY)";
+    reader.take().await.unwrap().execute(table).await.unwrap();
+    let connection = Connections::open(&place, 1).await.unwrap();
+    let writer = Arc::new(Writer::start(connection, place.begin(), None, Pulses::default().add("writer")));
     Bench { writer, reader, _folder: folder }
 }
 
-async fn words(reader: &AnyPool) -> Vec<String> {
-    let rows = sqlx::query("SELECT word FROM words ORDER BY word").fetch_all(reader).await.unwrap();
+async fn words(reader: &Connections) -> Vec<String> {
+    let rows = sqlx::query("SELECT word FROM words ORDER BY word")
+        .fetch_all(&mut *reader.take().await.unwrap())
+        .await
+        .unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// Adds a word, and says which words another connection saw at that moment.
 struct Add {
     word: &'static str,
-    reader: AnyPool,
+    reader: Connections,
 }
 
 impl Write for Add {

@@ -1,0 +1,256 @@
+//! Where the database is, and all in which SQLite and PostgreSQL differ: how it is named, opened, begun,
+//! recognised and kept to one server. Every other statement is one text for both.
+
+mod file;
+mod server;
+
+use std::{collections::HashSet, io, path::Path};
+
+use secrecy::ExposeSecret;
+use sqlx::{AnyConnection, Connection, Row, any::AnyConnectOptions, migrate::Migrator};
+use tokio_util::sync::CancellationToken;
+
+use self::{file::DatabaseFile, server::DatabaseServer};
+use super::{
+    error::{Problem, StoreError},
+    reserve::Reserve,
+};
+use crate::config::Config;
+
+use server::Session;
+
+/// The texts of the migrations for SQLite; those of PostgreSQL are made of them.
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// The tables, by the migration that makes each.
+const TABLES: [(i64, &str); 20] = [
+    (1, "settings"),
+    (1, "nodes"),
+    (1, "transitions"),
+    (1, "tokens"),
+    (1, "outbox"),
+    (1, "inbox"),
+    (2, "dead_letters"),
+    (11, "audit"),
+    (12, "idempotency"),
+    (21, "sightings"),
+    (23, "rollouts"),
+    (23, "rollout_nodes"),
+    (23, "node_groups"),
+    (30, "aiwm_nodes"),
+    (40, "telemetry_nodes"),
+    (40, "telemetry"),
+    (41, "alarms"),
+    (41, "silences"),
+    (50, "sessions"),
+    (50, "login_links"),
+];
+
+/// Where the database is: `controller.db` in the data folder unless a URL is configured.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// A file of SQLite's.
+    File(DatabaseFile),
+    /// A database of a PostgreSQL server.
+    Server(DatabaseServer),
+}
+
+/// What makes a process the one that serves the database, until it is dropped.
+pub(crate) enum Serving {
+    File { _lock: std::fs::File },
+    Server(Session),
+}
+
+impl Serving {
+    /// Is cancelled once another process serves the database.
+    pub(crate) fn taken(&self) -> CancellationToken {
+        match self {
+            Self::File { .. } => CancellationToken::new(),
+            Self::Server(session) => session.taken(),
+        }
+    }
+}
+
+impl Place {
+    /// The place that the configuration names.
+    pub(crate) fn of(config: &Config) -> Result<Self, StoreError> {
+        match &config.database_url {
+            None => Self::in_folder(&config.data_dir),
+            Some(url) if server::is_named_by(url) => DatabaseServer::of(url, config).map(Self::Server),
+            Some(url) => DatabaseFile::named(url.expose_secret()).map(Self::File),
+        }
+    }
+
+    /// The file that a folder has when nothing else is configured.
+    pub(crate) fn in_folder(folder: &Path) -> Result<Self, StoreError> {
+        DatabaseFile::named(&file::url(&folder.join("controller.db"))?).map(Self::File)
+    }
+
+    /// How it is told: never with a password.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::File(file) => file.path().display().to_string(),
+            Self::Server(server) => server.name(),
+        }
+    }
+
+    /// Makes this process the one that serves the database. Commands need no such right.
+    pub(crate) async fn serve(&self) -> Result<Serving, StoreError> {
+        sqlx::any::install_default_drivers();
+        match self {
+            Self::File(file) => Ok(Serving::File { _lock: file.lock()? }),
+            Self::Server(server) => server.session().await.map(Serving::Server),
+        }
+    }
+
+    /// Room on the database's disk for revocations, where the disk is this machine's.
+    pub(super) fn reserve(&self) -> Option<Reserve> {
+        match self {
+            Self::File(file) => Some(Reserve::beside(file.path())),
+            Self::Server(_) => None,
+        }
+    }
+
+    /// What has to be done before the first connection.
+    pub(super) fn prepare_to_open(&self) -> Result<(), StoreError> {
+        match self {
+            Self::File(file) => file.keep_private(),
+            Self::Server(_) => Ok(()),
+        }
+    }
+
+    /// How to connect, with the password that holds now.
+    pub(super) fn options(&self) -> Result<AnyConnectOptions, StoreError> {
+        match self {
+            Self::File(file) => file.options(),
+            Self::Server(server) => server.options(),
+        }
+    }
+
+    /// Readers of single rows, and of lists.
+    pub(super) fn readers(&self) -> u32 {
+        match self {
+            Self::File(_) => file::READERS,
+            Self::Server(server) => server.readers(),
+        }
+    }
+
+    /// What every connection of a pool keeps to.
+    pub(super) async fn prepare(&self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        match self {
+            Self::File(_) => file::prepare(connection).await,
+            Self::Server(server) => server.prepare(connection).await,
+        }
+    }
+
+    /// What the connection keeps to that brings the database up to date, which may take long.
+    pub(super) async fn prepare_to_migrate(&self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        match self {
+            Self::File(_) => file::prepare(connection).await,
+            Self::Server(_) => Ok(()),
+        }
+    }
+
+    /// Begins a transaction that writes, alone among all processes: what it reads is what it changes.
+    pub(super) fn begin(&self) -> &'static str {
+        match self {
+            Self::File(_) => file::BEGIN,
+            Self::Server(_) => server::BEGIN,
+        }
+    }
+
+    pub(super) fn migrations(&self) -> &'static Migrator {
+        match self {
+            Self::File(_) => &MIGRATIONS,
+            Self::Server(_) => &server::MIGRATIONS,
+        }
+    }
+
+    /// Whether a migration may succeed when it is tried again: SQLite has no lock to hold over migrations.
+    pub(super) fn migrates_unlocked(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Says why a server could not open the database. Changes nothing.
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        match self {
+            Self::File(file) => {
+                let Some((mut connection, size)) = file.open_to_check().await? else { return Ok(()) };
+                self.recognise(&mut connection).await?;
+                file::check(&mut connection, size).await?;
+                Ok(connection.close().await?)
+            }
+            Self::Server(_) => {
+                let mut connection = AnyConnection::connect_with(&self.options()?).await?;
+                self.recognise(&mut connection).await?;
+                Ok(connection.close().await?)
+            }
+        }
+    }
+
+    /// Refuses a database of another program, of a later version, or of which a part is gone; and a server
+    /// that cannot be worked with.
+    pub(super) async fn recognise(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        let (snapshot, tables) = match self {
+            Self::File(_) => ("BEGIN", "SELECT name FROM sqlite_master WHERE type = 'table'"),
+            Self::Server(_) => {
+                server::refuse_unusable(connection).await?;
+                // Another process may bring it up to date meanwhile.
+                (
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ",
+                    "SELECT CAST(tablename AS TEXT) FROM pg_tables WHERE schemaname = current_schema()",
+                )
+            }
+        };
+        let mut reading = connection.begin_with(snapshot).await?;
+        let tables = sqlx::query(tables).fetch_all(&mut *reading).await?;
+        let tables = tables.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
+        if !tables.is_empty() {
+            self.compare(&tables, &mut reading).await?;
+        }
+        Ok(reading.rollback().await?)
+    }
+
+    async fn compare(
+        &self,
+        tables: &HashSet<String>,
+        connection: &mut AnyConnection,
+    ) -> Result<(), StoreError> {
+        let foreign = || StoreError::Foreign(self.name());
+        let applied = sqlx::query(
+            "SELECT version, CAST(success AS INTEGER), checksum FROM _sqlx_migrations ORDER BY version",
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|error| {
+            if super::error::problem(&error) == Problem::Fault { foreign() } else { error.into() }
+        })?;
+        let mut newest = 0;
+        for row in &applied {
+            let (version, done) = (row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)? != 0);
+            match self.migrations().iter().find(|migration| migration.version == version) {
+                Some(ours) if row.try_get::<Vec<u8>, _>(2)? != *ours.checksum => return Err(foreign()),
+                Some(_) if !done => return Err(damaged(format!("migration {version} has not ended"))),
+                Some(_) => {}
+                // What begins with our first migration was ours once.
+                None if newest == 0 => return Err(foreign()),
+                None => {
+                    let known =
+                        self.migrations().iter().map(|migration| migration.version).max().unwrap_or(0);
+                    return Err(StoreError::Newer { found: version, known });
+                }
+            }
+            newest = version;
+        }
+        let missing = TABLES.iter().find(|(since, table)| *since <= newest && !tables.contains(*table));
+        missing.map_or(Ok(()), |(_, table)| Err(damaged(format!("the table `{table}` is missing"))))
+    }
+}
+
+fn damaged(how: String) -> StoreError {
+    StoreError::Corrupt { what: "the database", source: how.into() }
+}
+
+fn unusable(path: &Path, source: io::Error) -> StoreError {
+    StoreError::File { path: path.to_owned(), source }
+}
