@@ -22,8 +22,7 @@ pub(crate) struct Arguments {
     systemd: bool,
 }
 
-/// Unoptimised programs, because they are built soonest; built as the tests build them, so that
-/// neither waits for the other.
+/// Unoptimised programs, because they are built soonest.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.systemd {
         ensure!(rustix::process::geteuid().is_root(), "--systemd boots a container, and that takes root");
