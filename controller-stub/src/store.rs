@@ -13,6 +13,7 @@ mod error;
 mod expiry;
 mod fleet;
 mod groups;
+mod healths;
 mod idempotency;
 mod inbox;
 mod naming;

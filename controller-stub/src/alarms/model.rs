@@ -101,7 +101,6 @@ pub(crate) struct Damping {
 }
 
 impl Kind {
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 12] = [
         Self::NodeOffline,
         Self::InstallationFailed,
@@ -171,6 +170,8 @@ impl Kind {
 }
 
 impl Level {
+    pub(crate) const ALL: [Self; 2] = [Self::Warning, Self::Critical];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -200,7 +201,7 @@ mod tests {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.as_str()));
             assert!(page.contains(&format!("| `{}` |", kind.as_str())), "{}", kind.as_str());
         }
-        for level in [Level::Warning, Level::Critical] {
+        for level in Level::ALL {
             assert_eq!(serde_json::to_string(&level).unwrap(), format!("\"{}\"", level.as_str()));
         }
         for resolution in [Resolution::Cured, Resolution::Maintenance, Resolution::Decommissioned] {

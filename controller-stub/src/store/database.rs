@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SETUP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 20] = [
+const TABLES: [(i64, &str); 21] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -61,6 +61,7 @@ const TABLES: [(i64, &str); 20] = [
     (41, "silences"),
     (50, "sessions"),
     (50, "login_links"),
+    (55, "told_healths"),
 ];
 
 /// A damaged database up to this size is found by `check`; a larger one would take too long to read.

@@ -233,6 +233,46 @@ async fn a_container_that_is_not_well_is_an_alarm_until_it_is_or_is_gone() {
 }
 
 #[tokio::test]
+async fn another_health_is_told_once_and_a_restart_tells_nothing_twice() {
+    let mut controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    let changes = async |owner: &Client, count: usize| {
+        eventually("the changes of its health", async || {
+            let events = owner.events(&id).await;
+            let changes: Vec<_> =
+                events.into_iter().filter(|event| event["type"] == "node.health_changed").collect();
+            if changes.len() == count { Ok(changes) } else { Err(format!("{changes:?}")) }
+        })
+        .await
+    };
+    let ill = [("Xid 79: it has fallen off the bus", "reboot")];
+    say(&mut worker, 1, &[]).await;
+    say(&mut worker, 2, &ill).await;
+    let told = changes(&owner, 1).await;
+    assert_eq!(told[0]["data"]["from"], "ok");
+    assert_eq!(
+        told[0]["data"]["health"],
+        json!({"state": "unhealthy", "worst": "Xid 79: it has fallen off the bus", "action": "reboot"})
+    );
+
+    let address = controller.address();
+    drop(worker);
+    controller.stop().await;
+    controller.start_again(address).await;
+    let owner = controller.owner_of("acme").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    say(&mut worker, 1, &ill).await;
+    await_alarms(&owner, "", &["gpu_health"]).await;
+    say(&mut worker, 2, &[]).await;
+    let told = changes(&owner, 2).await;
+    let data = &told[1]["data"];
+    assert_eq!((&data["from"], &data["health"]), (&json!("unhealthy"), &json!({"state": "ok"})));
+}
+
+#[tokio::test]
 async fn a_silence_names_a_node_or_a_label_and_what_is_still_wrong_is_told_after_it() {
     let controller = controller(Duration::ZERO).await;
     let owner = controller.owner_of("acme").await;
