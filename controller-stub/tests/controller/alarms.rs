@@ -233,6 +233,46 @@ async fn a_container_that_is_not_well_is_an_alarm_until_it_is_or_is_gone() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_machine_is_an_alarm_for_as_long_as_its_worker_says_so() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let with = |problems: Value| {
+        let mut told = metrics(json!([]));
+        told["problems"] = problems;
+        told
+    };
+    let disk = json!({"kind": "disk_full", "part": "/data", "reason": "/data is 91 % full"});
+    let problems = json!([
+        disk,
+        {"kind": "inodes_full", "part": "/", "reason": "98 % of the inodes of / are used"},
+        {"kind": "memory_full", "reason": "97 % of the main memory is used"},
+        {"kind": "overheated", "part": "k10temp Tctl", "reason": "k10temp Tctl is at 101 °C"},
+        {"kind": "service_failed", "part": "docker.service", "reason": "docker.service has failed"},
+        {"kind": "of_a_newer_worker", "reason": "it is bored"}]);
+    worker.send("telemetry.metrics", with(problems)).await;
+    let kinds = ["disk_full", "inodes_full", "memory_full", "overheated", "service_failed"];
+    let alarms = await_alarms(&owner, "", &kinds).await;
+    assert_eq!(
+        (&alarms[0]["reason"], &alarms[0]["action"]),
+        (&json!("gpu: /data is 91 % full"), &json!("make room on it"))
+    );
+    // It grows, and a worker that judges nothing says nothing of it.
+    let grown = json!({"kind": "disk_full", "part": "/data", "reason": "/data is 95 % full"});
+    worker.send("telemetry.metrics", with(json!([grown]))).await;
+    let left = await_alarms(&owner, "", &kinds[..1]).await;
+    assert_eq!(left[0], alarms[0], "the same");
+    worker.send("telemetry.metrics", metrics(json!([]))).await;
+    worker.ping().await;
+    let newest = owner.get(&format!("/nodes/{id}/metrics")).await.1["newest"].clone();
+    assert_eq!(newest.get("problems"), None, "{newest}");
+    assert_eq!(listed(&owner, "").await, left);
+    worker.send("telemetry.metrics", with(json!([]))).await;
+    await_alarms(&owner, "", &[]).await;
+}
+
+#[tokio::test]
 async fn another_health_is_told_once_and_a_restart_tells_nothing_twice() {
     let mut controller = controller(Duration::ZERO).await;
     let owner = controller.owner_of("acme").await;
