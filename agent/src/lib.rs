@@ -7,6 +7,7 @@ pub mod confinement;
 pub mod containers;
 pub mod endpoint;
 pub mod health;
+mod limits;
 pub mod logging;
 pub mod notify;
 pub mod reload;

@@ -19,6 +19,7 @@ use aio_host::{
     gpu::{GpuReport, GpuWatcher},
     systemd,
 };
+use aio_protocol::telemetry::MachineProblem;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -28,6 +29,7 @@ pub(crate) use verdict::Verdicts;
 use crate::{
     containers::{Containers, History},
     health::{Judge, Judged, Memory, Thresholds},
+    limits::Measured,
 };
 use blocking_probe::BlockingProbe;
 use containers::{Look, Watch};
@@ -85,6 +87,8 @@ pub struct Readings {
     pub gpu: Option<Arc<Judged>>,
     /// The containers as they are told.
     pub containers: Option<Arc<Containers>>,
+    /// What is wrong with the machine itself.
+    pub problems: Option<Arc<[MachineProblem]>>,
     /// What systemd says: how the services stand, or that nobody could say.
     pub systemd: Latest,
 }
@@ -128,10 +132,17 @@ pub(crate) async fn gather(
             Look::Silent => None,
             Look::Seen(groups) => Some(Arc::new(watch.judge(&groups, &judged.details, began))),
         };
+        let manager = readings.borrow().systemd.clone();
+        let problems = verdicts.of_machine(Measured {
+            facts: facts_now.as_deref(),
+            load: sample.as_ref(),
+            services: manager.as_deref().map(|manager| manager.services.as_slice()),
+        });
         readings.send_if_modified(|readings| {
             let fresh = Readings {
                 facts: facts_now,
                 load: sample.or_else(|| readings.load.clone()),
+                problems: Some(problems.into()),
                 gpu: Some(Arc::new(judged)),
                 containers,
                 systemd: readings.systemd.clone(),
@@ -173,7 +184,7 @@ pub async fn look(
         Arc::new(History::default().seen(&groups, &judged.details, now))
     });
     let systemd = manager.map(Arc::new);
-    Readings { facts, load: None, gpu: Some(Arc::new(judged)), containers, systemd }
+    Readings { facts, load: None, gpu: Some(Arc::new(judged)), containers, problems: None, systemd }
 }
 
 /// What a report means to who has seen none before.

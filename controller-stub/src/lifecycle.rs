@@ -279,7 +279,8 @@ impl Turn<'_> {
         Ok(node)
     }
 
-    /// Tells of something that moves nothing, with what else is kept with it.
+    /// Tells of something that moves nothing, with what else is kept with it. Nobody is told of a node that is not
+    /// in service: there is none.
     pub(crate) async fn note(
         &self,
         event: impl Fn(&Node, Timestamp) -> NodeEvent,
@@ -288,6 +289,9 @@ impl Turn<'_> {
         saving: &impl Saving,
     ) -> Result<Node, LifecycleError> {
         let change = |node: &mut Node| {
+            if node.status == NodeStatus::Inactive {
+                return Err(LifecycleError::NotFound(node.id.clone()));
+            }
             let event = event(node, clock::now());
             Ok(vec![RecordedStep {
                 from: Some(node.status),

@@ -15,6 +15,7 @@ mod error;
 mod expiry;
 mod fleet;
 mod groups;
+mod healths;
 mod idempotency;
 mod inbox;
 mod naming;

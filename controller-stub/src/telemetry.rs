@@ -17,7 +17,9 @@ use std::{
     time::Duration,
 };
 
-use aio_protocol::{container::Container, ids::NodeId, time::Timestamp, wire::Metrics};
+use aio_protocol::{
+    container::Container, ids::NodeId, telemetry::MachineProblem, time::Timestamp, wire::Metrics,
+};
 
 use crate::gateway::registry::Epoch;
 use reading::Reading;
@@ -55,6 +57,14 @@ pub(crate) struct Closed {
     pub node: NodeId,
     pub slot: Slot,
     pub data: Vec<u8>,
+}
+
+/// What is wrong with a node, as its worker told last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Wrong {
+    /// The containers that have something wrong.
+    pub containers: Vec<Container>,
+    pub machine: Vec<MachineProblem>,
 }
 
 /// The telemetry of all nodes.
@@ -116,20 +126,16 @@ impl Telemetry {
         newest
     }
 
-    /// Of the nodes whose containers have something wrong, the containers that have.
-    pub(crate) fn wrong_containers(&self, now: Timestamp) -> Vec<(NodeId, Vec<Container>)> {
-        let wrong = |reading: &Reading| -> Vec<_> {
-            reading.containers.iter().flatten().filter(|it| !it.problems.is_empty()).cloned().collect()
-        };
+    /// The nodes whose machines or containers have something wrong, and what.
+    pub(crate) fn wrong(&self, now: Timestamp) -> Vec<(NodeId, Wrong)> {
         let nodes = self.nodes();
         let fresh = nodes.iter().filter_map(|(node, kept)| {
             let reading = kept.newest.as_ref().filter(|reading| now.since(reading.at) <= FRESH)?;
-            Some((node, wrong(reading)))
+            let containers = reading.containers.iter().flatten().filter(|it| !it.problems.is_empty());
+            let problems = reading.problems.as_deref().unwrap_or_default();
+            Some((node, Wrong { containers: containers.cloned().collect(), machine: problems.to_vec() }))
         });
-        fresh
-            .filter(|(_, containers)| !containers.is_empty())
-            .map(|(node, wrong)| (node.clone(), wrong))
-            .collect()
+        fresh.filter(|(_, wrong)| *wrong != Wrong::default()).map(|(id, wrong)| (id.clone(), wrong)).collect()
     }
 
     /// Hands what a connected node told last to `look`, unless it is too long ago to hold.

@@ -35,7 +35,7 @@ pub struct ConfigFile {
     pub updates: Option<UpdatesTable>,
 }
 
-/// From when on a GPU is not well: the table `[health]`. The daemon checks the values.
+/// From when on a GPU or the machine is not well: the table `[health]`. The daemon checks the values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HealthTable {
@@ -60,6 +60,18 @@ pub struct HealthTable {
     /// Errors (Xid) that do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignored_xids: Option<Vec<u64>>,
+    /// Percent of a file system that may be used; 0 is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_percent: Option<u32>,
+    /// Percent of a file system's inodes that may be used; 0 is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inode_percent: Option<u32>,
+    /// Percent of main memory that may be used; 0 is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_percent: Option<u32>,
+    /// °C that a sensor of the machine may report; 0 is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_celsius: Option<u32>,
 }
 
 /// How the node takes updates: the table `[updates]`. The daemon checks the values.
@@ -143,7 +155,7 @@ mod tests {
         let keys = toml::Table::try_from(&every).unwrap();
         assert_eq!(keys.len(), 8, "a key of ConfigFile is missing in packaging/config.toml: {keys:?}");
         let health = toml::Table::try_from(every.health.unwrap()).unwrap();
-        assert_eq!(health.len(), 7, "a key of HealthTable is missing in packaging/config.toml: {health:?}");
+        assert_eq!(health.len(), 11, "a key of HealthTable is missing in packaging/config.toml: {health:?}");
         let updates = toml::Table::try_from(every.updates.unwrap()).unwrap();
         assert_eq!(
             updates.len(),

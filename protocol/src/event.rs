@@ -14,6 +14,7 @@ use crate::{
     ids::NodeId,
     node::{NodeStatus, Owner},
     release::ReleaseVersion,
+    telemetry::{Health, HealthSummary},
     time::Timestamp,
     update::Verdict,
 };
@@ -32,7 +33,7 @@ macro_rules! kinds {
 
         impl EventKind {
             /// Every type of event.
-            pub const ALL: [Self; 12] = [$(Self::$kind,)*];
+            pub const ALL: [Self; 13] = [$(Self::$kind,)*];
 
             /// The `type` on the wire.
             pub fn as_str(self) -> &'static str {
@@ -68,6 +69,8 @@ kinds! {
     Updated = "node.updated",
     /// An update failed; the node runs the version before.
     UpdateFailed = "node.update_failed",
+    /// The health of the worst of a node's GPUs is another.
+    HealthChanged = "node.health_changed",
     /// Something is wrong with a node that a person should look at.
     AlarmRaised = "alarm.raised",
     /// What was wrong is over.
@@ -135,6 +138,9 @@ pub enum EventBody {
     /// See [`EventKind::UpdateFailed`].
     #[serde(rename = "node.update_failed")]
     UpdateFailed(EventData<UpdateFailureDetail>),
+    /// See [`EventKind::HealthChanged`].
+    #[serde(rename = "node.health_changed")]
+    HealthChanged(EventData<HealthDetail>),
     /// See [`EventKind::AlarmRaised`].
     #[serde(rename = "alarm.raised")]
     AlarmRaised(EventData<AlarmDetail>),
@@ -196,6 +202,16 @@ pub struct UpdateFailureDetail {
     pub verdict: Verdict,
     /// As the worker reported it.
     pub error: ErrorReport,
+}
+
+/// How a node's GPUs are, and how they were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HealthDetail {
+    /// The health that was told before; `ok` of a node that nothing was told of.
+    pub from: Health,
+    /// As the connected worker says it.
+    pub health: HealthSummary,
 }
 
 /// What is wrong with a node.
@@ -297,6 +313,7 @@ impl NodeEvent {
             EventBody::Decommissioned(_) => EventKind::Decommissioned,
             EventBody::Updated(_) => EventKind::Updated,
             EventBody::UpdateFailed(_) => EventKind::UpdateFailed,
+            EventBody::HealthChanged(_) => EventKind::HealthChanged,
             EventBody::AlarmRaised(_) => EventKind::AlarmRaised,
             EventBody::AlarmResolved(_) => EventKind::AlarmResolved,
         }
@@ -334,6 +351,7 @@ impl NodeEvent {
             EventBody::Disconnected(data) => data.about(),
             EventBody::Updated(data) => data.about(),
             EventBody::UpdateFailed(data) => data.about(),
+            EventBody::HealthChanged(data) => data.about(),
             EventBody::AlarmRaised(data) | EventBody::AlarmResolved(data) => data.about(),
         }
     }

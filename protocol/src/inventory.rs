@@ -154,6 +154,20 @@ pub struct Disk {
     /// What is mounted, e.g. `/dev/nvme0n1p2` or the dataset of a pool.
     #[serde(default, deserialize_with = "bounded::<_, _, 255>", skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// How many files it can hold; absent where it makes room for them as it needs it.
+    #[serde(default, deserialize_with = "understood", skip_serializing_if = "Option::is_none")]
+    pub inodes: Option<Inodes>,
+}
+
+/// What a file system can hold in files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Inodes {
+    /// In all.
+    pub total: u64,
+    /// Not used.
+    pub available: u64,
 }
 
 /// A mounted file system that did not answer in time.

@@ -3,6 +3,7 @@
 
 mod finding;
 mod gpu;
+mod problem;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -10,6 +11,7 @@ use crate::{inventory::understood, text::bounded};
 
 pub use finding::{Finding, RecoveryAction};
 pub use gpu::{EccErrors, GpuDetail, GpuProcess, RemappedRows, RetiredPages};
+pub use problem::{MachineProblem, MachineProblemKind};
 
 /// Health of a GPU, or of the worst of them.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = GpuHealth))]

@@ -133,7 +133,7 @@ pub fn decide(from: NodeStatus, trigger: Trigger) -> Decision {
         (T::LeaseExpired | T::WorkerLeft, Online) => moved(Offline, EventKind::Disconnected),
         (T::LeaseExpired | T::WorkerLeft, _) => Decision::Unchanged,
 
-        (T::MaintenanceRequested, Online) => moved(Maintenance, EventKind::MaintenanceMode),
+        (T::MaintenanceRequested, Online | Offline | Error) => moved(Maintenance, EventKind::MaintenanceMode),
         (T::MaintenanceRequested, Maintenance) => Decision::Unchanged,
         (T::MaintenanceRequested, _) => Decision::Refused,
         (T::ResumeRequested { connected: true }, Maintenance) => moved(Online, EventKind::Resumed),
@@ -161,7 +161,7 @@ mod tests {
     use NodeStatus::{Error, Inactive, Installing, Maintenance, Offline, Online, Pending};
 
     /// The table of the design, row by row, and the failures that move nothing.
-    const TABLE: [(NodeStatus, Trigger, NodeStatus, EventKind); 21] = [
+    const TABLE: [(NodeStatus, Trigger, NodeStatus, EventKind); 23] = [
         (Pending, Trigger::InstallationStarted, Installing, EventKind::InstallationStarted),
         (Offline, Trigger::InstallationStarted, Installing, EventKind::InstallationStarted),
         (Error, Trigger::InstallationStarted, Installing, EventKind::InstallationStarted),
@@ -177,6 +177,8 @@ mod tests {
         (Online, Trigger::LeaseExpired, Offline, EventKind::Disconnected),
         (Online, Trigger::WorkerLeft, Offline, EventKind::Disconnected),
         (Online, Trigger::MaintenanceRequested, Maintenance, EventKind::MaintenanceMode),
+        (Offline, Trigger::MaintenanceRequested, Maintenance, EventKind::MaintenanceMode),
+        (Error, Trigger::MaintenanceRequested, Maintenance, EventKind::MaintenanceMode),
         (Maintenance, Trigger::ResumeRequested { connected: true }, Online, EventKind::Resumed),
         (Maintenance, Trigger::ResumeRequested { connected: false }, Offline, EventKind::Resumed),
         (Pending, Trigger::DecommissionRequested, Inactive, EventKind::Decommissioned),

@@ -3,7 +3,9 @@
 
 use aio_protocol::{
     container::{Container, ContainerProblem, Pod},
-    inventory::{DefaultRoute, Disk, Gpu, Mig, MigInstance, NetworkInterface, OperatingSystem, SilentMount},
+    inventory::{
+        DefaultRoute, Disk, Gpu, Inodes, Mig, MigInstance, NetworkInterface, OperatingSystem, SilentMount,
+    },
     left_out::LeftOut,
     service::Service,
     telemetry::{
@@ -44,6 +46,7 @@ fn link() -> impl Strategy<Value = NetworkInterface> {
 fn disk() -> impl Strategy<Value = Disk> {
     (text(), text(), any::<u64>()).prop_map(|(mount_point, file_system, total)| Disk {
         device: Some(mount_point.clone()),
+        inodes: Some(Inodes { total, available: total }),
         mount_point,
         file_system,
         total,
@@ -133,6 +136,7 @@ prop_compose! {
             temperature: vec![Temperature { sensor, celsius: 33.3 }; sensors],
             gpu: vec![detail; gpus],
             containers: Some(vec![container; containers]),
+            problems: None,
             left_out: LeftOut::default(),
         }
     }

@@ -357,9 +357,10 @@ impl Controller {
             data: Vec<StoredEvent>,
         }
         let events: Events = self.answer(self.client.get(self.at(&format!("/events?nodeId={id}"))))?;
-        // An alarm comes seconds after what it is about; the controller's own tests are about those.
-        let is_alarm = |event: &StoredEvent| event.kind().starts_with("alarm.");
-        Ok(events.data.into_iter().filter(|event| !is_alarm(event)).collect())
+        // These come seconds after what they are about; the controller's own tests are about them.
+        let is_late =
+            |event: &StoredEvent| event.kind().starts_with("alarm.") || event.kind() == "node.health_changed";
+        Ok(events.data.into_iter().filter(|event| !is_late(event)).collect())
     }
 
     /// Waits until the node has this status.

@@ -1,4 +1,4 @@
-//! From when on something is wrong: the `[health]` table of config.toml as checked values. The
+//! From when on something is wrong with a GPU or the machine: the `[health]` table of config.toml as checked values. The
 //! defaults are for a fleet that wants to hear of what costs it work, and of nothing else.
 
 use std::time::Duration;
@@ -23,6 +23,14 @@ pub struct Thresholds {
     pub xid_memory: Duration,
     /// Errors (Xid) that are told and do not count.
     pub ignored_xids: Vec<u64>,
+    /// Percent of a file system that may be used. Here and below, 0 is no limit.
+    pub disk_percent: u32,
+    /// Percent of a file system's inodes that may be used.
+    pub inode_percent: u32,
+    /// Percent of main memory that may be used.
+    pub memory_percent: u32,
+    /// °C that a sensor of the machine may report.
+    pub temperature_celsius: u32,
 }
 
 /// A value that makes no sense.
@@ -51,6 +59,10 @@ impl Default for Thresholds {
             recovery: Duration::from_secs(60),
             xid_memory: Duration::from_secs(24 * 3600),
             ignored_xids: vec![],
+            disk_percent: 90,
+            inode_percent: 90,
+            memory_percent: 95,
+            temperature_celsius: 95,
         }
     }
 }
@@ -73,6 +85,11 @@ impl Thresholds {
             let bounds = "1 or more";
             return Err(OutOfRange { key: "uncorrected_errors", value: 0, bounds });
         }
+        let limit = |key, value: Option<u32>, most: u32, bounds, usual: u32| match value {
+            Some(value) if value > most => Err(OutOfRange { key, value: value.into(), bounds }),
+            value => Ok(value.unwrap_or(usual)),
+        };
+        let share = |key, value, usual| limit(key, value, 100, "0 to 100", usual);
         let recovery = within("recovery_secs", table.recovery_secs, 86_400, "at most 86400 (a day)")?;
         let xid_memory = within("xid_hours", table.xid_hours, 8760, "at most 8760 (a year)")?;
         Ok(Self {
@@ -84,6 +101,16 @@ impl Thresholds {
             recovery: recovery.map_or(usual.recovery, Duration::from_secs),
             xid_memory: xid_memory.map_or(usual.xid_memory, |hours| Duration::from_secs(hours * 3600)),
             ignored_xids: table.ignored_xids.clone().unwrap_or_default(),
+            disk_percent: share("disk_percent", table.disk_percent, usual.disk_percent)?,
+            inode_percent: share("inode_percent", table.inode_percent, usual.inode_percent)?,
+            memory_percent: share("memory_percent", table.memory_percent, usual.memory_percent)?,
+            temperature_celsius: limit(
+                "temperature_celsius",
+                table.temperature_celsius,
+                200,
+                "0 to 200",
+                usual.temperature_celsius,
+            )?,
         })
     }
 }
@@ -98,6 +125,10 @@ impl From<&Thresholds> for HealthTable {
             recovery_secs: Some(thresholds.recovery.as_secs()),
             xid_hours: Some(thresholds.xid_memory.as_secs() / 3600),
             ignored_xids: Some(thresholds.ignored_xids.clone()),
+            disk_percent: Some(thresholds.disk_percent),
+            inode_percent: Some(thresholds.inode_percent),
+            memory_percent: Some(thresholds.memory_percent),
+            temperature_celsius: Some(thresholds.temperature_celsius),
         }
     }
 }
@@ -126,6 +157,11 @@ mod tests {
         assert!(table(|table| table.power_slowdown_percent = Some(101)).contains("power_slowdown_percent"));
         assert!(table(|table| table.uncorrected_errors = Some(0)).contains("uncorrected_errors"));
         assert!(table(|table| table.recovery_secs = Some(u64::MAX)).contains("recovery_secs"));
+        assert!(
+            table(|table| table.disk_percent = Some(101))
+                .contains("disk_percent` is 101, and must be 0 to 100")
+        );
+        assert!(table(|table| table.temperature_celsius = Some(201)).contains("temperature_celsius"));
         assert!(table(|table| table.xid_hours = Some(u64::MAX)).contains("xid_hours"));
     }
 }

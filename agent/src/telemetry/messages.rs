@@ -78,6 +78,7 @@ impl Identity {
             temperature: load.temperatures.clone(),
             gpu: details(readings).to_vec(),
             containers: containers.map(|it| it.told),
+            problems: readings.problems.as_deref().map(<[_]>::to_vec),
             left_out: LeftOut { containers: left_out, ..LeftOut::default() },
         };
         Some(metrics.fitted())
@@ -102,7 +103,7 @@ impl Inventory {
         let hardware = &mut steady.hardware;
         let links = std::mem::take(&mut hardware.network);
         let mut disks = std::mem::take(&mut hardware.disk);
-        disks.iter_mut().for_each(|disk| disk.available = 0);
+        disks.iter_mut().for_each(|disk| (disk.available, disk.inodes) = (0, None));
         let mounts = (disks, std::mem::take(&mut hardware.silent_mount));
         hardware.left_out = LeftOut::default();
         // The words may count seconds.
@@ -192,6 +193,7 @@ pub(crate) mod tests {
                 total: 1 << 40,
                 available: 1 << 39,
                 device: Some("/dev/nvme0n1p2".into()),
+                inodes: None,
             }],
             boot_id: Uuid::max().to_string(),
             ..HostFacts::default()
@@ -237,6 +239,7 @@ pub(crate) mod tests {
                 summary: HealthSummary::default(),
             })),
             containers: None,
+            problems: None,
             systemd: None,
         }
     }

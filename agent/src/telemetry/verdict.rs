@@ -8,7 +8,7 @@ use std::{
 };
 
 use aio_host::{facts::HostFacts, files::FileError, gpu::GpuReport};
-use aio_protocol::telemetry::Health;
+use aio_protocol::telemetry::{Health, MachineProblem};
 use tokio::{
     sync::watch,
     task::{JoinHandle, spawn_blocking},
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::{
     config::WorkerConfig,
     health::{Judge, Judged, Memory, Moment, News},
+    limits::{Limits, Measured},
     tally::Tally,
 };
 
@@ -25,6 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     judge: Judge,
+    limits: Limits,
     configs: watch::Receiver<Arc<WorkerConfig>>,
     /// What the state folder holds, as far as is known.
     saved: Memory,
@@ -40,6 +42,7 @@ impl Verdicts {
         let saved = Memory::load(&config.state_dir);
         Self {
             judge: Judge::new(config.health.clone(), saved.clone()),
+            limits: Limits::default(),
             configs,
             saved,
             saving: None,
@@ -58,6 +61,12 @@ impl Verdicts {
         }
         self.keep().await;
         judged
+    }
+
+    /// What is wrong with the machine itself.
+    pub(super) fn of_machine(&mut self, measured: Measured<'_>) -> Vec<MachineProblem> {
+        let health = self.configs.borrow().health.clone();
+        self.limits.judge(measured, &health, Instant::now())
     }
 
     /// Waits until it is to judge by something else; for ever when nobody can say so any more.

@@ -151,6 +151,7 @@ impl HostProbe for Host {
                 total: 1 << 40,
                 available: 1 << 39,
                 device: None,
+                inodes: None,
             }],
             boot_id: "3f8f2d1c-4b5a-4c3e-9a51-0f2a7c3e9a51".into(),
             ..HostFacts::default()

@@ -41,6 +41,7 @@ pub(super) fn measured(
         temperature: Vec::new(),
         gpu: gpu_devices.into_iter().map(gpu).collect(),
         containers: None,
+        problems: None,
         left_out: LeftOut::default(),
     })
 }

@@ -5,18 +5,21 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use aio_protocol::{
-    event::{AlarmDetail, EventBody, EventData, NodeEvent},
+    event::{AlarmDetail, EventBody, EventData, HealthDetail, NodeEvent},
     ids::NodeId,
+    telemetry::Health,
     text,
     time::Timestamp,
 };
+use metrics::gauge;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     evaluator::{Due, Evaluator},
-    model::{Finding, Key, Resolution, Whose},
+    healths::Told,
+    model::{Finding, Key, Kind, Level, Resolution, Whose},
     survey::Survey,
 };
 use crate::{
@@ -36,6 +39,7 @@ struct Keeper {
     app: Arc<App>,
     evaluator: Evaluator,
     open: HashMap<Key, Alarm>,
+    told: Told,
 }
 
 /// Keeps alarms until `stop`.
@@ -73,7 +77,8 @@ async fn look(app: &Arc<App>, keeper: &mut Option<Keeper>) -> Result<(), Lifecyc
             let open = app.store.open_alarms().await?;
             let open: HashMap<_, _> = open.into_iter().map(|alarm| (alarm.key(), alarm)).collect();
             let evaluator = Evaluator::new(app.alarm_offline_after, open.keys().cloned());
-            keeper.insert(Keeper { app: app.clone(), evaluator, open })
+            let told = Told::new(app.store.told_healths().await?);
+            keeper.insert(Keeper { app: app.clone(), evaluator, open, told })
         }
     };
     keeper.look(clock::now()).await
@@ -98,7 +103,39 @@ impl Keeper {
             }
         }
         self.tell(&silences, now).await?;
+        self.count();
+        self.tell_healths().await?;
         failed
+    }
+
+    /// Tells of nodes whose health is another than the one that was told.
+    async fn tell_healths(&mut self) -> Result<(), LifecycleError> {
+        for news in self.told.news(self.app.registry.summaries()) {
+            let mut health = news.health.clone();
+            health.worst = health.worst.filter(|worst| !worst.is_empty());
+            let detail = HealthDetail { from: news.from, health };
+            let event = |node: &Node, now: Timestamp| NodeEvent {
+                body: EventBody::HealthChanged(about(node, detail.clone())),
+                timestamp: now,
+            };
+            let turn = self.app.lifecycle.turn(&news.node).await;
+            match turn.note(event, "health_changed", "controller", &WithHealth(news.health.state)).await {
+                // It is not in service any more.
+                Ok(_) | Err(LifecycleError::NotFound(_)) => self.told.done(&news),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the alarms that are raised, for `/metrics`.
+    fn count(&self) {
+        for (kind, level) in Kind::ALL.into_iter().flat_map(|kind| Level::ALL.map(|level| (kind, level))) {
+            let alarms =
+                self.open.values().filter(|alarm| (alarm.kind, alarm.level) == (kind, level)).count();
+            #[expect(clippy::cast_precision_loss, reason = "a gauge; nobody has 2^52 alarms")]
+            gauge!("aio_alarms", "kind" => kind.as_str(), "level" => level.as_str()).set(alarms as f64);
+        }
     }
 
     async fn raise(
@@ -207,19 +244,32 @@ impl Keeper {
             raised_at: alarm.raised_at,
             resolution: resolution.map(|it| it.as_str().to_owned()),
         };
-        let event = |node: &Node, now: Timestamp| {
-            let data = EventData {
-                node_id: node.id.clone(),
-                node_name: node.name.clone(),
-                status: node.status,
-                detail: detail.clone(),
-                owner: node.owner.clone(),
-            };
-            NodeEvent { body: body(data), timestamp: now }
+        let event = |node: &Node, now: Timestamp| NodeEvent {
+            body: body(about(node, detail.clone())),
+            timestamp: now,
         };
         let cause = if resolution.is_some() { "alarm_resolved" } else { "alarm_raised" };
         let turn = self.app.lifecycle.turn(node).await;
         turn.note(event, cause, "controller", &WithAlarm(change)).await.map(drop)
+    }
+}
+
+fn about<D>(node: &Node, detail: D) -> EventData<D> {
+    EventData {
+        node_id: node.id.clone(),
+        node_name: node.name.clone(),
+        status: node.status,
+        detail,
+        owner: node.owner.clone(),
+    }
+}
+
+/// A node that is saved with the health that was told of it.
+struct WithHealth(Health);
+
+impl Saving for WithHealth {
+    async fn save(&self, store: &Store, node: &Node, steps: &[RecordedStep]) -> Result<bool, StoreError> {
+        store.save_with_health(node, steps, self.0).await
     }
 }
 

@@ -26,6 +26,16 @@ pub(crate) enum Kind {
     ContainerRestarting,
     /// The kernel killed processes of a container because its memory was full.
     ContainerOomKilled,
+    /// A file system of a node has little room left.
+    DiskFull,
+    /// A file system of a node can hold few more files.
+    InodesFull,
+    /// A node has little main memory left.
+    MemoryFull,
+    /// A sensor of a node reports heat.
+    Overheated,
+    /// A service of a node has failed.
+    ServiceFailed,
     /// Two machines claim to be one node.
     IdentityConflict,
     /// A node's last valid token ends soon.
@@ -101,14 +111,18 @@ pub(crate) struct Damping {
 }
 
 impl Kind {
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::NodeOffline,
         Self::InstallationFailed,
         Self::GpuHealth,
         Self::GpuMissing,
         Self::ContainerRestarting,
         Self::ContainerOomKilled,
+        Self::DiskFull,
+        Self::InodesFull,
+        Self::MemoryFull,
+        Self::Overheated,
+        Self::ServiceFailed,
         Self::IdentityConflict,
         Self::TokenEnding,
         Self::UpdateHalted,
@@ -126,6 +140,11 @@ impl Kind {
             Self::GpuMissing => "gpu_missing",
             Self::ContainerRestarting => "container_restarting",
             Self::ContainerOomKilled => "container_oom_killed",
+            Self::DiskFull => "disk_full",
+            Self::InodesFull => "inodes_full",
+            Self::MemoryFull => "memory_full",
+            Self::Overheated => "overheated",
+            Self::ServiceFailed => "service_failed",
             Self::IdentityConflict => "identity_conflict",
             Self::TokenEnding => "token_ending",
             Self::UpdateHalted => "update_halted",
@@ -137,7 +156,13 @@ impl Kind {
 
     /// Whether only a connected worker can say that it is over.
     pub(crate) fn is_told_by_worker(self) -> bool {
-        matches!(self, Self::GpuHealth | Self::GpuMissing) || self.is_of_containers()
+        matches!(self, Self::GpuHealth | Self::GpuMissing) || self.is_of_containers() || self.is_of_machine()
+    }
+
+    /// Whether it is of a node's machine itself.
+    pub(crate) fn is_of_machine(self) -> bool {
+        use Kind::{DiskFull, InodesFull, MemoryFull, Overheated, ServiceFailed};
+        matches!(self, DiskFull | InodesFull | MemoryFull | Overheated | ServiceFailed)
     }
 
     /// Whether it is of a node's containers.
@@ -157,8 +182,14 @@ impl Kind {
             }
             // The worker damps the health of GPUs itself.
             Self::GpuHealth | Self::GpuMissing => of(0, 120),
-            // The same with containers, whose end is news at once.
-            Self::ContainerRestarting | Self::ContainerOomKilled => of(0, 0),
+            // The same with machines and containers, whose end is news at once.
+            Self::ContainerRestarting
+            | Self::ContainerOomKilled
+            | Self::DiskFull
+            | Self::InodesFull
+            | Self::MemoryFull
+            | Self::Overheated
+            | Self::ServiceFailed => of(0, 0),
             Self::DeliveryPaused => of(120, 60),
             Self::ControllerDisk => of(60, 300),
             // An offer may be on its way.
@@ -171,6 +202,8 @@ impl Kind {
 }
 
 impl Level {
+    pub(crate) const ALL: [Self; 2] = [Self::Warning, Self::Critical];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -200,7 +233,7 @@ mod tests {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.as_str()));
             assert!(page.contains(&format!("| `{}` |", kind.as_str())), "{}", kind.as_str());
         }
-        for level in [Level::Warning, Level::Critical] {
+        for level in Level::ALL {
             assert_eq!(serde_json::to_string(&level).unwrap(), format!("\"{}\"", level.as_str()));
         }
         for resolution in [Resolution::Cured, Resolution::Maintenance, Resolution::Decommissioned] {

@@ -7,7 +7,7 @@ use aio_protocol::{
     ids::{NodeId, OwnerId},
     inventory::Gpu,
     node::NodeStatus,
-    telemetry::{Health, HealthSummary},
+    telemetry::{Health, HealthSummary, MachineProblem, MachineProblemKind},
     time::Timestamp,
 };
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use crate::{
     app::App,
     outbox::DeliveryState,
     store::{FleetNode, StoreError, WatchedNode},
-    telemetry::reading::Reading,
+    telemetry::{Wrong, reading::Reading},
 };
 
 /// A token that ends sooner should have been replaced.
@@ -41,23 +41,33 @@ pub(super) struct Survey {
     /// How the GPUs of connected nodes are, as far as their workers have said it whole.
     health: HashMap<NodeId, Health>,
     /// Nodes with alarms whose workers have told of their containers lately.
-    measured: HashSet<NodeId>,
+    tell_of_containers: HashSet<NodeId>,
+    /// The same of their machines.
+    tell_of_machines: HashSet<NodeId>,
 }
 
 impl Survey {
     pub(super) async fn make(app: &App, now: Timestamp) -> Result<Self, StoreError> {
         let watched = app.store.watched_nodes().await?;
         let nodes: HashMap<_, _> = watched.into_iter().map(|node| (node.id.clone(), node)).collect();
-        let measured = nodes.keys().filter(|id| {
-            let mut measured = false;
-            app.telemetry.read(id, now, |reading| measured = reading.containers.is_some());
-            measured
-        });
-        let measured = measured.cloned().collect();
-        let mut survey = Self { found: Vec::new(), nodes, health: HashMap::new(), measured };
+        let telling = |what: fn(&Reading) -> bool| -> HashSet<NodeId> {
+            let tells = |id: &&NodeId| {
+                let mut tells = false;
+                app.telemetry.read(id, now, |reading| tells = what(reading));
+                tells
+            };
+            nodes.keys().filter(tells).cloned().collect()
+        };
+        let mut survey = Self {
+            found: Vec::new(),
+            health: HashMap::new(),
+            tell_of_containers: telling(|reading| reading.containers.is_some()),
+            tell_of_machines: telling(|reading| reading.problems.is_some()),
+            nodes,
+        };
         survey.look_at_statuses(app, now);
         survey.look_at_gpus(app, now).await?;
-        survey.look_at_containers(app, now).await?;
+        survey.look_at_machines(app, now).await?;
         survey.look_at_identities(app);
         survey.look_at_the_rest(app, now).await?;
         Ok(survey)
@@ -71,9 +81,12 @@ impl Survey {
             Some(NodeStatus::Inactive) => return Knowledge::Stopped(Resolution::Decommissioned),
             _ => {}
         }
-        let told = match key.kind.is_of_containers() {
-            true => self.measured.contains(id),
-            false => self.health.contains_key(id),
+        let told = if key.kind.is_of_containers() {
+            self.tell_of_containers.contains(id)
+        } else if key.kind.is_of_machine() {
+            self.tell_of_machines.contains(id)
+        } else {
+            self.health.contains_key(id)
         };
         if key.kind.is_told_by_worker() && !told {
             return Knowledge::Unknown;
@@ -133,13 +146,15 @@ impl Survey {
         Ok(())
     }
 
-    async fn look_at_containers(&mut self, app: &App, now: Timestamp) -> Result<(), StoreError> {
-        let wrong: HashMap<_, _> = app.telemetry.wrong_containers(now).into_iter().collect();
+    async fn look_at_machines(&mut self, app: &App, now: Timestamp) -> Result<(), StoreError> {
+        let wrong: HashMap<_, _> = app.telemetry.wrong(now).into_iter().collect();
         let ids: Vec<_> = wrong.keys().cloned().collect();
         for ids in ids.chunks(BATCH) {
             for node in app.store.fleet_nodes(ids).await? {
-                let containers = wrong.get(&node.id).map(Vec::as_slice).unwrap_or_default();
-                self.found.extend(container_findings(&node, containers));
+                if let Some(Wrong { containers, machine }) = wrong.get(&node.id) {
+                    self.found.extend(container_findings(&node, containers));
+                    self.found.extend(machine.iter().filter_map(|problem| machine_finding(&node, problem)));
+                }
             }
         }
         Ok(())
@@ -252,6 +267,25 @@ fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) ->
         ));
     }
     found
+}
+
+/// What is wrong with a machine; nothing where this controller does not know what that is.
+fn machine_finding(node: &FleetNode, problem: &MachineProblem) -> Option<Finding> {
+    let (kind, action) = match problem.kind {
+        MachineProblemKind::DiskFull => (Kind::DiskFull, "make room on it"),
+        MachineProblemKind::InodesFull => (Kind::InodesFull, "remove files that nobody needs"),
+        MachineProblemKind::MemoryFull => {
+            (Kind::MemoryFull, "look at what uses the memory, before the kernel ends something")
+        }
+        MachineProblemKind::Overheated => (Kind::Overheated, "look at fans, filters and the room's air"),
+        MachineProblemKind::ServiceFailed => {
+            (Kind::ServiceFailed, "look at its journal with `journalctl -u` on the node")
+        }
+        MachineProblemKind::Unknown => return None,
+    };
+    let reason = format!("{}: {}", node.name, problem.reason);
+    let what = (kind, problem.part.clone());
+    Some(of_node(&node.id, &node.org, what, Level::Warning, reason, action.to_owned(), None))
 }
 
 /// One finding for each thing that is wrong with a container.

@@ -3,8 +3,8 @@
 
 use aio_protocol::{
     event::{
-        AlarmDetail, ConnectionDetail, DisconnectionDetail, EventData, EventKind, FailureDetail, NoDetail,
-        UpdateDetail, UpdateFailureDetail,
+        AlarmDetail, ConnectionDetail, DisconnectionDetail, EventData, EventKind, FailureDetail,
+        HealthDetail, NoDetail, UpdateDetail, UpdateFailureDetail,
     },
     schema::Named,
     time::Timestamp,
@@ -28,6 +28,7 @@ pub(super) fn of(kind: EventKind, named: &mut Named) -> RefOr<Schema> {
         EventKind::Disconnected => data::<DisconnectionDetail>(named),
         EventKind::Updated => data::<UpdateDetail>(named),
         EventKind::UpdateFailed => data::<UpdateFailureDetail>(named),
+        EventKind::HealthChanged => data::<HealthDetail>(named),
         EventKind::AlarmRaised | EventKind::AlarmResolved => data::<AlarmDetail>(named),
     };
     named.push((Timestamp::name().into_owned(), Timestamp::schema()));

@@ -18,7 +18,8 @@ use crate::{app::App, lifecycle::Occurrence, store::Store};
 
 /// Take a node out of service
 ///
-/// Its worker stays connected. Allowed while the node is online; in maintenance already, nothing changes.
+/// Its worker stays connected. Allowed while the node is online, offline or in error; in maintenance already,
+/// nothing changes.
 #[utoipa::path(post, path = "/nodes/{id}/maintenance", operation_id = "beginMaintenance", tag = "nodes", security(("user" = [])),
     params(NodeIdOfPath), request_body = Option<NoFields>, responses(
         (status = 200, description = "The node", body = NodeView),

@@ -101,6 +101,11 @@ pub(super) const FIGURES: &[Figure] = &[
         "Times that a token was shown whose place a newer one had taken: somebody has a copy of it.",
     ),
     gauge("aio_nodes_gpu_health", &["health"], "Connected nodes by the health of the worst of their GPUs."),
+    gauge(
+        "aio_alarms",
+        &["kind", "level"],
+        "Alarms that are raised, those that somebody has seen among them.",
+    ),
     gauge("aio_identity_conflicts", &[], "Nodes whose place two workers take from each other."),
     counter(
         "aio_gateway_messages_total",

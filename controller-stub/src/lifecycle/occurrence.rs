@@ -204,6 +204,7 @@ impl Occurrence {
             }
             EventKind::Updated
             | EventKind::UpdateFailed
+            | EventKind::HealthChanged
             | EventKind::AlarmRaised
             | EventKind::AlarmResolved => return None,
             EventKind::MaintenanceMode => EventBody::MaintenanceMode(about(node, NoDetail {})),

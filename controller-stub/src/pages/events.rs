@@ -50,6 +50,11 @@ impl Line {
             "node.connected" | "node.updated" | "node.resumed" => "good",
             "node.disconnected" | "node.installation_failed" | "node.update_failed" | "alarm.raised" => "bad",
             "node.installation_started" | "node.registered" => "busy",
+            "node.health_changed" => match data.pointer("/health/state").and_then(Value::as_str) {
+                Some("ok") => "good",
+                Some("unhealthy") => "bad",
+                _ => "warn",
+            },
             _ => "",
         };
         Self {
@@ -70,6 +75,11 @@ fn detail(data: &Value) -> String {
     if let Some(error) = data.get("error") {
         let of = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
         parts.push(format!("{}: {}", of("code"), of("message")));
+    }
+    if let Some(health) = data.get("health") {
+        let of = |name: &str| health.get(name).and_then(Value::as_str).map(str::to_owned);
+        parts.extend(of("state"));
+        parts.extend(of("worst"));
     }
     for name in ["reason", "ipAddress", "version", "from", "to", "state"] {
         if let Some(value) = text(name) {

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use aio_protocol::{
     inventory::{self, SystemInfo},
-    telemetry::{Finding, GpuActivity, GpuDetail, Health, HealthSummary},
+    telemetry::{Finding, GpuActivity, GpuDetail, Health, HealthSummary, MachineProblem},
     time::Timestamp,
 };
 use serde::Deserialize;
@@ -40,6 +40,8 @@ struct Newest {
     memory_used: u64,
     #[serde(default)]
     gpu: Vec<GpuDetail>,
+    #[serde(default)]
+    problems: Vec<MachineProblem>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +129,12 @@ pub(super) fn host(measured: Option<&Measured>) -> Vec<(&'static str, String)> {
         ("memory used", words::bytes(newest.memory_used)),
         ("measured", words::plain_time(&newest.at)),
     ]
+}
+
+/// What is wrong with the machine itself.
+pub(super) fn problems(measured: Option<&Measured>) -> Vec<String> {
+    let newest = measured.and_then(|it| it.newest.as_ref());
+    newest.iter().flat_map(|it| &it.problems).map(|problem| problem.reason.clone()).collect()
 }
 
 fn card(gpu: &inventory::Gpu) -> Gpu {

@@ -112,6 +112,7 @@ struct NodeView {
     label_text: String,
     health: &'static str,
     findings: Vec<(String, String)>,
+    problems: Vec<String>,
     conflict: bool,
     gpus: Vec<gpus::Gpu>,
     width: u64,
@@ -161,6 +162,7 @@ async fn build(visitor: &Visitor, id: &str) -> Result<NodeView, Rejection> {
         label_text: node.labels.iter().map(|(key, value)| label(key, value)).collect::<Vec<_>>().join(" "),
         health: words::health(health),
         findings: findings(health),
+        problems: gpus::problems(measured.as_ref()),
         conflict: node.identity_conflict.is_some(),
         gpus: info
             .as_ref()

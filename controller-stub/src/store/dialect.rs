@@ -23,7 +23,7 @@ use server::Session;
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 20] = [
+const TABLES: [(i64, &str); 21] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -44,6 +44,7 @@ const TABLES: [(i64, &str); 20] = [
     (41, "silences"),
     (50, "sessions"),
     (50, "login_links"),
+    (55, "told_healths"),
 ];
 
 /// Where the database is: `controller.db` in the data folder unless a URL is configured.

@@ -186,6 +186,7 @@ impl Write for Purge {
                 "DELETE FROM rollout_nodes WHERE node_id = $1",
                 "DELETE FROM alarms WHERE node_id = $1",
                 "DELETE FROM silences WHERE node_id = $1",
+                "DELETE FROM told_healths WHERE node_id = $1",
                 "DELETE FROM nodes WHERE id = $1",
             ] {
                 sqlx::query(statement).bind(id.as_str()).execute(&mut *connection).await?;

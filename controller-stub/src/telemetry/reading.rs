@@ -8,7 +8,7 @@ use aio_protocol::{
     left_out::LeftOut,
     telemetry::{
         DiskTraffic, EccErrors, Finding, GpuActivity, GpuDetail, GpuStatus, Health, HostUsage,
-        NetworkTraffic, RemappedRows, RetiredPages,
+        MachineProblem, NetworkTraffic, RemappedRows, RetiredPages,
     },
     time::Timestamp,
     wire::Metrics,
@@ -36,6 +36,8 @@ pub(crate) struct Reading {
     pub containers: Option<Box<[Container]>>,
     /// How many others the worker did not tell of.
     pub containers_left_out: u32,
+    /// What is wrong with the machine itself; nothing where its worker does not judge.
+    pub problems: Option<Box<[MachineProblem]>>,
 }
 
 /// What a GPU measured.
@@ -91,6 +93,7 @@ impl Reading {
             gpus: metrics.gpu.iter().map(GpuReading::of).collect(),
             containers: metrics.containers.as_deref().map(Into::into),
             containers_left_out: metrics.left_out.containers,
+            problems: metrics.problems.as_deref().map(Into::into),
         }
     }
 
@@ -108,6 +111,7 @@ impl Reading {
             temperature: Vec::new(),
             gpu: self.gpus.into_iter().map(GpuReading::told).collect(),
             containers: self.containers.map(<[_]>::into_vec),
+            problems: self.problems.map(<[_]>::into_vec),
             left_out: LeftOut { containers: self.containers_left_out, ..LeftOut::default() },
         }
     }

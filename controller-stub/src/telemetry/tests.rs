@@ -51,6 +51,7 @@ fn metrics(cpu: f32, gpu: Vec<GpuDetail>) -> Metrics {
         total: 1 << 40,
         available: 1 << 39,
         device: None,
+        inodes: None,
     };
     Metrics {
         node_id: node(),
@@ -64,6 +65,7 @@ fn metrics(cpu: f32, gpu: Vec<GpuDetail>) -> Metrics {
         temperature: vec![],
         gpu,
         containers: None,
+        problems: None,
         left_out: Default::default(),
     }
 }

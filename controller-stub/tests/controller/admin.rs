@@ -65,6 +65,44 @@ async fn a_node_that_is_resumed_without_its_worker_is_offline() {
 }
 
 #[tokio::test]
+async fn maintenance_begins_from_offline_and_error_too_and_ends_in_what_the_node_is_then() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    for failed in [false, true] {
+        let id = owner.add_node(if failed { "failed" } else { "away" }).await;
+        let token = owner.token_of(&id).await;
+        if failed {
+            let error = json!({"code": "CHECKSUM_MISMATCH", "message": "It differs.", "details": {}});
+            for report in [json!({"phase": "started"}), json!({"phase": "failed", "error": error})] {
+                let installer = controller.bearer(&token);
+                assert_eq!(installer.post(&format!("/nodes/{id}/installation"), report).await.0, 200);
+            }
+        } else {
+            let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+            worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
+            drop(worker);
+        }
+        let before = if failed { "error" } else { "offline" };
+        eventually("the node to be what it is to be", async || {
+            let node = owner.node(&id).await;
+            if node["status"] == before { Ok(()) } else { Err(node.to_string()) }
+        })
+        .await;
+        let maintenance = async || owner.post(&format!("/nodes/{id}/maintenance"), json!({})).await;
+        let (status, node) = maintenance().await;
+        assert_eq!((status.as_u16(), &node["status"]), (200, &json!("maintenance")));
+        let (_, node) = owner.post(&format!("/nodes/{id}/resume"), json!({})).await;
+        assert_eq!(node["status"], "offline");
+        assert_eq!(maintenance().await.0, 200);
+        let _worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+        owner.await_connected(&id, true).await;
+        assert_eq!(owner.node(&id).await["status"], "maintenance", "its worker changes nothing of that");
+        let (_, node) = owner.post(&format!("/nodes/{id}/resume"), json!({})).await;
+        assert_eq!(node["status"], "online");
+    }
+}
+
+#[tokio::test]
 async fn an_action_takes_no_fields() {
     let controller = Controller::start().await;
     let owner = controller.owner_of("acme").await;

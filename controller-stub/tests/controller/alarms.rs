@@ -233,6 +233,86 @@ async fn a_container_that_is_not_well_is_an_alarm_until_it_is_or_is_gone() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_machine_is_an_alarm_for_as_long_as_its_worker_says_so() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let with = |problems: Value| {
+        let mut told = metrics(json!([]));
+        told["problems"] = problems;
+        told
+    };
+    let disk = json!({"kind": "disk_full", "part": "/data", "reason": "/data is 91 % full"});
+    let problems = json!([
+        disk,
+        {"kind": "inodes_full", "part": "/", "reason": "98 % of the inodes of / are used"},
+        {"kind": "memory_full", "reason": "97 % of the main memory is used"},
+        {"kind": "overheated", "part": "k10temp Tctl", "reason": "k10temp Tctl is at 101 °C"},
+        {"kind": "service_failed", "part": "docker.service", "reason": "docker.service has failed"},
+        {"kind": "of_a_newer_worker", "reason": "it is bored"}]);
+    worker.send("telemetry.metrics", with(problems)).await;
+    let kinds = ["disk_full", "inodes_full", "memory_full", "overheated", "service_failed"];
+    let alarms = await_alarms(&owner, "", &kinds).await;
+    assert_eq!(
+        (&alarms[0]["reason"], &alarms[0]["action"]),
+        (&json!("gpu: /data is 91 % full"), &json!("make room on it"))
+    );
+    // It grows, and a worker that judges nothing says nothing of it.
+    let grown = json!({"kind": "disk_full", "part": "/data", "reason": "/data is 95 % full"});
+    worker.send("telemetry.metrics", with(json!([grown]))).await;
+    let left = await_alarms(&owner, "", &kinds[..1]).await;
+    assert_eq!(left[0], alarms[0], "the same");
+    worker.send("telemetry.metrics", metrics(json!([]))).await;
+    worker.ping().await;
+    let newest = owner.get(&format!("/nodes/{id}/metrics")).await.1["newest"].clone();
+    assert_eq!(newest.get("problems"), None, "{newest}");
+    assert_eq!(listed(&owner, "").await, left);
+    worker.send("telemetry.metrics", with(json!([]))).await;
+    await_alarms(&owner, "", &[]).await;
+}
+
+#[tokio::test]
+async fn another_health_is_told_once_and_a_restart_tells_nothing_twice() {
+    let mut controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    let changes = async |owner: &Client, count: usize| {
+        eventually("the changes of its health", async || {
+            let events = owner.events(&id).await;
+            let changes: Vec<_> =
+                events.into_iter().filter(|event| event["type"] == "node.health_changed").collect();
+            if changes.len() == count { Ok(changes) } else { Err(format!("{changes:?}")) }
+        })
+        .await
+    };
+    let ill = [("Xid 79: it has fallen off the bus", "reboot")];
+    say(&mut worker, 1, &[]).await;
+    say(&mut worker, 2, &ill).await;
+    let told = changes(&owner, 1).await;
+    assert_eq!(told[0]["data"]["from"], "ok");
+    assert_eq!(
+        told[0]["data"]["health"],
+        json!({"state": "unhealthy", "worst": "Xid 79: it has fallen off the bus", "action": "reboot"})
+    );
+
+    let address = controller.address();
+    drop(worker);
+    controller.stop().await;
+    controller.start_again(address).await;
+    let owner = controller.owner_of("acme").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
+    say(&mut worker, 1, &ill).await;
+    await_alarms(&owner, "", &["gpu_health"]).await;
+    say(&mut worker, 2, &[]).await;
+    let told = changes(&owner, 2).await;
+    let data = &told[1]["data"];
+    assert_eq!((&data["from"], &data["health"]), (&json!("unhealthy"), &json!({"state": "ok"})));
+}
+
+#[tokio::test]
 async fn a_silence_names_a_node_or_a_label_and_what_is_still_wrong_is_told_after_it() {
     let controller = controller(Duration::ZERO).await;
     let owner = controller.owner_of("acme").await;

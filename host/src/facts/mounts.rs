@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::inventory::{Disk, SilentMount};
+use aio_protocol::inventory::{Disk, Inodes, SilentMount};
 
 /// How long one mount may take to answer. A local file system needs microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,8 +28,8 @@ const POOLED: [&str; 2] = ["zfs", "bcachefs"];
 /// Images of something else, full by nature.
 const IMAGES: [&str; 4] = ["squashfs", "iso9660", "udf", "erofs"];
 
-/// Bytes in all, and bytes that are available; none where there is nothing to tell.
-type Sizes = Option<(u64, u64)>;
+/// Bytes in all, bytes that are available, and the same of inodes; none where there is nothing to tell.
+type Sizes = Option<(u64, u64, Option<Inodes>)>;
 
 /// The file systems that answered, and those that did not.
 pub(super) type Survey = (Vec<Disk>, Vec<SilentMount>);
@@ -112,13 +112,16 @@ fn spawn(size: fn(&Path) -> Sizes, mut mounts: Vec<Mount>) -> io::Result<Receive
 fn size(path: &Path) -> Sizes {
     let stat = rustix::fs::statvfs(path).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    (stat.f_blocks > 0).then(|| (bytes(stat.f_blocks), bytes(stat.f_bavail)))
+    // Btrfs and others make inodes as they need them, and say that there are none.
+    let inodes = Inodes { total: stat.f_files, available: stat.f_favail };
+    let inodes = Some(inodes).filter(|inodes| inodes.total > 0);
+    (stat.f_blocks > 0).then(|| (bytes(stat.f_blocks), bytes(stat.f_bavail), inodes))
 }
 
 fn disk(mount: Mount, sizes: Sizes) -> Option<Disk> {
-    let (total, available) = sizes?;
+    let (total, available, inodes) = sizes?;
     let Mount { device, point, file_system, .. } = mount;
-    Some(Disk { mount_point: point, file_system, total, available, device: Some(device) })
+    Some(Disk { mount_point: point, file_system, total, available, device: Some(device), inodes })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -238,7 +241,7 @@ garbage
             HUNG.fetch_add(1, Ordering::SeqCst);
             drop(CHANGED.wait_while(RELEASED.lock().unwrap(), |released| !*released).unwrap());
         }
-        Some((10, 5))
+        Some((10, 5, None))
     }
 
     #[test]

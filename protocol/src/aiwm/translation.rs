@@ -448,6 +448,7 @@ mod tests {
             let mut info = registered().system_info;
             info.hardware.disk = disks.into_iter().map(|(total, available)| inventory::Disk {
                 mount_point: "/".into(), file_system: "ext4".into(), total, available, device: None,
+                                                                                       inodes: None,
             }).collect();
             info.hardware.memory.total = memory.0;
             (info.hardware.cpu.cores, info.hardware.cpu.threads) = cpu;

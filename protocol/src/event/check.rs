@@ -49,6 +49,10 @@ impl NodeEvent {
                 line("data.disconnectReason", &data.detail.disconnect_reason, MAX_REASON_CHARS)
             }
             EventBody::UpdateFailed(data) => check_error(&data.detail.error),
+            EventBody::HealthChanged(data) => match &data.detail.health.worst {
+                Some(worst) => line("data.health.worst", worst, MAX_MESSAGE_CHARS),
+                None => Ok(()),
+            },
             EventBody::AlarmRaised(data) | EventBody::AlarmResolved(data) => check_alarm(&data.detail),
             EventBody::Updated(_)
             | EventBody::Registered(_)
@@ -104,7 +108,7 @@ fn statuses(kind: EventKind) -> &'static [NodeStatus] {
         // Told by a worker that is welcome.
         EventKind::Updated | EventKind::UpdateFailed => &[NodeStatus::Online, NodeStatus::Maintenance],
         // Nobody is told of a node that is not in service.
-        EventKind::AlarmRaised | EventKind::AlarmResolved => &[
+        EventKind::HealthChanged | EventKind::AlarmRaised | EventKind::AlarmResolved => &[
             NodeStatus::Pending,
             NodeStatus::Installing,
             NodeStatus::Online,

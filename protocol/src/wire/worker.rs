@@ -13,7 +13,10 @@ use crate::{
     inventory::{Disk, SystemInfo, understood},
     left_out::LeftOut,
     release::ReleaseVersion,
-    telemetry::{DiskTraffic, GpuDetail, GpuStatus, HealthSummary, HostUsage, NetworkTraffic, Temperature},
+    telemetry::{
+        DiskTraffic, GpuDetail, GpuStatus, HealthSummary, HostUsage, MachineProblem, NetworkTraffic,
+        Temperature,
+    },
     text::{bounded, list, words},
     update::UpdateReport,
 };
@@ -154,6 +157,9 @@ impl WorkerState {
 /// Containers that are told of a machine; beyond that they are counted.
 pub const MAX_CONTAINERS: usize = 64;
 
+/// Problems of a machine that are told.
+const MAX_PROBLEMS: usize = 32;
+
 /// More numbers, less often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -191,9 +197,16 @@ pub struct Metrics {
     /// Containers, those with something wrong first, then those that use GPUs. Absent where nobody looked.
     #[serde(default, deserialize_with = "containers", skip_serializing_if = "Option::is_none")]
     pub containers: Option<Vec<Container>>,
+    /// What is wrong with the machine itself. Absent where nobody judges.
+    #[serde(default, deserialize_with = "problems", skip_serializing_if = "Option::is_none")]
+    pub problems: Option<Vec<MachineProblem>>,
     /// How much the lists leave out.
     #[serde(default, deserialize_with = "understood", skip_serializing_if = "LeftOut::is_empty")]
     pub left_out: LeftOut,
+}
+
+fn problems<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<MachineProblem>>, D::Error> {
+    list::<D, MachineProblem, MAX_PROBLEMS>(deserializer).map(Some)
 }
 
 fn containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Container>>, D::Error> {

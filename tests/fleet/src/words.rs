@@ -167,6 +167,7 @@ impl Words {
             temperature: vec![],
             gpu: self.gpu_details(),
             containers: Some(vec![]),
+            problems: None,
             left_out: LeftOut::default(),
         })
     }
@@ -182,6 +183,7 @@ impl Words {
             total: 1_920_383_410_176,
             available: 1_120_383_410_176,
             device: Some("/dev/nvme0n1p2".to_owned()),
+            inodes: None,
         }
     }
 

@@ -265,6 +265,13 @@ fn detail(event: &NodeEvent) -> String {
         EventBody::UpdateFailed(data) => {
             format!("{}: {} {}", data.status, data.detail.error.code, data.detail.error.message)
         }
+        EventBody::HealthChanged(data) => {
+            format!(
+                "{}: {}",
+                data.detail.health.state.as_str(),
+                data.detail.health.worst.as_deref().unwrap_or("well")
+            )
+        }
         EventBody::AlarmRaised(data) | EventBody::AlarmResolved(data) => {
             format!("{}: {}", data.detail.kind, data.detail.reason)
         }

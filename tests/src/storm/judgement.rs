@@ -40,7 +40,7 @@ impl Ledger {
             let mut ledger =
                 Self { moves: HashMap::new(), statuses: HashMap::new(), owed: HashMap::new(), dead: 0 };
             let moves = "SELECT node_id, from_status, to_status, cause, at FROM transitions \
-                 WHERE cause NOT IN ('alarm_raised', 'alarm_resolved') ORDER BY node_id, seq";
+                 WHERE cause NOT IN ('alarm_raised', 'alarm_resolved', 'health_changed') ORDER BY node_id, seq";
             for row in sqlx::query(moves).fetch_all(&mut *connection).await? {
                 let from = row.get::<Option<String>, _>(1).as_deref().map(status).transpose()?;
                 let to = status(row.get::<String, _>(2))?;

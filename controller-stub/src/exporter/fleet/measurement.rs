@@ -62,6 +62,7 @@ fn metrics(node: &Node) -> Metrics {
         temperature: vec![],
         gpu: (0..8).map(gpu).collect(),
         containers: None,
+        problems: None,
         left_out: Default::default(),
     }
 }
