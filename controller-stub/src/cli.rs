@@ -275,7 +275,15 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     // nothing, and not the end.
     let _hang_up = signal(SignalKind::hangup())?;
     let lame_duck = config.shutdown_lame_duck;
-    let mut server = Server::start(config).await?;
+    if config.standby {
+        // It is there to take over; when it will, nobody knows.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+    }
+    let mut server = tokio::select! {
+        started = Server::start(config) => started?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     // Whoever does not listen for it misses nothing else.
     let _ = print(&format!("listening on {}", server.url()));
     // Whoever did not start it as a service hears nothing, and misses nothing.

@@ -45,6 +45,8 @@ pub struct Config {
     pub database_connections: u32,
     /// Maximum time of one statement on PostgreSQL.
     pub database_statement_timeout: Duration,
+    /// Whether to wait while another controller serves the database, and to serve it then.
+    pub standby: bool,
     /// The address that nodes reach this controller by; the listening address when unset.
     pub public_url: Option<Url>,
     /// The folder of the releases that this controller serves itself.
@@ -229,6 +231,7 @@ impl Config {
             database_password_file: None,
             database_connections: 8,
             database_statement_timeout: Duration::from_secs(30),
+            standby: false,
             public_url: None,
             releases: None,
             release_base_url: None,
@@ -338,6 +341,13 @@ impl Config {
         config.noti_service_token =
             settings.noti_service_token.map(|it| secret("NOTI_SERVICE_TOKEN", it)).transpose()?;
         config.tls_self_signed = switch("TLS_SELF_SIGNED", settings.tls_self_signed.as_deref())?;
+        config.standby = switch("STANDBY", settings.standby.as_deref())?;
+        if config.standby && (config.public_url.is_none() || config.database_url.is_none()) {
+            return Err(value_error(
+                "STANDBY",
+                "needs DATABASE_URL on PostgreSQL, and PUBLIC_URL, by which nodes reach whoever serves",
+            ));
+        }
         config.insecure_http = switch("INSECURE_HTTP", settings.insecure_http.as_deref())?;
         config.aiwm = aiwm(settings.aiwm.as_deref())?;
         config.aiwm_double = switch("AIWM_DOUBLE", settings.aiwm_double.as_deref())?;

@@ -9,7 +9,8 @@ use std::{
 };
 
 use aio_protocol::error_code::ErrorCode;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 
 use crate::{
     config::{Config, exposure::is_exposed},
@@ -82,6 +83,17 @@ impl Secrets {
     /// Says whether `load` would find usable secrets, and makes none.
     pub(crate) fn check(config: &Config) -> Result<Self, SecretsError> {
         Self::gather(config, kept_or_passing)
+    }
+
+    /// Tells whether another controller has the same secrets. From it nobody learns one.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(b"the secrets of a controller\0");
+        for secret in [&self.noti_webhook, &self.noti_service_token] {
+            hash.update(Sha256::digest(secret.expose_secret()));
+        }
+        self.tokens.verifying_bytes().for_each(|key| hash.update(Sha256::digest(key)));
+        hex::encode(hash.finalize())
     }
 
     fn gather(config: &Config, kept: Keeper) -> Result<Self, SecretsError> {

@@ -56,6 +56,9 @@ use crate::{
 /// Whatever has not ended so long after a stop is left behind; nothing that is durable depends on it.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The setting that says which secrets the controller has that serves.
+const SECRETS: &str = "secrets_fingerprint";
+
 /// Scrapes of the fleet that go on at once; others wait.
 const FLEET_SCRAPES: usize = 2;
 
@@ -93,6 +96,10 @@ enum Cause {
     DoubleExposed(SocketAddr),
     #[error("AIWM's tokens are signed with JWT_SECRET (HS256), and this controller signs with another key")]
     AiwmKey,
+    #[error(
+        "the controller that serves the database has other secrets: tokens of one would be refused by the other"
+    )]
+    OtherSecrets,
     #[error("{name} is plain HTTP, and its host {host} is not this machine")]
     InTheClear { name: &'static str, host: String },
     #[error("the thread for workers' connections cannot be started")]
@@ -119,7 +126,7 @@ impl StartError {
             Cause::Locked(_) | Cause::Listen { .. } | Cause::WebhookKey(_) => ErrorCode::ConfigInvalid,
             Cause::Exposed(_) => ErrorCode::InsecureListen,
             Cause::DoubleExposed(_) => ErrorCode::DoubleExposed,
-            Cause::AiwmKey => ErrorCode::ConfigInvalid,
+            Cause::AiwmKey | Cause::OtherSecrets => ErrorCode::ConfigInvalid,
             Cause::InTheClear { .. } => ErrorCode::InsecureUrl,
             Cause::Gateway(_) => ErrorCode::Internal,
             Cause::Tls(error) => error.code(),
@@ -155,13 +162,18 @@ impl Server {
         let webhook_keys = WebhookKeys::new(&secrets.noti_webhook)?;
         let pulses = Pulses::default();
         let place = Place::of(&config)?;
-        let serving = place.serve().await?;
-        let store = Store::open_as_server(&place, &pulses).await?;
+        let fingerprint = secrets.fingerprint();
+        if config.standby && Store::peek(&place, SECRETS).await?.is_some_and(|theirs| theirs != fingerprint) {
+            return Err(Cause::OtherSecrets);
+        }
+        let serving = place.serve(config.standby).await?;
+        let store = Store::open_as_server(&place, &serving, &pulses).await?;
         let refused = |source| Cause::Listen { address: config.listen, source };
         let listener = listener::bind(config.listen).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let deployment = Deployment::new(&config, address, tls.as_ref().and_then(Tls::published));
         commands::remember(&store, &deployment).await?;
+        store.put_setting(SECRETS, &fingerprint).await?;
         commands::default_owner(&store).await?;
         warn_of_exposure(&config, address);
 

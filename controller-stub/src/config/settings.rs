@@ -27,6 +27,7 @@ const SECRETS: [&str; 4] = ["jwt_secret", "noti_webhook_secret", "noti_service_t
 pub struct Settings {
     pub listen: Option<String>,
     pub releases: Option<String>,
+    pub standby: Option<String>,
     pub public_url: Option<String>,
     pub database_url: Option<String>,
     pub database_password_file: Option<String>,

@@ -4,12 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{AnyConnection, Connection};
+use sqlx::{AnyConnection, Connection, Row};
 use tokio::time::sleep;
 
 use super::{
     connections::{Connections, PATIENCE},
-    dialect::Place,
+    dialect::{Place, Serving},
     error::{Problem, StoreError},
     reserve::Reserve,
     shares::Shares,
@@ -35,33 +35,57 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the database, making it when it is not there.
     pub(crate) async fn open(place: &Place) -> Result<Self, StoreError> {
-        Self::open_with(place, place.reserve(), &Pulses::default()).await
+        Self::open_with(place, place.reserve(), &Pulses::default(), None).await
     }
 
     /// Opens the database as its server, which keeps room for revocations.
-    pub(crate) async fn open_as_server(place: &Place, pulses: &Pulses) -> Result<Self, StoreError> {
+    pub(crate) async fn open_as_server(
+        place: &Place,
+        serving: &Serving,
+        pulses: &Pulses,
+    ) -> Result<Self, StoreError> {
         let mut reserve = place.reserve();
         if let Some(reserve) = &mut reserve {
             reserve.hold();
         }
-        Self::open_with(place, reserve, pulses).await
+        Self::open_with(place, reserve, pulses, Some(serving)).await
     }
 
-    async fn open_with(place: &Place, reserve: Option<Reserve>, pulses: &Pulses) -> Result<Self, StoreError> {
+    async fn open_with(
+        place: &Place,
+        reserve: Option<Reserve>,
+        pulses: &Pulses,
+        serving: Option<&Serving>,
+    ) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         place.prepare_to_open()?;
         // A pool would try an unusable database again and again, and then say that it was slow.
         set_up(place).await?;
+        let begin = match serving {
+            Some(serving) => serving.begin().await?,
+            None => place.begin(),
+        };
         let readers = place.readers();
         let writer = Connections::open(place, 1).await?;
         let store = Self {
             pool: writer.beside(place, readers).await?,
             lists: writer.beside(place, readers).await?,
             shares: Shares::new(readers / 2),
-            writer: Writer::start(writer, place.begin(), reserve, pulses.add("writer")),
+            writer: Writer::start(writer, begin, reserve, pulses.add("writer")),
         };
         store.fill_name_keys().await?;
         Ok(store)
+    }
+
+    /// A setting of a database that another process may serve; none where there is none.
+    pub(crate) async fn peek(place: &Place, name: &str) -> Result<Option<String>, StoreError> {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect_with(&place.options()?).await?;
+        // Fails where the table is not there yet.
+        let found = sqlx::query("SELECT value FROM settings WHERE name = $1").bind(name);
+        let found = found.fetch_optional(&mut connection).await.ok().flatten();
+        connection.close().await?;
+        Ok(found.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// Says why a server could not open the database. Changes nothing.

@@ -63,6 +63,16 @@ pub(crate) enum Serving {
 }
 
 impl Serving {
+    /// Begins a transaction that writes, which is refused once another process serves. The database is up to date.
+    pub(super) async fn begin(&self) -> Result<String, StoreError> {
+        match self {
+            Self::File { .. } => Ok(file::BEGIN.to_owned()),
+            Self::Server(session) => {
+                Ok(format!("{}; SELECT refuse_unless_serving({})", server::BEGIN, session.claim().await?))
+            }
+        }
+    }
+
     /// Is cancelled once another process serves the database.
     pub(crate) fn taken(&self) -> CancellationToken {
         match self {
@@ -95,12 +105,14 @@ impl Place {
         }
     }
 
-    /// Makes this process the one that serves the database. Commands need no such right.
-    pub(crate) async fn serve(&self) -> Result<Serving, StoreError> {
+    /// Makes this process the one that serves the database. Commands need no such right. A standby waits until
+    /// no other has it.
+    pub(crate) async fn serve(&self, standby: bool) -> Result<Serving, StoreError> {
         sqlx::any::install_default_drivers();
         match self {
+            Self::File(_) if standby => Err(StoreError::Place("STANDBY needs PostgreSQL".to_owned())),
             Self::File(file) => Ok(Serving::File { _lock: file.lock()? }),
-            Self::Server(server) => server.session().await.map(Serving::Server),
+            Self::Server(server) => server.session(standby).await.map(Serving::Server),
         }
     }
 
@@ -153,10 +165,10 @@ impl Place {
     }
 
     /// Begins a transaction that writes, alone among all processes: what it reads is what it changes.
-    pub(super) fn begin(&self) -> &'static str {
+    pub(super) fn begin(&self) -> String {
         match self {
-            Self::File(_) => file::BEGIN,
-            Self::Server(_) => server::BEGIN,
+            Self::File(_) => file::BEGIN.to_owned(),
+            Self::Server(_) => server::BEGIN.to_owned(),
         }
     }
 

@@ -67,6 +67,8 @@ pub(crate) enum Problem {
     Refused,
     /// It takes no changes: a standby, for example.
     ReadOnly,
+    /// Another controller serves it now.
+    Taken,
     /// Anything else.
     Fault,
 }
@@ -101,7 +103,7 @@ impl StoreError {
     /// The catalogue's code.
     pub(crate) fn code(&self) -> ErrorCode {
         match (self, self.problem()) {
-            (Self::Served(_), _) => ErrorCode::DatabaseInUse,
+            (Self::Served(_), _) | (_, Problem::Taken) => ErrorCode::DatabaseInUse,
             (Self::Newer { .. }, _) => ErrorCode::DatabaseNewer,
             (Self::Place(_), _) => ErrorCode::ConfigInvalid,
             (Self::InTheClear(_), _) => ErrorCode::InsecureUrl,

@@ -15,7 +15,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
 
-use sqlx::{AnyConnection, Connection};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -75,12 +75,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer on a connection of its own, whose transactions begin with the statement `begin`.
-    pub(super) fn start(
-        pool: Connections,
-        begin: &'static str,
-        reserve: Option<Reserve>,
-        pulse: Pulse,
-    ) -> Self {
+    pub(super) fn start(pool: Connections, begin: String, reserve: Option<Reserve>, pulse: Pulse) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
         let counter = watch::Sender::new(0);
@@ -223,7 +218,7 @@ impl Uncommitted {
 /// What takes the waiting writes and commits them.
 struct Committer {
     pool: Connections,
-    begin: &'static str,
+    begin: String,
     reserve: Option<Reserve>,
     pulse: Pulse,
     commits: watch::Sender<u64>,
@@ -302,7 +297,7 @@ impl Committer {
     /// Runs these writes in one transaction; what fails rolls all of them back.
     async fn commit(&self, jobs: &mut [Box<dyn Job>]) -> Result<(), Uncommitted> {
         let mut connection = self.pool.take().await.map_err(Uncommitted::Unbegun)?;
-        let committed = transact(&mut connection, self.begin, jobs).await;
+        let committed = transact(&mut connection, &self.begin, jobs).await;
         if committed.is_err() {
             // The database may have rolled back by itself, and sqlx does not know. A new connection
             // knows of no transaction.
@@ -316,11 +311,11 @@ impl Committer {
 
 async fn transact(
     connection: &mut AnyConnection,
-    begin: &'static str,
+    begin: &str,
     jobs: &mut [Box<dyn Job>],
 ) -> Result<(), Uncommitted> {
     let unbegun = |error: sqlx::Error| Uncommitted::Unbegun(error.into());
-    let mut transaction = connection.begin_with(begin).await.map_err(unbegun)?;
+    let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await.map_err(unbegun)?;
     for job in jobs {
         job.run(&mut transaction).await.map_err(Uncommitted::Failed)?;
     }

@@ -98,6 +98,11 @@ impl TokenKeys {
         Ok(Self { signing, verifying })
     }
 
+    /// The keys that verify, in their order.
+    pub(crate) fn verifying_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.verifying.iter().filter_map(|(_, key)| bytes(key))
+    }
+
     pub(super) fn of_secret(secret: &SecretString) -> Self {
         let secret = secret.expose_secret().as_bytes();
         Self {

@@ -193,6 +193,11 @@ pub(crate) async fn schema_on(server: &str) -> String {
 }
 
 impl Client {
+    /// Somebody with a token, at any controller.
+    pub(crate) fn at(base: &str, token: &str) -> Self {
+        Self { http: http(), base: base.to_owned(), token: Some(token.to_owned()) }
+    }
+
     /// The same, by another HTTP client.
     pub(crate) fn through(self, http: reqwest::Client) -> Self {
         Self { http, ..self }

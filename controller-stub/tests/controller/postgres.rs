@@ -5,19 +5,23 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use controller_stub::{config::Config, serve::Server};
+use controller_stub::{
+    commands::{self, For},
+    config::Config,
+    serve::Server,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 
 use crate::{
     cluster::Cluster,
-    harness::{Controller, eventually, refusal},
+    harness::{self, Client, Controller, eventually, refusal},
     peers::Worker,
-    program::run,
+    program::{self, Served, run, serve_with},
 };
 
 const PASSWORD: &str = "a password: with % and / and @";
@@ -304,7 +308,7 @@ async fn commands_work_beside_the_server_and_the_program_never_tells_a_password(
     let told = String::from_utf8_lossy(&exposed.stderr);
     assert!(!told.contains("hunter2") && !exposed.status.success(), "{told}");
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
-    let served = crate::program::serve_with(&flags, data.path());
+    let served = serve_with(&flags, data.path());
     for command in [&["node", "add", "gpu-1"][..], &["node", "list"], &["audit"]] {
         let output = run(&[command, &flags].concat(), data.path());
         let told = String::from_utf8_lossy(&output.stderr);
@@ -315,4 +319,160 @@ async fn commands_work_beside_the_server_and_the_program_never_tells_a_password(
     let output = run(&[&["serve"], &flags[..]].concat(), data.path());
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("error[DATABASE_DAMAGED]: ") && !told.contains("hunter2"), "{told}");
+}
+
+/// The configuration of a controller that stands by for others on this database.
+fn standing_by(folder: &Path, url: &str) -> PathBuf {
+    let config = folder.join("config.toml");
+    let text = format!(
+        "database_url = \"{url}\"\nstandby = true\npublic_url = \"http://127.0.0.1:9\"\n\
+         jwt_secret = \"{}\"\nnoti_webhook_secret = \"{}\"\nnoti_service_token = \"{}\"\n",
+        harness::SECRET,
+        harness::WEBHOOK_SECRET,
+        harness::SERVICE_TOKEN
+    );
+    fs::write(&config, text).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    config
+}
+
+/// The sessions that wait for their turn to serve.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_terminate_backend%' AND pid <> pg_backend_pid()";
+
+/// Starts a controller that stands by, and gives it once it serves.
+fn stand_by(url: &str) -> tokio::task::JoinHandle<(Served, tempfile::TempDir)> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = standing_by(folder.path(), url);
+    tokio::task::spawn_blocking(move || {
+        let served = serve_with(&["--config", config.to_str().unwrap()], &folder.path().join("data"));
+        (served, folder)
+    })
+}
+
+/// Nodes, their token and their organisation's owner, as the first of the controllers made them.
+async fn owner_at(served: &Served, folder: &Path, url: &str) -> Client {
+    let mut config = Config::new(folder.join("data"));
+    config.database_url = Some(url.into());
+    config.jwt_secret = Some(harness::SECRET.into());
+    let whose = For { org: Some("acme".parse().unwrap()), user: Some("someone".parse().unwrap()) };
+    let token = commands::user_token(&config, whose, vec!["organization.owner".into()], 3600).await.unwrap();
+    Client::at(&served.url, &token)
+}
+
+fn gateway(served: &Served) -> String {
+    format!("{}/ws/node", served.url.replace("http:", "ws:"))
+}
+
+fn signal(served: &Served, signal: rustix::process::Signal) {
+    let process = rustix::process::Pid::from_child(&served.child);
+    rustix::process::kill_process(process, signal).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_serves_within_seconds_after_the_controller_is_killed_and_nothing_is_lost() {
+    let cluster = Cluster::start(PASSWORD).unwrap();
+    let url = cluster.url();
+    let (mut serving, mut folder) = stand_by(&url).await.unwrap();
+    let owner = owner_at(&serving, folder.path(), &url).await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let mut worker = Worker::welcomed(&gateway(&serving), &id, &token).await;
+    let mut types = vec!["node.registered", "node.installation_started", "node.connected"];
+    owner.await_events(&id, &types).await;
+    for round in 0..3 {
+        let next = stand_by(&url);
+        eventually("the standby waits", async || {
+            let seen = cluster.sql("postgres", WAITING).unwrap();
+            if seen == "0" { Err(seen) } else { Ok(()) }
+        })
+        .await;
+        signal(&serving, rustix::process::Signal::KILL);
+        let began = Instant::now();
+        (serving, folder) = next.await.unwrap();
+        println!("round {round}: a standby serves {:?} after the kill", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        worker = Worker::welcomed(&gateway(&serving), &id, &token).await;
+        let owner = owner_at(&serving, folder.path(), &url).await;
+        let node = owner.node(&id).await;
+        assert_eq!(
+            (&node["status"], &node["websocketConnected"]),
+            (&json!("online"), &json!(true)),
+            "{node}"
+        );
+        let (status, answer) = owner.post(&format!("/nodes/{id}/maintenance"), json!({})).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(owner.post(&format!("/nodes/{id}/resume"), json!({})).await.0, 200);
+        types.extend(["node.maintenance_mode", "node.resumed"]);
+        owner.await_events(&id, &types).await;
+    }
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_stood_still_changes_nothing_once_another_serves_and_ends() {
+    let cluster = Cluster::start(PASSWORD).unwrap();
+    let url = cluster.url();
+    let (mut first, folder) = stand_by(&url).await.unwrap();
+    let owner = owner_at(&first, folder.path(), &url).await;
+    let id = owner.add_node("gpu").await;
+    let token = owner.token_of(&id).await;
+    let _stale = Worker::welcomed(&gateway(&first), &id, &token).await;
+    let next = stand_by(&url);
+    signal(&first, rustix::process::Signal::STOP);
+    let began = Instant::now();
+    let (second, other_folder) = next.await.unwrap();
+    println!("a standby serves {:?} after the standstill", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let _worker = Worker::welcomed(&gateway(&second), &id, &token).await;
+    signal(&first, rustix::process::Signal::CONT);
+    // It refuses until it has noticed, and is gone then.
+    let late = owner.request(reqwest::Method::POST, "/nodes").json(&json!({"name": "late"})).send().await;
+    if let Ok(late) = late {
+        let (status, text) = (late.status(), late.text().await.unwrap_or_default());
+        assert!(status == 503 && text.contains("DATABASE_IN_USE"), "{status} {text}");
+    }
+    let ended = tokio::task::spawn_blocking(move || first.child.wait().unwrap()).await.unwrap();
+    assert!(!ended.success(), "{ended:?}");
+    let owner = owner_at(&second, other_folder.path(), &url).await;
+    let node = owner.node(&id).await;
+    assert_eq!((&node["status"], &node["websocketConnected"]), (&json!("online"), &json!(true)), "{node}");
+    assert_eq!(owner.get("/nodes").await.1["pagination"]["total"], 1);
+    owner.await_events(&id, &["node.registered", "node.installation_started", "node.connected"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_with_other_secrets_or_no_server_is_refused_and_one_that_waits_ends_when_it_is_told() {
+    let cluster = Cluster::start(PASSWORD).unwrap();
+    let url = cluster.url();
+    let (_serving, folder) = stand_by(&url).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let config = standing_by(other.path(), &url);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace(harness::SECRET, "another secret that signs tokens in tests, long enough"),
+    )
+    .unwrap();
+    let flags = ["serve", "--listen", "127.0.0.1:0", "--config", config.to_str().unwrap()];
+    let output = run(&flags, &other.path().join("data"));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("error[CONFIG_INVALID]: ") && told.contains("other secrets"), "{told}");
+
+    let config = folder.path().join("config.toml");
+    let mut waiting = program::program(
+        &["serve", "--listen", "127.0.0.1:0", "--config", config.to_str().unwrap()],
+        &other.path().join("second"),
+    )
+    .stdout(Stdio::null())
+    .stderr(Stdio::null())
+    .spawn()
+    .unwrap();
+    eventually("it waits", async || {
+        let seen = cluster.sql("postgres", WAITING).unwrap();
+        if seen == "0" { Err(seen) } else { Ok(()) }
+    })
+    .await;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&waiting), rustix::process::Signal::TERM)
+        .unwrap();
+    assert!(tokio::task::spawn_blocking(move || waiting.wait().unwrap()).await.unwrap().success());
 }

@@ -25,7 +25,7 @@ impl Drop for Served {
 }
 
 /// The program, with no setting of the machine's.
-fn program(arguments: &[&str], data: &Path) -> Command {
+pub(crate) fn program(arguments: &[&str], data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_controller-stub"));
     command.args(arguments).arg("--data-dir").arg(data);
     for variable in controller_stub::config::variables() {

@@ -178,8 +178,8 @@ async fn the_files_are_private_whoever_made_them() {
         modes
     };
     let data = tempfile::tempdir().unwrap();
-    let _lock = place(data.path()).serve().await.unwrap();
-    let store = Store::open_as_server(&place(data.path()), &Pulses::default()).await.unwrap();
+    let serving = place(data.path()).serve(false).await.unwrap();
+    let store = Store::open_as_server(&place(data.path()), &serving, &Pulses::default()).await.unwrap();
     store.put_setting("owner", "one").await.unwrap();
     let names = [
         "controller.db",
@@ -206,12 +206,12 @@ async fn one_server_at_a_time_serves_a_database_however_it_is_named() {
     let first = place(data.path());
     let second = format!("sqlite:{}/link/controller.db?mode=rwc", data.path().display());
     let second = named(&second).unwrap();
-    let held = first.serve().await.unwrap();
-    assert_eq!(second.serve().await.err().unwrap().code(), ErrorCode::DatabaseInUse);
+    let held = first.serve(false).await.unwrap();
+    assert_eq!(second.serve(false).await.err().unwrap().code(), ErrorCode::DatabaseInUse);
     // A command beside it is welcome.
     Store::open(&second).await.unwrap();
     drop(held);
-    second.serve().await.unwrap();
+    second.serve(false).await.unwrap();
 }
 
 #[tokio::test]

@@ -138,9 +138,9 @@ impl DatabaseServer {
         connection.execute(sqlx::AssertSqlSafe(settings)).await.map(drop)
     }
 
-    /// Makes this process the one that serves the database.
-    pub(super) async fn session(&self) -> Result<Session, StoreError> {
-        Session::begin(self.clone()).await
+    /// Makes this process the one that serves the database; a standby waits until it is.
+    pub(super) async fn session(&self, standby: bool) -> Result<Session, StoreError> {
+        if standby { Ok(Session::wait(self.clone()).await) } else { Session::begin(self.clone()).await }
     }
 }
 

@@ -7,6 +7,8 @@ use super::Problem;
 pub(super) fn problem(code: &str) -> Problem {
     match code {
         "53100" => Problem::Full,
+        // Raised by `refuse_unless_serving`.
+        "AIO01" => Problem::Taken,
         "25006" => Problem::ReadOnly,
         // A lock or a statement that took too long, a deadlock, too many connections, no memory.
         "55P03" | "57014" | "40001" | "40P01" | "25P03" | "53300" | "53200" => Problem::Busy,
