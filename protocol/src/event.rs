@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     error_code::ErrorCode,
     ids::NodeId,
+    inventory::Hardware,
     node::{NodeStatus, Owner},
     release::ReleaseVersion,
     telemetry::{Health, HealthSummary},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 pub use check::InvalidEvent;
-pub(crate) use check::fitted_gpus;
+use check::fitted_gpus;
 
 /// Declares the types of event: the enum, all of them, and what each is called and about.
 macro_rules! kinds {
@@ -283,6 +284,15 @@ pub struct GpuDevice {
     /// Bytes; absent when the driver did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_total: Option<u64>,
+}
+
+impl Hardware {
+    /// The GPUs as events show them.
+    pub fn gpu_devices(&self) -> Vec<GpuDevice> {
+        fitted_gpus(
+            self.gpu.iter().map(|gpu| GpuDevice { model: gpu.model.clone(), memory_total: gpu.memory_total }),
+        )
+    }
 }
 
 /// Why and since when a node is gone.

@@ -6,7 +6,6 @@
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
-    event::{GpuDevice, fitted_gpus},
     left_out::LeftOut,
     service::Service,
     text::{bounded, list, told, words},
@@ -363,13 +362,4 @@ pub enum GpuDriverState {
     /// It is there and failed, or does not answer: nothing is known of the GPUs.
     #[default]
     Unknown,
-}
-
-impl Hardware {
-    /// The GPUs as events show them.
-    pub fn gpu_devices(&self) -> Vec<GpuDevice> {
-        fitted_gpus(
-            self.gpu.iter().map(|gpu| GpuDevice { model: gpu.model.clone(), memory_total: gpu.memory_total }),
-        )
-    }
 }

@@ -161,6 +161,12 @@ fn version_1_says_the_same_in_its_own_files() {
         ..Group::default()
     };
     assert_eq!(found, whole);
+
+    // A kernel without the memory controller: systemd's own tree has the group, and nobody knows its memory.
+    fs::remove_dir_all(bench.0.path().join("sys/fs/cgroup/memory")).unwrap();
+    bench.write(&at("systemd", "cgroup.procs"), "812\n");
+    let found = bench.groups().containers.remove(0);
+    assert_eq!((found.pids, found.cpu_micros, found.memory_used), (vec![812], Some(2_500_000), None));
 }
 
 #[test]

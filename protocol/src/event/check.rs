@@ -85,7 +85,7 @@ impl ErrorReport {
 }
 
 /// The devices, as many and with names as long as an event can carry.
-pub(crate) fn fitted_gpus(devices: impl Iterator<Item = GpuDevice>) -> Vec<GpuDevice> {
+pub(super) fn fitted_gpus(devices: impl Iterator<Item = GpuDevice>) -> Vec<GpuDevice> {
     let fitted =
         |device: GpuDevice| GpuDevice { model: text::clean(&device.model, MAX_MODEL_CHARS), ..device };
     devices.take(MAX_GPUS).map(fitted).collect()

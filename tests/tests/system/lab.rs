@@ -9,6 +9,7 @@ mod citizen;
 mod clock;
 mod cloud_init;
 mod command_line;
+mod containers;
 mod crash;
 mod environments;
 mod faults;
