@@ -13,6 +13,7 @@ mod releases;
 mod rollout;
 
 use std::{
+    convert::Infallible,
     error::Error,
     fs,
     io::{self, Write},
@@ -275,12 +276,10 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     // nothing, and not the end.
     let _hang_up = signal(SignalKind::hangup())?;
     let lame_duck = config.shutdown_lame_duck;
-    if config.standby {
-        // It is there to take over; when it will, nobody knows.
-        let _ = sd_notify::notify(&[NotifyState::Ready]);
-    }
+    let standby = config.standby;
     let mut server = tokio::select! {
         started = Server::start(config) => started?,
+        never = stand_by(), if standby => match never {},
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
@@ -315,6 +314,17 @@ async fn serve(args: Serve) -> Result<(), Failure> {
     match failed {
         None => Ok(()),
         Some(failed) => Err(Failure { code: ErrorCode::Internal, error: Box::new(failed) }),
+    }
+}
+
+/// Tells the service manager that a standby is there and gets on: when it will serve, nobody knows.
+async fn stand_by() -> Infallible {
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let interval = sd_notify::watchdog_enabled().unwrap_or(STOP_TIME);
+    let mut tick = tokio::time::interval(interval / 3);
+    loop {
+        tick.tick().await;
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("minisign", "minisign"),
     Need::Program("groff", "groff-base"),
     Need::Program("sqlite3", "sqlite3"),
+    Need::Program("haproxy", "haproxy"),
     // Its servers are started by the tests themselves.
     Need::Program("pg_ctlcluster", "postgresql"),
     Need::Program("lintian", "lintian"),

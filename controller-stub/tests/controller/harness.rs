@@ -198,6 +198,11 @@ impl Client {
         Self { http: http(), base: base.to_owned(), token: Some(token.to_owned()) }
     }
 
+    /// The same, at another address of the controller.
+    pub(crate) fn through_address(&self, base: &str) -> Self {
+        Self { http: self.http.clone(), base: base.to_owned(), token: self.token.clone() }
+    }
+
     /// The same, by another HTTP client.
     pub(crate) fn through(self, http: reqwest::Client) -> Self {
         Self { http, ..self }
