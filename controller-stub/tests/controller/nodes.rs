@@ -36,11 +36,13 @@ async fn a_list_has_all_of_a_node_but_what_its_machine_is_like() {
     assert!(node["systemInfo"]["hardware"].is_object(), "{node}");
     let keys: BTreeSet<_> = node.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = "_id name role status owner labels websocketConnected lastSeenAt connectionEstablishedAt createdAt ipAddress \
-        daemonVersion systemInfo installation update pin gpuHealth identityConflict";
+        daemonVersion systemInfo installation update pin gpuHealth identityConflict containers containersLeftOut";
     assert_eq!(keys, expected.split_whitespace().collect());
 
     let (_, list) = owner.get("/nodes").await;
-    assert!(node.as_object_mut().unwrap().remove("systemInfo").is_some());
+    for of_one in ["systemInfo", "containers", "containersLeftOut"] {
+        assert!(node.as_object_mut().unwrap().remove(of_one).is_some(), "{of_one}");
+    }
     assert_eq!(
         list["data"][0].as_object().unwrap().keys().collect::<Vec<_>>(),
         node.as_object().unwrap().keys().collect::<Vec<_>>()

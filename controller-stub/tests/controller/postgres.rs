@@ -118,6 +118,7 @@ async fn a_controller_serves_over_tls_with_its_password_from_a_file_and_takes_up
 
 #[tokio::test]
 async fn each_way_in_which_a_server_cannot_be_used_has_its_code_at_once() {
+    harness::install_provider();
     let (cluster, trusted, folder) = encrypted();
     let password = secret_file(folder.path(), PASSWORD);
     let tcp = |database: &str, more: &str| {
