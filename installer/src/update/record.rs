@@ -84,16 +84,11 @@ pub(crate) fn ended(
     change(layout, |status| *status = conclude(status, update, verdict, why, at).idle())
 }
 
-/// Says how `update` will have ended once root has gone back, which it does now.
-pub(crate) fn concluded(
-    layout: &Layout,
-    update: &Update,
-    verdict: Verdict,
-    why: Option<&Failure>,
-    at: Timestamp,
-) -> Result<(), Failure> {
+/// Says that an operator takes `update` back, which is about to happen.
+pub(crate) fn taken_back(layout: &Layout, update: &Update, at: Timestamp) -> Result<(), Failure> {
     change(layout, |status| {
-        *status = RootStatus { phase: RootPhase::Reverting, ..conclude(status, update, verdict, why, at) };
+        let concluded = conclude(status, update, Verdict::Reverted, None, at);
+        *status = RootStatus { phase: RootPhase::Reverting, ..concluded };
     })
 }
 

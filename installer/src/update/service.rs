@@ -356,7 +356,7 @@ impl Service<'_> {
     async fn taken_back(&self, journal: &mut Journal, update: &Update) -> Result<(), Failure> {
         let layout = &self.host.layout;
         // First the verdict: cut off after this, it is still the operator's word.
-        record::concluded(layout, update, Verdict::Reverted, None, now())?;
+        record::taken_back(layout, update, now())?;
         undo(self.host, journal, self.checkpoint).await?;
         record::change(layout, |status| *status = status.clone().idle())
     }
