@@ -103,7 +103,7 @@ impl Updated {
         let ended = |rollout: &Value| {
             ["completed", "halted", "aborted"].iter().any(|state| rollout["state"] == json!(state))
         };
-        wait_for("the controller to have done with it", SOON, look, ended).map(drop)
+        wait_for("the controller to have done with it", UPDATE, look, ended).map(drop)
     }
 
     fn root(&self) -> Result<RootStatus> {
@@ -130,7 +130,7 @@ impl Updated {
         let status = self.wait_for_root(&format!("the update to {version} to end"), ended)?;
         let last = status.last.context("nothing ended")?;
         let online = |told: &Value| told["session"]["state"] == json!("online");
-        wait_for("the worker to be online", SOON, || status_of(&self.machine), online)?;
+        wait_for("the worker to be online", UPDATE, || status_of(&self.machine), online)?;
         Ok((last.verdict, last.code))
     }
 

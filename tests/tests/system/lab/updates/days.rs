@@ -198,7 +198,7 @@ fn a_controller_that_is_away_delays_an_update_and_costs_it_nothing() -> Result<(
     let mut node = Updated::new("updates-alone", 3)?;
     for (version, phase) in [(NEXT, RootPhase::Staging), ("v1.2.0", RootPhase::Probation)] {
         node.publish(version, sound)?;
-        node.ask_for(version)?;
+        let rollout = node.ask_for(version)?;
         node.wait_for_phase(phase)?;
         node.site.controller.kill()?;
         let away = |told: &Value| told["session"]["state"] != json!("online");
@@ -206,6 +206,7 @@ fn a_controller_that_is_away_delays_an_update_and_costs_it_nothing() -> Result<(
         node.site.controller.start_again()?;
         assert_eq!(node.verdict(version)?, (Verdict::Succeeded, None), "{phase:?}: {}", node.journals());
         assert_eq!(runs(&node.machine)?, version);
+        node.wait_for_end(&rollout)?;
     }
     Ok(())
 }
