@@ -2,7 +2,7 @@
 //!
 //! State updates (`node.register`, heartbeats, metrics, pings) are coalesced: a newer message of
 //! the same type replaces the queued one, because the old value is no longer true. All other
-//! messages are kept in order, up to [`MAX_QUEUED`].
+//! messages are kept in order, up to `MAX_QUEUED`.
 //!
 //! Pure data structure; the socket task does the I/O.
 
