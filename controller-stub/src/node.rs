@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use aio_protocol::{
     event::ErrorReport,
+    event::EventData,
     ids::NodeId,
     node::{NodeRole, NodeStatus, Owner},
     release::ReleaseVersion,
@@ -103,6 +104,17 @@ impl Phase {
 }
 
 impl Node {
+    /// What every event says of its node, with what it alone has to say.
+    pub(crate) fn about<D>(&self, detail: D) -> EventData<D> {
+        EventData {
+            node_id: self.id.clone(),
+            node_name: self.name.clone(),
+            status: self.status,
+            detail,
+            owner: self.owner.clone(),
+        }
+    }
+
     /// A node that was just registered.
     pub(crate) fn registered(
         id: NodeId,

@@ -115,7 +115,7 @@ impl Keeper {
             health.worst = health.worst.filter(|worst| !worst.is_empty());
             let detail = HealthDetail { from: news.from, health };
             let event = |node: &Node, now: Timestamp| NodeEvent {
-                body: EventBody::HealthChanged(about(node, detail.clone())),
+                body: EventBody::HealthChanged(node.about(detail.clone())),
                 timestamp: now,
             };
             let turn = self.app.lifecycle.turn(&news.node).await;
@@ -245,22 +245,12 @@ impl Keeper {
             resolution: resolution.map(|it| it.as_str().to_owned()),
         };
         let event = |node: &Node, now: Timestamp| NodeEvent {
-            body: body(about(node, detail.clone())),
+            body: body(node.about(detail.clone())),
             timestamp: now,
         };
         let cause = if resolution.is_some() { "alarm_resolved" } else { "alarm_raised" };
         let turn = self.app.lifecycle.turn(node).await;
         turn.note(event, cause, "controller", &WithAlarm(change)).await.map(drop)
-    }
-}
-
-fn about<D>(node: &Node, detail: D) -> EventData<D> {
-    EventData {
-        node_id: node.id.clone(),
-        node_name: node.name.clone(),
-        status: node.status,
-        detail,
-        owner: node.owner.clone(),
     }
 }
 

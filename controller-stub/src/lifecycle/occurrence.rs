@@ -6,8 +6,8 @@ use std::{net::IpAddr, time::Duration};
 use aio_protocol::{
     error_code::ErrorCode,
     event::{
-        ConnectionDetail, DisconnectionDetail, ErrorReport, EventBody, EventData, EventKind, FailureDetail,
-        GpuDevice, HEARTBEAT_TIMEOUT, NoDetail, NodeEvent, UpdateDetail, UpdateFailureDetail,
+        ConnectionDetail, DisconnectionDetail, ErrorReport, EventBody, EventKind, FailureDetail, GpuDevice,
+        HEARTBEAT_TIMEOUT, NoDetail, NodeEvent, UpdateDetail, UpdateFailureDetail,
     },
     installation::InstallationReport,
     node::NodeStatus,
@@ -171,11 +171,11 @@ impl Occurrence {
     /// to such an event.
     pub(super) fn event(&self, kind: EventKind, node: &Node, now: Timestamp) -> Option<NodeEvent> {
         let body = match kind {
-            EventKind::Registered => EventBody::Registered(about(node, NoDetail {})),
-            EventKind::InstallationStarted => EventBody::InstallationStarted(about(node, NoDetail {})),
+            EventKind::Registered => EventBody::Registered(node.about(NoDetail {})),
+            EventKind::InstallationStarted => EventBody::InstallationStarted(node.about(NoDetail {})),
             EventKind::InstallationFailed => {
                 let error = node.installation.as_ref()?.error.clone()?;
-                EventBody::InstallationFailed(about(node, FailureDetail { error }))
+                EventBody::InstallationFailed(node.about(FailureDetail { error }))
             }
             EventKind::Connected => {
                 let gpu_devices = match self {
@@ -183,10 +183,9 @@ impl Occurrence {
                     Self::Joined(joined) => joined.gpu_devices.clone(),
                     _ => return None,
                 };
-                EventBody::Connected(about(
-                    node,
-                    ConnectionDetail { ip_address: node.ip_address?, gpu_devices },
-                ))
+                EventBody::Connected(
+                    node.about(ConnectionDetail { ip_address: node.ip_address?, gpu_devices }),
+                )
             }
             EventKind::Disconnected => {
                 let reason = match self {
@@ -194,22 +193,19 @@ impl Occurrence {
                     Self::Left { reason } => reason,
                     _ => return None,
                 };
-                EventBody::Disconnected(about(
-                    node,
-                    DisconnectionDetail {
-                        disconnect_reason: reason.to_owned(),
-                        last_seen_at: node.last_seen_at.unwrap_or(node.created_at),
-                    },
-                ))
+                EventBody::Disconnected(node.about(DisconnectionDetail {
+                    disconnect_reason: reason.to_owned(),
+                    last_seen_at: node.last_seen_at.unwrap_or(node.created_at),
+                }))
             }
             EventKind::Updated
             | EventKind::UpdateFailed
             | EventKind::HealthChanged
             | EventKind::AlarmRaised
             | EventKind::AlarmResolved => return None,
-            EventKind::MaintenanceMode => EventBody::MaintenanceMode(about(node, NoDetail {})),
-            EventKind::Resumed => EventBody::Resumed(about(node, NoDetail {})),
-            EventKind::Decommissioned => EventBody::Decommissioned(about(node, NoDetail {})),
+            EventKind::MaintenanceMode => EventBody::MaintenanceMode(node.about(NoDetail {})),
+            EventKind::Resumed => EventBody::Resumed(node.about(NoDetail {})),
+            EventKind::Decommissioned => EventBody::Decommissioned(node.about(NoDetail {})),
         };
         Some(NodeEvent { body, timestamp: now })
     }
@@ -228,7 +224,7 @@ pub(super) fn update_event(before: &Node, node: &Node, now: Timestamp) -> Option
     let LastUpdate { from, version, verdict, code, message, .. } = last.clone();
     let body = match verdict {
         Verdict::Succeeded | Verdict::Reverted => {
-            EventBody::Updated(about(node, UpdateDetail { from, version }))
+            EventBody::Updated(node.about(UpdateDetail { from, version }))
         }
         Verdict::Refused if code.as_deref().and_then(ErrorCode::parse).is_some_and(is_no_failure) => {
             return None;
@@ -237,7 +233,7 @@ pub(super) fn update_event(before: &Node, node: &Node, now: Timestamp) -> Option
             let code = code.unwrap_or_default();
             let message = message.unwrap_or_else(|| format!("the update to {version} did not succeed"));
             let error = ErrorReport { code, message, details: Map::new() }.fitted();
-            EventBody::UpdateFailed(about(node, UpdateFailureDetail { from, version, verdict, error }))
+            EventBody::UpdateFailed(node.about(UpdateFailureDetail { from, version, verdict, error }))
         }
     };
     Some(NodeEvent { body, timestamp: now })
@@ -256,16 +252,6 @@ fn is_no_failure(code: ErrorCode) -> bool {
             | ErrorCode::UpdateExpired
             | ErrorCode::UpdateCancelled
     )
-}
-
-fn about<D>(node: &Node, detail: D) -> EventData<D> {
-    EventData {
-        node_id: node.id.clone(),
-        node_name: node.name.clone(),
-        status: node.status,
-        detail,
-        owner: node.owner.clone(),
-    }
 }
 
 /// The installation after `report`. What a report does not say stays, until another installation starts.

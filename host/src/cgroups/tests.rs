@@ -191,24 +191,3 @@ fn the_kubelets_links_name_containers_count_restarts_and_tell_a_pods_sandbox_fro
         (id('2'), Some(pod), Some(("web".into(), 7)))
     );
 }
-
-#[test]
-#[ignore = "prints what a look at this machine's control groups takes, with none and with 100 containers"]
-fn a_look_at_a_hundred_containers() {
-    let bench = Bench::unified();
-    for service in 0..60 {
-        bench.group(&format!("system.slice/unit-{service}.service"), "812\n");
-    }
-    let measure = |what: &str| {
-        let began = std::time::Instant::now();
-        for _ in 0..100 {
-            bench.groups();
-        }
-        println!("{what}: {:?} a look", began.elapsed() / 100);
-    };
-    measure("none");
-    for container in 0..100 {
-        bench.group(&format!("system.slice/docker-{container:064x}.scope"), "812\n813\n");
-    }
-    measure("100 containers");
-}
