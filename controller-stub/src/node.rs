@@ -8,7 +8,7 @@ use aio_protocol::{
     ids::NodeId,
     node::{NodeRole, NodeStatus, Owner},
     release::ReleaseVersion,
-    telemetry::HealthSummary,
+    telemetry::{Health, HealthSummary},
     text,
     time::Timestamp,
     update::UpdateReport,
@@ -156,6 +156,12 @@ impl Node {
             version: 0,
         }
     }
+}
+
+/// The health of GPUs whose worker is not connected: never what it said last.
+pub(crate) fn unheard_health(last_seen_at: Timestamp) -> HealthSummary {
+    let worst = Some(format!("its worker is not connected, last seen {last_seen_at}"));
+    HealthSummary { state: Health::Unknown, worst, ..HealthSummary::default() }
 }
 
 /// A node's name: one printable line, since names stand in logs, events and the install script's comments.

@@ -252,7 +252,7 @@ struct Hardware {
 fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) -> Vec<Finding> {
     let mut found = Vec::new();
     for gpu in &reading.gpus {
-        for it in &gpu.findings {
+        for it in &gpu.detail.findings {
             let reason = format!("GPU {}: {}", gpu.device, it.reason);
             let what = (Kind::GpuHealth, format!("{}:{}", gpu.device, part_of(&it.reason)));
             found.push(of_node(&node.id, &node.org, what, level(it.health), reason, words(it.action), None));

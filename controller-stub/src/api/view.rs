@@ -20,7 +20,7 @@ use crate::{
     clock,
     gateway::clones::Conflict,
     labels::Labels,
-    node::{Installation, Node},
+    node::{Installation, Node, unheard_health},
 };
 
 /// A node in a list. What is not known is `null`.
@@ -49,7 +49,8 @@ pub(super) struct ListedNode {
     update: Option<UpdateReport>,
     /// The version that the controller keeps it at.
     pin: Option<ReleaseVersion>,
-    /// How its worker says that the GPUs are, while it is connected.
+    /// How its worker says that the GPUs are; `unknown`, with when it was last seen, while it is not connected; `null` before
+    /// it has said so.
     gpu_health: Option<HealthSummary>,
     /// Another machine that claims to be this node and is refused.
     identity_conflict: Option<Conflict>,
@@ -75,10 +76,15 @@ impl ListedNode {
     /// The database learns of heartbeats in batches, and of clones and of GPUs that fail not at
     /// all; this process knows them at once.
     pub(super) fn seen_now(app: &App, node: Node) -> Self {
+        let last_seen_at = app.lifecycle.workers.last_seen_or(&node.id, node.last_seen_at, clock::now());
+        let unheard = || {
+            let away = node.status != NodeStatus::Inactive && !app.registry.has_speaker(&node.id);
+            last_seen_at.filter(|_| away).map(unheard_health)
+        };
         Self {
-            gpu_health: app.registry.health(&node.id),
+            gpu_health: app.registry.health(&node.id).or_else(unheard),
             identity_conflict: app.clones().conflict(&node.id),
-            last_seen_at: app.lifecycle.workers.last_seen_or(&node.id, node.last_seen_at, clock::now()),
+            last_seen_at,
             id: node.id,
             name: node.name,
             role: node.role,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, time::Duration};
 
-use aio_protocol::{node::NodeStatus, release::ReleaseVersion, time::Timestamp};
+use aio_protocol::{node::NodeStatus, release::ReleaseVersion, telemetry::Health, time::Timestamp};
 use clap::{Args, Subcommand, ValueEnum};
 
 use toml::Table;
@@ -300,7 +300,9 @@ async fn list(args: ListNodes) -> Result<(), Failure> {
         match args.output {
             Output::Text => {
                 let seen = node.last_seen_at.map_or_else(|| "never seen".to_owned(), |at| at.to_string());
-                print(&format!("{}  {:<11}  {seen:<24}  {}", node.node_id, node.status.as_str(), node.name))?;
+                let health = node.gpu_health.map_or("–", Health::as_str);
+                let status = node.status.as_str();
+                print(&format!("{}  {status:<11}  {health:<9}  {seen:<24}  {}", node.node_id, node.name))?;
             }
             Output::Json => print(&serde_json::to_string(&node).map_err(io::Error::from)?)?,
         }

@@ -1,11 +1,12 @@
 //! Looking at nodes, naming and labelling them, and revoking their tokens, behind the back of a server that
 //! may run: it sees by itself what was revoked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
     node::{NodeStatus, Owner},
+    telemetry::Health,
     time::Timestamp,
 };
 use serde::Serialize;
@@ -39,6 +40,8 @@ pub struct ListedNode {
     pub labels: BTreeMap<String, String>,
     /// When its worker was last heard of, as far as the database knows.
     pub last_seen_at: Option<Timestamp>,
+    /// How its GPUs are, by the last event while its worker is connected; nothing of one that was never seen.
+    pub gpu_health: Option<Health>,
 }
 
 /// Which nodes to list: those that are all of it.
@@ -70,7 +73,8 @@ pub async fn list_nodes(
     let store = open(config).await?;
     let org = whose.or_default(&store).await?.org_id;
     let filter = NodeFilter { statuses: listed.statuses, labels, ..NodeFilter::default() };
-    Ok(all_nodes(&store, &org, filter).await?.into_iter().map(ListedNode::from).collect())
+    let told = store.told_healths().await?;
+    Ok(all_nodes(&store, &org, filter).await?.into_iter().map(|node| ListedNode::of(node, &told)).collect())
 }
 
 pub(super) async fn all_nodes(
@@ -129,13 +133,13 @@ pub async fn change_node(
         let labels = before.labels.changed(change.labels.clone()).map_err(CommandError::Label)?;
         let name = name.clone().map_or_else(|| before.name.clone(), String::from);
         if labels == before.labels && name == before.name {
-            return Ok(before.into());
+            return Ok(ListedNode::of(before, &store.told_healths().await?));
         }
         let node = Node { labels, name, ..before.clone() };
         let detail = Some(detail.clone());
         let store = on_command_line(&store, &node.owner.org_id, "node.update", Some(&node.id), detail);
         match store.describe_node(&node, node.name != before.name).await? {
-            Described::Done => return Ok(node.into()),
+            Described::Done => return Ok(ListedNode::of(node, &store.told_healths().await?)),
             Described::NameTaken => return Err(CommandError::NameTaken(node.name)),
             Described::Outdated => {}
         }
@@ -153,9 +157,16 @@ pub async fn revoke_tokens(config: &Config, whose: For, named: &str) -> Result<N
     Ok(node.id)
 }
 
-impl From<Node> for ListedNode {
-    fn from(node: Node) -> Self {
+impl ListedNode {
+    /// `told` is the health that an event told last of each node, where it is not `ok`.
+    fn of(node: Node, told: &HashMap<NodeId, Health>) -> Self {
+        let gpu_health = match (node.status, node.websocket_connected) {
+            (NodeStatus::Inactive, _) => None,
+            (_, true) => Some(told.get(&node.id).copied().unwrap_or_default()),
+            (_, false) => node.last_seen_at.map(|_| Health::Unknown),
+        };
         Self {
+            gpu_health,
             node_id: node.id,
             name: node.name,
             status: node.status,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aio_protocol::telemetry::Health;
+use controller_stub::commands::{self, For, Listed};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -300,12 +302,28 @@ async fn another_health_is_told_once_and_a_restart_tells_nothing_twice() {
 
     let address = controller.address();
     drop(worker);
+    let unheard = async |owner: &Client| {
+        let node = owner.await_connected(&id, false).await;
+        assert_eq!(node["gpuHealth"]["state"], "unknown", "{node}");
+        let seen = format!("its worker is not connected, last seen {}", node["lastSeenAt"].as_str().unwrap());
+        assert_eq!(node["gpuHealth"]["worst"], seen.as_str(), "{node}");
+        let (_, list) = owner.get("/nodes").await;
+        assert_eq!(list["data"][0]["gpuHealth"], node["gpuHealth"], "{list}");
+    };
+    unheard(&owner).await;
     controller.stop().await;
     controller.start_again(address).await;
     let owner = controller.owner_of("acme").await;
+    unheard(&owner).await;
+    let listed = async || {
+        let whose = For { org: Some("acme".parse().unwrap()), user: None };
+        commands::list_nodes(&controller.config, whose, Listed::default()).await.unwrap().remove(0)
+    };
+    assert_eq!(listed().await.gpu_health, Some(Health::Unknown));
     let mut worker = Worker::welcomed(&controller.gateway(), &id, &token).await;
     say(&mut worker, 1, &ill).await;
     await_alarms(&owner, "", &["gpu_health"]).await;
+    assert_eq!(listed().await.gpu_health, Some(Health::Unhealthy));
     say(&mut worker, 2, &[]).await;
     let told = changes(&owner, 2).await;
     let data = &told[1]["data"];
