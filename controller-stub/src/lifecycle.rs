@@ -63,7 +63,7 @@ pub(crate) struct Turn<'a> {
     noticed_at: Timestamp,
     store: Store,
     /// Whether it is for this controller only as long as it holds the node.
-    as_holder: bool,
+    while_held: bool,
     _held: Option<MutexGuard<'a, ()>>,
 }
 
@@ -168,7 +168,7 @@ impl Lifecycle {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        Turn { lifecycle: self, id, noticed_at, store: self.store.clone(), as_holder: false, _held: held }
+        Turn { lifecycle: self, id, noticed_at, store: self.store.clone(), while_held: false, _held: held }
     }
 
     /// Keeps a node that was just registered, unless another in service has its name; says whether
@@ -211,8 +211,8 @@ impl Turn<'_> {
     }
 
     /// This turn, in which nothing happens once another controller holds the node.
-    pub(crate) fn as_holder(self) -> Self {
-        Self { as_holder: true, ..self }
+    pub(crate) fn while_held(self) -> Self {
+        Self { while_held: true, ..self }
     }
 
     /// Lets `occurrence` happen to the node and says what the node is then.
@@ -357,7 +357,7 @@ impl Turn<'_> {
             let Some(mut node) = store.node(self.id).await? else {
                 return Err(LifecycleError::NotFound(self.id.clone()));
             };
-            if self.as_holder && node.held_by != self.lifecycle.membership.number() {
+            if self.while_held && node.held_by != self.lifecycle.membership.number() {
                 return Err(LifecycleError::Superseded(self.id.clone()));
             }
             let before = node.clone();

@@ -137,7 +137,7 @@ impl Keeper {
                 body: EventBody::HealthChanged(node.about(detail.clone())),
                 timestamp: now,
             };
-            let turn = self.app.lifecycle.turn(&news.node).await.as_holder();
+            let turn = self.app.lifecycle.turn(&news.node).await.while_held();
             match turn.note(event, "health_changed", "controller", &WithHealth(news.health.state)).await {
                 // It is not in service any more.
                 Ok(_) | Err(LifecycleError::NotFound(_)) => self.told.done(&news),
@@ -276,7 +276,7 @@ impl Keeper {
         };
         let cause = if resolution.is_some() { "alarm_resolved" } else { "alarm_raised" };
         let turn = self.app.lifecycle.turn(node).await;
-        let turn = if self.app.registry.has_speaker(node) { turn.as_holder() } else { turn };
+        let turn = if self.app.registry.has_speaker(node) { turn.while_held() } else { turn };
         turn.note(event, cause, "controller", &WithAlarm(change)).await.map(drop)
     }
 }

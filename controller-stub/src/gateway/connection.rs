@@ -300,7 +300,7 @@ impl Connection {
             let Self { app, node, epoch, .. } = &*self;
             let arrives = matches!(occurrence, Occurrence::Welcomed { not_before: Some(_), .. });
             let turn = app.lifecycle.turn(node).await;
-            let turn = if arrives { turn } else { turn.as_holder() };
+            let turn = if arrives { turn } else { turn.while_held() };
             let heard =
                 if arrives { app.registry.is_open(node, *epoch) } else { app.registry.speaks(node, *epoch) };
             if !heard {

@@ -89,7 +89,7 @@ fn tell(
 
 async fn expire(app: Arc<App>, id: NodeId) {
     let leases = &app.lifecycle.workers;
-    let turn = app.lifecycle.turn(&id).await.as_holder();
+    let turn = app.lifecycle.turn(&id).await.while_held();
     // It may have been heard of while its turn was waited for.
     if !leases.has_expired(&id, Instant::now()) {
         return;
