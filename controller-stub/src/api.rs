@@ -7,6 +7,7 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod client;
+mod controllers;
 mod cors;
 mod dashboards;
 mod dead_letters;
@@ -97,6 +98,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(dead_letters::replay))
         .routes(routes!(delivery::show))
         .routes(routes!(delivery::resume))
+        .routes(routes!(controllers::list))
         .routes(routes!(dashboards::watch))
         .routes(routes!(gateway::connect))
 }

@@ -24,13 +24,15 @@ use crate::{
     outbox::Outbox,
     readiness::Probe,
     releases::downloads::Downloads,
-    store::Store,
+    store::{Membership, Store},
     telemetry::Telemetry,
     tokens::refused::Refused,
 };
 
 pub(crate) struct App {
     pub store: Store,
+    /// This controller among those that serve together.
+    pub membership: Membership,
     pub lifecycle: Lifecycle,
     pub enroller: Enroller,
     /// Where workers' connections run.

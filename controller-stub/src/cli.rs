@@ -4,9 +4,11 @@
 
 mod alarms;
 mod audit;
+mod controller;
 mod delivery;
 #[cfg(feature = "pages")]
 mod login;
+mod migrate;
 mod node;
 mod own_program;
 mod releases;
@@ -74,6 +76,11 @@ enum Command {
     /// Events on their way to NOTI.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// Look at the controllers that serve the database together.
+    #[command(subcommand)]
+    Controller(controller::Command),
+    /// Carry the database over from SQLite into an empty one of PostgreSQL, while no controller serves either.
+    Migrate(migrate::Migrate),
     /// What a person should look at.
     #[command(subcommand)]
     Alarms(alarms::Command),
@@ -242,6 +249,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::SelfUpdate(args) => own_program::run(args).await,
         Command::Rollout(command) => rollout::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
+        Command::Controller(command) => controller::run(command).await,
+        Command::Migrate(args) => migrate::run(args).await,
         Command::Alarms(command) => alarms::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
@@ -435,6 +444,8 @@ mod tests {
             "controller-stub node update gpu-01 v1.1.0 --data-dir d",
             "controller-stub delivery show --data-dir d --output json",
             "controller-stub delivery resume --data-dir d",
+            "controller-stub controller list --data-dir d --output json",
+            "controller-stub migrate --data-dir d --from sqlite:///var/lib/x.db --to postgres://aiwm@db.example/aiwm",
             "controller-stub audit --data-dir d --format csv --since 2025-12-11T12:00:00Z",
             "controller-stub node add --count 100 --first 101 gpu --data-dir d --output ansible",
         ] {

@@ -27,7 +27,7 @@ const SUITE: &str = "AIO_LAB_SUITE";
 /// The tests that are run on PostgreSQL as well: the store's, and the controller's but for those that are about a
 /// file of SQLite's, about programs beside the server, and about what no database has to do with.
 const ON_POSTGRESQL: &str = "package(controller-stub) & ((test(/^store::/) - test(/^store::database::/)) \
-    | (binary(controller) - test(/^(aiwm|conformance|database|hostile|pages|postgres|program|reference|tls|upkeep)::/))) \
+    | (binary(controller) - test(/^(aiwm|conformance|database|group|hostile|migrate|pages|postgres|program|reference|tls|upkeep)::/))) \
     - test(/heartbeats_never_write|whose_database_takes_no_changes|the_command_line_rolls_out|the_history_survives/) \
     - test(/a_full_disk_fails|a_node_with_eight_gpus/)";
 
