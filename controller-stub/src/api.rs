@@ -37,6 +37,7 @@ mod transitions;
 mod updates;
 pub(crate) mod upgrade;
 mod view;
+pub(crate) mod webhooks;
 
 use std::sync::Arc;
 
@@ -84,6 +85,13 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(alarms::acknowledge))
         .routes(routes!(alarms::silences, alarms::silence))
         .routes(routes!(alarms::end_silence))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::show, webhooks::alter, webhooks::remove))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::attempts))
+        .routes(routes!(webhooks::dead_letters))
+        .routes(routes!(webhooks::replay))
         .routes(routes!(installation::plan, installation::report))
         .routes(routes!(releases::download))
         .routes(routes!(releases::index))

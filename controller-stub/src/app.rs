@@ -27,6 +27,7 @@ use crate::{
     store::Store,
     telemetry::Telemetry,
     tokens::refused::Refused,
+    webhooks::Webhooks,
 };
 
 pub(crate) struct App {
@@ -44,6 +45,7 @@ pub(crate) struct App {
     /// Hold nodes online when most of an organisation's fall silent at once.
     pub brakes: Mutex<Brakes>,
     pub outbox: Outbox,
+    pub webhooks: Webhooks,
     pub request_limit: Option<RequestLimit>,
     /// Node tokens that were refused.
     pub refused: Refused,

@@ -11,6 +11,7 @@ mod node;
 mod own_program;
 mod releases;
 mod rollout;
+mod webhook;
 
 use std::{
     convert::Infallible,
@@ -74,6 +75,9 @@ enum Command {
     /// Events on their way to NOTI.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// Where an organisation is told of its events, beside NOTI.
+    #[command(subcommand)]
+    Webhook(webhook::Command),
     /// What a person should look at.
     #[command(subcommand)]
     Alarms(alarms::Command),
@@ -242,6 +246,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::SelfUpdate(args) => own_program::run(args).await,
         Command::Rollout(command) => rollout::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
+        Command::Webhook(command) => webhook::run(command).await,
         Command::Alarms(command) => alarms::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),

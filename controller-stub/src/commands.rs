@@ -16,6 +16,7 @@ mod own_program;
 mod releases;
 mod rollouts;
 mod upkeep;
+mod webhooks;
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
@@ -52,6 +53,9 @@ pub(crate) use rollouts::{
     rollout_nodes, show_rollout, update_node,
 };
 pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
+pub(crate) use webhooks::{
+    WebhookOrder, add_webhook, list_webhooks, order_webhook, rotate_webhook, test_webhook, webhook_attempts,
+};
 
 /// The settings that outlive a server.
 const DEPLOYMENT: &str = "deployment";

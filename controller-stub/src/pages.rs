@@ -25,6 +25,7 @@ mod scene;
 mod session;
 mod sign_in;
 mod updates;
+mod webhooks;
 mod words;
 
 use std::{convert::Infallible, sync::Arc};
@@ -101,6 +102,9 @@ fn routes() -> Router<Arc<Pages>> {
         .route("/ui/events", get(events::list))
         .route("/ui/delivery", get(delivery::show))
         .route("/ui/delivery/{order}", post(orders::delivery))
+        .route("/ui/webhooks", get(webhooks::list).post(webhooks::add))
+        .route("/ui/webhooks/{id}", get(webhooks::show))
+        .route("/ui/webhooks/{id}/{order}", post(webhooks::order))
         .route("/ui/audit", get(audit::list))
         .route("/ui/access", get(access::show))
         .route("/ui/access/end", post(orders::end_sessions))

@@ -39,7 +39,7 @@ use crate::{
         seats::Seats,
         signature::{InvalidSecret, WebhookKeys},
     },
-    outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
+    outbox::{self, Delivery, Destination, Outbox, Relay, Unbuildable, watch_backlog},
     readiness::Probe,
     releases::{Releases, downloads::Downloads, expiry},
     retention::{self, Retention},
@@ -51,6 +51,7 @@ use crate::{
     tls::{Authority, Tls, TlsError},
     tokens::{Tokens, refused::Refused},
     watch,
+    webhooks::{self, Webhooks, guard::Guard},
 };
 
 /// Whatever has not ended so long after a stop is left behind; nothing that is durable depends on it.
@@ -58,6 +59,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The setting that says which secrets the controller has that serves.
 const SECRETS: &str = "secrets_fingerprint";
+
+/// Maximum number of events that are posted to NOTI at once.
+const PARALLEL_POSTS: usize = 64;
 
 /// Scrapes of the fleet that go on at once; others wait.
 const FLEET_SCRAPES: usize = 2;
@@ -221,6 +225,7 @@ impl Server {
             alarm_offline_after: config.alarm_offline_after,
             data_dir: config.data_dir.clone(),
             outbox: outbox.clone(),
+            webhooks: Webhooks::new(Guard::new(config.webhook_networks), config.noti_breaker_pause),
             noti: Noti::new(
                 store.clone(),
                 secrets.noti_service_token.clone(),
@@ -278,6 +283,7 @@ impl Server {
         tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
         tasks.spawn_with_pulse("rollouts", |pulse| rollouts::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("alarms", |pulse| alarms::keeper::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("webhooks", |pulse| webhooks::keeper::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("telemetry", |pulse| keeper::run(app.clone(), pulse, stop.clone()));
         let kept = Retention {
             events: config.event_retention,
@@ -287,7 +293,9 @@ impl Server {
             telemetry: config.telemetry_retention,
         };
         tasks.spawn_with_pulse("retention", |pulse| retention::run(store.clone(), kept, pulse, stop.clone()));
-        tasks.spawn("relay", Relay::new(store.clone(), delivery, outbox).run(stop.clone()));
+        let backlog = watch_backlog(store.clone(), outbox.clone());
+        let receiver = outbox::Noti { store: store.clone(), delivery };
+        tasks.spawn("relay", Relay::new(receiver, outbox, PARALLEL_POSTS).run(stop.clone(), backlog));
         let (writer, stopped) = (store.clone(), stop.clone());
         tasks.spawn("writer", async move {
             tokio::select! {

@@ -10,7 +10,7 @@ use super::{
     body::{NoFields, parse},
     dashboards, dead_letters,
     error::Rejection,
-    events, fleet, installation, nodes, rollouts, telemetry, token, transitions, updates,
+    events, fleet, installation, nodes, rollouts, telemetry, token, transitions, updates, webhooks,
 };
 
 /// A kind of input.
@@ -23,7 +23,7 @@ pub(crate) struct Input {
     pub read: fn(&[u8]) -> Result<(), String>,
 }
 
-pub(crate) const BODIES: [Input; 11] = [
+pub(crate) const BODIES: [Input; 13] = [
     Input {
         name: "registration",
         seeds: &[
@@ -68,6 +68,19 @@ pub(crate) const BODIES: [Input; 11] = [
             r#"{"label":"rack=r7","seconds":3600,"reason":"x"}"#,
         ],
         read: body::<alarms::NewSilence>,
+    },
+    Input {
+        name: "webhook",
+        seeds: &[
+            r#"{"url":"https://hooks.example.com/aio"}"#,
+            r#"{"url":"https://hooks.example.com/aio","description":"pager","eventTypes":["alarm.raised"]}"#,
+        ],
+        read: body::<webhooks::NewWebhook>,
+    },
+    Input {
+        name: "webhook changes",
+        seeds: &["{}", r#"{"eventTypes":[]}"#],
+        read: body::<webhooks::WebhookChanges>,
     },
     Input { name: "no fields", seeds: &["{}"], read: body::<NoFields> },
     Input {

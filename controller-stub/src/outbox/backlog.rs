@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 20;
 
 /// Looks for as long as it runs.
-pub(super) async fn run(store: Store, outbox: Outbox) {
+pub(crate) async fn run(store: Store, outbox: Outbox) {
     let mut looker = Looker { store, outbox, age: OldestAge::default(), state: None, asked: None };
     loop {
         let began = Instant::now();

@@ -23,7 +23,7 @@ use server::Session;
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 21] = [
+const TABLES: [(i64, &str); 24] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -45,6 +45,9 @@ const TABLES: [(i64, &str); 21] = [
     (50, "sessions"),
     (50, "login_links"),
     (55, "told_healths"),
+    (56, "webhooks"),
+    (56, "webhook_events"),
+    (56, "webhook_attempts"),
 ];
 
 /// Where the database is: `controller.db` in the data folder unless a URL is configured.

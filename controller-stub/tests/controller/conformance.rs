@@ -93,6 +93,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "listTokens", &id, 200, plain).await;
     it.expect(&owner, "listAudit", "", 200, plain).await;
     alarms(it, &owner, &id).await;
+    webhooks(it, &owner).await;
     rollouts(controller, it, &owner, &id).await;
     drop(worker);
     let new = it.expect(&owner, "regenerateCredentials", &id, 201, |it| it.json(&json!({}))).await;
@@ -137,6 +138,35 @@ async fn alarms(it: &mut Inspector, owner: &Client, id: &str) {
         assert_eq!(it.ask(owner, &operation, &path, plain).await.0, status);
     }
     alarm(it).await;
+}
+
+/// What becomes of them is another test.
+async fn webhooks(it: &mut Inspector, owner: &Client) {
+    let all = [
+        ("showWebhook", "", 200),
+        ("changeWebhook", "", 200),
+        ("rotateWebhook", "/rotate", 200),
+        ("testWebhook", "/test", 200),
+        ("listWebhookAttempts", "/attempts", 200),
+        ("listWebhookDeadLetters", "/dead-letters", 200),
+        ("replayToWebhook", "/replay", 200),
+        ("removeWebhook", "", 204),
+    ];
+    let body = |operation: &str, it: RequestBuilder| match operation {
+        "changeWebhook" => it.json(&json!({"eventTypes": ["alarm.raised"]})),
+        _ => it,
+    };
+    for (operation, ..) in all {
+        it.expect(owner, operation, "", 404, |it| body(operation, it)).await;
+    }
+    let new = json!({"url": "https://localhost/", "eventTypes": ["alarm.raised"], "description": "pager"});
+    let webhook = it.expect(owner, "addWebhook", "", 201, |it| it.json(&new)).await;
+    it.expect(owner, "listWebhooks", "", 200, plain).await;
+    for (operation, path, status) in all {
+        let path = format!("/webhooks/{}{path}", webhook["id"].as_str().unwrap());
+        let told = it.operation(operation);
+        assert_eq!(it.ask(owner, &told, &path, |it| body(operation, it)).await.0, status, "{operation}");
+    }
 }
 
 /// One that is raised at once.
@@ -440,6 +470,7 @@ async fn broken(it: &mut Inspector) {
         "DROP TABLE node_groups",
         "DROP TABLE alarms",
         "DROP TABLE silences",
+        "DROP TABLE webhooks",
     ] {
         controller.sql(statement).await;
     }
@@ -465,6 +496,8 @@ async fn broken(it: &mut Inspector) {
                 "createRollout" | "pinNode" => it.json(&json!({"version": "v1.0.0"})),
                 "changeGroup" => it.json(&json!({})),
                 "addSilence" => it.json(&json!({"label": "rack", "seconds": 60, "reason": "a new disk"})),
+                "addWebhook" => it.json(&json!({"url": "https://hooks.example.com/"})),
+                "changeWebhook" => it.json(&json!({})),
                 "connectWorker" => as_worker(it),
                 _ => it,
             })

@@ -436,3 +436,36 @@ async fn alarms_are_acknowledged_and_silenced_on_their_page() {
     let both = [("node", "gpu-01"), ("label", "rack=r7"), ("hours", "2"), ("reason", "x")];
     assert_eq!(browser.submit("/ui/alarms", "/ui/silences", &both).await.0, 400);
 }
+
+#[tokio::test]
+async fn a_webhook_is_added_tested_and_removed_on_its_page_and_its_secret_is_shown_once() {
+    let endpoint = crate::peers::FakeNoti::start(&[]).await;
+    let controller = Controller::start_with(|config| {
+        config.webhook_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let owner = controller.owner_of("acme").await;
+    let browser = Browser::signed_in(&controller, "acme", "organization.owner").await;
+    let url = format!("{}/events?<b>", endpoint.url());
+    let fields = [("url", url.as_str()), ("kind", "node.connected"), ("description", "<i>pager</i>")];
+    let (status, page) = browser.submit("/ui/webhooks", "/ui/webhooks", &fields).await;
+    assert!(status == 200 && page.contains("whsec_"), "{status} {page}");
+    let id = owner.get("/webhooks").await.1["data"][0]["id"].as_str().unwrap().to_owned();
+    let shown = format!("/ui/webhooks/{id}");
+    for path in ["/ui/webhooks", &shown] {
+        let (_, page) = browser.get(path).await;
+        assert!(page.contains("node.connected") && page.contains("pager"), "{page}");
+        assert!(!page.contains("whsec_") && !page.contains("<i>") && !page.contains("?<b>"), "{page}");
+    }
+    let (status, to) = browser.submit(&shown, &format!("{shown}/test"), &[]).await;
+    assert!(status == 303 && to.contains("delivered"), "{to}");
+    assert_eq!(endpoint.posts().len(), 1);
+    let (_, page) = browser.get(&shown).await;
+    assert!(page.contains("webhook.test") && page.contains("it answered 202"), "{page}");
+    let viewer = Browser::signed_in(&controller, "acme", "organization.viewer").await;
+    assert_eq!(viewer.get("/ui/webhooks").await.0, 403);
+    let (_, page) = browser.submit(&shown, &format!("{shown}/rotate"), &[]).await;
+    assert!(page.contains("whsec_"), "{page}");
+    assert_eq!(browser.submit(&shown, &format!("{shown}/remove"), &[]).await.0, 303);
+    assert_eq!(browser.get(&shown).await.0, 404);
+}
