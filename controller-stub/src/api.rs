@@ -1,6 +1,7 @@
 //! The HTTP API: which address is served by what, and what holds for all of them. Every error is an
 //! `ApiError`, and every address is added by `routes!`, which puts it into the OpenAPI document too.
 
+mod alarm_timeline;
 pub(crate) mod alarms;
 mod asyncapi;
 pub(crate) mod audit;
@@ -82,6 +83,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(rollouts::order))
         .routes(routes!(audit::list))
         .routes(routes!(alarms::list))
+        .routes(routes!(alarm_timeline::show))
         .routes(routes!(alarms::acknowledge))
         .routes(routes!(alarms::silences, alarms::silence))
         .routes(routes!(alarms::end_silence))

@@ -26,6 +26,7 @@ use crate::{
     releases::downloads::Downloads,
     store::Store,
     telemetry::Telemetry,
+    tls::Certificate,
     tokens::refused::Refused,
     webhooks::Webhooks,
 };
@@ -58,6 +59,8 @@ pub(crate) struct App {
     pub exporter: Exporter,
     /// For scrapes of the fleet, each of which takes some memory.
     pub fleet_scrapes: Arc<Semaphore>,
+    /// What is served over TLS.
+    pub certificate: Option<Certificate>,
     pub metrics_token: Option<SecretString>,
     /// Whether the database takes changes.
     pub probe: Probe,

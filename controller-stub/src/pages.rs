@@ -93,6 +93,7 @@ fn routes() -> Router<Arc<Pages>> {
         .route("/ui/nodes/{id}/{action}", post(orders::node))
         .route("/ui/add", get(add::form).post(add::register))
         .route("/ui/alarms", get(alarms::list))
+        .route("/ui/alarms/{id}", get(alarms::show))
         .route("/ui/alarms/{id}/acknowledge", post(alarms::acknowledge))
         .route("/ui/silences", post(alarms::silence))
         .route("/ui/silences/{id}/end", post(alarms::end_silence))

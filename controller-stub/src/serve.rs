@@ -236,6 +236,7 @@ impl Server {
             ),
             exporter: exporter.clone(),
             fleet_scrapes: Arc::new(Semaphore::new(FLEET_SCRAPES)),
+            certificate: tls.as_ref().map(Tls::watched),
             metrics_token: config.metrics_token,
             probe: Probe::default(),
             register_timeout: config.register_timeout,

@@ -4,6 +4,7 @@
 //! one is added.
 
 mod aiwm;
+mod alarm_timeline;
 mod alarms;
 mod audit;
 mod connections;
@@ -31,6 +32,8 @@ mod rollout_moves;
 mod rollouts;
 mod rows;
 #[cfg(feature = "pages")]
+mod service;
+#[cfg(feature = "pages")]
 mod sessions;
 mod settings;
 mod shares;
@@ -39,6 +42,7 @@ mod telemetry;
 pub(crate) mod testing;
 mod tokens;
 mod transitions;
+mod user_tokens;
 mod webhook_events;
 mod webhooks;
 mod writer;
@@ -66,6 +70,8 @@ pub(crate) use record::AuditEntry;
 pub(crate) use rollout_moves::Started;
 pub(crate) use rollouts::{ListedMember, OfferOfNode};
 pub(crate) use rows::Window;
+#[cfg(feature = "pages")]
+pub(crate) use service::Service;
 #[cfg(feature = "pages")]
 pub(crate) use sessions::{Ended, LoginLink, Session};
 pub(crate) use tokens::{IssuedToken, KnownToken};

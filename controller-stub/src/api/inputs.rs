@@ -125,7 +125,7 @@ pub(crate) const QUERIES: [Input; 12] = [
     },
     Input {
         name: "alarms",
-        seeds: &["page=1&limit=100&nodeId=69396100cd71623c7bbfbfee&resolved=true"],
+        seeds: &["page=1&limit=100&nodeId=69396100cd71623c7bbfbfee&resolved=true&kind=gpu_health"],
         read: query::<alarms::Filter>,
     },
     Input { name: "fleet", seeds: &["shard=1/8&names=dcgm"], read: query::<fleet::Which> },

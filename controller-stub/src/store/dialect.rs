@@ -23,7 +23,7 @@ use server::Session;
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 24] = [
+const TABLES: [(i64, &str); 25] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -48,6 +48,7 @@ const TABLES: [(i64, &str); 24] = [
     (56, "webhooks"),
     (56, "webhook_events"),
     (56, "webhook_attempts"),
+    (57, "user_tokens"),
 ];
 
 /// Where the database is: `controller.db` in the data folder unless a URL is configured.

@@ -62,6 +62,9 @@ pub(crate) enum Refused {
     Length,
     #[error("{0} is an address inside, and WEBHOOK_NETWORKS does not allow it")]
     Inside(IpAddr),
+    /// Which address that is, nobody learns who may only name it.
+    #[error("{0} leads to an address inside, and WEBHOOK_NETWORKS does not allow it")]
+    NameInside(String),
     #[error("is in the clear, which only WEBHOOK_NETWORKS allows: use https://")]
     Clear,
     #[error("{0} has no address")]
@@ -150,6 +153,7 @@ impl Resolve for GuardedNames {
             for found in tokio::net::lookup_host((name.as_str(), 0)).await? {
                 match guard.admit(found.ip(), clear) {
                     Ok(()) => admitted.push(found),
+                    Err(Refused::Inside(_)) => refused = Refused::NameInside(name.clone()),
                     Err(why) => refused = why,
                 }
             }

@@ -128,6 +128,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
 async fn alarms(it: &mut Inspector, owner: &Client, id: &str) {
     it.expect(owner, "listAlarms", "", 200, plain).await;
     it.expect(owner, "acknowledgeAlarm", "", 404, plain).await;
+    it.expect(owner, "showAlarm", "", 404, plain).await;
     let of = |node: &str| json!({"nodeId": node, "seconds": 60, "reason": "a new disk"});
     it.expect(owner, "addSilence", "", 404, |it| it.json(&of(UNKNOWN_NODE))).await;
     let silence = it.expect(owner, "addSilence", "", 201, |it| it.json(&of(id))).await;
@@ -173,9 +174,13 @@ async fn webhooks(it: &mut Inspector, owner: &Client) {
 async fn alarm(it: &mut Inspector) {
     let controller = Controller::start_with(|config| config.alarm_interval = crate::alarms::SOON).await;
     let (owner, alarm) = crate::alarms::failed_installation(&controller).await;
-    let operation = it.operation("acknowledgeAlarm");
-    let path = format!("/alarms/{}/acknowledge", alarm["id"].as_str().unwrap());
-    assert_eq!(it.ask(&owner, &operation, &path, plain).await.0, 200);
+    let path = format!("/alarms/{}", alarm["id"].as_str().unwrap());
+    for (operation, path) in
+        [("acknowledgeAlarm", format!("{path}/acknowledge")), ("showAlarm", path.clone())]
+    {
+        let operation = it.operation(operation);
+        assert_eq!(it.ask(&owner, &operation, &path, plain).await.0, 200);
+    }
 }
 
 async fn rollouts(controller: &Controller, it: &mut Inspector, owner: &Client, id: &str) {

@@ -421,6 +421,13 @@ async fn alarms_are_acknowledged_and_silenced_on_their_page() {
     let browser = Browser::signed_in(&controller, "acme", "organization.owner").await;
     let (_, page) = browser.get("/ui/alarms").await;
     assert!(page.contains("installation failed") && page.contains("gpu-01"), "{page}");
+    let (_, overview) = browser.get("/").await;
+    let counted =
+        "<a href=\"ui/alarms?kind=installation_failed\"><span>installation failed</span><b>1</b></a>";
+    assert!(overview.contains(counted), "{overview}");
+    assert!(browser.get("/ui/alarms?kind=installation_failed").await.1.contains("gpu-01"));
+    assert!(!browser.get("/ui/alarms?kind=node_offline").await.1.contains("gpu-01"));
+    assert_eq!(browser.get("/ui/alarms?kind=no_kind").await.0, 400);
     let (status, _) = browser.submit("/ui/alarms", &format!("/ui/alarms/{alarm}/acknowledge"), &[]).await;
     assert_eq!(status, 303);
     assert_eq!(owner.get("/alarms").await.1["data"][0]["acknowledgedBy"], "user:ann");
@@ -430,6 +437,10 @@ async fn alarms_are_acknowledged_and_silenced_on_their_page() {
     assert_eq!((&silence["nodeId"], &silence["reason"]), (&id.into(), &"it is repaired".into()));
     let (_, page) = browser.get("/ui/alarms").await;
     assert!(page.contains("it is repaired"), "{page}");
+    let (_, one) = browser.get(&format!("/ui/alarms/{alarm}")).await;
+    for words in ["raised</th><td>controller", "acknowledged</th><td>user:ann", "silenced</th><td>user:ann"] {
+        assert!(one.contains(words), "{words}: {one}");
+    }
     let end = format!("/ui/silences/{}/end", silence["id"].as_str().unwrap());
     assert_eq!(browser.submit("/ui/alarms", &end, &[]).await.0, 303);
     assert_eq!(owner.get("/silences").await.1["data"].as_array().unwrap().len(), 0);
@@ -468,4 +479,34 @@ async fn a_webhook_is_added_tested_and_removed_on_its_page_and_its_secret_is_sho
     assert!(page.contains("whsec_"), "{page}");
     assert_eq!(browser.submit(&shown, &format!("{shown}/remove"), &[]).await.0, 303);
     assert_eq!(browser.get(&shown).await.0, 404);
+}
+
+#[tokio::test]
+async fn the_overview_counts_gpus_and_measures_how_long_events_take_and_how_long_nodes_are_there() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let browser = Browser::signed_in(&controller, "acme", "organization.viewer").await;
+    let (_, page) = browser.get("/").await;
+    assert!(page.contains("0 GPUs in all"), "{page}");
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let gpus = json!([{"deviceId": "0", "health": "ok"}, {"deviceId": "1", "health": "ok"}]);
+    worker.send("telemetry.metrics", crate::telemetry::metrics(gpus)).await;
+    worker.ping().await;
+    owner.await_events(&id, &["node.registered", "node.installation_started", "node.connected"]).await;
+    // Half a day online, and a second away.
+    controller.sql("UPDATE transitions SET at = at - 43200000 WHERE to_status IN ('pending', 'installing', 'online')").await;
+    worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
+    worker.ping().await;
+    let (_, page) = browser.get("/").await;
+    assert!(page.contains("2 GPUs in all"), "{page}");
+    let measure = |name: &str| {
+        let (_, rest) = page.split_once(&format!("<span>{name}</span><b>")).unwrap();
+        let (value, rest) = rest.split_once("</b>").unwrap();
+        (value.to_owned(), rest.split_once("</small>").unwrap().0.contains("target met"))
+    };
+    let (value, met) = measure("Time to deliver an event");
+    assert!(met && value.ends_with(" ms"), "{value}");
+    let (value, met) = measure("Uptime of nodes");
+    assert!(met && (value.starts_with("99.9") || value == "100 %"), "{value}");
 }
