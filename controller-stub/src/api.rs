@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod client;
+mod controllers;
 mod cors;
 mod dashboards;
 mod dead_letters;
@@ -40,12 +41,15 @@ pub(crate) mod upgrade;
 mod view;
 pub(crate) mod webhooks;
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use aio_protocol::error_code::ErrorCode;
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{Method, StatusCode, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -104,6 +108,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(dead_letters::replay))
         .routes(routes!(delivery::show))
         .routes(routes!(delivery::resume))
+        .routes(routes!(controllers::list))
         .routes(routes!(dashboards::watch))
         .routes(routes!(gateway::connect))
 }
@@ -150,13 +155,24 @@ async fn finish_what_began(State(app): State<Arc<App>>, request: Request, next: 
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    if request.uri().query().is_some_and(|query| !query.is_empty()) {
+    if request.uri().query().is_some_and(|query| !query.is_empty()) && is_taken(&request) {
         return Rejection::field("the query: this address takes none").into_response();
     }
     match app.connections.spawn(next.run(request)).await {
         Ok(response) => response,
         Err(error) => Rejection::fault(&error).into_response(),
     }
+}
+
+/// Whether the address has the request's method, as far as the API's own document knows.
+fn is_taken(request: &Request) -> bool {
+    static METHODS: LazyLock<HashMap<String, Vec<String>>> = LazyLock::new(|| {
+        let mut methods = HashMap::<_, Vec<_>>::new();
+        addresses().into_iter().for_each(|(method, path)| methods.entry(path).or_default().push(method));
+        methods
+    });
+    let path = request.extensions().get::<MatchedPath>().and_then(|path| METHODS.get(path.as_str()));
+    path.is_none_or(|methods| methods.iter().any(|method| method == request.method().as_str()))
 }
 
 /// The method and path of everything that is served.

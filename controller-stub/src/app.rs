@@ -24,7 +24,7 @@ use crate::{
     outbox::Outbox,
     readiness::Probe,
     releases::downloads::Downloads,
-    store::Store,
+    store::{Membership, Store},
     telemetry::Telemetry,
     tls::Certificate,
     tokens::refused::Refused,
@@ -33,6 +33,8 @@ use crate::{
 
 pub(crate) struct App {
     pub store: Store,
+    /// This controller among those that serve together.
+    pub membership: Membership,
     pub lifecycle: Lifecycle,
     pub enroller: Enroller,
     /// Where workers' connections run.

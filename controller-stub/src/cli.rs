@@ -4,9 +4,11 @@
 
 mod alarms;
 mod audit;
+mod controller;
 mod delivery;
 #[cfg(feature = "pages")]
 mod login;
+mod migrate;
 mod node;
 mod own_program;
 mod releases;
@@ -78,6 +80,11 @@ enum Command {
     /// Where an organisation is told of its events, beside NOTI.
     #[command(subcommand)]
     Webhook(webhook::Command),
+    /// Look at the controllers that serve the database together.
+    #[command(subcommand)]
+    Controller(controller::Command),
+    /// Carry the database over from SQLite into an empty one of PostgreSQL, while no controller serves either.
+    Migrate(migrate::Migrate),
     /// What a person should look at.
     #[command(subcommand)]
     Alarms(alarms::Command),
@@ -247,6 +254,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Rollout(command) => rollout::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
         Command::Webhook(command) => webhook::run(command).await,
+        Command::Controller(command) => controller::run(command).await,
+        Command::Migrate(args) => migrate::run(args).await,
         Command::Alarms(command) => alarms::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), folder).map_err(Failure::from),
@@ -440,6 +449,8 @@ mod tests {
             "controller-stub node update gpu-01 v1.1.0 --data-dir d",
             "controller-stub delivery show --data-dir d --output json",
             "controller-stub delivery resume --data-dir d",
+            "controller-stub controller list --data-dir d --output json",
+            "controller-stub migrate --data-dir d --from sqlite:///var/lib/x.db --to postgres://aiwm@db.example/aiwm",
             "controller-stub audit --data-dir d --format csv --since 2025-12-11T12:00:00Z",
             "controller-stub node add --count 100 --first 101 gpu --data-dir d --output ansible",
         ] {

@@ -4,12 +4,14 @@
 mod alarms;
 mod audit;
 mod cloud_init;
+mod controllers;
 mod delivery;
 mod enrol;
 mod error;
 mod inventory;
 #[cfg(feature = "pages")]
 mod login;
+mod migrate;
 mod names;
 mod nodes;
 mod own_program;
@@ -40,12 +42,14 @@ pub use crate::releases::{FetchError, Import, ImportError, Imported, IndexSummar
 pub(crate) use alarms::{SilenceOf, acknowledge_alarm, add_silence, list_alarms};
 pub use audit::{AuditFilter, AuditFormat, audit};
 pub use cloud_init::user_data;
+pub use controllers::{ControllerSummary, list_controllers};
 pub use delivery::{DeliverySummary, resume_delivery, show_delivery};
 pub use enrol::{Added, AddedNode, Issue, Purpose, Which, add_nodes, add_tokens};
 pub use error::CommandError;
 pub use inventory::inventory;
 #[cfg(feature = "pages")]
 pub use login::{end_sessions, login_link};
+pub use migrate::{CarriedTable, migrate};
 pub use names::numbered;
 pub use nodes::{Listed, ListedNode, NodeChange, change_node, list_nodes, revoke_tokens};
 pub use own_program::{SelfUpdate, SelfUpdateError, Updated, self_update};

@@ -47,6 +47,8 @@ pub struct Config {
     pub database_statement_timeout: Duration,
     /// Whether to wait while another controller serves the database, and to serve it then.
     pub standby: bool,
+    /// Whether to serve the database together with other controllers.
+    pub shared: bool,
     /// The address that nodes reach this controller by; the listening address when unset.
     pub public_url: Option<Url>,
     /// The folder of the releases that this controller serves itself.
@@ -234,6 +236,7 @@ impl Config {
             database_connections: 8,
             database_statement_timeout: Duration::from_secs(30),
             standby: false,
+            shared: false,
             public_url: None,
             releases: None,
             release_base_url: None,
@@ -351,9 +354,13 @@ impl Config {
                 "needs DATABASE_URL on PostgreSQL, and PUBLIC_URL, by which nodes reach whoever serves",
             ));
         }
+        config.shared = switch("SHARED", settings.shared.as_deref())?;
         config.insecure_http = switch("INSECURE_HTTP", settings.insecure_http.as_deref())?;
         config.aiwm = aiwm(settings.aiwm.as_deref())?;
         config.aiwm_double = switch("AIWM_DOUBLE", settings.aiwm_double.as_deref())?;
+        if config.shared {
+            refuse_unless_shareable(&config)?;
+        }
         if config.aiwm_double && config.aiwm.is_none() {
             return Err(value_error("AIWM_DOUBLE", "is a part of AIWM's dialect: set AIWM, too"));
         }
@@ -450,6 +457,20 @@ fn canonical(network: IpNet) -> IpNet {
 /// The entries of a list with commas between them; one at its end is nothing.
 fn listed(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|entry| !entry.is_empty())
+}
+
+/// Refuses what controllers that serve a database together cannot be.
+fn refuse_unless_shareable(config: &Config) -> Result<(), ConfigError> {
+    let problem = if config.public_url.is_none() || config.database_url.is_none() {
+        "needs DATABASE_URL on PostgreSQL, and PUBLIC_URL, by which nodes reach all that serve"
+    } else if config.standby {
+        "and STANDBY exclude each other: one that serves together with others waits for nobody"
+    } else if config.aiwm.is_some() {
+        "and AIWM exclude each other: what AIWM's dialect keeps in memory is one controller's alone"
+    } else {
+        return Ok(());
+    };
+    Err(value_error("SHARED", problem))
 }
 
 fn switch(name: &'static str, text: Option<&str>) -> Result<bool, ConfigError> {

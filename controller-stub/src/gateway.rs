@@ -89,6 +89,10 @@ impl FromRequestParts<Arc<App>> for Entrant {
             TurnedAway::Stopping.count();
             return Err(TurnedAway::Stopping.into());
         }
+        if app.membership.is_cut_off() {
+            TurnedAway::CutOff.count();
+            return Err(TurnedAway::CutOff.into());
+        }
         // Who shows no good token takes nothing from those who do.
         let claims = auth::node_claims(parts, app).inspect_err(count)?;
         let handshake = app.admission.begin()?;
@@ -118,8 +122,12 @@ fn admit(
     // Somewhere in the second half of the grace: tokens that were made together do not end together.
     let grace = app.token_grace.mul_f64(0.5 + 0.4 * fastrand::f64());
     let token_ends = Instant::now() + node.token.life.expires_at.since(clock::now()) + grace;
-    let newcomer =
-        Newcomer { handshake, before: node.node.instance_id, not_before: node.node.tokens_not_before };
+    let newcomer = Newcomer {
+        handshake,
+        before: node.node.instance_id,
+        is_elsewhere: is_elsewhere(&app, &node),
+        not_before: node.node.tokens_not_before,
+    };
     let newcomer = Box::new(newcomer);
     let runtime = app.gateway.clone();
     let peer = Peer { node: node.id, address, token: node.token, token_ends, newcomer };
@@ -136,7 +144,13 @@ fn stay_away(app: &App, node: &NodeOfToken, address: IpAddr) -> Option<Duration>
     // Behind one address the two cannot be told apart before they register, and a node that nobody
     // holds is free.
     let elsewhere = node.node.ip_address.is_some_and(|holder| holder != address.to_canonical());
-    (elsewhere && app.registry.has_speaker(&node.id)).then_some(pause)
+    let is_held = app.registry.has_speaker(&node.id) || is_elsewhere(app, node);
+    (elsewhere && is_held).then_some(pause)
+}
+
+/// Whether the node's worker is connected to another controller, as far as the database knows.
+fn is_elsewhere(app: &App, node: &NodeOfToken) -> bool {
+    node.node.websocket_connected && node.node.held_by != app.membership.number()
 }
 
 /// Sets the figures that follow from who is connected now.

@@ -33,6 +33,8 @@ struct Lease {
     ends: Instant,
     seen: Option<Timestamp>,
     stored: bool,
+    /// How often the node had been saved when this was looked at last.
+    saves: Option<i64>,
 }
 
 impl Leases {
@@ -54,13 +56,14 @@ impl Leases {
     /// Gives `id` a whole lease because something was heard at `seen`.
     pub(crate) fn grant(&self, id: &NodeId, organisation: &OwnerId, now: Instant, seen: Timestamp) {
         let organisation = organisation.clone();
-        let lease = Lease { organisation, ends: now + self.length, seen: Some(seen), stored: false };
+        let lease =
+            Lease { organisation, ends: now + self.length, seen: Some(seen), stored: false, saves: None };
         self.entries().insert(id.clone(), lease);
     }
 
     /// Gives `id` a whole lease although nothing was heard, unless one runs: after a restart, nobody is late.
     pub(crate) fn grant_amnesty(&self, id: &NodeId, organisation: OwnerId, now: Instant) {
-        let lease = Lease { organisation, ends: now + self.length, seen: None, stored: true };
+        let lease = Lease { organisation, ends: now + self.length, seen: None, stored: true, saves: None };
         self.entries().entry(id.clone()).or_insert(lease);
     }
 
@@ -68,6 +71,16 @@ impl Leases {
     pub(crate) fn renew(&self, id: &NodeId, now: Instant, seen: Timestamp) {
         if let Some(lease) = self.entries().get_mut(id) {
             (lease.ends, lease.seen, lease.stored) = (now + self.length, Some(seen), false);
+        }
+    }
+
+    /// Notes how often the node was saved; where that is more than before, it was heard of elsewhere, and its lease
+    /// is a whole one.
+    pub(crate) fn note_saves(&self, id: &NodeId, saves: i64, now: Instant) {
+        if let Some(lease) = self.entries().get_mut(id)
+            && lease.saves.replace(saves).is_some_and(|before| before != saves)
+        {
+            lease.ends = now + self.length;
         }
     }
 

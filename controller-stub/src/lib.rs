@@ -24,6 +24,7 @@ mod failures;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
+mod group;
 mod install_script;
 mod labels;
 mod leases;

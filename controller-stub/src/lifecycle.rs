@@ -25,7 +25,7 @@ use crate::{
     leases::Leases,
     node::Node,
     outbox::Notifier,
-    store::{Newcomer, RecordedStep, Store, StoreError},
+    store::{Membership, Newcomer, RecordedStep, Store, StoreError},
 };
 
 use budget::Budgets;
@@ -46,6 +46,8 @@ pub(crate) struct Lifecycle {
     posted: Vec<EventKind>,
     turns: Vec<Mutex<()>>,
     budgets: Budgets,
+    /// This controller among those that serve together.
+    membership: Membership,
     /// Of welcomed workers: renewed by what they say.
     pub workers: Leases,
     /// Of running installations: renewed by their reports.
@@ -60,6 +62,8 @@ pub(crate) struct Turn<'a> {
     /// When it was asked for, which is when its cause was noticed.
     noticed_at: Timestamp,
     store: Store,
+    /// Whether it is for this controller only as long as it holds the node.
+    while_held: bool,
     _held: Option<MutexGuard<'a, ()>>,
 }
 
@@ -90,6 +94,8 @@ pub(crate) enum LifecycleError {
     NotFound(NodeId),
     #[error("a node that is {status} does not take `{}`", trigger.as_str())]
     Refused { status: NodeStatus, trigger: Trigger },
+    #[error("another controller holds node {0} by now")]
+    Superseded(NodeId),
     #[error("the tokens of node {0} were revoked while its worker connected")]
     Revoked(NodeId),
     #[error("node {node} reports more changes than any installation makes")]
@@ -109,8 +115,8 @@ impl Lifecycle {
         store: Store,
         notifier: Notifier,
         posted: Vec<EventKind>,
-        workers: Leases,
-        installations: Leases,
+        (workers, installations): (Leases, Leases),
+        membership: Membership,
     ) -> Self {
         Self {
             store,
@@ -118,23 +124,38 @@ impl Lifecycle {
             posted,
             turns: (0..TURNS).map(|_| Mutex::default()).collect(),
             budgets: Budgets::new(),
+            membership,
             workers,
             installations,
         }
     }
 
-    /// Gives a whole lease to every node that is online or installing and has none: after a start
-    /// that is all of them, and later a node whose change was saved while whoever asked for it went
-    /// away.
+    /// Gives a whole lease to every node that is held here and online, or that is installing, and has none: after
+    /// a start that is all of them, and later a node whose change was saved while whoever asked for it went away.
+    /// Installations are the leader's; one that somebody else heard of since the last time has its whole time again.
     pub(crate) async fn adopt(&self) -> Result<(), StoreError> {
-        for (status, leases) in
-            [(NodeStatus::Online, &self.workers), (NodeStatus::Installing, &self.installations)]
-        {
-            for (id, organisation) in self.store.nodes_with_status(status).await? {
-                leases.grant_amnesty(&id, organisation, Instant::now());
+        for (id, organisation) in self.store.online_nodes(self.membership.number()).await? {
+            self.workers.grant_amnesty(&id, organisation, Instant::now());
+        }
+        if self.membership.leads() {
+            for (id, organisation, saves) in self.store.installing_nodes().await? {
+                self.installations.grant_amnesty(&id, organisation, Instant::now());
+                if self.membership.is_shared() {
+                    self.installations.note_saves(&id, saves, Instant::now());
+                }
             }
         }
         Ok(())
+    }
+
+    /// Lets go of a node that another controller holds; says whether one does.
+    pub(crate) async fn let_go(&self, turn: &Turn<'_>) -> Result<bool, StoreError> {
+        let held =
+            self.store.node(turn.id).await?.is_some_and(|node| node.held_by == self.membership.number());
+        if !held {
+            self.workers.end(turn.id);
+        }
+        Ok(!held)
     }
 
     /// Waits until nobody else changes the node.
@@ -147,7 +168,7 @@ impl Lifecycle {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        Turn { lifecycle: self, id, noticed_at, store: self.store.clone(), _held: held }
+        Turn { lifecycle: self, id, noticed_at, store: self.store.clone(), while_held: false, _held: held }
     }
 
     /// Keeps a node that was just registered, unless another in service has its name; says whether
@@ -189,6 +210,11 @@ impl Turn<'_> {
         Self { store, ..self }
     }
 
+    /// This turn, in which nothing happens once another controller holds the node.
+    pub(crate) fn while_held(self) -> Self {
+        Self { while_held: true, ..self }
+    }
+
     /// Lets `occurrence` happen to the node and says what the node is then.
     pub(crate) async fn apply(&self, occurrence: &Occurrence, actor: &str) -> Result<Node, LifecycleError> {
         self.apply_saving(occurrence, actor, &NodeAlone).await
@@ -226,6 +252,9 @@ impl Turn<'_> {
                 let now = clock::now();
                 let before = node.clone();
                 occurrence.write_to(node, now);
+                if occurrence.admitted_not_before().is_some() {
+                    node.held_by = self.lifecycle.membership.number();
+                }
                 let mut recorded = Vec::new();
                 for step in steps {
                     node.status = step.to;
@@ -306,10 +335,11 @@ impl Turn<'_> {
         self.change(saving, change).await
     }
 
-    /// Notes that the worker's socket is gone. Its status waits for the lease.
+    /// Notes that the worker's socket is gone. Its status waits for the lease. Another controller's socket is that
+    /// one's to close.
     pub(crate) async fn disconnect(&self) -> Result<Node, LifecycleError> {
         let change = |node: &mut Node| {
-            node.websocket_connected = false;
+            node.websocket_connected &= node.held_by != self.lifecycle.membership.number();
             Ok(Vec::new())
         };
         self.change(&NodeAlone, change).await
@@ -327,6 +357,9 @@ impl Turn<'_> {
             let Some(mut node) = store.node(self.id).await? else {
                 return Err(LifecycleError::NotFound(self.id.clone()));
             };
+            if self.while_held && node.held_by != self.lifecycle.membership.number() {
+                return Err(LifecycleError::Superseded(self.id.clone()));
+            }
             let before = node.clone();
             node.last_seen_at = workers.last_seen_or(self.id, node.last_seen_at, clock::now());
             let steps = change(&mut node)?;

@@ -57,6 +57,10 @@ pub(crate) struct Node {
     pub admitted_not_before: Timestamp,
     pub instance_id: Option<Uuid>,
     pub boot_id: Option<String>,
+    /// The number of the controller that holds its worker, where several serve together; else 0.
+    pub held_by: i64,
+    /// Who held it when it was read. Written by the store alone.
+    pub was_held_by: i64,
     /// The store's count of saves; see `Store::save`.
     pub version: i64,
 }
@@ -147,6 +151,8 @@ impl Node {
             admitted_not_before: Timestamp::from_millis(0),
             instance_id: None,
             boot_id: None,
+            held_by: 0,
+            was_held_by: 0,
             version: 0,
         }
     }

@@ -83,6 +83,11 @@ impl Noti {
         self.news.of(org)
     }
 
+    /// Another controller has kept events.
+    pub(crate) fn tell_all(&self) {
+        self.news.tell_all();
+    }
+
     /// Whether pages of this origin may watch.
     pub(crate) fn welcomes_page_of(&self, origin: &str) -> bool {
         self.origins.contain(origin)

@@ -38,17 +38,25 @@ pub(crate) const RESUME_SETTING: &str = "delivery-resume";
 pub(crate) struct Outbox {
     pub notifier: Notifier,
     valve: Arc<Valve>,
+    /// Interval between two looks for events that others have written.
+    look_interval: Duration,
 }
 
 impl Outbox {
-    /// `first_pause` is how long delivery pauses first when NOTI fails again and again.
-    pub(crate) fn new(first_pause: Duration) -> Self {
-        Self { notifier: Notifier::default(), valve: Arc::new(Valve::new(first_pause)) }
+    /// `first_pause` is how long delivery pauses first when NOTI fails again and again. Where other controllers
+    /// write most events, they are looked for more often.
+    pub(crate) fn new(first_pause: Duration, is_shared: bool) -> Self {
+        let look_interval = if is_shared { backlog::SHARED_INTERVAL } else { backlog::INTERVAL };
+        Self { notifier: Notifier::default(), valve: Arc::new(Valve::new(first_pause)), look_interval }
     }
 
     /// Of another receiver than NOTI.
     pub(crate) fn of(receiver: String, first_pause: Duration) -> Self {
-        Self { notifier: Notifier::default(), valve: Arc::new(Valve::of(receiver, first_pause)) }
+        Self {
+            notifier: Notifier::default(),
+            valve: Arc::new(Valve::of(receiver, first_pause)),
+            look_interval: backlog::INTERVAL,
+        }
     }
 
     /// Whether events are delivered.

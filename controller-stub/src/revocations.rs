@@ -1,4 +1,5 @@
-//! Closes the connections of nodes whose tokens were revoked by another process, such as the command line.
+//! Closes the connections of nodes whose tokens were revoked by another process: the command line, or another
+//! controller.
 //! The API closes them at once.
 
 use std::{sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
 }
 
 async fn close_revoked(app: &App) -> Result<(), StoreError> {
-    for id in app.store.connected_without_token().await? {
+    for id in app.store.connected_without_token(app.membership.number()).await? {
         tracing::info!(node = %id, "a worker's connection ends, because its tokens were revoked");
         let turn = app.lifecycle.turn(&id).await;
         app.registry.close(&id, close::TOKEN_ENDED);

@@ -119,6 +119,9 @@ async fn look_at(app: &App, id: Uuid, index: Option<&ReleaseIndex>) -> Result<()
     concerned.extend(changed.iter().filter(is_told).map(|it| it.node.clone()));
     concerned.extend(let_nodes_go(app, &mut rollout, look).await?);
     concerned.iter().for_each(|node| app.registry.nudge(node));
+    if app.membership.is_shared() && !concerned.is_empty() {
+        app.store.signal_told(app.membership.number(), concerned.into_iter().collect()).await?;
+    }
     Ok(())
 }
 

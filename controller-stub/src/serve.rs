@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::error_code::ErrorCode;
+use aio_protocol::{error_code::ErrorCode, release::build};
 use rustix::fs::Access;
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,6 +29,7 @@ use crate::{
     exporter::Exporter,
     failures::Failures,
     gateway::{admission::Admission, drain, registry::Registry, thread::Thread},
+    group,
     leases::Leases,
     lifecycle::Lifecycle,
     listener::{self, Limits, budget::Budget},
@@ -170,8 +171,18 @@ impl Server {
         if config.standby && Store::peek(&place, SECRETS).await?.is_some_and(|theirs| theirs != fingerprint) {
             return Err(Cause::OtherSecrets);
         }
-        let serving = place.serve(config.standby).await?;
+        let serving = if config.shared { place.join().await? } else { place.serve(config.standby).await? };
         let store = Store::open_as_server(&place, &serving, &pulses).await?;
+        let membership = serving.membership();
+        // Beside others, whose secrets are those of the fleet.
+        if membership.is_shared()
+            && store.controllers().await?.len() > 1
+            && store.setting(SECRETS).await?.is_some_and(|theirs| theirs != fingerprint)
+        {
+            store.close().await;
+            serving.leave().await?;
+            return Err(Cause::OtherSecrets);
+        }
         let refused = |source| Cause::Listen { address: config.listen, source };
         let listener = listener::bind(config.listen).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -181,11 +192,17 @@ impl Server {
         commands::default_owner(&store).await?;
         warn_of_exposure(&config, address);
 
+        if membership.is_shared() {
+            let version = build::number().to_owned();
+            let (name, address) = (machine_name(), address.to_string());
+            store.introduce(membership.number(), name, address, version).await?;
+        }
+
         let destination = Destination::of(&config);
         let limit = descriptors::raise_limit();
         let room = usize::try_from(descriptors::connections(limit)).unwrap_or(usize::MAX);
         let gateway = Thread::start().map_err(Cause::Gateway)?;
-        let outbox = Outbox::new(config.noti_breaker_pause);
+        let outbox = Outbox::new(config.noti_breaker_pause, membership.is_shared());
         let (workers, installations) =
             (Leases::new(config.heartbeat_timeout), Leases::new(config.installation_timeout));
         let public = deployment.api.clone();
@@ -198,9 +215,10 @@ impl Server {
                 store.clone(),
                 outbox.notifier.clone(),
                 config.noti_event_types.clone(),
-                workers,
-                installations,
+                (workers, installations),
+                membership.clone(),
             ),
+            membership: membership.clone(),
             enroller: Enroller {
                 store: store.clone(),
                 tokens,
@@ -245,8 +263,10 @@ impl Server {
             stop: CancellationToken::new(),
             store: store.clone(),
         });
-        // Before the first worker can be heard.
-        store.clear_connections().await?;
+        // Before the first worker can be heard. Those of other controllers stay theirs.
+        if !membership.is_shared() {
+            store.clear_connections().await?;
+        }
         app.lifecycle.adopt().await?;
         warn_of_descriptors(limit, &app);
 
@@ -281,10 +301,18 @@ impl Server {
         }
         tasks.spawn_with_pulse("watch", |pulse| watch::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
-        tasks.spawn_with_pulse("census", |pulse| census::run(store.clone(), exporter, pulse, stop.clone()));
-        tasks.spawn_with_pulse("rollouts", |pulse| rollouts::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("group", |pulse| group::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn("fence", group::fence(app.clone(), stop.clone()));
+        // What is done once is done by the controller that leads.
+        tasks.spawn_with_pulse("census", |pulse| {
+            led(&app, census::run(store.clone(), exporter, pulse, stop.clone()))
+        });
+        tasks
+            .spawn_with_pulse("rollouts", |pulse| led(&app, rollouts::run(app.clone(), pulse, stop.clone())));
         tasks.spawn_with_pulse("alarms", |pulse| alarms::keeper::run(app.clone(), pulse, stop.clone()));
-        tasks.spawn_with_pulse("webhooks", |pulse| webhooks::keeper::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("webhooks", |pulse| {
+            led(&app, webhooks::keeper::run(app.clone(), pulse, stop.clone()))
+        });
         tasks.spawn_with_pulse("telemetry", |pulse| keeper::run(app.clone(), pulse, stop.clone()));
         let kept = Retention {
             events: config.event_retention,
@@ -293,10 +321,13 @@ impl Server {
             inactive_nodes: config.inactive_node_retention,
             telemetry: config.telemetry_retention,
         };
-        tasks.spawn_with_pulse("retention", |pulse| retention::run(store.clone(), kept, pulse, stop.clone()));
+        tasks.spawn_with_pulse("retention", |pulse| {
+            led(&app, retention::run(store.clone(), kept, pulse, stop.clone()))
+        });
         let backlog = watch_backlog(store.clone(), outbox.clone());
         let receiver = outbox::Noti { store: store.clone(), delivery };
-        tasks.spawn("relay", Relay::new(receiver, outbox, PARALLEL_POSTS).run(stop.clone(), backlog));
+        let relay = Relay::new(receiver, outbox, PARALLEL_POSTS);
+        tasks.spawn("relay", led(&app, relay.run(stop.clone(), backlog)));
         let (writer, stopped) = (store.clone(), stop.clone());
         tasks.spawn("writer", async move {
             tokio::select! {
@@ -386,8 +417,27 @@ impl Server {
             self.tasks.abort();
         }
         let _ = timeout(GRACE, self.store.close()).await;
+        if let Ok(Err(error)) = timeout(GRACE, self._locks.1.leave()).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the other controllers could not be told that this one stops");
+        }
         tracing::info!("the controller has stopped");
     }
+}
+
+/// Does `task` once this controller leads.
+fn led<F: Future<Output = ()> + Send>(app: &App, task: F) -> impl Future<Output = ()> + Send + use<F> {
+    let (membership, stop) = (app.membership.clone(), app.stop.clone());
+    async move {
+        if stop.run_until_cancelled(membership.led()).await.is_some() {
+            task.await;
+        }
+    }
+}
+
+/// What the machine is called, for other controllers to tell it by.
+fn machine_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 fn refuse_exposure(config: &Config) -> Result<(), Cause> {

@@ -85,6 +85,11 @@ async fn expire_installations(app: &App) {
         if !leases.has_expired(&id, Instant::now()) {
             continue;
         }
+        // Who leads has heard of each report by the node's saves; others have heard only what came to them.
+        if !app.membership.leads() {
+            leases.end(&id);
+            continue;
+        }
         // Applying it ends the installation's lease, since the node then no longer installs.
         if let Err(error) = turn.apply(&Occurrence::Stalled(leases.length()), ACTOR).await {
             tracing::warn!(node = %id, error = &error as &dyn std::error::Error, "a stalled installation could not be noted");

@@ -38,14 +38,6 @@ impl Webhooks {
         self.running().get(&id).map(Outbox::delivery)
     }
 
-    /// Tries every event now that waits for a webhook, whatever it waits for.
-    pub(crate) fn resume(&self, id: Uuid) {
-        if let Some(outbox) = self.running().get(&id) {
-            outbox.resume();
-        }
-        self.changed.notify_one();
-    }
-
     /// Webhooks are others than they were.
     pub(crate) fn changed(&self) {
         self.changed.notify_one();

@@ -11,6 +11,8 @@
 
 #[path = "controller/cluster.rs"]
 mod cluster;
+#[path = "controller/group.rs"]
+mod group;
 #[path = "controller/harness.rs"]
 mod harness;
 #[path = "controller/peers.rs"]
@@ -51,6 +53,8 @@ mod gateway;
 mod hostile;
 #[path = "controller/idempotency.rs"]
 mod idempotency;
+#[path = "controller/migrate.rs"]
+mod migrate;
 #[path = "controller/monitoring.rs"]
 mod monitoring;
 #[path = "controller/nodes.rs"]

@@ -1,6 +1,6 @@
 //! Identifiers as parsed types: who holds one holds a valid one. Does not decide how they are made.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,17 +13,17 @@ pub struct InvalidId {
 }
 
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident, $expected:literal, $pattern:literal, $valid:expr) => {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $expected:literal, $pattern:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(pattern = $pattern))]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = $pattern))]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name($inner);
 
         impl $name {
             /// The identifier as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_ref()
             }
         }
 
@@ -31,8 +31,7 @@ macro_rules! identifier {
             type Error = InvalidId;
 
             fn try_from(text: String) -> Result<Self, InvalidId> {
-                let valid: fn(&str) -> bool = $valid;
-                if valid(&text) { Ok(Self(text)) } else { Err(InvalidId { text, expected: $expected }) }
+                text.parse()
             }
         }
 
@@ -40,19 +39,21 @@ macro_rules! identifier {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                Self::try_from(text.to_owned())
+                let valid: fn(&str) -> bool = $valid;
+                let invalid = || InvalidId { text: text.to_owned(), expected: $expected };
+                valid(text).then(|| Self(text.into())).ok_or_else(invalid)
             }
         }
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                id.as_str().to_owned()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
     };
@@ -60,7 +61,7 @@ macro_rules! identifier {
 
 identifier!(
     /// A node, as AIWM's database names it: 24 lowercase hex digits.
-    NodeId,
+    NodeId(Digits),
     "a node id (24 lowercase hex digits)",
     "^[0-9a-f]{24}$",
     |text| text.len() == 24 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -70,17 +71,43 @@ identifier!(
     /// An organisation or a user, as the identity provider names it: an id, an e-mail address, an
     /// address, `auth0|…`. No longer than OpenID Connect lets a subject be, and nothing that a
     /// shell, a log line or a page reads as more than text.
-    OwnerId,
+    OwnerId(Arc<str>),
     "an organisation or user id (1 to 255 letters, digits or any of `._@|+:/=~-`)",
     "^[A-Za-z0-9._@|+:/=~-]{1,255}$",
     |text| matches!(text.len(), 1..=255)
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@|+:/=~-".contains(&b))
 );
 
+/// 24 characters of ASCII without an allocation: whoever has thousands of nodes keeps each one's id many times.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Digits([u8; 24]);
+
+impl From<&str> for Digits {
+    fn from(text: &str) -> Self {
+        let mut digits = [b'0'; 24];
+        digits.iter_mut().zip(text.bytes()).for_each(|(digit, byte)| *digit = byte);
+        Self(digits)
+    }
+}
+
+impl AsRef<str> for Digits {
+    fn as_ref(&self) -> &str {
+        // It was made of valid text.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Digits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
 impl NodeId {
     /// The id made of these 12 bytes, as hex.
     pub fn from_bytes(bytes: [u8; 12]) -> Self {
-        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(text.as_str().into())
     }
 }
 

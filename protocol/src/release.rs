@@ -26,7 +26,7 @@ pub struct InvalidName {
 
 /// A release's version: `v` and a semantic version, e.g. `v1.0.0`. Ordered as semantic versions are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "v1.0.0"))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, example = "v1.0.0", max_length = 64, pattern = r"^v(0|[1-9][0-9]{0,18})(\.(0|[1-9][0-9]{0,18})){2}(-(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$"))]
 #[serde(try_from = "String", into = "String")]
 pub struct ReleaseVersion(semver::Version);
 

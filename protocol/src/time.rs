@@ -62,7 +62,6 @@ impl Timestamp {
     }
 }
 
-/// Whether `text` is `form`, with any digit for each of its zeros.
 /// A span of time as people write it: `500ms`, `90s`, `2m`, `1h 30m`, `2d`, and a bare number of
 /// seconds. None where it is none, or negative.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -72,6 +71,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
 }
 
+/// Whether `text` is `form`, with any digit for each of its zeros.
 fn has_form(text: &str, form: &str) -> bool {
     let alike =
         |(byte, expected): (u8, u8)| if expected == b'0' { byte.is_ascii_digit() } else { byte == expected };

@@ -116,7 +116,7 @@ impl Build<'_> {
         step::run(step::cargo(&["fetch", "--locked"]).current_dir(self.source))?;
         fs::create_dir_all(self.target)
             .with_context(|| format!("cannot create {}", self.target.display()))?;
-        for words in self.commands {
+        let build = |words: &[&str]| -> Result<()> {
             let mut build = step::program("unshare", &["--mount", "sh", "-euc", INSIDE, "sh"]);
             build.arg(&root).arg(self.source).arg(&sysroot).arg(cargo_home()?).arg(self.target);
             build.args(self.environment.iter().map(|(name, value)| format!("{name}={value}")));
@@ -129,8 +129,15 @@ impl Build<'_> {
             eprintln!("xtask: in {}: cargo build --locked --offline {}", root.display(), words.join(" "));
             let status = build.status().context("cannot run unshare")?;
             ensure!(status.success(), "the build in {} ended with {status}", root.display());
-        }
-        Ok(())
+            Ok(())
+        };
+        // Each profile has a folder and a lock of its own, and the end of each build is one thread's work.
+        let (release, others): (Vec<&[&str]>, Vec<_>) =
+            self.commands.iter().partition(|words| words.contains(&"--release"));
+        step::beside(
+            || others.iter().try_for_each(|words| build(words)),
+            || release.iter().try_for_each(|words| build(words)),
+        )
     }
 }
 

@@ -29,6 +29,15 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// The runner of tests, over all crates.
+pub(crate) fn nextest() -> Command {
+    // Tests wait for others' work more than they work.
+    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let mut nextest = cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    nextest.args(["--test-threads", &threads.to_string()]);
+    nextest
+}
+
 /// Another program.
 pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
@@ -86,6 +95,21 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
     ensure!(status.success(), "`{line}` ended with {status}");
     Ok(())
+}
+
+/// Does one thing beside another, and waits for both.
+pub(crate) fn beside<T>(
+    one: impl FnOnce() -> Result<()> + Send,
+    other: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        match one.join() {
+            Ok(one) => one.and(other),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Shows a command and becomes it: its last line is the last line, its exit status ours, and a

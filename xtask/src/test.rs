@@ -27,7 +27,7 @@ const SUITE: &str = "AIO_LAB_SUITE";
 /// The tests that are run on PostgreSQL as well: the store's, and the controller's but for those that are about a
 /// file of SQLite's, about programs beside the server, and about what no database has to do with.
 const ON_POSTGRESQL: &str = "package(controller-stub) & ((test(/^store::/) - test(/^store::database::/)) \
-    | (binary(controller) - test(/^(aiwm|conformance|database|hostile|pages|postgres|program|reference|tls|upkeep)::/))) \
+    | (binary(controller) - test(/^(aiwm|conformance|database|group|hostile|migrate|pages|postgres|program|reference|tls|upkeep)::/))) \
     - test(/heartbeats_never_write|whose_database_takes_no_changes|the_command_line_rolls_out|the_history_survives/) \
     - test(/a_full_disk_fails|a_node_with_eight_gpus/)";
 
@@ -50,8 +50,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return everything(step::target_dir()?.join("release"), true, &[]);
     }
     packages::install(&[packages::ROOT_FILE_SYSTEMS, packages::LAB, packages::CHECKERS, packages::BROWSER])?;
-    let programs = portable::build()?;
-    deb::pack()?;
+    // The tests' build fills what the linking of the programs leaves of this computer.
+    let tests = || step::run(&mut step::cargo(&["test", "--workspace", "--locked", "--no-run", "--quiet"]));
+    let programs = step::beside(tests, || {
+        let programs = portable::build()?;
+        deb::pack()?;
+        Ok(programs)
+    })?;
     let suites: &[&str] = if std::env::var_os(SUITE).is_some() { &[] } else { &OTHER_SUITES };
     let mut failed = Vec::new();
     for suite in suites {
@@ -96,7 +101,7 @@ const ONCE: [&str; 18] = [
 fn lab() -> Command {
     if step::installed("cargo-nextest") {
         // As all tests are built, so that nothing is built twice.
-        let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+        let mut nextest = step::nextest();
         let left_out = ONCE.join("|");
         nextest.args(["--filterset", &format!("test(/^lab::/) - test(/^lab::({left_out})::/)")]);
         nextest
@@ -119,7 +124,7 @@ fn everything(programs: PathBuf, no_lab: bool, failed: &[&str]) -> Result<()> {
         }
         // nextest runs no documentation tests.
         step::run(&mut step::cargo(&["test", "--workspace", "--locked", "--doc", "--quiet"]))?;
-        let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+        let mut nextest = step::nextest();
         nextest.args(no_lab.then_some(["--filterset", "not test(/^lab::/)"]).into_iter().flatten());
         nextest
     } else {
@@ -138,7 +143,7 @@ fn everything(programs: PathBuf, no_lab: bool, failed: &[&str]) -> Result<()> {
 /// The controller's tests with a schema of PostgreSQL each.
 fn on_postgresql() -> Result<()> {
     let server = Cluster::start("password")?;
-    let mut nextest = step::cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    let mut nextest = step::nextest();
     nextest.args(["--filterset", ON_POSTGRESQL]).env("AIO_TEST_POSTGRES", server.url());
     step::run(&mut nextest)
 }

@@ -9,7 +9,7 @@ use aio_installer::{AiwmService, Failure, Granted};
 use aio_protocol::{aiwm::credentials::Credentials, error_code::ErrorCode};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Notify},
     task::spawn_blocking,
     time::{Instant, sleep, sleep_until},
 };
@@ -41,7 +41,14 @@ pub struct AccountRoute {
 
 /// The node token, between those who use it.
 #[derive(Debug, Clone, Default)]
-pub struct Account(Arc<Mutex<Option<Entry>>>);
+pub struct Account(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    entry: Mutex<Option<Entry>>,
+    /// Somebody was given a token.
+    given: Notify,
+}
 
 /// What is known for one route.
 #[derive(Debug, Clone)]
@@ -72,7 +79,7 @@ impl Account {
     /// A node token that holds: the one that is there, exchanged if it is near its end, or a new one
     /// by a login.
     pub async fn pass(&self, route: &AccountRoute) -> Result<Pass, Failure> {
-        let mut entry = self.0.lock().await;
+        let mut entry = self.0.entry.lock().await;
         let mut known = match entry.take_if(|known| known.of == *route) {
             Some(known) => known,
             None => Entry { of: route.clone(), service: service(route).await?, token: None },
@@ -80,6 +87,9 @@ impl Account {
         // Whoever waits for a call may be gone before it ends: what is known stays.
         *entry = Some(known.clone());
         let outcome = known.pass().await;
+        if outcome.is_ok() {
+            self.0.given.notify_one();
+        }
         // What an operator puts right after a failure of TLS are the files that the client was made of.
         let is_outdated = outcome
             .as_ref()
@@ -90,7 +100,7 @@ impl Account {
 
     /// The token was refused where it was shown: the next one comes from a login.
     pub async fn refused(&self, token: &SecretString) {
-        if let Some(known) = &mut *self.0.lock().await {
+        if let Some(known) = &mut *self.0.entry.lock().await {
             known.token =
                 known.token.take().filter(|held| held.secret.expose_secret() != token.expose_secret());
         }
@@ -98,7 +108,7 @@ impl Account {
 
     /// When the token is to be exchanged; none where there is no token.
     async fn due(&self) -> Option<(AccountRoute, Instant)> {
-        let entry = self.0.lock().await;
+        let entry = self.0.entry.lock().await;
         let known = entry.as_ref()?;
         Some((known.of.clone(), known.token.as_ref()?.due()))
     }
@@ -109,7 +119,7 @@ impl Account {
         let (mut backoff, mut tally) = (Backoff::default(), Tally::default());
         loop {
             let Some((route, due)) = self.due().await else {
-                sleep(Duration::from_secs(1)).await;
+                self.0.given.notified().await;
                 continue;
             };
             if due > Instant::now() {

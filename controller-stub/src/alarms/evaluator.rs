@@ -117,6 +117,17 @@ impl Evaluator {
         due
     }
 
+    /// Takes note of what is raised, where others raise and resolve, too.
+    pub(crate) fn follow<'a>(&mut self, raised: impl Fn(&Key) -> bool, keys: impl Iterator<Item = &'a Key>) {
+        self.states.retain(|key, state| matches!(state, State::Rising { .. }) || raised(key));
+        for key in keys {
+            let state = self.states.entry(key.clone()).or_insert(State::Raised);
+            if matches!(state, State::Rising { .. }) {
+                *state = State::Raised;
+            }
+        }
+    }
+
     /// Notes that what was due is written down.
     pub(crate) fn done(&mut self, due: &Due) {
         match due {
@@ -179,6 +190,19 @@ mod tests {
             due.iter().for_each(|due| self.evaluator.done(due));
             due
         }
+    }
+
+    #[test]
+    fn what_another_raises_is_raised_and_what_it_resolves_is_over() {
+        let mut bench = Bench::new();
+        let (ours, theirs) = (finding(Kind::GpuHealth, "ours"), finding(Kind::GpuHealth, "theirs"));
+        bench.evaluator.done(&Due::Raise(ours.clone()));
+        bench.evaluator.follow(|key| *key == theirs.key, [&theirs.key].into_iter());
+        let everything = bench.evaluator.states.clone();
+        assert_eq!(everything, HashMap::from([(theirs.key.clone(), State::Raised)]));
+        // Nobody raises it once more.
+        let due = bench.evaluator.evaluate(vec![theirs], |_| Knowledge::Known, bench.moment(9_000));
+        assert_eq!(due, []);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    evaluator::{Due, Evaluator},
+    evaluator::{Due, Evaluator, Knowledge},
     healths::Told,
     model::{Finding, Key, Kind, Level, Resolution, Whose},
     survey::Survey,
@@ -87,9 +87,14 @@ async fn look(app: &Arc<App>, keeper: &mut Option<Keeper>) -> Result<(), Lifecyc
 impl Keeper {
     async fn look(&mut self, now: Timestamp) -> Result<(), LifecycleError> {
         let survey = Survey::make(&self.app, now).await?;
+        if self.app.membership.is_shared() {
+            self.follow_others().await?;
+        }
         let silences = self.app.store.silences(None, now).await?;
-        let found = survey.found.clone();
-        let due = self.evaluator.evaluate(found, |key| survey.knowledge(key), (Instant::now(), now));
+        let is_ours = |key: &Key| survey.is_ours(&self.app, key);
+        let found = survey.found.iter().filter(|finding| is_ours(&finding.key)).cloned().collect();
+        let knowledge = |key: &Key| if is_ours(key) { survey.knowledge(key) } else { Knowledge::Unknown };
+        let due = self.evaluator.evaluate(found, knowledge, (Instant::now(), now));
         // One that cannot be written down keeps no other from being.
         let mut failed = Ok(());
         for due in due {
@@ -99,13 +104,27 @@ impl Keeper {
             };
             match written {
                 Ok(()) => self.evaluator.done(&due),
+                // Another controller holds the node by now, and sees to it.
+                Err(LifecycleError::Superseded(_)) => {}
                 Err(error) => failed = Err(error),
             }
         }
-        self.tell(&silences, now).await?;
+        let untold = self.open.values().filter(|alarm| !alarm.told && alarm.node.is_some());
+        let untold = untold.filter(|alarm| survey.is_ours(&self.app, &alarm.key())).cloned().collect();
+        self.tell(untold, &silences, now).await?;
         self.count();
         self.tell_healths().await?;
         failed
+    }
+
+    /// Reads what is raised and told. Behind the survey, so that nothing is missed of a node that has come here.
+    async fn follow_others(&mut self) -> Result<(), StoreError> {
+        let open = self.app.store.open_alarms().await?;
+        self.open = open.into_iter().map(|alarm| (alarm.key(), alarm)).collect();
+        let Self { evaluator, open, .. } = self;
+        evaluator.follow(|key| open.contains_key(key), open.keys());
+        self.told = Told::new(self.app.store.told_healths().await?);
+        Ok(())
     }
 
     /// Tells of nodes whose health is another than the one that was told.
@@ -118,10 +137,11 @@ impl Keeper {
                 body: EventBody::HealthChanged(node.about(detail.clone())),
                 timestamp: now,
             };
-            let turn = self.app.lifecycle.turn(&news.node).await;
+            let turn = self.app.lifecycle.turn(&news.node).await.while_held();
             match turn.note(event, "health_changed", "controller", &WithHealth(news.health.state)).await {
                 // It is not in service any more.
                 Ok(_) | Err(LifecycleError::NotFound(_)) => self.told.done(&news),
+                Err(LifecycleError::Superseded(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -130,6 +150,9 @@ impl Keeper {
 
     /// Counts the alarms that are raised, for `/metrics`.
     fn count(&self) {
+        if !self.app.membership.leads() {
+            return;
+        }
         for (kind, level) in Kind::ALL.into_iter().flat_map(|kind| Level::ALL.map(|level| (kind, level))) {
             let alarms =
                 self.open.values().filter(|alarm| (alarm.kind, alarm.level) == (kind, level)).count();
@@ -201,9 +224,12 @@ impl Keeper {
     }
 
     /// Tells of alarms that were raised in a silence which is over.
-    async fn tell(&mut self, silences: &[Silence], now: Timestamp) -> Result<(), LifecycleError> {
-        let untold: Vec<_> =
-            self.open.values().filter(|alarm| !alarm.told && alarm.node.is_some()).cloned().collect();
+    async fn tell(
+        &mut self,
+        untold: Vec<Alarm>,
+        silences: &[Silence],
+        now: Timestamp,
+    ) -> Result<(), LifecycleError> {
         for mut alarm in untold {
             let Some(node) = alarm.node.clone() else { continue };
             if alarm.raised_at >= now || self.is_silenced(&node, silences).await? {
@@ -250,6 +276,7 @@ impl Keeper {
         };
         let cause = if resolution.is_some() { "alarm_resolved" } else { "alarm_raised" };
         let turn = self.app.lifecycle.turn(node).await;
+        let turn = if self.app.registry.has_speaker(node) { turn.while_held() } else { turn };
         turn.note(event, cause, "controller", &WithAlarm(change)).await.map(drop)
     }
 }

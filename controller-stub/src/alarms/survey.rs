@@ -65,12 +65,27 @@ impl Survey {
             tell_of_machines: telling(|reading| reading.problems.is_some()),
             nodes,
         };
-        survey.look_at_statuses(app, now);
         survey.look_at_gpus(app, now).await?;
         survey.look_at_machines(app, now).await?;
         survey.look_at_identities(app);
-        survey.look_at_the_rest(app, now).await?;
+        if app.membership.leads() {
+            survey.look_at_statuses(app, now);
+            survey.look_at_the_rest(app, now).await?;
+        }
         Ok(survey)
+    }
+
+    /// Whether an alarm is this controller's to raise and to resolve: what a worker says is that of whoever holds
+    /// it, and all else the leader's.
+    pub(super) fn is_ours(&self, app: &App, key: &Key) -> bool {
+        let Whose::Node(id) = &key.whose else { return app.membership.leads() };
+        if !(key.kind.is_told_by_worker() || key.kind == Kind::IdentityConflict) {
+            return app.membership.leads();
+        }
+        match self.nodes.get(id).map_or(0, |node| node.holder) {
+            0 => app.membership.leads() || app.registry.has_speaker(id),
+            holder => holder == app.membership.number(),
+        }
     }
 
     /// What can be known of something that was not found.
@@ -269,7 +284,7 @@ struct Hardware {
 fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) -> Vec<Finding> {
     let mut found = Vec::new();
     for gpu in &reading.gpus {
-        for it in &gpu.findings {
+        for it in &gpu.detail.findings {
             let reason = format!("GPU {}: {}", gpu.device, it.reason);
             let what = (Kind::GpuHealth, format!("{}:{}", gpu.device, part_of(&it.reason)));
             found.push(of_node(&node.id, &node.org, what, level(it.health), reason, words(it.action), None));

@@ -11,6 +11,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
@@ -101,8 +102,34 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Rejection::field("the body must be a JSON object"));
     }
-    let Json(body) = Json::from_bytes(bytes)?;
-    Ok(body)
+    match Json::from_bytes(bytes) {
+        Ok(Json(body)) => Ok(body),
+        Err(refusal) => with_whole_numbers(bytes).ok_or_else(|| refusal.into()),
+    }
+}
+
+/// JSON has one kind of numbers: `71.0` is the whole number 71, and some libraries write it so.
+fn with_whole_numbers<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let mut body: Value = serde_json::from_slice(bytes).ok()?;
+    make_whole(&mut body).then(|| serde_json::from_value(body).ok())?
+}
+
+/// Says whether there was one to make whole.
+fn make_whole(value: &mut Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            // Beyond this, not every whole number has a `f64` of its own.
+            let whole = number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() < 9_007_199_254_740_992.0);
+            let Some(whole) = whole.filter(|_| number.is_f64()) else { return false };
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole and small enough")]
+            let whole = whole as i64;
+            *number = whole.into();
+            true
+        }
+        Value::Array(values) => values.iter_mut().fold(false, |any, it| make_whole(it) | any),
+        Value::Object(fields) => fields.values_mut().fold(false, |any, it| make_whole(it) | any),
+        _ => false,
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -135,6 +162,33 @@ mod tests {
     };
 
     use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Numbers {
+        percent: u8,
+        #[serde(default)]
+        waves: Vec<i32>,
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_fraction_of_zero_and_no_other() {
+        let read = |text: &str| parse::<Numbers>(text.as_bytes()).ok();
+        let told = |percent, waves: &[i32]| Some(Numbers { percent, waves: waves.to_vec() });
+        assert_eq!(read(r#"{"percent": 71}"#), told(71, &[]));
+        assert_eq!(read(r#"{"percent": 71.0, "waves": [1, 2e1, -3.0]}"#), told(71, &[1, 20, -3]));
+        for text in [
+            r#"{"percent": 71.5}"#,
+            r#"{"percent": 256.0}"#,
+            r#"{"percent": -1.0}"#,
+            r#"{"percent": 1e300}"#,
+            r#"{"percent": 1.0, "other": 1}"#,
+            r#"{"percent": "71.0"}"#,
+            r#"[71.0]"#,
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
 
     #[tokio::test]
     async fn a_body_that_does_not_end_is_not_waited_for_for_ever() {

@@ -205,7 +205,9 @@ impl From<LifecycleError> for Rejection {
                 Self::later(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited, error.to_string(), *pause)
             }
             LifecycleError::Store(error) => Self::unstored(error),
-            LifecycleError::Revoked(_) | LifecycleError::Contended(_) => Self::fault(&error),
+            LifecycleError::Revoked(_) | LifecycleError::Superseded(_) | LifecycleError::Contended(_) => {
+                Self::fault(&error)
+            }
         }
     }
 }

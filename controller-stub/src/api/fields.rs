@@ -1,6 +1,8 @@
 //! Fields that hold nothing impossible: they parse or refuse, and the refusal goes to whoever asked, with the
 //! field's name.
 
+use std::borrow::Cow;
+
 use aio_protocol::time::Timestamp;
 use serde::{
     Deserialize, Serialize,
@@ -42,7 +44,12 @@ impl<const MIN: u64, const MAX: u64> PartialSchema for Bounded<MIN, MAX> {
     }
 }
 
-impl<const MIN: u64, const MAX: u64> ToSchema for Bounded<MIN, MAX> {}
+impl<const MIN: u64, const MAX: u64> ToSchema for Bounded<MIN, MAX> {
+    // Each has a schema of its own.
+    fn name() -> Cow<'static, str> {
+        format!("From{MIN}To{MAX}").into()
+    }
+}
 
 /// Of a page, counted from 1.
 pub(super) type PageNumber = Bounded<1, 1_000_000_000>;

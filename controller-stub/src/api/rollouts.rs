@@ -53,6 +53,7 @@ pub(super) struct NewRollout {
     /// 900 unless something else is said.
     soak_seconds: Option<u32>,
     /// Up to which part of the nodes each wave goes, in percent: 10, 30, 100 unless something else is said.
+    #[schema(min_items = 1, max_items = 10)]
     waves: Option<Vec<u8>>,
     /// Between two waves: 600 unless something else is said.
     wave_pause_seconds: Option<u32>,

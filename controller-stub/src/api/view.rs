@@ -77,8 +77,11 @@ impl ListedNode {
     /// all; this process knows them at once.
     pub(super) fn seen_now(app: &App, node: Node) -> Self {
         let last_seen_at = app.lifecycle.workers.last_seen_or(&node.id, node.last_seen_at, clock::now());
+        // Whoever holds its worker knows; nobody else does.
+        let is_elsewhere = node.websocket_connected && node.held_by != app.membership.number();
         let unheard = || {
             let away = node.status != NodeStatus::Inactive && !app.registry.has_speaker(&node.id);
+            let away = away && !is_elsewhere;
             last_seen_at.filter(|_| away).map(unheard_health)
         };
         Self {

@@ -361,7 +361,7 @@ pub(super) async fn replay(
     let work = async |store: Store| {
         changes::find(&store, &person.org_id, id).await?;
         let replayed = store.replay_to_webhook(id, clock::now()).await?;
-        app.webhooks.resume(id);
+        app.webhooks.changed();
         Ok(Json(Replayed { replayed }))
     };
     person.audited(&app, asked("webhook.replay", Some(id), None), work).await

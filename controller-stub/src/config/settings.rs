@@ -28,6 +28,7 @@ pub struct Settings {
     pub listen: Option<String>,
     pub releases: Option<String>,
     pub standby: Option<String>,
+    pub shared: Option<String>,
     pub public_url: Option<String>,
     pub database_url: Option<String>,
     pub database_password_file: Option<String>,

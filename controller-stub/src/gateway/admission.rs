@@ -48,6 +48,8 @@ pub(crate) enum TurnedAway {
     Rate,
     /// The controller is about to stop.
     Stopping,
+    /// The controller does not reach the database that it shares.
+    CutOff,
 }
 
 impl Admission {
@@ -118,6 +120,7 @@ impl TurnedAway {
             Self::Handshakes => "handshakes",
             Self::Rate => "rate",
             Self::Stopping => "stopping",
+            Self::CutOff => "cut_off",
         }
     }
 }

@@ -45,9 +45,6 @@ use crate::{
     websocket::{End, Message, Socket},
 };
 
-/// Which controller of a group answers; there is one.
-const CONTROLLER_ID: &str = "main";
-
 /// How long a worker may stay after its goodbye.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -72,6 +69,8 @@ pub(super) struct Newcomer {
     pub handshake: Handshake,
     /// The instance that was welcomed last.
     pub before: Option<Uuid>,
+    /// Whether another controller held its socket when this one came.
+    pub is_elsewhere: bool,
     /// The node's `tokens_not_before` when the token was accepted.
     pub not_before: Timestamp,
 }
@@ -170,7 +169,10 @@ impl Connection {
         let ack = ConnectionAck {
             status: "success".into(),
             node_id: self.node.clone(),
-            controller_id: CONTROLLER_ID.into(),
+            controller_id: match self.app.membership.number() {
+                0 => "main".to_owned(),
+                number => format!("controller-{number}"),
+            },
             server_version: build::number().into(),
         };
         self.send_text(ack.encode_for_both_generations(Uuid::now_v7(), clock::now())).await
@@ -296,8 +298,9 @@ impl Connection {
         self.spend_write()?;
         let outcome = {
             let Self { app, node, epoch, .. } = &*self;
-            let turn = app.lifecycle.turn(node).await;
             let arrives = matches!(occurrence, Occurrence::Welcomed { not_before: Some(_), .. });
+            let turn = app.lifecycle.turn(node).await;
+            let turn = if arrives { turn } else { turn.while_held() };
             let heard =
                 if arrives { app.registry.is_open(node, *epoch) } else { app.registry.speaks(node, *epoch) };
             if !heard {
@@ -326,6 +329,9 @@ impl Connection {
                 Err(End::close(close::TOKEN_ENDED, "NODE_INACTIVE: the node is no longer in service"))
             }
             Err(LifecycleError::Revoked(_)) => Err(token::REVOKED),
+            Err(LifecycleError::Superseded(_)) => {
+                Err(End::close(close::SUPERSEDED, reason(close::SUPERSEDED)))
+            }
             Err(LifecycleError::TooMany { .. }) => Err(TOO_FAST),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {
                 Err(self.unstored(&error))
@@ -337,7 +343,8 @@ impl Connection {
     fn judge(&self, instance: Uuid) -> Result<(), End> {
         let Self { app, node, address, newcomer, .. } = self;
         let before = newcomer.as_ref().and_then(|newcomer| newcomer.before);
-        let connected = app.registry.has_speaker(node);
+        let is_elsewhere = newcomer.as_ref().is_some_and(|newcomer| newcomer.is_elsewhere);
+        let connected = is_elsewhere || app.registry.has_speaker(node);
         let arrival = Arrival { instance, address: *address, before, connected };
         match app.clones().arrive(node, arrival, (Instant::now(), clock::now())) {
             Verdict::Welcome => Ok(()),
@@ -382,6 +389,11 @@ impl Connection {
 
     async fn disconnect(&mut self) {
         self.app.telemetry.end(&self.node, self.epoch);
+        if self.app.membership.is_cut_off() {
+            // The database is not reached, and the socket must not wait for it. Whoever takes the node notes it.
+            self.app.registry.leave(&self.node, self.epoch);
+            return;
+        }
         let turn = self.app.lifecycle.turn(&self.node).await;
         let spoke = self.app.registry.leave(&self.node, self.epoch);
         // At a stop nothing is noted: the next start begins with nobody connected.

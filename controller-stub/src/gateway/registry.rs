@@ -186,6 +186,16 @@ impl Registry {
         }
     }
 
+    /// Closes the connection that speaks for a node, and hears it no more: another controller holds the node.
+    pub(crate) fn displace(&self, id: &NodeId) {
+        let mut places = self.places();
+        let Some(place) = places.get_mut(id) else { return };
+        dismiss(place.speaker.take().as_mut(), close::SUPERSEDED);
+        if place.newcomer.is_none() {
+            places.remove(id);
+        }
+    }
+
     /// Asks the connections of `nodes` more nodes to close. They are heard until they have.
     pub(crate) fn send_away(&self, nodes: usize, code: u16) {
         let mut places = self.places();
@@ -308,6 +318,21 @@ mod tests {
         assert!(!registry.speaks(&id(), speaker) && !registry.is_open(&id(), newcomer));
         registry.take_over(&id(), newcomer);
         assert!(!registry.has_speaker(&id()));
+    }
+
+    #[test]
+    fn another_controllers_node_loses_its_speaker_and_a_newcomer_may_still_come() {
+        let registry = Registry::default();
+        let (speaker, mut speaker_closed) = enter(&registry);
+        registry.take_over(&id(), speaker);
+        let (newcomer, mut newcomer_closed) = enter(&registry);
+        registry.displace(&id());
+        assert_eq!(speaker_closed.try_recv(), Ok(close::SUPERSEDED));
+        assert!(newcomer_closed.try_recv().is_err() && registry.is_open(&id(), newcomer));
+        assert!(!registry.speaks(&id(), speaker) && !registry.leave(&id(), speaker));
+        registry.leave(&id(), newcomer);
+        registry.displace(&id());
+        assert_eq!(registry.len(), 0);
     }
 
     #[test]

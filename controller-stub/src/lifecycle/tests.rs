@@ -28,8 +28,8 @@ async fn bench() -> Bench {
         store.clone(),
         Notifier::default(),
         EventKind::ALL.to_vec(),
-        Leases::new(LEASE),
-        Leases::new(LEASE),
+        (Leases::new(LEASE), Leases::new(LEASE)),
+        Membership::alone(),
     );
     Bench { lifecycle, store, _data: data }
 }
@@ -227,7 +227,7 @@ async fn a_decommissioned_node_owes_no_sign_of_life_and_one_event() {
         let node = bench.apply(&id, &Occurrence::DecommissionRequested).await.unwrap();
         assert_eq!((node.status, node.websocket_connected), (NodeStatus::Inactive, true));
     }
-    let connected = bench.store.connected_without_token().await.unwrap();
+    let connected = bench.store.connected_without_token(0).await.unwrap();
     assert!(connected.contains(&id), "until its socket is closed");
     let node = bench.lifecycle.turn(&id).await.disconnect().await.unwrap();
     assert!(!node.websocket_connected);

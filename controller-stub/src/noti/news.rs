@@ -19,6 +19,12 @@ impl News {
         organisations.entry(org.clone()).or_insert_with(|| watch::channel(()).0).subscribe()
     }
 
+    /// Events have been kept, nobody knows whose.
+    pub(super) fn tell_all(&self) {
+        let mut organisations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        organisations.retain(|_, sender| sender.send(()).is_ok());
+    }
+
     /// An event of this organisation has been kept.
     pub(super) fn tell(&self, org: &OwnerId) {
         let mut organisations = self.0.lock().unwrap_or_else(PoisonError::into_inner);

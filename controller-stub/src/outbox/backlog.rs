@@ -14,20 +14,24 @@ use crate::{
 };
 
 /// Shortest interval between two looks.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same where other controllers write events, too.
+pub(super) const SHARED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// After a look it rests so many times longer than the look took.
 const REST: u32 = 20;
 
 /// Looks for as long as it runs.
 pub(crate) async fn run(store: Store, outbox: Outbox) {
+    let interval = outbox.look_interval;
     let mut looker = Looker { store, outbox, age: OldestAge::default(), state: None, asked: None };
     loop {
         let began = Instant::now();
         if let Err(error) = looker.look().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot look for events");
         }
-        sleep(INTERVAL.max(began.elapsed() * REST)).await;
+        sleep(interval.max(began.elapsed() * REST)).await;
     }
 }
 

@@ -66,6 +66,11 @@ pub(super) struct Attempt {
 impl DeliveryState {
     pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Probing, Self::Stopped];
 
+    /// The state that is written so.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
     /// As answers write it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

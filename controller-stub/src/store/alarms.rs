@@ -98,6 +98,8 @@ pub(crate) struct WatchedNode {
     pub org: OwnerId,
     pub name: String,
     pub status: NodeStatus,
+    /// The number of the controller that holds its worker; 0 where none does that is there.
+    pub holder: i64,
     pub last_seen_at: Option<Timestamp>,
     /// The code and the sentence of its installation's error.
     pub failure: Option<String>,
@@ -245,7 +247,8 @@ impl Store {
     /// The nodes that have alarms, or a status that may be one.
     pub(crate) async fn watched_nodes(&self) -> Result<Vec<WatchedNode>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, org_id, name, status, last_seen_at, at AS sighted_at, installation \
+            "SELECT id, org_id, name, status, last_seen_at, at AS sighted_at, installation, \
+             COALESCE((SELECT number FROM controllers WHERE number = held_by), 0) AS holder \
              FROM nodes LEFT JOIN sightings ON node_id = id WHERE status IN ('offline', 'error', 'maintenance') \
              OR id IN (SELECT node_id FROM alarms WHERE resolved_at IS NULL)",
         )
@@ -366,6 +369,7 @@ fn read_watched(row: &AnyRow) -> Result<WatchedNode, StoreError> {
         org: row.try_get::<String, _>("org_id")?.parse().map_err(corrupt("org_id"))?,
         name: row.try_get("name")?,
         status: status(row, "status")?,
+        holder: row.try_get("holder")?,
         last_seen_at: optional_time(row, "sighted_at")?.or(optional_time(row, "last_seen_at")?),
         failure: error.map(|error| format!("{}: {}", error.code, error.message)),
     })

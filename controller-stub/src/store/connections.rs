@@ -26,9 +26,6 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// What a probe has found counts for so long.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// A connection that has been idle for longer is tried before it is used.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-
 /// A bounded number of connections. Clones share them.
 #[derive(Clone)]
 pub(super) struct Connections {
@@ -124,17 +121,14 @@ impl Connections {
 
 async fn pool(place: &Place, most: u32) -> Result<AnyPool, StoreError> {
     let preparing = place.clone();
-    let mut options = AnyPoolOptions::new().acquire_timeout(PATIENCE).max_connections(most).after_connect(
-        move |connection, _| {
+    // A server may have been away since a connection's last use: each is tried before it is used again.
+    let options = AnyPoolOptions::new()
+        .acquire_timeout(PATIENCE)
+        .max_connections(most)
+        .test_before_acquire(true)
+        .after_connect(move |connection, _| {
             let place = preparing.clone();
             Box::pin(async move { place.prepare(connection).await })
-        },
-    );
-    if let Place::Server(_) = place {
-        // A look at each use would be one more way over the network.
-        options = options.test_before_acquire(false).before_acquire(|connection, meta| {
-            Box::pin(async move { Ok(meta.idle_for <= TRUSTED_IDLE || connection.ping().await.is_ok()) })
         });
-    }
     Ok(options.connect_with(place.options()?).await?)
 }

@@ -13,17 +13,18 @@ use tokio_util::sync::CancellationToken;
 use self::{file::DatabaseFile, server::DatabaseServer};
 use super::{
     error::{Problem, StoreError},
+    membership::Membership,
     reserve::Reserve,
 };
 use crate::config::Config;
 
-use server::Session;
+use server::{Member, Session};
 
 /// The texts of the migrations for SQLite; those of PostgreSQL are made of them.
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 25] = [
+const TABLES: [(i64, &str); 27] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -49,7 +50,14 @@ const TABLES: [(i64, &str); 25] = [
     (56, "webhook_events"),
     (56, "webhook_attempts"),
     (57, "user_tokens"),
+    (62, "controllers"),
+    (62, "signals"),
 ];
+
+/// The tables, as they came.
+pub(super) fn tables() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().map(|(_, table)| *table)
+}
 
 /// Where the database is: `controller.db` in the data folder unless a URL is configured.
 #[derive(Debug, Clone)]
@@ -60,10 +68,11 @@ pub(crate) enum Place {
     Server(DatabaseServer),
 }
 
-/// What makes a process the one that serves the database, until it is dropped.
+/// What makes a process the one that serves the database, or one of those that do, until it is dropped.
 pub(crate) enum Serving {
     File { _lock: std::fs::File },
     Server(Session),
+    Together(Member),
 }
 
 impl Serving {
@@ -74,14 +83,34 @@ impl Serving {
             Self::Server(session) => {
                 Ok(format!("{}; SELECT refuse_unless_serving({})", server::BEGIN, session.claim().await?))
             }
+            Self::Together(member) => {
+                Ok(format!("{}; SELECT refuse_unless_member({})", server::BEGIN, member.join().await?))
+            }
         }
     }
 
-    /// Is cancelled once another process serves the database.
+    /// Is cancelled once another process serves the database, or the others have taken this one for dead.
     pub(crate) fn taken(&self) -> CancellationToken {
         match self {
             Self::File { .. } => CancellationToken::new(),
             Self::Server(session) => session.taken(),
+            Self::Together(member) => member.expelled(),
+        }
+    }
+
+    /// Where this process stands among those that serve the database, once its store is open.
+    pub(crate) fn membership(&self) -> Membership {
+        match self {
+            Self::File { .. } | Self::Server(_) => Membership::alone(),
+            Self::Together(member) => member.membership(),
+        }
+    }
+
+    /// Tells the others that this one is gone; nothing more is written.
+    pub(crate) async fn leave(&self) -> Result<(), StoreError> {
+        match self {
+            Self::File { .. } | Self::Server(_) => Ok(()),
+            Self::Together(member) => member.leave().await,
         }
     }
 }
@@ -101,6 +130,20 @@ impl Place {
         DatabaseFile::named(&file::url(&folder.join("controller.db"))?).map(Self::File)
     }
 
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Refuses a file that is not there, and that a start would make.
+    pub(super) fn refuse_missing(&self) -> Result<(), StoreError> {
+        match self {
+            Self::File(file) if !file.path().exists() => {
+                Err(unusable(file.path(), io::ErrorKind::NotFound.into()))
+            }
+            Self::File(_) | Self::Server(_) => Ok(()),
+        }
+    }
+
     /// How it is told: never with a password.
     pub(super) fn name(&self) -> String {
         match self {
@@ -117,6 +160,15 @@ impl Place {
             Self::File(_) if standby => Err(StoreError::Place("STANDBY needs PostgreSQL".to_owned())),
             Self::File(file) => Ok(Serving::File { _lock: file.lock()? }),
             Self::Server(server) => server.session(standby).await.map(Serving::Server),
+        }
+    }
+
+    /// Makes this process one of those that serve the database together.
+    pub(crate) async fn join(&self) -> Result<Serving, StoreError> {
+        sqlx::any::install_default_drivers();
+        match self {
+            Self::File(_) => Err(StoreError::Place("SHARED needs PostgreSQL".to_owned())),
+            Self::Server(server) => server.member().await.map(Serving::Together),
         }
     }
 

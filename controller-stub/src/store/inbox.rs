@@ -86,6 +86,14 @@ impl Store {
         newest.map(|row| time(&row, "received_at")).transpose()
     }
 
+    /// The place of the newest event; 0 before there is one.
+    pub(crate) async fn newest_place(&self) -> Result<i64, StoreError> {
+        let newest = sqlx::query("SELECT COALESCE(MAX(seq), 0) FROM inbox")
+            .fetch_one(&mut *self.pool.take().await?)
+            .await?;
+        Ok(newest.try_get(0)?)
+    }
+
     /// Behind which number a list of an organisation's events begins; none when the event to begin
     /// behind is not there.
     pub(crate) async fn event_position(

@@ -98,7 +98,7 @@ pub(crate) struct NodePage {
 /// All that a list shows. `system_info` is the one that is large.
 const COLUMNS: &str = "id, version, org_id, user_id, name, roles, status, created_at, websocket_connected, last_seen_at, \
     connection_established_at, ip_address, daemon_version, instance_id, boot_id, NULL AS system_info, installation, \
-    tokens_not_before, admitted_not_before, labels, update_report, updates_itself, pin, at AS sighted_at";
+    tokens_not_before, admitted_not_before, labels, update_report, updates_itself, pin, held_by, at AS sighted_at";
 
 impl Store {
     /// A page of an organisation's nodes.

@@ -14,8 +14,8 @@ use super::{
     database::Store,
     error::StoreError,
     groups, outbox,
-    rows::{corrupt, count, from_json, json, node_id, optional_time, status, time},
-    tokens, webhook_events,
+    rows::{corrupt, count, from_json, json, node_id, optional_time, owned_node, status, time},
+    signals, tokens, webhook_events,
     writer::Write,
 };
 use crate::{labels::natural_key, node::Node};
@@ -102,17 +102,15 @@ impl Store {
         rows.iter().map(|row| row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))).collect()
     }
 
-    /// Which nodes have this status.
-    pub(crate) async fn nodes_with_status(
-        &self,
-        status: NodeStatus,
-    ) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
+    /// Which nodes that are online a controller of this number holds.
+    pub(crate) async fn online_nodes(&self, number: i64) -> Result<Vec<(NodeId, OwnerId)>, StoreError> {
         // A row for each organisation: one for each node would take a fleet's time in the driver.
-        let rows =
-            sqlx::query("SELECT org_id, json_group_array(id) FROM nodes WHERE status = $1 GROUP BY org_id")
-                .bind(status.as_str())
-                .fetch_all(&mut *self.pool.take().await?)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT org_id, json_group_array(id) FROM nodes WHERE status = 'online' AND held_by = $1 GROUP BY org_id",
+        )
+        .bind(number)
+        .fetch_all(&mut *self.pool.take().await?)
+        .await?;
         let mut nodes = Vec::new();
         for row in &rows {
             let org: OwnerId = row.try_get::<String, _>(0)?.parse().map_err(corrupt("org_id"))?;
@@ -120,6 +118,18 @@ impl Store {
             nodes.extend(ids.into_iter().map(|id| (id, org.clone())));
         }
         Ok(nodes)
+    }
+
+    /// Which nodes are being installed, and how often each was saved.
+    pub(crate) async fn installing_nodes(&self) -> Result<Vec<(NodeId, OwnerId, i64)>, StoreError> {
+        let rows = sqlx::query("SELECT id, org_id, version FROM nodes WHERE status = 'installing'")
+            .fetch_all(&mut *self.pool.take().await?)
+            .await?;
+        let read = |row: &AnyRow| {
+            let (id, org) = owned_node(row)?;
+            Ok((id, org, row.try_get(2)?))
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Writes when nodes were last heard of. Moves a node's time back only where it is later than `now`.
@@ -132,17 +142,20 @@ impl Store {
         self.writer.write(PutLastSeen { seen: json("seen", &seen)?, now }).await
     }
 
-    /// Notes that no node is connected: at start, none is.
+    /// Notes that no node is connected, and none is held: at the start of who serves alone, none is.
     pub(crate) async fn clear_connections(&self) -> Result<(), StoreError> {
         self.writer.write(ClearConnections).await
     }
 
-    /// Whose tokens were revoked while their worker was connected, and it still is.
-    pub(crate) async fn connected_without_token(&self) -> Result<Vec<NodeId>, StoreError> {
+    /// Whose tokens were revoked while their worker was connected to the controller of this number, and it still
+    /// is.
+    pub(crate) async fn connected_without_token(&self, number: i64) -> Result<Vec<NodeId>, StoreError> {
         // The index of that name holds these and no others.
         let rows = sqlx::query(
-            "SELECT id FROM nodes WHERE websocket_connected = 1 AND tokens_not_before <> admitted_not_before",
+            "SELECT id FROM nodes WHERE websocket_connected = 1 AND tokens_not_before <> admitted_not_before \
+             AND held_by = $1",
         )
+        .bind(number)
         .fetch_all(&mut *self.pool.take().await?)
         .await?;
         rows.iter().map(node_id).collect()
@@ -231,7 +244,7 @@ impl Write for Save {
         let saved = sqlx::query(
             "UPDATE nodes SET version = $3, status = $4, websocket_connected = $5, last_seen_at = $6, \
              connection_established_at = $7, ip_address = $8, daemon_version = $9, instance_id = $10, boot_id = $11, \
-             system_info = $12, installation = $13, admitted_not_before = $14, update_report = $15, updates_itself = $16 WHERE id = $1 AND version = $2",
+             system_info = $12, installation = $13, admitted_not_before = $14, update_report = $15, updates_itself = $16, held_by = $17 WHERE id = $1 AND version = $2",
         )
         .bind(node.id.as_str())
         .bind(node.version)
@@ -249,10 +262,14 @@ impl Write for Save {
         .bind(node.admitted_not_before.as_millis())
         .bind(update.as_deref())
         .bind(i64::from(node.updates_itself))
+        .bind(node.held_by)
         .execute(&mut *connection)
         .await?;
         if saved.rows_affected() == 0 {
             return Ok(false);
+        }
+        if node.was_held_by != node.held_by && node.was_held_by != 0 {
+            signals::moved(connection, &node.id, node.was_held_by).await?;
         }
         sqlx::query("DELETE FROM sightings WHERE node_id = $1")
             .bind(node.id.as_str())
@@ -367,7 +384,8 @@ impl Write for ClearConnections {
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE nodes SET websocket_connected = 0, version = version + 1 WHERE websocket_connected = 1",
+            "UPDATE nodes SET websocket_connected = 0, held_by = 0, version = version + 1 \
+             WHERE websocket_connected = 1 OR held_by <> 0",
         )
         .execute(connection)
         .await?;
@@ -415,6 +433,8 @@ pub(super) fn read(row: &AnyRow) -> Result<Node, StoreError> {
         installation: optional("installation")?.map(|text| from_json("installation", &text)).transpose()?,
         tokens_not_before: time(row, "tokens_not_before")?,
         admitted_not_before: time(row, "admitted_not_before")?,
+        held_by: row.try_get("held_by")?,
+        was_held_by: row.try_get("held_by")?,
         version: row.try_get("version")?,
     })
 }

@@ -44,6 +44,11 @@ impl Store {
         self.writer.commits()
     }
 
+    /// Notes that another process has committed something.
+    pub(crate) fn note_commit(&self) {
+        self.writer.note_commit();
+    }
+
     /// An organisation's nodes in numbers; installations are those that ended after `since`.
     pub(crate) async fn fleet_numbers(
         &self,

@@ -229,12 +229,13 @@ impl Write for Replay {
         )
         .bind(&self.webhook)
         .bind(self.now.as_millis())
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+        // Whoever delivers begins anew.
+        sqlx::query("UPDATE webhooks SET revision = revision + 1 WHERE id = $1")
+            .bind(&self.webhook)
+            .execute(connection)
+            .await?;
         Ok(replayed.rows_affected())
-    }
-
-    fn changed(replayed: &u64) -> bool {
-        *replayed > 0
     }
 }

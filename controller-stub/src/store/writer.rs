@@ -68,7 +68,7 @@ pub(super) struct Writer {
     task: TaskTracker,
     /// How many transactions were committed.
     #[cfg(feature = "pages")]
-    commits: watch::Receiver<u64>,
+    commits: watch::Sender<u64>,
     /// The record of what is written next.
     pending: Option<Pending>,
 }
@@ -80,7 +80,7 @@ impl Writer {
         let (stop, task) = (CancellationToken::new(), TaskTracker::new());
         let counter = watch::Sender::new(0);
         #[cfg(feature = "pages")]
-        let commits = counter.subscribe();
+        let commits = counter.clone();
         task.spawn(Committer { pool, begin, reserve, pulse, commits: counter }.serve(queue, stop.clone()));
         task.close();
         Self {
@@ -96,7 +96,13 @@ impl Writer {
     /// Changes whenever a transaction was committed.
     #[cfg(feature = "pages")]
     pub(super) fn commits(&self) -> watch::Receiver<u64> {
-        self.commits.clone()
+        self.commits.subscribe()
+    }
+
+    /// Notes a transaction that another process has committed.
+    #[cfg(feature = "pages")]
+    pub(super) fn note_commit(&self) {
+        self.commits.send_modify(|commits| *commits += 1);
     }
 
     /// This writer, with a record of its first change.

@@ -1,6 +1,8 @@
 //! A worker's `telemetry.metrics` in as little memory as it takes: ten thousand of them are kept. Lists of
 //! sensors and processes are left out. What the worker did not say stays unsaid.
 
+use std::sync::Arc;
+
 use aio_protocol::{
     container::Container,
     ids::NodeId,
@@ -65,16 +67,23 @@ pub(crate) struct GpuReading {
     pub nvlinks: Option<u16>,
     pub activity: GpuActivity,
     pub health: Health,
+    pub detail: Arc<Detail>,
+}
+
+/// What is mostly the same on all GPUs of a machine: kept once for all that share it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Detail {
     pub pcie: Option<PcieLink>,
     pub findings: Box<[Finding]>,
     pub throttle: Box<[Box<str>]>,
-    pub ecc_errors: Option<Box<EccErrors>>,
-    pub remapped_rows: Option<Box<RemappedRows>>,
-    pub retired_pages: Option<Box<RetiredPages>>,
+    pub ecc_errors: Option<EccErrors>,
+    pub remapped_rows: Option<RemappedRows>,
+    pub retired_pages: Option<RetiredPages>,
 }
 
 impl Reading {
     pub(crate) fn of(metrics: &Metrics, at: Timestamp) -> Self {
+        let mut details = Vec::new();
         Self {
             at,
             host: metrics.host,
@@ -90,7 +99,7 @@ impl Reading {
             disk_traffic: metrics.disk_traffic,
             network: metrics.network,
             load_average: metrics.load_average,
-            gpus: metrics.gpu.iter().map(GpuReading::of).collect(),
+            gpus: metrics.gpu.iter().map(|gpu| GpuReading::of(gpu, &mut details)).collect(),
             containers: metrics.containers.as_deref().map(Into::into),
             containers_left_out: metrics.left_out.containers,
             problems: metrics.problems.as_deref().map(Into::into),
@@ -123,7 +132,8 @@ fn short(number: u32) -> u16 {
 }
 
 impl GpuReading {
-    fn of(gpu: &GpuDetail) -> Self {
+    /// `details` are those of the machine's other GPUs, and get this one's.
+    fn of(gpu: &GpuDetail, details: &mut Vec<Arc<Detail>>) -> Self {
         let GpuStatus { device_id, utilization, memory_used, temperature, power_draw, status, health } =
             &gpu.status;
         Self {
@@ -142,12 +152,7 @@ impl GpuReading {
             nvlinks: gpu.nvlinks.map(short),
             activity: *status,
             health: *health,
-            pcie: gpu.pcie,
-            findings: gpu.findings.as_slice().into(),
-            throttle: gpu.throttle.iter().map(|word| word.as_str().into()).collect(),
-            ecc_errors: gpu.ecc_errors.map(Box::new),
-            remapped_rows: gpu.remapped_rows.map(Box::new),
-            retired_pages: gpu.retired_pages.map(Box::new),
+            detail: Detail::of(gpu).shared(details),
         }
     }
 
@@ -161,20 +166,45 @@ impl GpuReading {
             status: self.activity,
             health: self.health,
         };
+        let Detail { pcie, findings, throttle, ecc_errors, remapped_rows, retired_pages } =
+            Arc::unwrap_or_clone(self.detail);
         GpuDetail {
-            findings: self.findings.into_vec(),
+            findings: findings.into_vec(),
             memory_temperature: self.memory_temperature.map(u32::from),
             temperature_margin: self.temperature_margin.map(i32::from),
             power_limit: self.power_limit.map(u32::from),
             clock_sm: self.clock_sm.map(u32::from),
             clock_memory: self.clock_memory.map(u32::from),
-            throttle: self.throttle.into_iter().map(String::from).collect(),
-            ecc_errors: self.ecc_errors.map(|it| *it),
-            remapped_rows: self.remapped_rows.map(|it| *it),
-            retired_pages: self.retired_pages.map(|it| *it),
-            pcie: self.pcie,
+            throttle: throttle.into_iter().map(String::from).collect(),
+            ecc_errors,
+            remapped_rows,
+            retired_pages,
+            pcie,
             nvlinks: self.nvlinks.map(u32::from),
             ..GpuDetail::of(status)
         }
+    }
+}
+
+impl Detail {
+    fn of(gpu: &GpuDetail) -> Self {
+        Self {
+            pcie: gpu.pcie,
+            findings: gpu.findings.as_slice().into(),
+            throttle: gpu.throttle.iter().map(|word| word.as_str().into()).collect(),
+            ecc_errors: gpu.ecc_errors,
+            remapped_rows: gpu.remapped_rows,
+            retired_pages: gpu.retired_pages,
+        }
+    }
+
+    /// The equal one among the known, or this as one more.
+    fn shared(self, known: &mut Vec<Arc<Self>>) -> Arc<Self> {
+        if let Some(equal) = known.iter().find(|it| ***it == self) {
+            return equal.clone();
+        }
+        let new = Arc::new(self);
+        known.push(new.clone());
+        new
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use aio_protocol::{
     inventory::Disk,
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::{
     packing::{pack, unpack},
     points::{Range, points},
+    reading::Detail,
     window::MAX,
     *,
 };
@@ -167,18 +168,17 @@ fn a_node_with_eight_gpus_costs_little_memory() {
     window.add(&reading);
     // What an allocation costs beyond its bytes.
     let boxed = |bytes: usize| bytes.next_multiple_of(16) + 8;
-    let gpus = reading.gpus.iter().map(|gpu| {
-        let words: usize = gpu.throttle.iter().map(|word| boxed(word.len())).sum();
-        boxed(size_of_val(&*gpu.throttle))
-            + words
-            + boxed(size_of::<EccErrors>())
-            + boxed(size_of::<RemappedRows>())
+    let mut details: Vec<_> = reading.gpus.iter().map(|gpu| &gpu.detail).collect();
+    details.dedup_by_key(|detail| Arc::as_ptr(detail));
+    let details = details.into_iter().map(|detail| {
+        let words: usize = detail.throttle.iter().map(|word| boxed(word.len())).sum();
+        boxed(16 + size_of::<Detail>()) + boxed(size_of_val(&*detail.throttle)) + words
     });
     let disks =
         reading.disks.iter().map(|disk| boxed(disk.mount_point.len()) + boxed(disk.file_system.len()));
     let newest = boxed(size_of::<Reading>())
         + boxed(size_of_val(&*reading.gpus))
-        + gpus.sum::<usize>()
+        + details.sum::<usize>()
         + boxed(size_of_val(&*reading.disks))
         + disks.sum::<usize>();
     let open = boxed(size_of::<Window>()) + boxed(size_of_val(&*window.gpus));
@@ -187,7 +187,7 @@ fn a_node_with_eight_gpus_costs_little_memory() {
     println!(
         "a node with 8 GPUs: {newest} bytes of its newest reading, {open} of its open window, {entry} of its entry"
     );
-    assert!(newest + open + entry <= 3_500, "{newest} + {open} + {entry}");
+    assert!(newest + open + entry <= 2_400, "{newest} + {open} + {entry}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::{
     app::App,
     brake::{Effect, Fleet, Scope},
     leases::Survey,
-    lifecycle::Occurrence,
+    lifecycle::{LifecycleError, Occurrence},
 };
 
 /// Maximum number of nodes that go offline side by side. Their saves then share a commit.
@@ -89,7 +89,7 @@ fn tell(
 
 async fn expire(app: Arc<App>, id: NodeId) {
     let leases = &app.lifecycle.workers;
-    let turn = app.lifecycle.turn(&id).await;
+    let turn = app.lifecycle.turn(&id).await.while_held();
     // It may have been heard of while its turn was waited for.
     if !leases.has_expired(&id, Instant::now()) {
         return;
@@ -98,6 +98,10 @@ async fn expire(app: Arc<App>, id: NodeId) {
         Ok(_) => {
             counter!("aio_worker_departures_total", "how" => "timeout").increment(1);
             app.registry.close(&id, close::SILENT);
+        }
+        Err(LifecycleError::Superseded(_)) => {
+            leases.end(&id);
+            app.registry.displace(&id);
         }
         // The lease stays, so the next check tries again.
         Err(error) => {

@@ -87,6 +87,7 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("POST",   "/webhooks/{webhook}/replay",         [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
     ("GET",    "/delivery",                          [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
     ("POST",   "/delivery/resume",                   [401, 401, 401, 403, 403, 403, 200, 403, 403, 401]),
+    ("GET",    "/controllers",                       [401, 401, 401, 403, 403, 403, 200, 403, 403, 401]),
     // A browser cannot read the status of a refused upgrade: the connection itself asks for the token.
     ("GET",    "/ws/events",                         [101, 101, 101, 101, 101, 101, 101, 101, 101, 101]),
     // Each node's token opens that node's socket.

@@ -21,6 +21,8 @@ async fn every_error_has_aiwms_form() {
     allow.sort_unstable();
     assert_eq!(allow, ["GET", "HEAD", "POST"]);
     refusal(answer(owner.request(Method::DELETE, "/nodes")).await, 405, "METHOD_NOT_ALLOWED");
+    refusal(answer(owner.request(Method::PUT, "/nodes?page=1")).await, 405, "METHOD_NOT_ALLOWED");
+    refusal(answer(owner.request(Method::POST, "/nodes?page=1")).await, 400, "VALIDATION_FAILED");
 
     let post = |path: &str| owner.request(Method::POST, path);
     refusal(answer(post("/nodes").body("{}")).await, 415, "MEDIA_TYPE_UNSUPPORTED");

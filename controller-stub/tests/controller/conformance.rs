@@ -122,6 +122,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "replayDeadLetters", "", 200, plain).await;
     it.expect(&owner, "getDelivery", "", 200, plain).await;
     it.expect(&operator, "resumeDelivery", "", 200, plain).await;
+    it.expect(&operator, "listControllers", "", 200, plain).await;
 }
 
 /// Alarms themselves are another test.
@@ -457,6 +458,7 @@ async fn dead_letters(it: &mut Inspector) {
 async fn broken(it: &mut Inspector) {
     let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let owner = controller.owner_of("acme").await;
+    let operator = controller.user("acme", "universe.owner").await;
     let id = owner.add_node("gpu").await;
     let node = controller.bearer(&owner.token_of(&id).await);
     let service = controller.bearer(crate::harness::SERVICE_TOKEN);
@@ -476,6 +478,7 @@ async fn broken(it: &mut Inspector) {
         "DROP TABLE alarms",
         "DROP TABLE silences",
         "DROP TABLE webhooks",
+        "DROP TABLE controllers",
     ] {
         controller.sql(statement).await;
     }
@@ -484,7 +487,9 @@ async fn broken(it: &mut Inspector) {
         if !operation.documents(500) || operation.id.starts_with("downloadReleaseIndex") {
             continue;
         }
-        let client = if operation.is_opened_by_nobody_but("node") {
+        let client = if operation.id == "listControllers" {
+            &operator
+        } else if operation.is_opened_by_nobody_but("node") {
             &node
         } else if operation.is_opened_by("service") {
             &service

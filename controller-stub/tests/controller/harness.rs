@@ -198,6 +198,11 @@ impl Client {
         Self { http: http(), base: base.to_owned(), token: Some(token.to_owned()) }
     }
 
+    /// The token that it shows.
+    pub(crate) fn bearer_token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
     /// The same, at another address of the controller.
     pub(crate) fn through_address(&self, base: &str) -> Self {
         Self { http: self.http.clone(), base: base.to_owned(), token: self.token.clone() }

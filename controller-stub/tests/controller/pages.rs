@@ -494,12 +494,14 @@ async fn the_overview_counts_gpus_and_measures_how_long_events_take_and_how_long
     worker.send("telemetry.metrics", crate::telemetry::metrics(gpus)).await;
     worker.ping().await;
     owner.await_events(&id, &["node.registered", "node.installation_started", "node.connected"]).await;
-    // Half a day online, and a second away.
+    let (_, page) = browser.get("/").await;
+    assert!(page.contains("2 GPUs in all, of "), "{page}");
+    // Half a day online, and a moment away.
     controller.sql("UPDATE transitions SET at = at - 43200000 WHERE to_status IN ('pending', 'installing', 'online')").await;
     worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
     worker.ping().await;
+    owner.await_status(&id, "offline").await;
     let (_, page) = browser.get("/").await;
-    assert!(page.contains("2 GPUs in all"), "{page}");
     let measure = |name: &str| {
         let (_, rest) = page.split_once(&format!("<span>{name}</span><b>")).unwrap();
         let (value, rest) = rest.split_once("</b>").unwrap();

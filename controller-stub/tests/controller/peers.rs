@@ -213,6 +213,34 @@ impl Worker {
         }
     }
 
+    /// The code that the controller closes with, if it does so within this time.
+    pub(crate) async fn close_within(&mut self, time: Duration) -> Option<u16> {
+        let close = async {
+            loop {
+                match self.socket.next().await? {
+                    Ok(Message::Close(frame)) => return Some(frame?.code.into()),
+                    Ok(_) => {}
+                    Err(error) => panic!("{error} and no close"),
+                }
+            }
+        };
+        timeout(time, close).await.ok().flatten()
+    }
+
+    /// Whether its socket is open: a ping has its pong.
+    pub(crate) async fn is_open(&mut self) -> bool {
+        if self.socket.send(Message::Ping(Vec::new().into())).await.is_err() {
+            return false;
+        }
+        loop {
+            match timeout(PATIENCE, self.socket.next()).await {
+                Ok(Some(Ok(Message::Pong(_)))) => return true,
+                Ok(Some(Ok(Message::Text(_) | Message::Ping(_)))) => {}
+                _ => return false,
+            }
+        }
+    }
+
     async fn next(&mut self) -> Message {
         timeout(PATIENCE, self.socket.next()).await.expect("a frame in time").expect("a frame").unwrap()
     }

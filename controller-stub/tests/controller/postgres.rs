@@ -214,6 +214,11 @@ async fn while_the_server_is_away_changes_are_503_and_workers_stay_and_afterward
             if is_there { Ok(()) } else { Err(node.to_string()) }
         })
         .await;
+        eventually("lists are answered again", async || {
+            let (status, answer) = owner.get("/events").await;
+            if status == 200 { Ok(()) } else { Err(answer.to_string()) }
+        })
+        .await;
         owner.await_events(&id, &["node.registered", "node.installation_started", "node.connected"]).await;
     }
     let (status, _) = owner.post(&format!("/nodes/{id}/maintenance"), json!({})).await;

@@ -350,7 +350,7 @@ fn a_webhook_is_made_listed_tested_and_removed_on_the_command_line() {
     assert!(allowed(&["webhook", "rotate", id]).starts_with(&format!("{id}  whsec_")));
     assert!(allowed(&["webhook", "replay", id]).starts_with("0 events"));
     allowed(&["webhook", "remove", id]);
-    assert_eq!(allowed(&["webhook", "list"]), "");
+    assert!(run(&["webhook", "list"], data.path()).stdout.is_empty());
     let gone = run(&["webhook", "attempts", id], data.path());
     assert!(String::from_utf8_lossy(&gone.stderr).contains("NOT_FOUND"), "{gone:?}");
     let trail = run(&["audit"], data.path());

@@ -164,9 +164,13 @@ async fn what_a_webhook_rejects_is_its_own_dead_letter_until_it_is_replayed() {
     assert_eq!(order(&owner, &webhook, "replay").await, json!({"replayed": 1}));
     let again = await_taken(&endpoint, &["node.registered"]).await.remove(0);
     assert_eq!(again.header("webhook-id"), letter["id"].as_str().unwrap());
-    let (_, log) = owner.get(&format!("{path}/attempts")).await;
-    let outcomes: Vec<_> = log["data"].as_array().unwrap().iter().map(|it| it["outcome"].clone()).collect();
-    assert_eq!(outcomes, ["delivered", "dead"], "{log}");
+    eventually("both attempts in the log", async || {
+        let (_, log) = owner.get(&format!("{path}/attempts")).await;
+        let outcomes: Vec<_> =
+            log["data"].as_array().unwrap().iter().map(|it| it["outcome"].clone()).collect();
+        if outcomes == ["delivered", "dead"] { Ok(()) } else { Err(log.to_string()) }
+    })
+    .await;
 }
 
 #[tokio::test]

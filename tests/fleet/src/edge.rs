@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::{
     runtime::{Builder, Runtime},
     task::JoinHandle,
@@ -61,6 +61,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Descriptors that come and go by themselves.
 const TOLERANCE: usize = 20;
 
+/// Nodes of the attackers that fall silent together, beside a good one (A9), and how much later than after
+/// its lease that one may count as offline.
+const SILENT_NODES: usize = 20;
+const LATEST_OFFLINE: Duration = Duration::from_secs(5);
+
 /// Nodes of the attackers: some say much of themselves, and some do other harm.
 const LOUD_NODES: usize = 100;
 const OTHER_NODES: usize = 8;
@@ -70,9 +75,9 @@ pub async fn attack_and_watch(scenario: &EdgeScenario, controller: PathBuf) -> R
     usage::raise_the_limit_of_open_files()?;
     let mode = Mode { heartbeat_timeout: LEASE, dialect: Dialect::Own, tls: false };
     let controller = Controller::start(controller, mode).await?;
-    eprintln!("edge: registering {} nodes", scenario.workers + LOUD_NODES + OTHER_NODES);
-    let mut nodes = controller.enrol(scenario.workers + 1).await?;
-    let comer = nodes.pop().context("no node")?;
+    eprintln!("edge: registering {} nodes", scenario.workers + 2 + LOUD_NODES + OTHER_NODES);
+    let mut nodes = controller.enrol(scenario.workers + 2).await?;
+    let (comer, silent) = (nodes.pop().context("no node")?, nodes.pop().context("no node")?);
     let (enemy, victim) = enemy(&controller).await?;
     let organisations_node = nodes.first().context("no node")?.node_id.to_string();
     let good = Good::start(&controller, nodes, vec![comer, victim], organisations_node).await?;
@@ -93,9 +98,10 @@ pub async fn attack_and_watch(scenario: &EdgeScenario, controller: PathBuf) -> R
         phases.push(phase);
     }
     let held = target.held();
-    let mut released = None;
+    let (mut released, mut late) = (None, None);
     if let Some(bound) = scenario.release {
-        eprintln!("edge: waiting until {held} idle connections are let go");
+        eprintln!("edge: waiting until {held} idle connections are let go, and for a silent node (A9)");
+        late = Some(silence(&controller, &target, &silent).await?);
         released = Some(watch_release(&controller, baseline, bound).await?);
     }
     controller.count_events(&mut tally).await?;
@@ -103,7 +109,9 @@ pub async fn attack_and_watch(scenario: &EdgeScenario, controller: PathBuf) -> R
         scenario: scenario.clone(),
         held,
         released,
-        disconnected: tally.count("node.disconnected"),
+        late,
+        // One fell silent, and so did the attackers' own, of whom the user that asks hears nothing.
+        disconnected: tally.count("node.disconnected").saturating_sub(u64::from(late.is_some())),
         phases,
     })
 }
@@ -140,6 +148,24 @@ async fn watch(
     let log_bytes = controller.log_bytes()?.saturating_sub(log);
     let processor = processor.as_secs_f64() / began.elapsed().as_secs_f64();
     Ok(Phase { name, good: good.take(), did: target.take(), memory, descriptors, processor, log_bytes })
+}
+
+/// Lets nodes of the attackers and a good one fall silent at once: how much later than after its lease the
+/// good one counts as offline.
+async fn silence(controller: &Controller, target: &Target, good: &Enrolled) -> Result<Duration> {
+    let mut sockets = Vec::new();
+    for node in target.enemy.loud.iter().take(SILENT_NODES).chain([good]) {
+        sockets.push(abuse::register(target, node).await?);
+    }
+    let silent_since = Instant::now();
+    loop {
+        let node = controller.ask(&format!("/nodes/{}", good.node_id), None).await?;
+        if node["status"] == "offline" {
+            return Ok(silent_since.elapsed().saturating_sub(LEASE));
+        }
+        ensure!(silent_since.elapsed() < LEASE * 3, "a silent node stays {}", node["status"]);
+        sleep(LOOK).await;
+    }
 }
 
 /// How long it takes until the controller has about as many descriptors open as before, and how

@@ -8,9 +8,10 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("aio-protocol", &[]),
     ("aio-host", &["aio-protocol"]),
+    ("aio-logging", &[]),
     ("aio-installer", &["aio-protocol", "aio-host"]),
-    ("aio-worker", &["aio-protocol", "aio-host", "aio-installer"]),
-    ("controller-stub", &["aio-protocol"]),
+    ("aio-worker", &["aio-protocol", "aio-host", "aio-installer", "aio-logging"]),
+    ("controller-stub", &["aio-protocol", "aio-logging"]),
     ("aio-tests", &["aio-protocol", "aio-host", "aio-installer", "aio-worker", "controller-stub"]),
     ("aio-fleet", &["aio-protocol", "aio-worker", "aio-tests"]),
     ("fake-nvml", &[]),

@@ -269,6 +269,7 @@ impl Worker {
                 LifecycleError::Refused { .. }
                 | LifecycleError::NotFound(_)
                 | LifecycleError::Revoked(_)
+                | LifecycleError::Superseded(_)
                 | LifecycleError::TooMany { .. },
             ) => Err(End::SendAway),
             Err(error @ (LifecycleError::Store(_) | LifecycleError::Contended(_))) => {

@@ -101,7 +101,9 @@ pub(super) const FAMILIES: &[Family] = &[
         &[],
         "Pages retired for several corrected errors.",
         Of::Gpu(|_, told, series| {
-            series.value(told.and_then(|it| it.retired_pages.as_ref()).map(|it| f64::from(it.corrected)));
+            series.value(
+                told.and_then(|it| it.detail.retired_pages.as_ref()).map(|it| f64::from(it.corrected)),
+            );
         }),
     ),
     counter(
@@ -109,7 +111,9 @@ pub(super) const FAMILIES: &[Family] = &[
         &[],
         "Pages retired for an uncorrected error.",
         Of::Gpu(|_, told, series| {
-            series.value(told.and_then(|it| it.retired_pages.as_ref()).map(|it| f64::from(it.uncorrected)));
+            series.value(
+                told.and_then(|it| it.detail.retired_pages.as_ref()).map(|it| f64::from(it.uncorrected)),
+            );
         }),
     ),
     counter(
@@ -117,7 +121,9 @@ pub(super) const FAMILIES: &[Family] = &[
         &[],
         "Rows remapped for uncorrected errors.",
         Of::Gpu(|_, told, series| {
-            series.value(told.and_then(|it| it.remapped_rows.as_ref()).map(|it| f64::from(it.uncorrected)));
+            series.value(
+                told.and_then(|it| it.detail.remapped_rows.as_ref()).map(|it| f64::from(it.uncorrected)),
+            );
         }),
     ),
     counter(
@@ -125,7 +131,9 @@ pub(super) const FAMILIES: &[Family] = &[
         &[],
         "Rows remapped for corrected errors.",
         Of::Gpu(|_, told, series| {
-            series.value(told.and_then(|it| it.remapped_rows.as_ref()).map(|it| f64::from(it.corrected)));
+            series.value(
+                told.and_then(|it| it.detail.remapped_rows.as_ref()).map(|it| f64::from(it.corrected)),
+            );
         }),
     ),
     gauge(
@@ -134,12 +142,12 @@ pub(super) const FAMILIES: &[Family] = &[
         "1 if a row could not be remapped.",
         Of::Gpu(|_, told, series| {
             series.value(
-                told.and_then(|it| it.remapped_rows.as_ref()).map(|it| f64::from(u8::from(it.failed))),
+                told.and_then(|it| it.detail.remapped_rows.as_ref()).map(|it| f64::from(u8::from(it.failed))),
             );
         }),
     ),
 ];
 
 fn errors(told: Option<&GpuReading>) -> Option<&aio_protocol::telemetry::EccErrors> {
-    told?.ecc_errors.as_deref()
+    told?.detail.ecc_errors.as_ref()
 }

@@ -248,7 +248,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "aio_gpu_findings",
         &[],
         "How many things are wrong with it.",
-        Of::Gpu(|_, told, series| series.value(told.map(|told| number(told.findings.len() as u64)))),
+        Of::Gpu(|_, told, series| series.value(told.map(|told| number(told.detail.findings.len() as u64)))),
     ),
     gauge(
         "aio_gpu_utilization_ratio",
@@ -310,7 +310,7 @@ pub(super) const FAMILIES: &[Family] = &[
         &["reason"],
         "1, with each reason why its clocks are below the maximum.",
         Of::Gpu(|_, told, series| {
-            for reason in told.iter().flat_map(|told| &told.throttle) {
+            for reason in told.iter().flat_map(|told| &told.detail.throttle) {
                 series.labelled([("reason", reason)], 1.0);
             }
         }),
@@ -320,7 +320,7 @@ pub(super) const FAMILIES: &[Family] = &[
         &["kind"],
         "Memory errors since the driver was loaded: corrected or uncorrected.",
         Of::Gpu(|_, told, series| {
-            let Some(errors) = told.and_then(|told| told.ecc_errors.as_ref()) else { return };
+            let Some(errors) = told.and_then(|told| told.detail.ecc_errors.as_ref()) else { return };
             series.labelled([("kind", "corrected")], number(errors.volatile_corrected));
             series.labelled([("kind", "uncorrected")], number(errors.volatile_uncorrected));
         }),

@@ -1,6 +1,7 @@
 //! A database of a PostgreSQL server: its address, what a connection to it keeps to, and the texts of its
 //! migrations. `session` keeps it to one server process.
 
+mod member;
 mod session;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
     store::error::StoreError,
 };
 
+pub(crate) use member::Member;
 pub(crate) use session::Session;
 
 /// Waits until no other process writes, as SQLite does: what a transaction reads then is what it changes,
@@ -136,6 +138,11 @@ impl DatabaseServer {
             self.statement_timeout.as_millis()
         );
         connection.execute(sqlx::AssertSqlSafe(settings)).await.map(drop)
+    }
+
+    /// Makes this process one of those that serve the database together.
+    pub(super) async fn member(&self) -> Result<Member, StoreError> {
+        Member::begin(self.clone()).await
     }
 
     /// Makes this process the one that serves the database; a standby waits until it is.

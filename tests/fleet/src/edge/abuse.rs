@@ -6,6 +6,7 @@ use std::{
 };
 
 use aio_protocol::wire::{GATEWAY_PATH, SUBPROTOCOL};
+use anyhow::Context;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{
@@ -27,6 +28,9 @@ const HOSTNAME_BYTES: usize = 62_000;
 /// Requests that follow each other on a connection whose answers nobody reads.
 const PIPELINED: usize = 20;
 
+/// Whatever takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Between a DELETE and its RST.
 const CUTS: u64 = 12;
 
@@ -37,6 +41,17 @@ pub(super) async fn connect(target: &Target, node: &Enrolled) -> anyhow::Result<
         .with_sub_protocol(SUBPROTOCOL)
         .with_header("Authorization", format!("Bearer {}", node.token));
     Ok(client_async(request, target.dial().await?).await?.0)
+}
+
+/// Connects as a worker and registers.
+pub(super) async fn register(target: &Target, node: &Enrolled) -> anyhow::Result<WebSocketStream<TcpStream>> {
+    let mut socket = connect(target, node).await?;
+    socket.send(Message::text(Words::new(node.node_id.clone(), 1).register())).await?;
+    // The greeting and the answer.
+    for _ in 0..2 {
+        timeout(PATIENCE, socket.next()).await?.context("closed")??;
+    }
+    Ok(socket)
 }
 
 /// Lets the enemy's nodes say as much of themselves as they can.
@@ -78,10 +93,7 @@ pub(super) async fn cut_revocations(target: Arc<Target>, time: Duration, first: 
             let token: Value = token.send().await?.json().await?;
             let token = token["token"].as_str().unwrap_or_default().to_owned();
             let node = Enrolled { node_id: id.parse()?, token };
-            let mut worker = connect(&target, &node).await?;
-            worker.send(Message::text(Words::new(node.node_id, 1).register())).await?;
-            worker.next().await;
-            worker.next().await;
+            let worker = register(&target, &node).await?;
             let mut stream = target.dial().await?;
             let head =
                 format!("DELETE /nodes/{id} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {bearer}\r\n\r\n");

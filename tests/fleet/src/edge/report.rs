@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use super::{EdgeScenario, good::Noticed};
+use super::{EdgeScenario, LATEST_OFFLINE, SILENT_NODES, good::Noticed};
 
 /// Above the memory of a controller that nobody attacks: answers may hold 256 MiB.
 const MEMORY: u64 = 320 * 1024 * 1024;
@@ -33,6 +33,9 @@ pub struct EdgeReport {
     pub held: usize,
     /// How long the controller was waited for to let go of them, and how many it still has.
     pub released: Option<(Duration, usize)>,
+    /// How much later than after its lease a node counted as offline that fell silent beside many of another
+    /// organisation's; none, and that was not looked at.
+    pub late: Option<Duration>,
     /// Good workers that were said to be offline: each is a false one.
     pub disconnected: u64,
     pub(crate) phases: Vec<Phase>,
@@ -67,6 +70,9 @@ impl EdgeReport {
         }
         if self.disconnected > 0 {
             breaches.push(format!("{} false offlines", self.disconnected));
+        }
+        if let Some(late) = self.late.filter(|late| *late > LATEST_OFFLINE) {
+            breaches.push(format!("A9: a silent node was offline {late:.1?} after its lease"));
         }
         if let Some((time, left @ 1..)) = self.released {
             breaches.push(format!("after {time:.0?} {left} connections of peers that do nothing are open"));
@@ -104,6 +110,12 @@ impl fmt::Display for EdgeReport {
         writeln!(f, "\ngood workers: {}, false offlines: {}", self.scenario.workers, self.disconnected)?;
         if let Some((time, left)) = self.released {
             writeln!(f, "{} idle or unread connections: after {time:.1?} {left} are left", self.held)?;
+        }
+        if let Some(late) = self.late {
+            writeln!(
+                f,
+                "A9: beside {SILENT_NODES} silent nodes of another organisation, a silent one was offline {late:.1?} after its lease"
+            )?;
         }
         for breach in self.breaches() {
             writeln!(f, "BREACH {breach}")?;

@@ -8,6 +8,7 @@ use std::{
 
 use aio_protocol::{
     event::{EventKind, NodeEvent},
+    ids::NodeId,
     node::NodeStatus,
     time::Timestamp,
 };
@@ -33,6 +34,8 @@ const MIB: u64 = 1024 * 1024;
 const WATCHED: Duration = Duration::from_secs(65);
 /// The loop, the GPU driver's, and one that asks the machine.
 const THREADS: u32 = 3;
+/// The same without a driver.
+const BARE: &str = "bare.service";
 
 /// Costs what the daemon cannot save where this test runs: it wakes up four times a second, as the
 /// daemon does at most, asks the kernel three things each time, and with each heartbeat 700 more, as the
@@ -68,9 +71,13 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
         (&told["session"]["state"], told["gpus"].as_array().map(Vec::len)),
         (&json!("online"), Some(8))
     );
+    let bare = site.controller.register("bare")?;
+    start_bare(&site, &machine, &bare.id)?;
     machine.command("systemd-run").args(["--unit=yardstick", "perl", "-e", YARDSTICK]).read()?;
     let (meter, yardstick) = (Meter::begin(&machine, UNIT)?, Meter::begin(&machine, "yardstick.service")?);
+    let bare = Meter::begin(&machine, BARE)?;
     std::thread::sleep(WATCHED);
+    let bare = bare.read(&machine)?;
     // A question to the machine may just be under way.
     wait_for("the daemon to be at rest again", Duration::from_secs(5), threads, |threads| {
         *threads <= THREADS
@@ -92,8 +99,38 @@ fn a_daemon_at_rest_with_eight_gpus_is_not_noticed_on_the_machine() -> Result<()
     assert!(rss < 12 * MIB, "RSS is {rss} bytes");
     assert!(share < f64::max(0.05, 2.0 * waiting), "{share} % of a core, {waiting} % for a yardstick");
     assert!(threads <= THREADS, "{threads} threads");
+    println!(
+        "footprint without a GPU driver: RSS {:.1} MiB, {:.3} % of a core, {} threads, {:.0} wake-ups a minute",
+        bare.resident as f64 / 1024.0,
+        bare.share,
+        bare.threads,
+        bare.wakeups
+    );
+    assert!(bare.resident < 10 * 1024, "{bare:?}");
+    assert!(bare.share < f64::max(0.03, waiting), "{bare:?}, {waiting} % for a yardstick");
+    assert!(bare.threads <= 2, "{bare:?}");
+    assert!(bare.wakeups < 60.0, "{bare:?}");
     assert!(binary < 10_000_000, "the binary has {binary} bytes");
     assert!(installer < 5_000_000, "the installer has {installer} bytes");
+    Ok(())
+}
+
+/// Starts a second daemon on this machine, for the node `id`, and waits until it is online and at rest.
+fn start_bare(site: &Site, machine: &Machine, id: &NodeId) -> Result<()> {
+    let token = site.controller.token(id, &json!({}))?.token;
+    machine.write("/etc/bare/token", "0600", token)?;
+    machine.write("/etc/bare/config.toml", "0644", "nvml_library = \"/nowhere/libnvidia-ml.so.1\"\n")?;
+    let mut daemon = vec!["--unit=bare", "/usr/local/bin/aio-worker", "start"];
+    daemon.extend(["--token-file", "/etc/bare/token", "--config", "/etc/bare/config.toml"]);
+    daemon.extend(["--state-dir", "/var/lib/bare", "--runtime-dir", "/run/bare"]);
+    machine.sh("mkdir -p /var/lib/bare /run/bare").read()?;
+    machine.command("systemd-run").args(daemon).read()?;
+    site.controller.wait_for_status(id, NodeStatus::Online, SOON)?;
+    let pid = machine.host_pid(&machine.unit_property(BARE, "MainPID")?)?;
+    let threads = || -> Result<u32> {
+        Ok(status_field(&fs::read_to_string(format!("/proc/{pid}/status"))?, "Threads")?.parse()?)
+    };
+    wait_for("the second daemon to come to rest", Duration::from_secs(20), threads, |threads| *threads <= 2)?;
     Ok(())
 }
 

@@ -87,8 +87,11 @@ impl Session {
     pub(crate) async fn claim(&self) -> Result<i64, StoreError> {
         let mut connection = connect(&self.server).await?;
         let mut writing = connection.begin_with(super::BEGIN).await?;
-        let claim = "UPDATE serving SET epoch = epoch + 1, beaten_at = clock_timestamp() RETURNING epoch";
-        let epoch = sqlx::query(claim).fetch_one(&mut *writing).await?.try_get(0)?;
+        let epoch = count_up(&mut writing).await?;
+        // Nobody serves together with others now, and what one that did was about to write is refused.
+        for statement in ["DELETE FROM controllers", "DELETE FROM signals"] {
+            writing.execute(statement).await?;
+        }
         writing.commit().await?;
         connection.close().await?;
         Ok(*self.epoch.get_or_init(|| epoch))
@@ -98,6 +101,12 @@ impl Session {
     pub(crate) fn taken(&self) -> CancellationToken {
         self.taken.clone()
     }
+}
+
+/// Begins the next epoch, whose number no other process has.
+pub(super) async fn count_up(connection: &mut AnyConnection) -> Result<i64, sqlx::Error> {
+    let next = "UPDATE serving SET epoch = epoch + 1, beaten_at = clock_timestamp() RETURNING epoch";
+    sqlx::query(next).fetch_one(connection).await?.try_get(0)
 }
 
 /// Beats, and keeps the lock until another process serves.
@@ -136,8 +145,8 @@ async fn beat(connection: &mut AnyConnection, epoch: Option<i64>) -> Result<bool
     Ok(beaten.bind(epoch).execute(connection).await?.rows_affected() > 0)
 }
 
-/// For who has the lock and no epoch yet.
-async fn beat_before_an_epoch(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+/// For who has the lock and no epoch of its own.
+pub(super) async fn beat_before_an_epoch(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     match connection.execute("UPDATE serving SET beaten_at = clock_timestamp()").await {
         // The table is not there yet: nobody looks at it.
         Err(sqlx::Error::Database(_)) | Ok(_) => Ok(()),
@@ -215,7 +224,7 @@ async fn lock(server: &DatabaseServer) -> Result<Option<AnyConnection>, StoreErr
     Ok(None)
 }
 
-async fn connect(server: &DatabaseServer) -> Result<AnyConnection, StoreError> {
+pub(super) async fn connect(server: &DatabaseServer) -> Result<AnyConnection, StoreError> {
     let mut connection = AnyConnection::connect_with(&server.options()?).await?;
     // The server finds out within seconds that this machine is gone.
     connection
