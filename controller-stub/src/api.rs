@@ -1,6 +1,7 @@
 //! The HTTP API: which address is served by what, and what holds for all of them. Every error is an
 //! `ApiError`, and every address is added by `routes!`, which puts it into the OpenAPI document too.
 
+mod alarm_timeline;
 pub(crate) mod alarms;
 mod asyncapi;
 pub(crate) mod audit;
@@ -38,6 +39,7 @@ mod transitions;
 mod updates;
 pub(crate) mod upgrade;
 mod view;
+pub(crate) mod webhooks;
 
 use std::{
     collections::HashMap,
@@ -85,9 +87,17 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(rollouts::order))
         .routes(routes!(audit::list))
         .routes(routes!(alarms::list))
+        .routes(routes!(alarm_timeline::show))
         .routes(routes!(alarms::acknowledge))
         .routes(routes!(alarms::silences, alarms::silence))
         .routes(routes!(alarms::end_silence))
+        .routes(routes!(webhooks::list, webhooks::add))
+        .routes(routes!(webhooks::show, webhooks::alter, webhooks::remove))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::attempts))
+        .routes(routes!(webhooks::dead_letters))
+        .routes(routes!(webhooks::replay))
         .routes(routes!(installation::plan, installation::report))
         .routes(routes!(releases::download))
         .routes(routes!(releases::index))

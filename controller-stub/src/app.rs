@@ -26,7 +26,9 @@ use crate::{
     releases::downloads::Downloads,
     store::{Membership, Store},
     telemetry::Telemetry,
+    tls::Certificate,
     tokens::refused::Refused,
+    webhooks::Webhooks,
 };
 
 pub(crate) struct App {
@@ -46,6 +48,7 @@ pub(crate) struct App {
     /// Hold nodes online when most of an organisation's fall silent at once.
     pub brakes: Mutex<Brakes>,
     pub outbox: Outbox,
+    pub webhooks: Webhooks,
     pub request_limit: Option<RequestLimit>,
     /// Node tokens that were refused.
     pub refused: Refused,
@@ -58,6 +61,8 @@ pub(crate) struct App {
     pub exporter: Exporter,
     /// For scrapes of the fleet, each of which takes some memory.
     pub fleet_scrapes: Arc<Semaphore>,
+    /// What is served over TLS.
+    pub certificate: Option<Certificate>,
     pub metrics_token: Option<SecretString>,
     /// Whether the database takes changes.
     pub probe: Probe,

@@ -13,6 +13,7 @@ mod node;
 mod own_program;
 mod releases;
 mod rollout;
+mod webhook;
 
 use std::{
     convert::Infallible,
@@ -76,6 +77,9 @@ enum Command {
     /// Events on their way to NOTI.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// Where an organisation is told of its events, beside NOTI.
+    #[command(subcommand)]
+    Webhook(webhook::Command),
     /// Look at the controllers that serve the database together.
     #[command(subcommand)]
     Controller(controller::Command),
@@ -249,6 +253,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::SelfUpdate(args) => own_program::run(args).await,
         Command::Rollout(command) => rollout::run(command).await,
         Command::Delivery(command) => delivery::run(command).await,
+        Command::Webhook(command) => webhook::run(command).await,
         Command::Controller(command) => controller::run(command).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Alarms(command) => alarms::run(command).await,

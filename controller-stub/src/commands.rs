@@ -18,6 +18,9 @@ mod own_program;
 mod releases;
 mod rollouts;
 mod upkeep;
+mod webhooks;
+
+use std::time::Duration;
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
@@ -56,10 +59,16 @@ pub(crate) use rollouts::{
     rollout_nodes, show_rollout, update_node,
 };
 pub use upkeep::{Concerned, purge_nodes, revoke_issued_before};
+pub(crate) use webhooks::{
+    WebhookOrder, add_webhook, list_webhooks, order_webhook, rotate_webhook, test_webhook, webhook_attempts,
+};
 
 /// The settings that outlive a server.
 const DEPLOYMENT: &str = "deployment";
 const DEFAULT_OWNER: &str = "default_owner";
+
+/// Whoever has a user's token that lasts a week or longer is told before its end.
+const LASTING_SECS: u64 = 7 * 86_400;
 
 /// Who does what a command does, as audit trails and transitions name them.
 const COMMAND_LINE: &str = "command line";
@@ -89,7 +98,12 @@ pub async fn user_token(
     };
     let detail = json!({ "user": owner.user_id, "roles": roles, "expiresIn": lasts_secs });
     let recorded = on_command_line(&store, &owner.org_id, "user_token.issue", None, Some(detail));
-    let token = tokens.sign_user(owner.user_id, owner.org_id, roles, clock::now(), lasts_secs)?;
+    let (user, org) = (owner.user_id.clone(), owner.org_id.clone());
+    let token = tokens.sign_user(user, org, roles, clock::now(), lasts_secs)?;
+    if lasts_secs >= LASTING_SECS {
+        let (issued_at, lasts) = (clock::now(), Duration::from_secs(lasts_secs));
+        recorded.note_user_token(&owner, issued_at, issued_at.plus(lasts)).await?;
+    }
     recorded.record_outcome("done").await?;
     store.close().await;
     Ok(token)

@@ -118,6 +118,8 @@ pub struct Config {
     pub alarm_offline_after: Duration,
     /// Interval between looks for alarms.
     pub alarm_interval: Duration,
+    /// The networks inside in which webhooks of organisations may be.
+    pub webhook_networks: Vec<IpNet>,
     /// The origins of web pages that may watch events, as browsers write them: `https://dashboard.example`.
     pub dashboard_origins: Vec<String>,
     /// How long a dashboard may take to read what was sent to it.
@@ -267,6 +269,7 @@ impl Config {
             telemetry_retention: Duration::from_secs(86_400),
             alarm_offline_after: Duration::from_secs(5 * 60),
             alarm_interval: Duration::from_secs(5),
+            webhook_networks: Vec::new(),
             dashboard_origins: Vec::new(),
             dashboard_patience: Duration::from_secs(15),
             metrics_token: None,
@@ -394,6 +397,7 @@ impl Config {
             let bounds = (Duration::ZERO, LONGEST_HISTORY);
             config.telemetry_retention = retention("TELEMETRY_RETENTION", &text, bounds)?;
         }
+        config.webhook_networks = networks("WEBHOOK_NETWORKS", settings.webhook_networks.as_deref())?;
         if let Some(origins) = settings.dashboard_origins {
             config.dashboard_origins = listed(&origins).map(origin).collect::<Result<_, _>>()?;
         }

@@ -52,4 +52,5 @@ mod telemetry;
 mod tls;
 mod tokens;
 mod watch;
+mod webhooks;
 mod websocket;

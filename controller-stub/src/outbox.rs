@@ -1,7 +1,7 @@
 //! Tells NOTI what happened to nodes: at least once, in order per node, from rows that were committed with
 //! the changes themselves. Pure: `verdict` says what an answer means, `retry` when to try again, `breaker`
 //! whether NOTI is well, `lanes` whose turn it is. Doing: `relay` runs lanes, `lane` delivers one node's
-//! events, `delivery` posts, `valve` says whether anything may be posted now, `notifier` tells the relay
+//! events, `receiver` says who to and writes down what came of it, `delivery` posts, `valve` says whether anything may be posted now, `notifier` tells the relay
 //! which nodes have events, `backlog` finds those that it was not told of.
 
 mod backlog;
@@ -10,6 +10,7 @@ mod delivery;
 mod lane;
 mod lanes;
 mod notifier;
+mod receiver;
 mod relay;
 mod retry;
 mod valve;
@@ -17,11 +18,14 @@ mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use delivery::{Delivery, Destination, Unbuildable};
+pub(crate) use backlog::run as watch_backlog;
+pub(crate) use delivery::{Delivery, Destination, Unbuildable, client, post_signed};
 pub(crate) use notifier::Notifier;
+pub(crate) use receiver::{Attempted, Came, Noti, Receiver};
 pub(crate) use relay::Relay;
 pub(crate) use valve::DeliveryState;
 use valve::Valve;
+pub(crate) use verdict::Answer;
 
 /// The setting in which the server says how delivery stands.
 pub(crate) const STATE_SETTING: &str = "delivery-state";
@@ -46,9 +50,23 @@ impl Outbox {
         Self { notifier: Notifier::default(), valve: Arc::new(Valve::new(first_pause)), look_interval }
     }
 
+    /// Of another receiver than NOTI.
+    pub(crate) fn of(receiver: String, first_pause: Duration) -> Self {
+        Self {
+            notifier: Notifier::default(),
+            valve: Arc::new(Valve::of(receiver, first_pause)),
+            look_interval: backlog::INTERVAL,
+        }
+    }
+
     /// Whether events are delivered.
     pub(crate) fn delivery(&self) -> DeliveryState {
         self.valve.delivery()
+    }
+
+    /// Posts nothing until it is resumed.
+    pub(crate) fn stop(&self) {
+        self.valve.stop();
     }
 
     /// Tries every event now that waits, whatever it waits for; says whether delivery was stopped or paused.

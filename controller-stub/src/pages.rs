@@ -25,6 +25,7 @@ mod scene;
 mod session;
 mod sign_in;
 mod updates;
+mod webhooks;
 mod words;
 
 use std::{convert::Infallible, sync::Arc};
@@ -92,6 +93,7 @@ fn routes() -> Router<Arc<Pages>> {
         .route("/ui/nodes/{id}/{action}", post(orders::node))
         .route("/ui/add", get(add::form).post(add::register))
         .route("/ui/alarms", get(alarms::list))
+        .route("/ui/alarms/{id}", get(alarms::show))
         .route("/ui/alarms/{id}/acknowledge", post(alarms::acknowledge))
         .route("/ui/silences", post(alarms::silence))
         .route("/ui/silences/{id}/end", post(alarms::end_silence))
@@ -101,6 +103,9 @@ fn routes() -> Router<Arc<Pages>> {
         .route("/ui/events", get(events::list))
         .route("/ui/delivery", get(delivery::show))
         .route("/ui/delivery/{order}", post(orders::delivery))
+        .route("/ui/webhooks", get(webhooks::list).post(webhooks::add))
+        .route("/ui/webhooks/{id}", get(webhooks::show))
+        .route("/ui/webhooks/{id}/{order}", post(webhooks::order))
         .route("/ui/audit", get(audit::list))
         .route("/ui/access", get(access::show))
         .route("/ui/access/end", post(orders::end_sessions))

@@ -43,11 +43,11 @@ const TOKEN_GRACE: Duration = Duration::from_secs(30 * 86_400);
 impl Retention {
     fn of(self, what: Expirable) -> Duration {
         match what {
-            Expirable::Events => self.events,
+            Expirable::Events | Expirable::WebhookAttempts => self.events,
             Expirable::Transitions | Expirable::Audit | Expirable::Alarms | Expirable::Silences => {
                 self.history
             }
-            Expirable::DeadLetters => self.dead_letters,
+            Expirable::DeadLetters | Expirable::WebhookEvents => self.dead_letters,
             Expirable::InactiveNodes => self.inactive_nodes,
             Expirable::Tokens => TOKEN_GRACE,
             Expirable::Telemetry => self.telemetry,

@@ -40,7 +40,7 @@ use crate::{
         seats::Seats,
         signature::{InvalidSecret, WebhookKeys},
     },
-    outbox::{Delivery, Destination, Outbox, Relay, Unbuildable},
+    outbox::{self, Delivery, Destination, Outbox, Relay, Unbuildable, watch_backlog},
     readiness::Probe,
     releases::{Releases, downloads::Downloads, expiry},
     retention::{self, Retention},
@@ -52,6 +52,7 @@ use crate::{
     tls::{Authority, Tls, TlsError},
     tokens::{Tokens, refused::Refused},
     watch,
+    webhooks::{self, Webhooks, guard::Guard},
 };
 
 /// Whatever has not ended so long after a stop is left behind; nothing that is durable depends on it.
@@ -59,6 +60,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The setting that says which secrets the controller has that serves.
 const SECRETS: &str = "secrets_fingerprint";
+
+/// Maximum number of events that are posted to NOTI at once.
+const PARALLEL_POSTS: usize = 64;
 
 /// Scrapes of the fleet that go on at once; others wait.
 const FLEET_SCRAPES: usize = 2;
@@ -239,6 +243,7 @@ impl Server {
             alarm_offline_after: config.alarm_offline_after,
             data_dir: config.data_dir.clone(),
             outbox: outbox.clone(),
+            webhooks: Webhooks::new(Guard::new(config.webhook_networks), config.noti_breaker_pause),
             noti: Noti::new(
                 store.clone(),
                 secrets.noti_service_token.clone(),
@@ -249,6 +254,7 @@ impl Server {
             ),
             exporter: exporter.clone(),
             fleet_scrapes: Arc::new(Semaphore::new(FLEET_SCRAPES)),
+            certificate: tls.as_ref().map(Tls::watched),
             metrics_token: config.metrics_token,
             probe: Probe::default(),
             register_timeout: config.register_timeout,
@@ -304,6 +310,9 @@ impl Server {
         tasks
             .spawn_with_pulse("rollouts", |pulse| led(&app, rollouts::run(app.clone(), pulse, stop.clone())));
         tasks.spawn_with_pulse("alarms", |pulse| alarms::keeper::run(app.clone(), pulse, stop.clone()));
+        tasks.spawn_with_pulse("webhooks", |pulse| {
+            led(&app, webhooks::keeper::run(app.clone(), pulse, stop.clone()))
+        });
         tasks.spawn_with_pulse("telemetry", |pulse| keeper::run(app.clone(), pulse, stop.clone()));
         let kept = Retention {
             events: config.event_retention,
@@ -315,7 +324,10 @@ impl Server {
         tasks.spawn_with_pulse("retention", |pulse| {
             led(&app, retention::run(store.clone(), kept, pulse, stop.clone()))
         });
-        tasks.spawn("relay", led(&app, Relay::new(store.clone(), delivery, outbox).run(stop.clone())));
+        let backlog = watch_backlog(store.clone(), outbox.clone());
+        let receiver = outbox::Noti { store: store.clone(), delivery };
+        let relay = Relay::new(receiver, outbox, PARALLEL_POSTS);
+        tasks.spawn("relay", led(&app, relay.run(stop.clone(), backlog)));
         let (writer, stopped) = (store.clone(), stop.clone());
         tasks.spawn("writer", async move {
             tokio::select! {

@@ -4,6 +4,7 @@
 //! one is added.
 
 mod aiwm;
+mod alarm_timeline;
 mod alarms;
 mod audit;
 mod connections;
@@ -33,6 +34,8 @@ mod rollout_moves;
 mod rollouts;
 mod rows;
 #[cfg(feature = "pages")]
+mod service;
+#[cfg(feature = "pages")]
 mod sessions;
 mod settings;
 mod shares;
@@ -43,6 +46,9 @@ pub(crate) mod testing;
 mod tokens;
 mod transfer;
 mod transitions;
+mod user_tokens;
+mod webhook_events;
+mod webhooks;
 mod writer;
 
 pub(crate) use aiwm::{AiwmNode, SecretKept};
@@ -50,7 +56,7 @@ pub(crate) use alarms::{Acknowledged, Alarm, AlarmChange, AlarmQuery, Silence, S
 pub(crate) use audit::{AuditQuery, AuditRecord};
 pub(crate) use controllers::Controller;
 pub(crate) use database::Store;
-pub(crate) use dead_letters::DeadLetter;
+pub(crate) use dead_letters::{DeadLetter, DeadLetterPage};
 pub(crate) use dialect::{Place, Serving};
 pub(crate) use enrolments::Newcomer;
 pub(crate) use error::{Problem, StoreError};
@@ -71,8 +77,12 @@ pub(crate) use rollout_moves::Started;
 pub(crate) use rollouts::{ListedMember, OfferOfNode};
 pub(crate) use rows::Window;
 #[cfg(feature = "pages")]
+pub(crate) use service::Service;
+#[cfg(feature = "pages")]
 pub(crate) use sessions::{Ended, LoginLink, Session};
 pub(crate) use signals::Signal;
 pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transfer::transfer;
 pub(crate) use transitions::Transition;
+pub(crate) use webhook_events::Follows;
+pub(crate) use webhooks::{Owed, Webhook, WebhookAttempt};

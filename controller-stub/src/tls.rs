@@ -86,6 +86,20 @@ enum Source {
     Authority { authority: Arc<Authority>, names: Vec<String>, renew_at: Timestamp },
 }
 
+/// The certificate that is served at any moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificate {
+    served: Arc<Served>,
+    public_name: Option<String>,
+}
+
+impl Certificate {
+    /// What clients object to, or will within 14 days, in words.
+    pub(crate) fn troubles(&self, now: Timestamp) -> Vec<String> {
+        self.served.current().troubles(now, self.public_name.as_deref())
+    }
+}
+
 /// What is served, and what keeps it so.
 pub(crate) struct Tls {
     source: Source,
@@ -122,6 +136,11 @@ impl Tls {
             Source::Authority { authority, .. } => Some(authority.published()),
             Source::Files { .. } => None,
         }
+    }
+
+    /// What clients will object to, for whoever looks.
+    pub(crate) fn watched(&self) -> Certificate {
+        Certificate { served: self.served.clone(), public_name: self.public_name.clone() }
     }
 
     /// For the listener. Nothing is kept of a connection after it: a worker that comes back proves

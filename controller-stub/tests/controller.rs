@@ -94,3 +94,5 @@ mod together;
 mod tokens;
 #[path = "controller/upkeep.rs"]
 mod upkeep;
+#[path = "controller/webhooks.rs"]
+mod webhooks;

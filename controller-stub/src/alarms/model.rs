@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     IdentityConflict,
     /// A node's last valid token ends soon.
     TokenEnding,
+    /// A user's last token that was made to last ends soon, or has ended.
+    UserTokenEnding,
     /// A rollout was halted.
     UpdateHalted,
     /// Events were given up.
@@ -48,6 +50,8 @@ pub(crate) enum Kind {
     DeliveryPaused,
     /// The controller's disk is nearly full.
     ControllerDisk,
+    /// The controller's TLS certificate ends soon, or will not do.
+    CertificateEnding,
 }
 
 /// How bad it is.
@@ -111,7 +115,7 @@ pub(crate) struct Damping {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::NodeOffline,
         Self::InstallationFailed,
         Self::GpuHealth,
@@ -125,10 +129,12 @@ impl Kind {
         Self::ServiceFailed,
         Self::IdentityConflict,
         Self::TokenEnding,
+        Self::UserTokenEnding,
         Self::UpdateHalted,
         Self::DeadLetters,
         Self::DeliveryPaused,
         Self::ControllerDisk,
+        Self::CertificateEnding,
     ];
 
     /// As the API and the database write it.
@@ -147,10 +153,12 @@ impl Kind {
             Self::ServiceFailed => "service_failed",
             Self::IdentityConflict => "identity_conflict",
             Self::TokenEnding => "token_ending",
+            Self::UserTokenEnding => "user_token_ending",
             Self::UpdateHalted => "update_halted",
             Self::DeadLetters => "dead_letters",
             Self::DeliveryPaused => "delivery_paused",
             Self::ControllerDisk => "controller_disk",
+            Self::CertificateEnding => "certificate_ending",
         }
     }
 
@@ -194,9 +202,12 @@ impl Kind {
             Self::ControllerDisk => of(60, 300),
             // An offer may be on its way.
             Self::TokenEnding => of(300, 0),
-            Self::InstallationFailed | Self::IdentityConflict | Self::UpdateHalted | Self::DeadLetters => {
-                of(0, 0)
-            }
+            Self::InstallationFailed
+            | Self::IdentityConflict
+            | Self::UserTokenEnding
+            | Self::CertificateEnding
+            | Self::UpdateHalted
+            | Self::DeadLetters => of(0, 0),
         }
     }
 }

@@ -185,6 +185,25 @@ impl Survey {
         }
     }
 
+    async fn look_at_webhooks(&mut self, app: &App) -> Result<(), StoreError> {
+        for (id, org, owed) in app.store.owed_to_webhooks(None).await? {
+            let part = id.to_string();
+            let delivery = app.webhooks.delivery(id);
+            if matches!(delivery, Some(DeliveryState::Paused | DeliveryState::Stopped)) {
+                let reason = format!("the webhook {id} takes no events, and {} wait", owed.waiting);
+                let action = "GET /webhooks/{id}/attempts says what it answers; change it or what serves it";
+                let what = (Kind::DeliveryPaused, part.clone());
+                self.found.push(of_organisation(org.clone(), what, reason, action.to_owned()));
+            }
+            if owed.dead > 0 {
+                let reason = format!("{} events were given up for the webhook {id}", owed.dead);
+                let action = "GET /webhooks/{id}/dead-letters lists them; POST /webhooks/{id}/replay delivers them again";
+                self.found.push(of_organisation(org, (Kind::DeadLetters, part), reason, action.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
     async fn look_at_the_rest(&mut self, app: &App, now: Timestamp) -> Result<(), StoreError> {
         for (id, org, ends_at) in app.store.ending_tokens(now, now.plus(TOKEN_ENDS_WITHIN)).await? {
             let reason = format!("the node's last token ends at {ends_at}, and it has taken no other");
@@ -192,6 +211,13 @@ impl Survey {
                 "see its worker's log; install a new token with `aio-worker install --token`".to_owned();
             let what = (Kind::TokenEnding, String::new());
             self.found.push(of_node(&id, &org, what, Level::Warning, reason, action, None));
+        }
+        for (org, user, ends_at) in app.store.ending_user_tokens(now, now.plus(TOKEN_ENDS_WITHIN)).await? {
+            let ends = if ends_at > now { "ends" } else { "ended" };
+            let reason = format!("the last token of the user {user} {ends} at {ends_at}");
+            let action =
+                "make another with `controller-stub user-token`, and put it where that one is".to_owned();
+            self.found.push(of_organisation(org, (Kind::UserTokenEnding, user.to_string()), reason, action));
         }
         for (org, rollout, version) in app.store.halted_rollouts().await? {
             let reason = format!("the rollout of {version} was halted");
@@ -205,6 +231,7 @@ impl Survey {
                 "GET /dead-letters lists them; POST /dead-letters/replay delivers them again".to_owned();
             self.found.push(of_organisation(org, (Kind::DeadLetters, String::new()), reason, action));
         }
+        self.look_at_webhooks(app).await?;
         let delivery = app.outbox.delivery();
         if matches!(delivery, DeliveryState::Paused | DeliveryState::Stopped) {
             let stopped = delivery == DeliveryState::Stopped;
@@ -212,6 +239,11 @@ impl Survey {
                 if stopped { "NOTI is gone (410): no event is delivered" } else { "delivery to NOTI pauses" };
             let action = "cure what NOTI answers, then `controller-stub delivery resume`";
             self.found.push(of_controller(Kind::DeliveryPaused, reason.to_owned(), action));
+        }
+        let troubles = app.certificate.as_ref().map(|it| it.troubles(now)).unwrap_or_default();
+        if !troubles.is_empty() {
+            let action = "put another in the files of TLS_CERT and TLS_KEY; it is read again by itself";
+            self.found.push(of_controller(Kind::CertificateEnding, troubles.join("; "), action));
         }
         if let Some((free, total)) = free_space(app) {
             #[expect(clippy::cast_precision_loss, reason = "a share")]

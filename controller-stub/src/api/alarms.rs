@@ -48,6 +48,9 @@ pub(super) struct Filter {
     limit: Option<PageSize>,
     /// Only alarms of this node.
     node_id: Option<NodeId>,
+    /// Only alarms of this kind.
+    #[param(inline)]
+    kind: Option<Kind>,
     /// Those that are over instead of those that are not.
     resolved: Option<bool>,
 }
@@ -127,7 +130,7 @@ pub(super) struct SilenceList {
     data: Vec<SilenceView>,
 }
 
-fn is_operator(user: &UserClaims) -> bool {
+pub(super) fn is_operator(user: &UserClaims) -> bool {
     allow(&user.roles, Permission::Operate)
 }
 
@@ -141,7 +144,7 @@ pub(super) async fn list(
     AsUser(user): AsUser,
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<AlarmList>, Rejection> {
-    let Query(Filter { page, limit, node_id, resolved }) = filter?;
+    let Query(Filter { page, limit, node_id, kind, resolved }) = filter?;
     let paging = Paging::new(page, limit);
     let operator = is_operator(&user);
     let query = AlarmQuery {
@@ -149,6 +152,7 @@ pub(super) async fn list(
         operator,
         resolved: resolved.unwrap_or(false),
         node: node_id,
+        kind,
         window: paging.window(),
     };
     let (found, total) = app.store.alarms(&query).await?;

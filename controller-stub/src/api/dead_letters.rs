@@ -22,7 +22,7 @@ use super::{
 use crate::{
     app::App,
     clock,
-    store::{self, Store},
+    store::{self, DeadLetterPage, Store},
 };
 
 #[derive(Deserialize, IntoParams)]
@@ -35,10 +35,23 @@ pub(super) struct Pages {
     limit: Option<PageSize>,
 }
 
+impl Pages {
+    pub(super) fn paging(self) -> Paging {
+        Paging::new(self.page, self.limit)
+    }
+}
+
 #[derive(Serialize, ToSchema)]
 pub(super) struct DeadLetterList {
     data: Vec<DeadLetter>,
     pagination: Pagination,
+}
+
+impl DeadLetterList {
+    pub(super) fn of(found: DeadLetterPage, paging: Paging) -> Self {
+        let data = found.letters.into_iter().map(DeadLetter::from).collect();
+        Self { data, pagination: paging.of(found.total) }
+    }
 }
 
 /// An event that was given up.
@@ -47,7 +60,7 @@ pub(super) struct DeadLetterList {
 struct DeadLetter {
     /// Its `webhook-id`.
     id: String,
-    /// `rejected` or `expired`, and NOTI's last answer.
+    /// `rejected` or `expired`, and the last answer.
     reason: String,
     /// How often it was posted.
     attempts: u32,
@@ -59,7 +72,7 @@ struct DeadLetter {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Replayed {
     /// How many are on their way again.
-    replayed: u64,
+    pub(super) replayed: u64,
 }
 
 /// List the events that NOTI was not to be told of
@@ -72,11 +85,9 @@ pub(super) async fn list(
     AsUser(user): AsUser,
     pages: Result<Query<Pages>, QueryRejection>,
 ) -> Result<Json<DeadLetterList>, Rejection> {
-    let Query(Pages { page, limit }) = pages?;
-    let paging = Paging::new(page, limit);
+    let paging = pages?.0.paging();
     let found = app.store.dead_letters(&user.org_id, paging.window()).await?;
-    let data = found.letters.into_iter().map(DeadLetter::from).collect();
-    Ok(Json(DeadLetterList { data, pagination: paging.of(found.total) }))
+    Ok(Json(DeadLetterList::of(found, paging)))
 }
 
 /// Deliver all dead letters again

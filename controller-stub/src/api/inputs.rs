@@ -10,7 +10,7 @@ use super::{
     body::{NoFields, parse},
     dashboards, dead_letters,
     error::Rejection,
-    events, fleet, installation, nodes, rollouts, telemetry, token, transitions, updates,
+    events, fleet, installation, nodes, rollouts, telemetry, token, transitions, updates, webhooks,
 };
 
 /// A kind of input.
@@ -23,7 +23,7 @@ pub(crate) struct Input {
     pub read: fn(&[u8]) -> Result<(), String>,
 }
 
-pub(crate) const BODIES: [Input; 11] = [
+pub(crate) const BODIES: [Input; 13] = [
     Input {
         name: "registration",
         seeds: &[
@@ -69,6 +69,19 @@ pub(crate) const BODIES: [Input; 11] = [
         ],
         read: body::<alarms::NewSilence>,
     },
+    Input {
+        name: "webhook",
+        seeds: &[
+            r#"{"url":"https://hooks.example.com/aio"}"#,
+            r#"{"url":"https://hooks.example.com/aio","description":"pager","eventTypes":["alarm.raised"]}"#,
+        ],
+        read: body::<webhooks::NewWebhook>,
+    },
+    Input {
+        name: "webhook changes",
+        seeds: &["{}", r#"{"eventTypes":[]}"#],
+        read: body::<webhooks::WebhookChanges>,
+    },
     Input { name: "no fields", seeds: &["{}"], read: body::<NoFields> },
     Input {
         name: "report",
@@ -112,7 +125,7 @@ pub(crate) const QUERIES: [Input; 12] = [
     },
     Input {
         name: "alarms",
-        seeds: &["page=1&limit=100&nodeId=69396100cd71623c7bbfbfee&resolved=true"],
+        seeds: &["page=1&limit=100&nodeId=69396100cd71623c7bbfbfee&resolved=true&kind=gpu_health"],
         read: query::<alarms::Filter>,
     },
     Input { name: "fleet", seeds: &["shard=1/8&names=dcgm"], read: query::<fleet::Which> },

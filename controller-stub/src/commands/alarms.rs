@@ -32,7 +32,7 @@ pub(crate) async fn list_alarms(
     let store = open(config).await?;
     let org = whose.or_default(&store).await?.org_id;
     let window = Window { offset: 0, limit: MAX_LISTED };
-    let query = AlarmQuery { org, operator: true, resolved, node: None, window };
+    let query = AlarmQuery { org, operator: true, resolved, node: None, kind: None, window };
     Ok(store.alarms(&query).await?.0.into_iter().map(Into::into).collect())
 }
 

@@ -18,6 +18,7 @@ use crate::{
     store::StoreError,
     tls::TlsError,
     tokens::Unsigned,
+    webhooks::changes::Refusal,
 };
 
 /// Why a command has done nothing.
@@ -88,6 +89,12 @@ pub enum CommandError {
     /// The silence cannot be one.
     #[error("{0}")]
     Silence(String),
+    /// The webhook cannot be one.
+    #[error("{0}")]
+    Webhook(String),
+    /// There is no such webhook.
+    #[error("there is no webhook {0}")]
+    NoWebhook(uuid::Uuid),
     /// What is asked of a rollout cannot be done.
     #[error("{message}")]
     Rollout {
@@ -140,6 +147,7 @@ impl CommandError {
             | Self::SeveralMachines(_)
             | Self::Label(_)
             | Self::Silence(_)
+            | Self::Webhook(_)
             | Self::Numbers(_) => ErrorCode::Usage,
             Self::NameTaken(_) => ErrorCode::NameTaken,
             Self::NoScript(_) | Self::NotPublished { .. } => ErrorCode::ReleaseNotFound,
@@ -147,7 +155,7 @@ impl CommandError {
             Self::ReleaseKey => ErrorCode::ReleaseKeyInvalid,
             Self::Import(error) => error.code(),
             Self::Fetch(error) => error.code(),
-            Self::NoRollout(_) | Self::NoAlarm(_) => ErrorCode::NotFound,
+            Self::NoRollout(_) | Self::NoAlarm(_) | Self::NoWebhook(_) => ErrorCode::NotFound,
             Self::Rollout { code, .. } => *code,
             Self::NoNode(_) => ErrorCode::NodeNotFound,
             Self::Inactive(_) => ErrorCode::NodeInactive,
@@ -162,6 +170,17 @@ impl CommandError {
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         Self::Database { code: error.code(), source: Box::new(error) }
+    }
+}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Store(error) => error.into(),
+            Refusal::Random(error) => error.into(),
+            Refusal::NoSuch(id) => Self::NoWebhook(id),
+            refusal => Self::Webhook(refusal.to_string()),
+        }
     }
 }
 

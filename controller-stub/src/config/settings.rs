@@ -55,6 +55,7 @@ pub struct Settings {
     pub inactive_node_retention: Option<String>,
     pub telemetry_retention: Option<String>,
     pub alarm_offline_after: Option<String>,
+    pub webhook_networks: Option<String>,
     pub dashboard_origins: Option<String>,
     pub metrics_token: Option<String>,
     pub jwt_secret: Option<String>,

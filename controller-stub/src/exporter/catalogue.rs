@@ -106,6 +106,13 @@ pub(super) const FIGURES: &[Figure] = &[
         &["kind", "level"],
         "Alarms that are raised, those that somebody has seen among them.",
     ),
+    counter(
+        "aio_webhook_attempts_total",
+        &["outcome"],
+        "Attempts at webhooks of organisations: delivered, postponed, dead, or failed, which was a test.",
+    ),
+    gauge("aio_webhooks", &["state"], "Webhooks of organisations by whether events are delivered to them."),
+    gauge("aio_webhook_events", &["state"], "Events that webhooks are owed: waiting, or dead."),
     gauge("aio_identity_conflicts", &[], "Nodes whose place two workers take from each other."),
     counter(
         "aio_gateway_messages_total",

@@ -23,7 +23,7 @@ pub(super) const SHARED_INTERVAL: Duration = Duration::from_millis(250);
 const REST: u32 = 20;
 
 /// Looks for as long as it runs.
-pub(super) async fn run(store: Store, outbox: Outbox) {
+pub(crate) async fn run(store: Store, outbox: Outbox) {
     let interval = outbox.look_interval;
     let mut looker = Looker { store, outbox, age: OldestAge::default(), state: None, asked: None };
     loop {

@@ -127,7 +127,7 @@ impl Breaker {
 }
 
 impl State {
-    const CLOSED: Self = Self::Closed { bad: 0, seen: 0 };
+    pub(super) const CLOSED: Self = Self::Closed { bad: 0, seen: 0 };
 
     /// Its name in logs and answers.
     pub(super) fn as_str(self) -> &'static str {

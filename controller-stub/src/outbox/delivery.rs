@@ -8,7 +8,9 @@ use std::{
 };
 
 use aio_protocol::{error_code::ErrorCode, time::Timestamp};
-use reqwest::{Certificate, Client, Identity, Response, Url, header, redirect};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Identity, RequestBuilder, Response, Url, header, redirect,
+};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -77,10 +79,7 @@ impl Destination {
     /// A NOTI on this very machine is never reached through a proxy, and the built-in one is
     /// trusted by `own_tls`, where that is served over TLS.
     fn client(&self, own_tls: Option<ClientConfig>) -> Result<Client, Unbuildable> {
-        let mut client = Client::builder()
-            .timeout(ATTEMPT_TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("aio-controller-stub/", env!("CARGO_PKG_VERSION")));
+        let mut client = client();
         match &self.url {
             Some(url) => {
                 if is_this_machine(url) {
@@ -143,31 +142,48 @@ impl Delivery {
 
     /// Makes one attempt.
     pub(super) async fn post(&self, id: &str, body: String, now: Timestamp) -> Answer {
-        let timestamp = now.as_millis() / 1000;
-        let signature = self.keys.sign(id, timestamp, body.as_bytes());
-        let answered = self
-            .client
-            .post(&self.url)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(ID_HEADER, id)
-            .header(TIMESTAMP_HEADER, timestamp.to_string())
-            .header(SIGNATURE_HEADER, signature)
-            .bearer_auth(self.bearer.expose_secret())
-            .body(body)
-            .send()
-            .await;
-        match answered {
-            Ok(response) => {
-                let retry_after = response.headers().get(header::RETRY_AFTER);
-                let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
-                let code = response.status().as_u16();
-                finish(response).await;
-                Answer::Status { code, retry_after }
-            }
-            Err(error) if error.is_timeout() => Answer::TimedOut,
-            Err(error) => Answer::Broken(innermost(&error)),
-        }
+        let request = self.client.post(&self.url).bearer_auth(self.bearer.expose_secret());
+        post_signed(request, &self.keys, id, body, now).await
     }
+}
+
+/// Sends `body` as the message `id`, signed with `keys`.
+pub(crate) async fn post_signed(
+    request: RequestBuilder,
+    keys: &WebhookKeys,
+    id: &str,
+    body: String,
+    now: Timestamp,
+) -> Answer {
+    let timestamp = now.as_millis() / 1000;
+    let signature = keys.sign(id, timestamp, body.as_bytes());
+    let answered = request
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(ID_HEADER, id)
+        .header(TIMESTAMP_HEADER, timestamp.to_string())
+        .header(SIGNATURE_HEADER, signature)
+        .body(body)
+        .send()
+        .await;
+    match answered {
+        Ok(response) => {
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let code = response.status().as_u16();
+            finish(response).await;
+            Answer::Status { code, retry_after }
+        }
+        Err(error) if error.is_timeout() => Answer::TimedOut,
+        Err(error) => Answer::Broken(innermost(&error)),
+    }
+}
+
+/// What every client that posts events is: it follows no redirect, and waits for no answer for long.
+pub(crate) fn client() -> ClientBuilder {
+    Client::builder()
+        .timeout(ATTEMPT_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("aio-controller-stub/", env!("CARGO_PKG_VERSION")))
 }
 
 /// Reads what is left of an answer. What it says is known already, so that nothing can go wrong here.

@@ -9,15 +9,15 @@ use std::{
 use aio_protocol::ids::NodeId;
 
 use super::{
-    delivery::Delivery,
     lanes::Ended,
+    receiver::{Attempted, Came, Receiver},
     retry,
     valve::{Attempt, Valve},
     verdict::{self, Alarm, Answer, Retry, Verdict},
 };
 use crate::{
     clock,
-    store::{Store, StoreError, Undelivered},
+    store::{StoreError, Undelivered},
 };
 
 /// Number of events that are read at once. Then it is another lane's turn.
@@ -26,13 +26,9 @@ const PAGE: u64 = 16;
 /// When the store fails, the lane comes back after this.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The histogram of deliveries is told of shorter ones only: what seems longer is a clock that was set.
-const LONGEST_DELIVERY: Duration = Duration::from_secs(24 * 3600);
-
 /// What every lane needs.
-pub(super) struct Lane {
-    pub store: Store,
-    pub delivery: Delivery,
+pub(super) struct Lane<R> {
+    pub receiver: R,
     pub valve: Arc<Valve>,
 }
 
@@ -52,7 +48,7 @@ enum After {
     Stays(Ended),
 }
 
-impl Lane {
+impl<R: Receiver> Lane<R> {
     /// Runs once; `due` says that the first event is, and `attempt` is the right to post it.
     pub(super) async fn run(self: Arc<Self>, node: NodeId, due: bool, attempt: Attempt) -> Run {
         let mut delivered = 0;
@@ -73,7 +69,7 @@ impl Lane {
         attempt: Attempt,
         delivered: &mut u32,
     ) -> Result<Ended, StoreError> {
-        let page = self.store.undelivered(node, PAGE).await?;
+        let page = self.receiver.undelivered(node, PAGE).await?;
         let more = u64::try_from(page.len()).is_ok_and(|read| read == PAGE);
         let mut attempt = Some(attempt);
         for event in page {
@@ -104,49 +100,47 @@ impl Lane {
         event: Undelivered,
         attempt: Attempt,
     ) -> Result<After, StoreError> {
+        let Self { receiver, valve } = self;
         let began = Instant::now();
         let tried_for = retry::tried_for(&event, clock::now());
-        let answer = self.delivery.post(&event.id, event.body, clock::now()).await;
-        let now = clock::now();
-        let verdict = verdict::judge(&answer, now);
+        let Undelivered { id, body, noticed_at, attempts, .. } = event;
+        let answer = receiver.post(&id, body, clock::now()).await;
+        let at = clock::now();
+        let verdict = verdict::judge(&answer, at);
         attempt.done(verdict::health(verdict, began.elapsed()));
-        if verdict != Verdict::Delivered {
-            metrics::counter!("aio_event_attempts_failed_total", "reason" => answer.reason()).increment(1);
-        }
-        let failures = event.attempts.saturating_add(1);
-        match verdict {
-            Verdict::Delivered => {
-                let elapsed = now.since(event.noticed_at);
-                if elapsed < LONGEST_DELIVERY {
-                    metrics::histogram!("aio_event_delivery_seconds").record(elapsed);
-                }
-                metrics::counter!("aio_events_delivered_total").increment(1);
-                self.store.delivered(&event.id).await?;
-                self.valve.clear_alarms();
-                if event.attempts > 0 {
-                    tracing::info!(%node, event = event.id, failures = event.attempts, "an event was delivered at last");
-                }
-                Ok(After::Delivered)
-            }
-            Verdict::Dead => self.bury(node, &event.id, "rejected", &answer).await,
+        let failures = attempts.saturating_add(1);
+        let (came, after) = match verdict {
+            Verdict::Delivered => (Came::Delivered, After::Delivered),
+            Verdict::Dead => (Came::Dead("rejected"), After::Buried),
             Verdict::Gone => {
-                self.valve.stop();
-                self.valve.raise(Alarm::Gone, &answer);
-                self.store.postpone(&event.id, tried_for, now, now, &answer.to_string()).await?;
-                Ok(After::Stays(Ended::More))
+                valve.stop();
+                valve.raise(Alarm::Gone, &answer);
+                (Came::Postponed(at), After::Stays(Ended::More))
             }
             Verdict::Retry(retry) => {
-                self.warn(node, &event.id, failures, &answer, retry);
+                self.warn(node, &id, failures, &answer, retry);
                 match retry::pause(retry, failures, tried_for, fastrand::f64()) {
                     Some(pause) => {
-                        let due = now.plus(pause);
-                        self.store.postpone(&event.id, tried_for, now, due, &answer.to_string()).await?;
-                        Ok(After::Stays(Ended::Due(Instant::now() + pause)))
+                        (Came::Postponed(at.plus(pause)), After::Stays(Ended::Due(Instant::now() + pause)))
                     }
-                    None => self.bury(node, &event.id, "expired", &answer).await,
+                    None => (Came::Dead("expired"), After::Buried),
                 }
             }
+        };
+        if let Came::Dead(why) = came {
+            let answer = answer.in_words(receiver.name());
+            tracing::warn!(%node, event = id, answer, why, "an event was given up and is now a dead letter");
         }
+        let event = id.as_str();
+        let attempted = Attempted { event, noticed_at, began, at, tried_for, answer: &answer, came };
+        receiver.note(attempted).await?;
+        if came == Came::Delivered {
+            valve.clear_alarms();
+            if attempts > 0 {
+                tracing::info!(%node, event, failures = attempts, "an event was delivered at last");
+            }
+        }
+        Ok(after)
     }
 
     fn warn(&self, node: &NodeId, event: &str, failures: u32, answer: &Answer, retry: Retry) {
@@ -158,20 +152,8 @@ impl Lane {
         }
         // The first and then every doubling: what goes on for hours is not told a thousand times.
         if failures.is_power_of_two() {
-            tracing::warn!(%node, event, failures, %answer, "an event was not delivered and is tried again");
+            let answer = answer.in_words(self.receiver.name());
+            tracing::warn!(%node, event, failures, answer, "an event was not delivered and is tried again");
         }
-    }
-
-    async fn bury(
-        &self,
-        node: &NodeId,
-        event: &str,
-        why: &'static str,
-        answer: &Answer,
-    ) -> Result<After, StoreError> {
-        metrics::counter!("aio_events_dead_total", "reason" => why).increment(1);
-        tracing::warn!(%node, event, %answer, why, "an event was given up and is now a dead letter: look at GET /dead-letters");
-        self.store.bury(event, clock::now(), &format!("{why}: {answer}")).await?;
-        Ok(After::Buried)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use aio_protocol::ids::{NodeId, OwnerId};
@@ -17,6 +17,8 @@ pub(crate) struct Notifier(Arc<Shared>);
 struct Shared {
     notices: Mutex<Notices>,
     added: Notify,
+    /// Relays that are told of the events of an organisation, too.
+    followers: RwLock<Vec<(OwnerId, Notifier)>>,
 }
 
 /// What the relay was told since it last asked.
@@ -39,10 +41,19 @@ impl Notifier {
     /// An event of this node was committed.
     pub(crate) fn notify(&self, node: &NodeId, organisation: &OwnerId) {
         self.add([(node.clone(), organisation.clone())], false);
+        let followers = self.0.followers.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, follower) in followers.iter().filter(|(followed, _)| followed == organisation) {
+            follower.add([(node.clone(), organisation.clone())], false);
+        }
+    }
+
+    /// From now on these are told of the events of an organisation, too, and no others.
+    pub(crate) fn set_followers(&self, followers: Vec<(OwnerId, Notifier)>) {
+        *self.0.followers.write().unwrap_or_else(PoisonError::into_inner) = followers;
     }
 
     /// Events of these nodes were found.
-    pub(super) fn notify_all(&self, nodes: Vec<(NodeId, OwnerId)>) {
+    pub(crate) fn notify_all(&self, nodes: Vec<(NodeId, OwnerId)>) {
         self.add(nodes, false);
     }
 

@@ -11,19 +11,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Outbox, backlog,
-    delivery::Delivery,
+    Outbox,
     lane::{Lane, Run, STORE_PAUSE},
     lanes::{Ended, Lanes},
+    receiver::Receiver,
     valve::Shut,
 };
-use crate::store::Store;
-
-/// Maximum number of posts under way at once.
-const PARALLEL_POSTS: usize = 64;
-
-pub(crate) struct Relay {
-    lane: Arc<Lane>,
+pub(crate) struct Relay<R> {
+    lane: Arc<Lane<R>>,
+    /// Maximum number of posts under way at once.
+    parallel: usize,
     outbox: Outbox,
     lanes: Lanes,
     runs: JoinSet<Run>,
@@ -31,10 +28,12 @@ pub(crate) struct Relay {
     nodes: HashMap<Id, NodeId>,
 }
 
-impl Relay {
-    pub(crate) fn new(store: Store, delivery: Delivery, outbox: Outbox) -> Self {
+impl<R: Receiver> Relay<R> {
+    /// Posts at most `parallel` events at once.
+    pub(crate) fn new(receiver: R, outbox: Outbox, parallel: usize) -> Self {
         Self {
-            lane: Arc::new(Lane { store, delivery, valve: outbox.valve.clone() }),
+            lane: Arc::new(Lane { receiver, valve: outbox.valve.clone() }),
+            parallel,
             outbox,
             lanes: Lanes::new(),
             runs: JoinSet::new(),
@@ -42,17 +41,21 @@ impl Relay {
         }
     }
 
-    /// Delivers until `stop`. What an attempt that is under way then does is not known; its event
-    /// is posted again after the next start, under the same id.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut backlog = JoinSet::new();
-        backlog.spawn(backlog::run(self.lane.store.clone(), self.outbox.clone()));
+    /// Delivers until `stop`, with `beside` as a task. What an attempt that is under way then does is not known;
+    /// its event is posted again after the next start, under the same id.
+    pub(crate) async fn run(
+        mut self,
+        stop: CancellationToken,
+        beside: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let mut beside_it = JoinSet::new();
+        beside_it.spawn(beside);
         loop {
             let wake = self.launch();
             tokio::select! {
                 () = stop.cancelled() => break,
                 // It never ends by itself. Without it this task is of no use, and its end is noticed.
-                Some(_) = backlog.join_next() => break,
+                Some(_) = beside_it.join_next() => break,
                 notices = self.outbox.notifier.notices_added() => {
                     let now = Instant::now();
                     if notices.retry_all {
@@ -90,7 +93,7 @@ impl Relay {
         loop {
             let now = Instant::now();
             self.lanes.arrive(now);
-            if self.runs.len() >= PARALLEL_POSTS {
+            if self.runs.len() >= self.parallel {
                 return None;
             }
             if !self.lanes.is_ready() {

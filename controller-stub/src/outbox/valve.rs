@@ -17,6 +17,9 @@ use super::{
 };
 
 pub(crate) struct Valve {
+    receiver: String,
+    /// Whether figures tell of it.
+    measured: bool,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -61,7 +64,7 @@ pub(super) struct Attempt {
 }
 
 impl DeliveryState {
-    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Probing, Self::Stopped];
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Probing, Self::Stopped];
 
     /// The state that is written so.
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -69,7 +72,7 @@ impl DeliveryState {
     }
 
     /// As answers write it.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
@@ -112,17 +115,22 @@ impl State {
 }
 
 impl Valve {
-    /// `first_pause` is how long the circuit breaker pauses delivery first.
+    /// Of NOTI. `first_pause` is how long the circuit breaker pauses delivery first.
     pub(crate) fn new(first_pause: Duration) -> Self {
+        show(breaker::State::CLOSED);
+        Alarm::ALL.into_iter().for_each(|alarm| show_alarm(alarm, 0.0));
+        Self { measured: true, ..Self::of("NOTI".to_owned(), first_pause) }
+    }
+
+    /// Of another receiver, of which no figure tells.
+    pub(crate) fn of(receiver: String, first_pause: Duration) -> Self {
         let state = State {
             breaker: Breaker::new(first_pause),
             held_until: None,
             stopped: false,
             alarms: Vec::new(),
         };
-        show(state.breaker.state());
-        Alarm::ALL.into_iter().for_each(|alarm| show_alarm(alarm, 0.0));
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { receiver, measured: false, state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Whether events are delivered now.
@@ -164,16 +172,24 @@ impl Valve {
         let mut state = self.state();
         if !state.alarms.contains(&alarm) {
             state.alarms.push(alarm);
-            show_alarm(alarm, 1.0);
-            tracing::warn!(alarm = alarm.as_str(), %answer, advice = alarm.advice(), "events cannot be delivered as things are");
+            let answer = answer.in_words(&self.receiver);
+            let advice =
+                if self.measured { alarm.advice() } else { "correct the webhook's URL, or what serves it" };
+            self.show_alarm(alarm, 1.0);
+            tracing::warn!(
+                alarm = alarm.as_str(),
+                answer,
+                advice,
+                "events cannot be delivered as things are"
+            );
         }
     }
 
     /// NOTI took an event: whatever was wrong is right again.
     pub(super) fn clear_alarms(&self) {
         for alarm in std::mem::take(&mut self.state().alarms) {
-            show_alarm(alarm, 0.0);
-            tracing::info!(alarm = alarm.as_str(), "NOTI takes events again");
+            self.show_alarm(alarm, 0.0);
+            tracing::info!(alarm = alarm.as_str(), "{} takes events again", self.receiver);
         }
     }
 
@@ -200,8 +216,32 @@ impl Valve {
         let changed = change(&mut state);
         let after = state.breaker.state();
         drop(state);
-        tell(before, after);
+        self.tell(before, after);
         changed
+    }
+
+    fn tell(&self, before: breaker::State, after: breaker::State) {
+        use breaker::State::{Closed, Open, Probing};
+        let receiver = &self.receiver;
+        match (before, after) {
+            (Closed { .. } | Probing { .. }, Open { pause, .. }) => {
+                tracing::warn!(
+                    pause_secs = pause.as_secs_f64(),
+                    "{receiver} fails too often: delivery of events pauses, and no event is lost"
+                );
+            }
+            (Probing { .. }, Closed { .. }) => tracing::info!("{receiver} answers again: delivery goes on"),
+            _ => {}
+        }
+        if self.measured && before.as_str() != after.as_str() {
+            show(after);
+        }
+    }
+
+    fn show_alarm(&self, alarm: Alarm, value: f64) {
+        if self.measured {
+            show_alarm(alarm, value);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -223,23 +263,6 @@ impl Drop for Attempt {
         if let Some(permit) = self.permit.take() {
             self.valve.record(permit, Health::Unknown);
         }
-    }
-}
-
-fn tell(before: breaker::State, after: breaker::State) {
-    use breaker::State::{Closed, Open, Probing};
-    match (before, after) {
-        (Closed { .. } | Probing { .. }, Open { pause, .. }) => {
-            tracing::warn!(
-                pause_secs = pause.as_secs_f64(),
-                "NOTI fails too often: delivery of events pauses, and no event is lost"
-            );
-        }
-        (Probing { .. }, Closed { .. }) => tracing::info!("NOTI answers again: delivery goes on"),
-        _ => {}
-    }
-    if before.as_str() != after.as_str() {
-        show(after);
     }
 }
 

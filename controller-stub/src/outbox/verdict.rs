@@ -7,7 +7,7 @@ use aio_protocol::{retry_after, time::Timestamp};
 
 /// What came of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// NOTI answered.
     Status { code: u16, retry_after: Option<String> },
     /// It did not in time.
@@ -115,14 +115,13 @@ impl Answer {
             },
         }
     }
-}
 
-impl std::fmt::Display for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    /// What `receiver` answered.
+    pub(crate) fn in_words(&self, receiver: &str) -> String {
         match self {
-            Self::Status { code, .. } => write!(f, "NOTI answered {code}"),
-            Self::TimedOut => f.write_str("NOTI did not answer in time"),
-            Self::Broken(why) => write!(f, "NOTI did not answer: {why}"),
+            Self::Status { code, .. } => format!("{receiver} answered {code}"),
+            Self::TimedOut => format!("{receiver} did not answer in time"),
+            Self::Broken(why) => format!("{receiver} did not answer: {why}"),
         }
     }
 }

@@ -87,14 +87,54 @@ struct Alarms {
     silences: Vec<Silence>,
     total: u64,
     over: bool,
+    /// The kind that the list is narrowed to, as an address says it; empty for all.
+    kind: String,
     before: Option<u64>,
     after: Option<u64>,
+}
+
+/// Something that became of an alarm, as the API shows it.
+#[derive(Deserialize)]
+struct Moment {
+    at: Timestamp,
+    what: String,
+    by: String,
+    until: Option<Timestamp>,
+    detail: Option<String>,
+}
+
+/// An alarm with what became of it, as the API shows it.
+#[derive(Deserialize)]
+struct WithTimeline {
+    #[serde(flatten)]
+    it: Alarm,
+    timeline: Vec<Moment>,
+}
+
+#[derive(Template)]
+#[template(path = "pages/alarm.html")]
+struct OneAlarm {
+    frame: Frame,
+    it: Alarm,
+    timeline: Vec<Moment>,
+}
+
+/// What became of an alarm, and who did it.
+pub(super) async fn show(State(_): State<Arc<Pages>>, Path(id): Path<String>, visitor: Visitor) -> Response {
+    match visitor.api.get::<WithTimeline>(&format!("/alarms/{}", words::escaped(&id))).await {
+        Ok(WithTimeline { it, timeline }) => {
+            let frame = Frame::new(&visitor.scene, Tab::Alarms);
+            visitor.scene.page(&OneAlarm { frame, it, timeline })
+        }
+        Err(rejection) => visitor.scene.refuse(rejection),
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Which {
     over: String,
+    kind: String,
     page: String,
 }
 
@@ -113,7 +153,10 @@ pub(super) async fn list(
 async fn build(visitor: &Visitor, which: Which) -> Result<Alarms, Rejection> {
     let page = which.page.parse().unwrap_or(1_u64).max(1);
     let over = !which.over.is_empty();
-    let found: AlarmPage = visitor.api.get(&format!("/alarms?limit=100&page={page}&resolved={over}")).await?;
+    let kind = words::escaped(&which.kind);
+    let narrowed = if kind.is_empty() { String::new() } else { format!("&kind={kind}") };
+    let path = format!("/alarms?limit=100&page={page}&resolved={over}{narrowed}");
+    let found: AlarmPage = visitor.api.get(&path).await?;
     let silences: ListOf<Silence> = visitor.api.get("/silences").await?;
     let mut names = HashMap::new();
     let mut lines = Vec::new();
@@ -138,6 +181,7 @@ async fn build(visitor: &Visitor, which: Which) -> Result<Alarms, Rejection> {
         silences: silences.data,
         total,
         over,
+        kind,
         before: (page > 1).then(|| page - 1),
         after: (page < total_pages).then(|| page + 1),
     })

@@ -20,10 +20,10 @@ use super::{
     words,
 };
 use crate::{
-    api::error::Rejection,
+    api::{error::Rejection, roles::Permission},
     clock,
     outbox::DeliveryState,
-    store::{DeliveryNumbers, FleetNumbers},
+    store::{DeliveryNumbers, FleetNumbers, Service},
 };
 
 /// What the measures look back at: a week.
@@ -33,10 +33,13 @@ const PERIOD: Duration = Duration::from_secs(7 * 86_400);
 const SHOWN: usize = 8;
 
 /// Targets: the share of installations that succeed, how long one takes from its first report until its worker is
-/// online, and the share of events that are delivered.
+/// online, the share of events that are delivered and how long that takes, and the part of the time that nodes are
+/// online.
 const INSTALLED_PERCENT: u64 = 95;
 const CONNECT: Duration = Duration::from_secs(60);
 const DELIVERED_PERCENT: u64 = 99;
+const LATENCY: Duration = Duration::from_millis(500);
+const UPTIME_PERMILLE: u64 = 999;
 
 /// A measure against its target.
 struct Measure {
@@ -69,6 +72,13 @@ struct Trouble {
     more: bool,
 }
 
+/// Alarms of one kind that are not over.
+struct AlarmCount {
+    name: String,
+    page: String,
+    count: u64,
+}
+
 /// A version, and the part of the nodes that have it.
 struct Version {
     name: String,
@@ -87,6 +97,10 @@ struct Overview {
     statuses: Vec<Count>,
     healths: Vec<Count>,
     connected: u64,
+    /// GPUs of connected nodes, as far as their workers have measured them.
+    gpus: u64,
+    /// Alarms that are not over, by kind.
+    alarms: Vec<AlarmCount>,
     troubles: Vec<Trouble>,
     measures: Vec<Measure>,
     versions: Vec<Version>,
@@ -108,11 +122,17 @@ pub(super) async fn show(State(_): State<Arc<Pages>>, visitor: Visitor) -> Respo
 async fn build(visitor: &Visitor) -> Result<Overview, Rejection> {
     let (app, org) = (visitor.app(), &visitor.user().org_id);
     let since = clock::now().minus(PERIOD);
-    let (numbers, delivery, connected) = tokio::try_join!(
+    let now = clock::now();
+    let operator = visitor.may(Permission::Operate);
+    let (numbers, delivery, connected, service, took, alarms) = tokio::try_join!(
         async { Ok::<_, Rejection>(app.store.fleet_numbers(org, since).await?) },
         async { Ok(app.store.delivery_numbers(org, since).await?) },
-        health_counts(visitor),
+        connected_nodes(visitor),
+        async { Ok(app.store.service(org, since, now).await?) },
+        async { Ok(app.store.delivery_ms(org, since).await?) },
+        async { Ok(app.store.alarm_counts(org, operator).await?) },
     )?;
+    let (connected, gpus) = connected;
     let of = |status: NodeStatus| numbers.by_status.get(&status).copied().unwrap_or_default();
     let inactive = of(NodeStatus::Inactive);
     let total = numbers.by_status.values().sum::<u64>() - inactive;
@@ -143,6 +163,15 @@ async fn build(visitor: &Visitor) -> Result<Overview, Rejection> {
         inactive,
         statuses: status_counts(&numbers.by_status),
         connected: connected.values().sum(),
+        gpus,
+        alarms: alarms
+            .into_iter()
+            .map(|(kind, count)| AlarmCount {
+                name: kind.replace('_', " "),
+                page: format!("ui/alarms?kind={}", words::escaped(&kind)),
+                count,
+            })
+            .collect(),
         healths: [Health::Unhealthy, Health::Unknown, Health::Degraded, Health::Ok]
             .map(|health| Count {
                 name: health.as_str(),
@@ -152,7 +181,7 @@ async fn build(visitor: &Visitor) -> Result<Overview, Rejection> {
             })
             .into(),
         troubles,
-        measures: measures(&numbers, &delivery),
+        measures: measures(&numbers, &delivery, &took, service),
         versions: versions(&numbers.versions),
         delivery: app.outbox.delivery(),
         numbers: delivery,
@@ -176,25 +205,51 @@ async fn trouble(
     Ok(Some(Trouble { title, level, count, page: format!("ui/nodes?{query}"), nodes, more }))
 }
 
-/// How many of the organisation's connected nodes are how.
-async fn health_counts(visitor: &Visitor) -> Result<HashMap<Health, u64>, Rejection> {
+/// How many of the organisation's connected nodes are how, and how many GPUs they have.
+async fn connected_nodes(visitor: &Visitor) -> Result<(HashMap<Health, u64>, u64), Rejection> {
     let all: HashMap<NodeId, HealthSummary> = visitor.app().registry.summaries().into_iter().collect();
-    let mut counts = HashMap::new();
+    let (mut counts, mut gpus, now) = (HashMap::new(), 0, clock::now());
     for id in visitor.app().store.connected_nodes(&visitor.user().org_id).await? {
         if let Some(health) = all.get(&id) {
             *counts.entry(health.state).or_default() += 1;
         }
+        visitor.app().telemetry.read(&id, now, |reading| gpus += reading.gpus.len() as u64);
     }
-    Ok(counts)
+    Ok((counts, gpus))
 }
 
-fn measures(fleet: &FleetNumbers, delivery: &DeliveryNumbers) -> Vec<Measure> {
+/// What `percent` of these, which are sorted, stay within.
+fn within(percent: usize, millis: &[u64]) -> Option<Duration> {
+    let place = (millis.len() * percent).div_ceil(100).saturating_sub(1);
+    millis.get(place).map(|ms| Duration::from_millis(*ms))
+}
+
+fn uptime(service: Service) -> Measure {
+    let (online, offline) = (service.online.as_secs(), service.offline.as_secs());
+    let all = online + offline;
+    Measure {
+        name: "Uptime of nodes",
+        value: match (all, offline) {
+            (0, _) => "–".to_owned(),
+            (_, 0) => "100 %".to_owned(),
+            // Never rounded up to what it is not.
+            _ => format!("{}.{:02} %", online * 100 / all, online * 10_000 / all % 100),
+        },
+        target: "more than 99.9 %",
+        detail: "online, of the time that nodes were online or offline in 7 days".to_owned(),
+        met: (all > 0).then_some(online * 1000 > all * UPTIME_PERMILLE),
+    }
+}
+
+fn measures(
+    fleet: &FleetNumbers,
+    delivery: &DeliveryNumbers,
+    took: &[u64],
+    service: Service,
+) -> Vec<Measure> {
     let installed = fleet.installed_ms.len() as u64;
     let tried = installed + fleet.failed_installations;
-    let at = |percent: usize| {
-        let place = (fleet.installed_ms.len() * percent).div_ceil(100).saturating_sub(1);
-        fleet.installed_ms.get(place).map(|ms| Duration::from_millis(*ms))
-    };
+    let at = |percent: usize| within(percent, &fleet.installed_ms);
     let events = delivery.delivered + delivery.dead;
     vec![
         Measure {
@@ -224,6 +279,17 @@ fn measures(fleet: &FleetNumbers, delivery: &DeliveryNumbers) -> Vec<Measure> {
             ),
             met: (events > 0).then_some(delivery.delivered * 100 > events * DELIVERED_PERCENT),
         },
+        Measure {
+            name: "Time to deliver an event",
+            value: within(95, took).map_or_else(|| "–".to_owned(), words::duration),
+            target: "less than 500 ms",
+            detail: match within(50, took) {
+                Some(median) => format!("95 % are faster; half take {} or less", words::duration(median)),
+                None => "no event was received here in 7 days".to_owned(),
+            },
+            met: within(95, took).map(|time| time < LATENCY),
+        },
+        uptime(service),
     ]
 }
 

@@ -58,6 +58,7 @@ pub(crate) struct AlarmQuery {
     pub operator: bool,
     pub resolved: bool,
     pub node: Option<NodeId>,
+    pub kind: Option<Kind>,
     pub window: Window,
 }
 
@@ -139,17 +140,19 @@ impl Store {
     /// A page of alarms, the latest first, and how many there are.
     pub(crate) async fn alarms(&self, query: &AlarmQuery) -> Result<(Vec<Alarm>, u64), StoreError> {
         const WHICH: &str = "(org_id = $1 OR ($2 = 1 AND org_id = '')) AND ($3 = '' OR node_id = $3) \
-             AND (resolved_at IS NULL) = ($4 = 0)";
+             AND (resolved_at IS NULL) = ($4 = 0) AND ($5 = '' OR kind = $5)";
+        let kind = query.kind.map_or("", Kind::as_str);
         let _share = self.shares.take(&query.org).await;
         let node = query.node.as_ref().map_or("", NodeId::as_str);
         let (operator, resolved) = (i64::from(query.operator), i64::from(query.resolved));
         let select =
-            format!("SELECT * FROM alarms WHERE {WHICH} ORDER BY raised_at DESC, id DESC LIMIT $5 OFFSET $6");
+            format!("SELECT * FROM alarms WHERE {WHICH} ORDER BY raised_at DESC, id DESC LIMIT $6 OFFSET $7");
         let rows = sqlx::query(sqlx::AssertSqlSafe(select))
             .bind(query.org.as_str())
             .bind(operator)
             .bind(node)
             .bind(resolved)
+            .bind(kind)
             .bind(signed(query.window.limit))
             .bind(signed(query.window.offset))
             .fetch_all(&mut *self.lists.take().await?)
@@ -159,6 +162,7 @@ impl Store {
             .bind(operator)
             .bind(node)
             .bind(resolved)
+            .bind(kind)
             .fetch_one(&mut *self.lists.take().await?)
             .await?;
         Ok((rows.iter().map(read).collect::<Result<_, _>>()?, count(&total, 0)?))
@@ -337,7 +341,7 @@ fn read(row: &AnyRow) -> Result<Alarm, StoreError> {
     })
 }
 
-fn read_silence(row: &AnyRow) -> Result<Silence, StoreError> {
+pub(super) fn read_silence(row: &AnyRow) -> Result<Silence, StoreError> {
     let node = row.try_get::<Option<String>, _>("node_id")?;
     let label = row.try_get::<Option<String>, _>("label")?.unwrap_or_default();
     Ok(Silence {

@@ -24,7 +24,7 @@ use server::{Member, Session};
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 23] = [
+const TABLES: [(i64, &str); 27] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -46,6 +46,10 @@ const TABLES: [(i64, &str); 23] = [
     (50, "sessions"),
     (50, "login_links"),
     (55, "told_healths"),
+    (56, "webhooks"),
+    (56, "webhook_events"),
+    (56, "webhook_attempts"),
+    (57, "user_tokens"),
     (62, "controllers"),
     (62, "signals"),
 ];

@@ -35,12 +35,16 @@ pub(crate) enum Expirable {
     Alarms,
     /// Silences, by their end.
     Silences,
+    /// What webhooks are owed, given up or not, by when it was noticed.
+    WebhookEvents,
+    /// Attempts at webhooks, by when they were made.
+    WebhookAttempts,
     /// Windows of telemetry, by when they began.
     Telemetry,
 }
 
 impl Expirable {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Events,
         Self::Transitions,
         Self::Audit,
@@ -49,6 +53,8 @@ impl Expirable {
         Self::InactiveNodes,
         Self::Alarms,
         Self::Silences,
+        Self::WebhookEvents,
+        Self::WebhookAttempts,
         Self::Telemetry,
     ];
 
@@ -62,6 +68,8 @@ impl Expirable {
             Self::InactiveNodes => "inactive_nodes",
             Self::Alarms => "alarms",
             Self::Silences => "silences",
+            Self::WebhookEvents => "webhook_events",
+            Self::WebhookAttempts => "webhook_attempts",
             Self::Telemetry => "telemetry",
         }
     }
@@ -99,6 +107,14 @@ impl Store {
             }
             Expirable::Silences => {
                 "DELETE FROM silences WHERE id IN (SELECT id FROM silences WHERE until < $1 ORDER BY until LIMIT $2)"
+            }
+            Expirable::WebhookEvents => {
+                "DELETE FROM webhook_events WHERE (webhook_id, id) IN \
+                 (SELECT webhook_id, id FROM webhook_events WHERE created_at < $1 ORDER BY created_at LIMIT $2)"
+            }
+            Expirable::WebhookAttempts => {
+                "DELETE FROM webhook_attempts WHERE id IN \
+                 (SELECT id FROM webhook_attempts WHERE at < $1 ORDER BY at LIMIT $2)"
             }
             Expirable::DeadLetters => {
                 "DELETE FROM dead_letters WHERE id IN \
@@ -187,6 +203,7 @@ impl Write for Purge {
                 "DELETE FROM alarms WHERE node_id = $1",
                 "DELETE FROM silences WHERE node_id = $1",
                 "DELETE FROM told_healths WHERE node_id = $1",
+                "DELETE FROM webhook_events WHERE node_id = $1",
                 "DELETE FROM nodes WHERE id = $1",
             ] {
                 sqlx::query(statement).bind(id.as_str()).execute(&mut *connection).await?;

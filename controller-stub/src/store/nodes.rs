@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aio_protocol::{
-    event::NodeEvent,
+    event::{EventKind, NodeEvent},
     ids::{NodeId, OwnerId},
     node::{NodeStatus, Owner},
     time::Timestamp,
@@ -15,7 +15,7 @@ use super::{
     error::StoreError,
     groups, outbox,
     rows::{corrupt, count, from_json, json, node_id, optional_time, owned_node, status, time},
-    signals, tokens,
+    signals, tokens, webhook_events,
     writer::Write,
 };
 use crate::{labels::natural_key, node::Node};
@@ -296,8 +296,10 @@ struct Entry {
     actor: String,
     at: Timestamp,
     noticed_at: Timestamp,
-    /// What NOTI is told; nothing where it is not.
-    event: Option<String>,
+    kind: EventKind,
+    event: String,
+    /// Whether NOTI is told of it.
+    posted: bool,
 }
 
 impl Entry {
@@ -310,7 +312,9 @@ impl Entry {
             actor: step.actor.clone(),
             at: step.event.timestamp,
             noticed_at: step.noticed_at,
-            event: step.posted.then(|| json("event", &step.event)).transpose()?,
+            kind: step.event.kind(),
+            event: json("event", &step.event)?,
+            posted: step.posted,
         })
     }
 }
@@ -336,9 +340,11 @@ async fn record(
         .bind(step.at.as_millis())
         .execute(&mut *connection)
         .await?;
-        if let Some(event) = &step.event {
-            outbox::add(connection, node, seq, event, step.noticed_at).await?;
+        let id = outbox::new_id();
+        if step.posted {
+            outbox::add(connection, &id, node, seq, &step.event, step.noticed_at).await?;
         }
+        webhook_events::add(connection, (&id, step.kind), node, seq, &step.event, step.noticed_at).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use aio_protocol::{
     ids::{NodeId, OwnerId},
     time::Timestamp,
 };
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use super::{
     database::Store,
@@ -65,21 +65,7 @@ impl Store {
         .bind(signed(limit))
         .fetch_all(&mut *self.pool.take().await?)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Undelivered {
-                    id: row.try_get("id")?,
-                    body: row.try_get("body")?,
-                    noticed_at: time(row, "created_at")?,
-                    attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
-                    tried_for: Duration::from_millis(
-                        u64::try_from(row.try_get::<i64, _>("tried_millis")?).unwrap_or(0),
-                    ),
-                    last_attempt_at: optional_time(row, "last_attempt_at")?,
-                    due: time(row, "next_attempt_at")?,
-                })
-            })
-            .collect()
+        rows.iter().map(read).collect()
     }
 
     /// How much is owed to NOTI. Ids begin with their time, so the oldest is the first by its key.
@@ -114,9 +100,28 @@ impl Store {
     }
 }
 
+pub(super) fn read(row: &AnyRow) -> Result<Undelivered, StoreError> {
+    let tried_millis = row.try_get::<i64, _>("tried_millis")?;
+    Ok(Undelivered {
+        id: row.try_get("id")?,
+        body: row.try_get("body")?,
+        noticed_at: time(row, "created_at")?,
+        attempts: u32::try_from(row.try_get::<i64, _>("attempts")?).unwrap_or(u32::MAX),
+        tried_for: Duration::from_millis(u64::try_from(tried_millis).unwrap_or(0)),
+        last_attempt_at: optional_time(row, "last_attempt_at")?,
+        due: time(row, "next_attempt_at")?,
+    })
+}
+
+/// The id of a new event.
+pub(super) fn new_id() -> String {
+    format!("evt_{}", uuid::Uuid::now_v7().simple())
+}
+
 /// Adds an event in the transaction of `connection`.
 pub(super) async fn add(
     connection: &mut AnyConnection,
+    id: &str,
     node: &NodeId,
     seq: i64,
     body: &str,
@@ -126,7 +131,7 @@ pub(super) async fn add(
         "INSERT INTO outbox (id, node_id, seq, body, created_at, attempts, next_attempt_at) \
          VALUES ($1, $2, $3, $4, $5, 0, $5)",
     )
-    .bind(format!("evt_{}", uuid::Uuid::now_v7().simple()))
+    .bind(id)
     .bind(node.as_str())
     .bind(seq)
     .bind(body)

@@ -44,6 +44,7 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("GET",    "/nodes/{id}/tokens",                 [401, 401, 401, 404, 403, 200, 200, 403, 403, 401]),
     ("GET",    "/audit",                             [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
     ("GET",    "/alarms",                            [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
+    ("GET",    "/alarms/{alarm}",                    [401, 401, 401, 404, 404, 404, 404, 403, 403, 401]),
     ("POST",   "/alarms/{alarm}/acknowledge",        [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
     ("GET",    "/silences",                          [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
     ("POST",   "/silences",                          [401, 401, 401, 404, 403, 201, 201, 403, 403, 401]),
@@ -74,6 +75,16 @@ const TABLE: &[(&str, &str, [u16; 10])] = &[
     ("GET",    "/dead-letters",                      [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
     ("POST",   "/dead-letters/replay",               [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
     ("POST",   "/dead-letters/{letter}/replay",      [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("GET",    "/webhooks",                          [401, 401, 401, 200, 403, 200, 200, 403, 403, 401]),
+    ("POST",   "/webhooks",                          [401, 401, 401, 400, 403, 400, 400, 403, 403, 401]),
+    ("GET",    "/webhooks/{webhook}",                [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("PATCH",  "/webhooks/{webhook}",                [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("DELETE", "/webhooks/{webhook}",                [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("POST",   "/webhooks/{webhook}/rotate",         [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("POST",   "/webhooks/{webhook}/test",           [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("GET",    "/webhooks/{webhook}/attempts",       [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("GET",    "/webhooks/{webhook}/dead-letters",   [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
+    ("POST",   "/webhooks/{webhook}/replay",         [401, 401, 401, 404, 403, 404, 404, 403, 403, 401]),
     ("GET",    "/delivery",                          [401, 401, 401, 200, 200, 200, 200, 403, 403, 401]),
     ("POST",   "/delivery/resume",                   [401, 401, 401, 403, 403, 403, 200, 403, 403, 401]),
     ("GET",    "/controllers",                       [401, 401, 401, 403, 403, 403, 200, 403, 403, 401]),
@@ -118,6 +129,7 @@ async fn every_address_answers_every_bearer_as_the_table_says() {
                 )
                 .replace("{letter}", "evt_unknown")
                 .replace("{alarm}", UNKNOWN_ROLLOUT)
+                .replace("{webhook}", UNKNOWN_ROLLOUT)
                 .replace("{silence}", UNKNOWN_ROLLOUT)
                 .replace("{rollout}", rollout["id"].as_str().unwrap())
                 .replace("{order}", "abort")
@@ -161,6 +173,8 @@ fn complete(request: RequestBuilder, method: &str, path: &str, id: &str) -> Requ
         ("PUT", "/nodes/{id}/pin") => request.json(&json!({"version": "v1.0.0"})),
         ("PUT", "/groups/{group}") => request.json(&json!({"deferWhileGpuAbove": 50})),
         ("POST", "/silences") => request.json(&json!({"nodeId": id, "seconds": 60, "reason": "a new disk"})),
+        ("POST", "/webhooks") => request.json(&json!({"url": "https://127.0.0.1/"})),
+        ("PATCH", "/webhooks/{webhook}") => request.json(&json!({})),
         ("POST", "/rollouts") => request.json(&json!({"version": "v1.1.0"})),
         ("POST", "/nodes/{id}/installation") => request.json(&json!({"phase": "started"})),
         ("POST", "/events") => sign(request, &format!("evt_of_{id}"), &event(id)),

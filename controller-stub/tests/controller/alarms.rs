@@ -366,3 +366,65 @@ async fn a_silence_names_a_node_or_a_label_and_what_is_still_wrong_is_told_after
     let (_, audit) = owner.get("/audit?action=silence.add").await;
     assert_eq!(audit["data"][0]["detail"]["reason"], "the rack moves", "{audit}");
 }
+
+#[tokio::test]
+async fn an_alarm_s_timeline_says_who_did_what_and_when() {
+    let controller = controller(Duration::ZERO).await;
+    let (owner, alarm) = failed_installation(&controller).await;
+    let (path, node) = (format!("/alarms/{}", alarm["id"].as_str().unwrap()), alarm["nodeId"].clone());
+    let steps = async || {
+        let (status, shown) = owner.get(&path).await;
+        assert_eq!((status.as_u16(), &shown["id"], &shown["kind"]), (200, &alarm["id"], &alarm["kind"]));
+        let timeline = shown["timeline"].as_array().unwrap().clone();
+        let times: Vec<_> = timeline.iter().map(|moment| moment["at"].as_str().unwrap().to_owned()).collect();
+        assert!(times.is_sorted(), "{shown}");
+        timeline
+    };
+    let words = |moments: &[Value]| -> Vec<_> {
+        moments.iter().map(|it| format!("{} {}", it["what"], it["by"]).replace('"', "")).collect()
+    };
+    assert_eq!(words(&steps().await), ["raised controller"]);
+    let silence = json!({"nodeId": node, "seconds": 3600, "reason": "a new disk"});
+    let (_, silence) = owner.post("/silences", silence).await;
+    let other = json!({"label": "rack=r9", "seconds": 3600, "reason": "another rack"});
+    assert_eq!(owner.post("/silences", other).await.0, 201);
+    let seen = owner.request(Method::POST, &format!("{path}/acknowledge")).send().await.unwrap();
+    assert_eq!(seen.status(), 200);
+    let id = node.as_str().unwrap();
+    assert_eq!(
+        owner.request(Method::POST, &format!("/nodes/{id}/maintenance")).send().await.unwrap().status(),
+        200
+    );
+    await_alarms(&owner, "", &[]).await;
+    let timeline = steps().await;
+    assert_eq!(
+        words(&timeline),
+        ["raised controller", "silenced user:someone", "acknowledged user:someone", "resolved user:someone"]
+    );
+    assert_eq!((&timeline[1]["until"], &timeline[1]["detail"]), (&silence["until"], &json!("a new disk")));
+    assert_eq!(timeline[3]["detail"], "maintenance");
+    refusal(controller.owner_of("evil").await.get(&path).await, 404, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn the_end_of_a_user_s_lasting_token_is_told_before_it_until_there_is_another() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let issue = async |days: u64| {
+        let whose = For { org: Some("acme".parse().unwrap()), user: Some("grafana".parse().unwrap()) };
+        let roles = vec!["organization.viewer".to_owned()];
+        commands::user_token(&controller.config, whose, roles, days * 86_400).await.unwrap();
+    };
+    issue(1).await;
+    assert_eq!(controller.number("SELECT COUNT(*) FROM user_tokens").await, 0, "it is not made to last");
+    issue(30).await;
+    controller
+        .sql("UPDATE user_tokens SET issued_at = issued_at - 2500000000, expires_at = issued_at + 3600000")
+        .await;
+    let alarm = await_alarms(&owner, "", &["user_token_ending"]).await.remove(0);
+    let reason = alarm["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the last token of the user grafana ends at "), "{alarm}");
+    assert!(alarm["action"].as_str().unwrap().contains("controller-stub user-token"), "{alarm}");
+    issue(30).await;
+    await_alarms(&owner, "", &[]).await;
+}

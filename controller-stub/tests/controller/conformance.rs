@@ -93,6 +93,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "listTokens", &id, 200, plain).await;
     it.expect(&owner, "listAudit", "", 200, plain).await;
     alarms(it, &owner, &id).await;
+    webhooks(it, &owner).await;
     rollouts(controller, it, &owner, &id).await;
     drop(worker);
     let new = it.expect(&owner, "regenerateCredentials", &id, 201, |it| it.json(&json!({}))).await;
@@ -121,12 +122,14 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "replayDeadLetters", "", 200, plain).await;
     it.expect(&owner, "getDelivery", "", 200, plain).await;
     it.expect(&operator, "resumeDelivery", "", 200, plain).await;
+    it.expect(&operator, "listControllers", "", 200, plain).await;
 }
 
 /// Alarms themselves are another test.
 async fn alarms(it: &mut Inspector, owner: &Client, id: &str) {
     it.expect(owner, "listAlarms", "", 200, plain).await;
     it.expect(owner, "acknowledgeAlarm", "", 404, plain).await;
+    it.expect(owner, "showAlarm", "", 404, plain).await;
     let of = |node: &str| json!({"nodeId": node, "seconds": 60, "reason": "a new disk"});
     it.expect(owner, "addSilence", "", 404, |it| it.json(&of(UNKNOWN_NODE))).await;
     let silence = it.expect(owner, "addSilence", "", 201, |it| it.json(&of(id))).await;
@@ -139,13 +142,46 @@ async fn alarms(it: &mut Inspector, owner: &Client, id: &str) {
     alarm(it).await;
 }
 
+/// What becomes of them is another test.
+async fn webhooks(it: &mut Inspector, owner: &Client) {
+    let all = [
+        ("showWebhook", "", 200),
+        ("changeWebhook", "", 200),
+        ("rotateWebhook", "/rotate", 200),
+        ("testWebhook", "/test", 200),
+        ("listWebhookAttempts", "/attempts", 200),
+        ("listWebhookDeadLetters", "/dead-letters", 200),
+        ("replayToWebhook", "/replay", 200),
+        ("removeWebhook", "", 204),
+    ];
+    let body = |operation: &str, it: RequestBuilder| match operation {
+        "changeWebhook" => it.json(&json!({"eventTypes": ["alarm.raised"]})),
+        _ => it,
+    };
+    for (operation, ..) in all {
+        it.expect(owner, operation, "", 404, |it| body(operation, it)).await;
+    }
+    let new = json!({"url": "https://localhost/", "eventTypes": ["alarm.raised"], "description": "pager"});
+    let webhook = it.expect(owner, "addWebhook", "", 201, |it| it.json(&new)).await;
+    it.expect(owner, "listWebhooks", "", 200, plain).await;
+    for (operation, path, status) in all {
+        let path = format!("/webhooks/{}{path}", webhook["id"].as_str().unwrap());
+        let told = it.operation(operation);
+        assert_eq!(it.ask(owner, &told, &path, |it| body(operation, it)).await.0, status, "{operation}");
+    }
+}
+
 /// One that is raised at once.
 async fn alarm(it: &mut Inspector) {
     let controller = Controller::start_with(|config| config.alarm_interval = crate::alarms::SOON).await;
     let (owner, alarm) = crate::alarms::failed_installation(&controller).await;
-    let operation = it.operation("acknowledgeAlarm");
-    let path = format!("/alarms/{}/acknowledge", alarm["id"].as_str().unwrap());
-    assert_eq!(it.ask(&owner, &operation, &path, plain).await.0, 200);
+    let path = format!("/alarms/{}", alarm["id"].as_str().unwrap());
+    for (operation, path) in
+        [("acknowledgeAlarm", format!("{path}/acknowledge")), ("showAlarm", path.clone())]
+    {
+        let operation = it.operation(operation);
+        assert_eq!(it.ask(&owner, &operation, &path, plain).await.0, 200);
+    }
 }
 
 async fn rollouts(controller: &Controller, it: &mut Inspector, owner: &Client, id: &str) {
@@ -422,6 +458,7 @@ async fn dead_letters(it: &mut Inspector) {
 async fn broken(it: &mut Inspector) {
     let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let owner = controller.owner_of("acme").await;
+    let operator = controller.user("acme", "universe.owner").await;
     let id = owner.add_node("gpu").await;
     let node = controller.bearer(&owner.token_of(&id).await);
     let service = controller.bearer(crate::harness::SERVICE_TOKEN);
@@ -440,6 +477,8 @@ async fn broken(it: &mut Inspector) {
         "DROP TABLE node_groups",
         "DROP TABLE alarms",
         "DROP TABLE silences",
+        "DROP TABLE webhooks",
+        "DROP TABLE controllers",
     ] {
         controller.sql(statement).await;
     }
@@ -448,7 +487,9 @@ async fn broken(it: &mut Inspector) {
         if !operation.documents(500) || operation.id.starts_with("downloadReleaseIndex") {
             continue;
         }
-        let client = if operation.is_opened_by_nobody_but("node") {
+        let client = if operation.id == "listControllers" {
+            &operator
+        } else if operation.is_opened_by_nobody_but("node") {
             &node
         } else if operation.is_opened_by("service") {
             &service
@@ -465,6 +506,8 @@ async fn broken(it: &mut Inspector) {
                 "createRollout" | "pinNode" => it.json(&json!({"version": "v1.0.0"})),
                 "changeGroup" => it.json(&json!({})),
                 "addSilence" => it.json(&json!({"label": "rack", "seconds": 60, "reason": "a new disk"})),
+                "addWebhook" => it.json(&json!({"url": "https://hooks.example.com/"})),
+                "changeWebhook" => it.json(&json!({})),
                 "connectWorker" => as_worker(it),
                 _ => it,
             })

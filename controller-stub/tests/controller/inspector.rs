@@ -57,6 +57,7 @@ impl Operation {
             .replace("{file}", "linux-amd64")
             .replace("{letter}", "evt_unknown")
             .replace("{alarm}", UNKNOWN_ROLLOUT)
+            .replace("{webhook}", UNKNOWN_ROLLOUT)
             .replace("{silence}", UNKNOWN_ROLLOUT)
             .replace("{rollout}", UNKNOWN_ROLLOUT)
             .replace("{order}", "abort")

@@ -421,6 +421,13 @@ async fn alarms_are_acknowledged_and_silenced_on_their_page() {
     let browser = Browser::signed_in(&controller, "acme", "organization.owner").await;
     let (_, page) = browser.get("/ui/alarms").await;
     assert!(page.contains("installation failed") && page.contains("gpu-01"), "{page}");
+    let (_, overview) = browser.get("/").await;
+    let counted =
+        "<a href=\"ui/alarms?kind=installation_failed\"><span>installation failed</span><b>1</b></a>";
+    assert!(overview.contains(counted), "{overview}");
+    assert!(browser.get("/ui/alarms?kind=installation_failed").await.1.contains("gpu-01"));
+    assert!(!browser.get("/ui/alarms?kind=node_offline").await.1.contains("gpu-01"));
+    assert_eq!(browser.get("/ui/alarms?kind=no_kind").await.0, 400);
     let (status, _) = browser.submit("/ui/alarms", &format!("/ui/alarms/{alarm}/acknowledge"), &[]).await;
     assert_eq!(status, 303);
     assert_eq!(owner.get("/alarms").await.1["data"][0]["acknowledgedBy"], "user:ann");
@@ -430,9 +437,78 @@ async fn alarms_are_acknowledged_and_silenced_on_their_page() {
     assert_eq!((&silence["nodeId"], &silence["reason"]), (&id.into(), &"it is repaired".into()));
     let (_, page) = browser.get("/ui/alarms").await;
     assert!(page.contains("it is repaired"), "{page}");
+    let (_, one) = browser.get(&format!("/ui/alarms/{alarm}")).await;
+    for words in ["raised</th><td>controller", "acknowledged</th><td>user:ann", "silenced</th><td>user:ann"] {
+        assert!(one.contains(words), "{words}: {one}");
+    }
     let end = format!("/ui/silences/{}/end", silence["id"].as_str().unwrap());
     assert_eq!(browser.submit("/ui/alarms", &end, &[]).await.0, 303);
     assert_eq!(owner.get("/silences").await.1["data"].as_array().unwrap().len(), 0);
     let both = [("node", "gpu-01"), ("label", "rack=r7"), ("hours", "2"), ("reason", "x")];
     assert_eq!(browser.submit("/ui/alarms", "/ui/silences", &both).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_webhook_is_added_tested_and_removed_on_its_page_and_its_secret_is_shown_once() {
+    let endpoint = crate::peers::FakeNoti::start(&[]).await;
+    let controller = Controller::start_with(|config| {
+        config.webhook_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let owner = controller.owner_of("acme").await;
+    let browser = Browser::signed_in(&controller, "acme", "organization.owner").await;
+    let url = format!("{}/events?<b>", endpoint.url());
+    let fields = [("url", url.as_str()), ("kind", "node.connected"), ("description", "<i>pager</i>")];
+    let (status, page) = browser.submit("/ui/webhooks", "/ui/webhooks", &fields).await;
+    assert!(status == 200 && page.contains("whsec_"), "{status} {page}");
+    let id = owner.get("/webhooks").await.1["data"][0]["id"].as_str().unwrap().to_owned();
+    let shown = format!("/ui/webhooks/{id}");
+    for path in ["/ui/webhooks", &shown] {
+        let (_, page) = browser.get(path).await;
+        assert!(page.contains("node.connected") && page.contains("pager"), "{page}");
+        assert!(!page.contains("whsec_") && !page.contains("<i>") && !page.contains("?<b>"), "{page}");
+    }
+    let (status, to) = browser.submit(&shown, &format!("{shown}/test"), &[]).await;
+    assert!(status == 303 && to.contains("delivered"), "{to}");
+    assert_eq!(endpoint.posts().len(), 1);
+    let (_, page) = browser.get(&shown).await;
+    assert!(page.contains("webhook.test") && page.contains("it answered 202"), "{page}");
+    let viewer = Browser::signed_in(&controller, "acme", "organization.viewer").await;
+    assert_eq!(viewer.get("/ui/webhooks").await.0, 403);
+    let (_, page) = browser.submit(&shown, &format!("{shown}/rotate"), &[]).await;
+    assert!(page.contains("whsec_"), "{page}");
+    assert_eq!(browser.submit(&shown, &format!("{shown}/remove"), &[]).await.0, 303);
+    assert_eq!(browser.get(&shown).await.0, 404);
+}
+
+#[tokio::test]
+async fn the_overview_counts_gpus_and_measures_how_long_events_take_and_how_long_nodes_are_there() {
+    let controller = Controller::start().await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let browser = Browser::signed_in(&controller, "acme", "organization.viewer").await;
+    let (_, page) = browser.get("/").await;
+    assert!(page.contains("0 GPUs in all"), "{page}");
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let gpus = json!([{"deviceId": "0", "health": "ok"}, {"deviceId": "1", "health": "ok"}]);
+    worker.send("telemetry.metrics", crate::telemetry::metrics(gpus)).await;
+    worker.ping().await;
+    owner.await_events(&id, &["node.registered", "node.installation_started", "node.connected"]).await;
+    let (_, page) = browser.get("/").await;
+    assert!(page.contains("2 GPUs in all, of "), "{page}");
+    // Half a day online, and a moment away.
+    controller.sql("UPDATE transitions SET at = at - 43200000 WHERE to_status IN ('pending', 'installing', 'online')").await;
+    worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
+    worker.ping().await;
+    owner.await_status(&id, "offline").await;
+    let (_, page) = browser.get("/").await;
+    let measure = |name: &str| {
+        let (_, rest) = page.split_once(&format!("<span>{name}</span><b>")).unwrap();
+        let (value, rest) = rest.split_once("</b>").unwrap();
+        (value.to_owned(), rest.split_once("</small>").unwrap().0.contains("target met"))
+    };
+    let (value, met) = measure("Time to deliver an event");
+    assert!(met && value.ends_with(" ms"), "{value}");
+    let (value, met) = measure("Uptime of nodes");
+    assert!(met && (value.starts_with("99.9") || value == "100 %"), "{value}");
 }

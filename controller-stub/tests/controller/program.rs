@@ -327,3 +327,33 @@ fn a_node_is_named_by_its_name_and_found_by_label_and_status() {
         assert!(told.contains(&format!("error[{code}]")), "{arguments:?}: {told}");
     }
 }
+
+#[test]
+fn a_webhook_is_made_listed_tested_and_removed_on_the_command_line() {
+    let data = tempfile::tempdir().unwrap();
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nowhere}/hook");
+    let refused = run(&["webhook", "add", &url], data.path());
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("WEBHOOK_NETWORKS"), "{refused:?}");
+    let allowed = |arguments: &[&str]| {
+        let output = program(arguments, data.path()).env("WEBHOOK_NETWORKS", "127.0.0.1").output().unwrap();
+        told(&output)
+    };
+    let added = allowed(&["webhook", "add", &url, "--event", "alarm.raised", "--description", "pager"]);
+    let (id, secret) = added.split_once("  ").unwrap();
+    assert!(secret.starts_with("whsec_"), "{added}");
+    let listed = allowed(&["webhook", "list"]);
+    assert_eq!(listed, format!("{id}  {url}  alarm.raised  0 wait, 0 were given up  pager"));
+    assert!(allowed(&["webhook", "test", id]).contains("webhook.test  failed  it did not answer: "));
+    assert_eq!(allowed(&["webhook", "attempts", id]).lines().count(), 1);
+    assert!(allowed(&["webhook", "rotate", id]).starts_with(&format!("{id}  whsec_")));
+    assert!(allowed(&["webhook", "replay", id]).starts_with("0 events"));
+    allowed(&["webhook", "remove", id]);
+    assert!(run(&["webhook", "list"], data.path()).stdout.is_empty());
+    let gone = run(&["webhook", "attempts", id], data.path());
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("NOT_FOUND"), "{gone:?}");
+    let trail = run(&["audit"], data.path());
+    let trail = String::from_utf8_lossy(&trail.stdout);
+    assert!(trail.contains("webhook.rotate") && !trail.contains("/hook"), "{trail}");
+}

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::Checksum};
+use aio_protocol::{claims::NodeClaims, error_code::ErrorCode, release::Checksum, time::Timestamp};
 use controller_stub::{config::Config, serve::Server};
 use futures_util::StreamExt;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -25,7 +25,10 @@ use tokio_tungstenite::{
     tungstenite::{client::ClientRequestBuilder, http::Uri},
 };
 
-use crate::harness::{self, Controller, eventually, http};
+use crate::{
+    delivery::now,
+    harness::{self, Controller, eventually, http},
+};
 
 fn authority(controller: &Controller) -> PathBuf {
     controller.config.data_dir.join("tls/authority.pem")
@@ -222,6 +225,41 @@ fn a_certificate_that_has_ended_or_is_of_another_name_is_warned_of_and_served() 
     let log = crate::program::log_of_start(&flags, &folder.path().join("data"));
     assert!(log.contains("the TLS certificate ended at 2021-01-01T00:00:00.000Z"), "{log}");
     assert!(log.contains("is not for else.example"), "{log}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_soon_is_an_alarm_of_operators_until_another_is_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let ends = Timestamp::from_millis((now() + 7 * 86_400) * 1000).to_string();
+    let part = |range: std::ops::Range<usize>| ends[range].parse::<u16>().unwrap();
+    let pair = write_pair(folder.path(), "aiwm.example", |params| {
+        let (month, day) = (u8::try_from(part(5..7)).unwrap(), u8::try_from(part(8..10)).unwrap());
+        params.not_after = date_time_ymd(part(0..4).into(), month, day);
+    });
+    let controller = Controller::start_with(|config| {
+        config.tls_files = Some(pair.clone());
+        config.alarm_interval = crate::alarms::SOON;
+    })
+    .await;
+    let of = async |role: &str| {
+        let user = controller.user("acme", role).await.through(client(&pair.0));
+        user.get("/alarms").await.1["data"].as_array().unwrap().clone()
+    };
+    let alarm =
+        eventually("an alarm", async || of("universe.owner").await.pop().ok_or_else(|| "none".to_owned()))
+            .await;
+    assert_eq!(alarm["kind"], "certificate_ending", "{alarm}");
+    assert!(alarm["reason"].as_str().unwrap().starts_with("the TLS certificate ends at "), "{alarm}");
+    assert_eq!(of("organization.owner").await, [] as [serde_json::Value; 0]);
+    write_pair(folder.path(), "aiwm.example", |_| {});
+    eventually("no alarm", async || {
+        let user = controller.user("acme", "universe.owner").await.through(client(&pair.0));
+        let answer = user.request(reqwest::Method::GET, "/alarms").send().await;
+        // Until the new certificate is served, the client does not trust the old one.
+        let answer = answer.map_err(|error| error.to_string())?.text().await.unwrap();
+        if answer.contains("\"data\":[]") { Ok(()) } else { Err(answer) }
+    })
+    .await;
 }
 
 #[tokio::test]
