@@ -31,6 +31,7 @@ mod leases;
 mod lifecycle;
 mod listener;
 mod loopback;
+mod memory;
 mod node;
 mod noti;
 mod outbox;

@@ -34,6 +34,7 @@ use crate::{
     lifecycle::Lifecycle,
     listener::{self, Limits, budget::Budget},
     loopback::is_this_machine,
+    memory,
     noti::{
         Noti,
         origins::Origins,
@@ -303,6 +304,7 @@ impl Server {
         tasks.spawn_with_pulse("revocations", |pulse| revocations::run(app.clone(), pulse, stop.clone()));
         tasks.spawn_with_pulse("group", |pulse| group::run(app.clone(), pulse, stop.clone()));
         tasks.spawn("fence", group::fence(app.clone(), stop.clone()));
+        tasks.spawn("memory", memory::run(app.clone(), stop.clone()));
         // What is done once is done by the controller that leads.
         tasks.spawn_with_pulse("census", |pulse| {
             led(&app, census::run(store.clone(), exporter, pulse, stop.clone()))

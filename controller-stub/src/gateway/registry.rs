@@ -77,6 +77,11 @@ impl Registry {
         (epoch, closed, nudge)
     }
 
+    /// How many connections have come since the start.
+    pub(crate) fn entered(&self) -> u64 {
+        self.epochs.load(Ordering::Relaxed)
+    }
+
     /// Whether this connection is still open to be welcomed, or speaks already.
     pub(crate) fn is_open(&self, id: &NodeId, epoch: Epoch) -> bool {
         self.places().get(id).is_some_and(|place| is(&place.newcomer, epoch) || is(&place.speaker, epoch))
