@@ -145,6 +145,15 @@ impl Store {
         let _share = self.shares.take(&query.org).await;
         let node = query.node.as_ref().map_or("", NodeId::as_str);
         let (operator, resolved) = (i64::from(query.operator), i64::from(query.resolved));
+        // First, so that no alarm is counted that the page might have shown.
+        let total = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM alarms WHERE {WHICH}")))
+            .bind(query.org.as_str())
+            .bind(operator)
+            .bind(node)
+            .bind(resolved)
+            .bind(kind)
+            .fetch_one(&mut *self.lists.take().await?)
+            .await?;
         let select =
             format!("SELECT * FROM alarms WHERE {WHICH} ORDER BY raised_at DESC, id DESC LIMIT $6 OFFSET $7");
         let rows = sqlx::query(sqlx::AssertSqlSafe(select))
@@ -156,14 +165,6 @@ impl Store {
             .bind(signed(query.window.limit))
             .bind(signed(query.window.offset))
             .fetch_all(&mut *self.lists.take().await?)
-            .await?;
-        let total = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM alarms WHERE {WHICH}")))
-            .bind(query.org.as_str())
-            .bind(operator)
-            .bind(node)
-            .bind(resolved)
-            .bind(kind)
-            .fetch_one(&mut *self.lists.take().await?)
             .await?;
         Ok((rows.iter().map(read).collect::<Result<_, _>>()?, count(&total, 0)?))
     }

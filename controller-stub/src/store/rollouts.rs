@@ -67,6 +67,8 @@ impl Store {
         window: Window,
     ) -> Result<(Vec<Rollout>, u64), StoreError> {
         let _share = self.shares.take(org).await;
+        let total = sqlx::query("SELECT COUNT(*) FROM rollouts WHERE org_id = $1").bind(org.as_str());
+        let total = count(&total.fetch_one(&mut *self.lists.take().await?).await?, 0)?;
         let rows = sqlx::query(
             "SELECT * FROM rollouts WHERE org_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3",
         )
@@ -75,8 +77,6 @@ impl Store {
         .bind(signed(window.offset))
         .fetch_all(&mut *self.lists.take().await?)
         .await?;
-        let total = sqlx::query("SELECT COUNT(*) FROM rollouts WHERE org_id = $1").bind(org.as_str());
-        let total = count(&total.fetch_one(&mut *self.lists.take().await?).await?, 0)?;
         Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
     }
 
