@@ -121,6 +121,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     it.expect(&owner, "replayDeadLetters", "", 200, plain).await;
     it.expect(&owner, "getDelivery", "", 200, plain).await;
     it.expect(&operator, "resumeDelivery", "", 200, plain).await;
+    it.expect(&operator, "listControllers", "", 200, plain).await;
 }
 
 /// Alarms themselves are another test.
@@ -422,6 +423,7 @@ async fn dead_letters(it: &mut Inspector) {
 async fn broken(it: &mut Inspector) {
     let controller = Controller::start_with(|config| config.api_requests_per_second = None).await;
     let owner = controller.owner_of("acme").await;
+    let operator = controller.user("acme", "universe.owner").await;
     let id = owner.add_node("gpu").await;
     let node = controller.bearer(&owner.token_of(&id).await);
     let service = controller.bearer(crate::harness::SERVICE_TOKEN);
@@ -452,6 +454,8 @@ async fn broken(it: &mut Inspector) {
             &node
         } else if operation.is_opened_by("service") {
             &service
+        } else if operation.id == "listControllers" {
+            &operator
         } else {
             &owner
         };
