@@ -168,7 +168,8 @@ fn who_serves_together_with_others_needs_a_server_and_an_address_and_waits_for_n
     let mut settings = Settings::default();
     shared(&mut settings);
     assert!(Config::check("data", settings).unwrap().shared);
-    let missing: [(fn(&mut Settings), &str); 4] = [
+    type Case = (fn(&mut Settings), &'static str);
+    let missing: [Case; 4] = [
         (|settings| settings.public_url = None, "PUBLIC_URL"),
         (|settings| settings.database_url = None, "DATABASE_URL"),
         (|settings| settings.standby = Some("true".into()), "STANDBY"),
