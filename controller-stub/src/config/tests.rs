@@ -157,3 +157,29 @@ fn a_refused_secret_is_not_repeated() {
     let refusal = problem(|it| it.database_url = Some("mysql://me:hunter2@db/aiwm".into()));
     assert!(refusal.starts_with("DATABASE_URL ") && !refusal.contains("hunter2"), "{refusal}");
 }
+
+#[test]
+fn who_serves_together_with_others_needs_a_server_and_an_address_and_waits_for_nobody() {
+    let shared = |settings: &mut Settings| {
+        settings.shared = Some("true".into());
+        settings.public_url = Some("https://aiwm.example".into());
+        settings.database_url = Some("postgres://aiwm@localhost/aiwm".into());
+    };
+    let mut settings = Settings::default();
+    shared(&mut settings);
+    assert!(Config::check("data", settings).unwrap().shared);
+    type Case = (fn(&mut Settings), &'static str);
+    let missing: [Case; 4] = [
+        (|settings| settings.public_url = None, "PUBLIC_URL"),
+        (|settings| settings.database_url = None, "DATABASE_URL"),
+        (|settings| settings.standby = Some("true".into()), "STANDBY"),
+        (|settings| settings.aiwm = Some("true".into()), "AIWM"),
+    ];
+    for (change, named) in missing {
+        let told = problem(|settings| {
+            shared(settings);
+            change(settings);
+        });
+        assert!(told.starts_with("SHARED ") && told.contains(named), "{told}");
+    }
+}

@@ -108,7 +108,7 @@ impl Write for Tell {
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO signals (controller, node_id, kind) SELECT held_by, id, $3 \
+            "INSERT INTO signals (controller, node_id, kind) SELECT held_by, nodes.id, $3 \
              FROM json_each($1) AS named JOIN nodes ON nodes.id = named.value \
              WHERE held_by <> $2 AND held_by IN (SELECT number FROM controllers) ON CONFLICT DO NOTHING",
         )
