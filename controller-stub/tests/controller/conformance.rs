@@ -493,8 +493,6 @@ async fn broken(it: &mut Inspector) {
             &node
         } else if operation.is_opened_by("service") {
             &service
-        } else if operation.id == "listControllers" {
-            &operator
         } else {
             &owner
         };
