@@ -63,11 +63,16 @@ impl Wanted {
             webhook.url = url;
         }
         if let Some(description) = self.description {
-            webhook.description = text::clean(&description, MAX_DESCRIPTION_CHARS);
+            if description.chars().count() > MAX_DESCRIPTION_CHARS {
+                let problem = format!("description: must have at most {MAX_DESCRIPTION_CHARS} characters");
+                return Err(Refusal::Field(problem));
+            }
+            webhook.description = text::clean(&description, MAX_DESCRIPTION_CHARS * char::MAX_LEN_UTF8);
         }
         if let Some(kinds) = self.kinds {
             webhook.kinds = kinds.iter().map(|name| kind(name)).collect::<Result<_, _>>()?;
-            webhook.kinds.dedup();
+            let all = std::mem::take(&mut webhook.kinds);
+            webhook.kinds = EventKind::ALL.into_iter().filter(|kind| all.contains(kind)).collect();
         }
         Ok(())
     }

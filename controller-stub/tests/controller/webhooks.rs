@@ -253,6 +253,14 @@ async fn no_webhook_is_at_an_address_inside_by_its_url_or_by_its_name() {
     let answer = tested["answer"].as_str().unwrap();
     assert!(tested["outcome"] == "failed" && answer.contains("address inside"), "{tested}");
     assert!(endpoint.posts().is_empty());
+    let long = json!({"url": "https://example.com/", "description": "é".repeat(256)});
+    let message = refusal(owner.post("/webhooks", long).await, 400, "VALIDATION_FAILED");
+    assert!(message.starts_with("description: "), "{message}");
+    let twice = json!({"url": "https://example.com/", "description": "é".repeat(255),
+        "eventTypes": ["node.resumed", "node.connected", "node.resumed"]});
+    let (status, made) = owner.post("/webhooks", twice).await;
+    assert_eq!((status.as_u16(), &made["description"]), (201, &json!("é".repeat(255))));
+    assert_eq!(made["eventTypes"].as_array().unwrap().len(), 2, "{made}");
     let unknown = json!({"url": "https://example.com/", "eventTypes": ["node.danced"]});
     let message = refusal(owner.post("/webhooks", unknown).await, 400, "VALIDATION_FAILED");
     assert!(message.starts_with("eventTypes: `node.danced`"), "{message}");
