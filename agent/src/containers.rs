@@ -1,6 +1,6 @@
-//! What becomes of containers over time: how often each is started again, what its memory costs it, how busy it
-//! is. Pure: what was seen and when is given. It knows a container by its place (its name in its pod, or its id),
-//! and a start by the number of its control group. What happened before the first look is not known.
+//! What becomes of containers over time: how often each is started again, what its memory costs it, how busy
+//! it is. Pure: what was seen and when is given. It knows a container by its place (its name in its pod, or
+//! its id), and a start by the number of its control group. What happened before the first look is not known.
 
 mod place;
 #[cfg(test)]
@@ -20,8 +20,8 @@ use aio_protocol::{
 
 use place::Place;
 
-/// How long a container that does not run is remembered: longer than the kubelet's longest pause before it starts
-/// one again, which is five minutes.
+/// How long a container that does not run is remembered: longer than the kubelet's longest pause before it
+/// starts one again, which is five minutes.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
 /// Places that are remembered.
@@ -49,8 +49,8 @@ pub struct History {
 #[derive(Debug, Clone, Copy)]
 struct PodKills {
     counted: u64,
-    /// How many the pod's containers do not account for: those of containers that are gone. Negative while the
-    /// pod was read before its containers.
+    /// How many the pod's containers do not account for: those of containers that are gone. Negative while
+    /// the pod was read before its containers.
     unaccounted: i64,
 }
 
@@ -98,8 +98,8 @@ impl History {
         Containers { told, left_out, active }
     }
 
-    /// Kills that the pod counts and none of its containers does were of one that is gone: of the one that was
-    /// started again last.
+    /// Kills that the pod counts and none of its containers does were of one that is gone: of the one that
+    /// was started again last.
     fn blame(&mut self, groups: &Groups, of_containers: &HashMap<String, i64>, now: Instant) {
         self.pods.retain(|uid, _| groups.pod_oom_kills.contains_key(uid));
         for (uid, counted) in &groups.pod_oom_kills {

@@ -1,6 +1,6 @@
-//! When a machine is too full, too hot or lacks a service. Pure: what was measured and when is given. Something is
-//! told once it has been so for a while, and until it is better by a margin, so that what swings around a limit is
-//! one problem and not many.
+//! When a machine is too full, too hot or lacks a service. Pure: what was measured and when is given.
+//! Something is told once it has been so for a while, and until it is better by a margin, so that what swings
+//! around a limit is one problem and not many.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,7 @@
-//! Whether silent nodes go offline. When more than half of an organisation's nodes would go within a minute, the network between them
-//! and this controller is the likelier cause: its nodes are then held, one alarm is raised, and time is given. One more brake holds
-//! the nodes of all organisations, when most organisations are silent at once. Pure; `watch` carries the effects out.
+//! Whether silent nodes go offline. When more than half of an organisation's nodes would go within a minute,
+//! the network between them and this controller is the likelier cause: its nodes are then held, one alarm is
+//! raised, and time is given. One more brake holds the nodes of all organisations, when most organisations
+//! are silent at once. Pure; `watch` carries the effects out.
 //!
 //! ```text
 //!         most nodes are silent: RaiseAlarm

@@ -83,7 +83,8 @@ enum Command {
     /// Look at the controllers that serve the database together.
     #[command(subcommand)]
     Controller(controller::Command),
-    /// Carry the database over from SQLite into an empty one of PostgreSQL, while no controller serves either.
+    /// Carry the database over from SQLite into an empty one of PostgreSQL, while no controller serves
+    /// either.
     Migrate(migrate::Migrate),
     /// What a person should look at.
     #[command(subcommand)]

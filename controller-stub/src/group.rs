@@ -1,6 +1,6 @@
-//! What one of several controllers that serve a database together does for that alone: hears what the others have
-//! to tell it, takes over the nodes of those that are gone where it leads, and sends its workers away while it
-//! cannot reach the database.
+//! What one of several controllers that serve a database together does for that alone: hears what the others
+//! have to tell it, takes over the nodes of those that are gone where it leads, and sends its workers away
+//! while it cannot reach the database.
 
 use std::{sync::Arc, time::Duration};
 
@@ -139,8 +139,8 @@ impl Member {
     }
 }
 
-/// Sends the workers to the other controllers while this one does not reach the database: the others are about to
-/// take their nodes.
+/// Sends the workers to the other controllers while this one does not reach the database: the others are
+/// about to take their nodes.
 pub(crate) async fn fence(app: Arc<App>, stop: CancellationToken) {
     let mut look = interval(FENCE_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -74,8 +74,8 @@ impl Leases {
         }
     }
 
-    /// Notes how often the node was saved; where that is more than before, it was heard of elsewhere, and its lease
-    /// is a whole one.
+    /// Notes how often the node was saved; where that is more than before, it was heard of elsewhere, and its
+    /// lease is a whole one.
     pub(crate) fn note_saves(&self, id: &NodeId, saves: i64, now: Instant) {
         if let Some(lease) = self.entries().get_mut(id)
             && lease.saves.replace(saves).is_some_and(|before| before != saves)

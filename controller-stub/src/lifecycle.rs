@@ -130,9 +130,10 @@ impl Lifecycle {
         }
     }
 
-    /// Gives a whole lease to every node that is held here and online, or that is installing, and has none: after
-    /// a start that is all of them, and later a node whose change was saved while whoever asked for it went away.
-    /// Installations are the leader's; one that somebody else heard of since the last time has its whole time again.
+    /// Gives a whole lease to every node that is held here and online, or that is installing, and has none:
+    /// after a start that is all of them, and later a node whose change was saved while whoever asked for it
+    /// went away. Installations are the leader's; one that somebody else heard of since the last time has its
+    /// whole time again.
     pub(crate) async fn adopt(&self) -> Result<(), StoreError> {
         for (id, organisation) in self.store.online_nodes(self.membership.number()).await? {
             self.workers.grant_amnesty(&id, organisation, Instant::now());
@@ -308,8 +309,8 @@ impl Turn<'_> {
         Ok(node)
     }
 
-    /// Tells of something that moves nothing, with what else is kept with it. Nobody is told of a node that is not
-    /// in service: there is none.
+    /// Tells of something that moves nothing, with what else is kept with it. Nobody is told of a node that
+    /// is not in service: there is none.
     pub(crate) async fn note(
         &self,
         event: impl Fn(&Node, Timestamp) -> NodeEvent,
@@ -335,8 +336,8 @@ impl Turn<'_> {
         self.change(saving, change).await
     }
 
-    /// Notes that the worker's socket is gone. Its status waits for the lease. Another controller's socket is that
-    /// one's to close.
+    /// Notes that the worker's socket is gone. Its status waits for the lease. Another controller's socket is
+    /// that one's to close.
     pub(crate) async fn disconnect(&self) -> Result<Node, LifecycleError> {
         let change = |node: &mut Node| {
             node.websocket_connected &= node.held_by != self.lifecycle.membership.number();

@@ -1,8 +1,9 @@
 //! Tells NOTI what happened to nodes: at least once, in order per node, from rows that were committed with
 //! the changes themselves. Pure: `verdict` says what an answer means, `retry` when to try again, `breaker`
 //! whether NOTI is well, `lanes` whose turn it is. Doing: `relay` runs lanes, `lane` delivers one node's
-//! events, `receiver` says who to and writes down what came of it, `delivery` posts, `valve` says whether anything may be posted now, `notifier` tells the relay
-//! which nodes have events, `backlog` finds those that it was not told of.
+//! events, `receiver` says who to and writes down what came of it, `delivery` posts, `valve` says whether
+//! anything may be posted now, `notifier` tells the relay which nodes have events, `backlog` finds those that
+//! it was not told of.
 
 mod backlog;
 mod breaker;
@@ -43,8 +44,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// `first_pause` is how long delivery pauses first when NOTI fails again and again. Where other controllers
-    /// write most events, they are looked for more often.
+    /// `first_pause` is how long delivery pauses first when NOTI fails again and again. Where other
+    /// controllers write most events, they are looked for more often.
     pub(crate) fn new(first_pause: Duration, is_shared: bool) -> Self {
         let look_interval = if is_shared { backlog::SHARED_INTERVAL } else { backlog::INTERVAL };
         Self { notifier: Notifier::default(), valve: Arc::new(Valve::new(first_pause)), look_interval }

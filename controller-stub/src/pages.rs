@@ -1,6 +1,6 @@
 //! The pages at `/`: what a browser shows of the controller. They are rendered here and read without
-//! JavaScript. Whatever a page shows or does it asks the API for, in this process and as the user who is signed
-//! in: one table of roles, one audit trail, one set of refusals. The API does not know of them.
+//! JavaScript. Whatever a page shows or does it asks the API for, in this process and as the user who is
+//! signed in: one table of roles, one audit trail, one set of refusals. The API does not know of them.
 
 mod access;
 mod add;

@@ -1,6 +1,6 @@
-//! Carries rollouts out: what `rollout` decides is saved, and then the nodes that it concerns are told. A look
-//! reads only rollouts of which there is news or that are due; a save of a node says that there is news of it.
-//! Nothing here is remembered from one look to the next.
+//! Carries rollouts out: what `rollout` decides is saved, and then the nodes that it concerns are told. A
+//! look reads only rollouts of which there is news or that are due; a save of a node says that there is news
+//! of it. Nothing here is remembered from one look to the next.
 
 mod index;
 mod orders;
@@ -73,8 +73,8 @@ pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
     }
 }
 
-/// Looks at what there is to look at; at `all` that have started after a start, when what a process before has
-/// begun may be half done.
+/// Looks at what there is to look at; at `all` that have started after a start, when what a process before
+/// has begun may be half done.
 async fn look(app: &App, all: bool) -> Result<(), StoreError> {
     let mut ids = app.store.rollouts_to_look_at(clock::now()).await?;
     if all {
@@ -152,7 +152,8 @@ async fn let_nodes_go(app: &App, rollout: &mut Rollout, look: Look<'_>) -> Resul
     Ok(concerned)
 }
 
-/// Keeps a rollout that moved, with an audit row where its state changed; says whether nobody else had saved it.
+/// Keeps a rollout that moved, with an audit row where its state changed; says whether nobody else had saved
+/// it.
 async fn save(
     app: &App,
     rollout: &mut Rollout,

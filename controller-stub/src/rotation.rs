@@ -1,4 +1,5 @@
-//! When a worker is offered a new token in place of the one that it uses. Pure; `rotation/offers.rs` makes the offers.
+//! When a worker is offered a new token in place of the one that it uses. Pure; `rotation/offers.rs` makes
+//! the offers.
 //!
 //! ```text
 //!            two thirds of the token's life are over
@@ -8,9 +9,10 @@
 //!                                                       (waiting, longer each time)
 //! ```
 //!
-//! The old token stays valid until the worker was welcomed with the new one, and no more than one offer is open at a time: whatever
-//! crashes between two steps, one token works, and in the end only one does. The offered token itself is kept nowhere; after a
-//! restart a worker that holds it may still come with it, and any other is offered another.
+//! The old token stays valid until the worker was welcomed with the new one, and no more than one offer is
+//! open at a time: whatever crashes between two steps, one token works, and in the end only one does. The
+//! offered token itself is kept nowhere; after a restart a worker that holds it may still come with it, and
+//! any other is offered another.
 
 pub(crate) mod offers;
 

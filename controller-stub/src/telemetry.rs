@@ -1,6 +1,6 @@
-//! What workers measure, as long as it is kept: the newest reading of each connected node, and the open window
-//! of five minutes that `keeper` writes down once it has closed. Nothing here touches the disk; `keeper` does,
-//! and never because of one message. A restart loses the open windows.
+//! What workers measure, as long as it is kept: the newest reading of each connected node, and the open
+//! window of five minutes that `keeper` writes down once it has closed. Nothing here touches the disk;
+//! `keeper` does, and never because of one message. A restart loses the open windows.
 
 pub(crate) mod device;
 pub(crate) mod keeper;

@@ -1,6 +1,7 @@
-//! Webhooks of organisations: each is told of its organisation's events by a relay of its own, so that one that fails
-//! holds up no other, nor NOTI. `guard` (pure) says which addresses may be posted to, `endpoint` posts to one and
-//! notes what came of it, `keeper` runs a relay for each, and `changes` makes, alters and tries them for whoever asks.
+//! Webhooks of organisations: each is told of its organisation's events by a relay of its own, so that one
+//! that fails holds up no other, nor NOTI. `guard` (pure) says which addresses may be posted to, `endpoint`
+//! posts to one and notes what came of it, `keeper` runs a relay for each, and `changes` makes, alters and
+//! tries them for whoever asks.
 
 pub(crate) mod changes;
 mod endpoint;

@@ -1,6 +1,7 @@
-//! The containers of this machine, found by the names of their control groups and read in `/sys/fs/cgroup`, which
-//! every user may. Asks no engine and no socket. Knows both versions of control groups, the names that systemd's
-//! and cgroupfs's drivers give, and nothing of a container that has no process: its control group is gone.
+//! The containers of this machine, found by the names of their control groups and read in `/sys/fs/cgroup`,
+//! which every user may. Asks no engine and no socket. Knows both versions of control groups, the names that
+//! systemd's and cgroupfs's drivers give, and nothing of a container that has no process: its control group
+//! is gone.
 
 mod files;
 mod kubelet;

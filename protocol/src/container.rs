@@ -1,5 +1,5 @@
-//! Containers of a machine, as its kernel and its kubelet's links tell them. Says how each stands; how one finds
-//! out, is the worker's to know. Absent is what nobody said.
+//! Containers of a machine, as its kernel and its kubelet's links tell them. Says how each stands; how one
+//! finds out, is the worker's to know. Absent is what nobody said.
 
 use serde::{Deserialize, Serialize};
 
@@ -118,8 +118,8 @@ pub enum ContainerProblem {
 }
 
 impl Container {
-    /// What stays the same when it is started again: its place in its pod, or its id. Where the names of a pod's
-    /// containers are not known, the pod's.
+    /// What stays the same when it is started again: its place in its pod, or its id. Where the names of a
+    /// pod's containers are not known, the pod's.
     pub fn place(&self) -> String {
         match (&self.pod, &self.name) {
             (Some(pod), Some(name)) => format!("{}/{name}", pod.uid),

@@ -78,7 +78,8 @@ identifier!(
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@|+:/=~-".contains(&b))
 );
 
-/// 24 characters of ASCII without an allocation: whoever has thousands of nodes keeps each one's id many times.
+/// 24 characters of ASCII without an allocation: whoever has thousands of nodes keeps each one's id many
+/// times.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Digits([u8; 24]);
 

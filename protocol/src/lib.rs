@@ -1,6 +1,6 @@
-//! Every word that both ends share: wire messages, NOTI events, node status and its transitions,
-//! token claims, error codes, ids and release names; and AIWM's own dialect. Pure by design: no runtime, files, clock,
-//! randomness or environment.
+//! Every word that both ends share: wire messages, NOTI events, node status and its transitions, token
+//! claims, error codes, ids and release names; and AIWM's own dialect. Pure by design: no runtime, files,
+//! clock, randomness or environment.
 
 pub mod aiwm;
 pub mod api;

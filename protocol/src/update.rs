@@ -185,8 +185,8 @@ pub enum RootRequest {
 }
 
 /// What root says of its part, for everybody on the machine to read: the JSON of
-/// `/var/lib/aio-worker-update/status.json`, replaced in one step at every change. The daemon goes by it after a
-/// restart, when nothing else tells it that it is the new version and is being watched.
+/// `/var/lib/aio-worker-update/status.json`, replaced in one step at every change. The daemon goes by it
+/// after a restart, when nothing else tells it that it is the new version and is being watched.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RootStatus {

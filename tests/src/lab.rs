@@ -3,8 +3,8 @@
 //! that a controller on 127.0.0.1 can be reached, unless a test is about networks.
 //!
 //! - `image` makes a root file system once and keeps it under `target/lab/<suite>/`.
-//! - `ground` gives each machine a folder of its own under `target/lab/run/`, limits how many run at once, and clears away what
-//!   a killed run left.
+//! - `ground` gives each machine a folder of its own under `target/lab/run/`, limits how many run at once,
+//!   and clears away what a killed run left.
 //! - `disk` is a machine's disk, where a test copies it.
 //! - `machine` boots, reboots and ends a machine.
 //! - `network` joins a machine that has a network of its own to this computer, well or badly.

@@ -20,12 +20,13 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL; `-- --tls` over
-    /// TLS, `-- --dialect aiwm --workers 2000` over AIWM's Socket.IO
+    /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL; `-- --tls`
+    /// over TLS, `-- --dialect aiwm --workers 2000` over AIWM's Socket.IO
     Fleet(Options),
     /// The edge: every attack that is known on a controller, while 500 good workers and a good user go on
     Edge(Options),
-    /// A rollout to 5,000 workers, with the controller killed 20 times; `-- --faulty-per-mille 300` for a bad release
+    /// A rollout to 5,000 workers, with the controller killed 20 times; `-- --faulty-per-mille 300` for a bad
+    /// release
     Rollout(Options),
     /// Updates of a real worker there and back on real systemd (as root), and from heartbeat to heartbeat
     Updates(Updates),

@@ -24,8 +24,8 @@ pub(crate) struct Arguments {
 /// The variable that names the system on the lab's machines: whoever sets it gets that one alone.
 const SUITE: &str = "AIO_LAB_SUITE";
 
-/// The tests that are run on PostgreSQL as well: the store's, and the controller's but for those that are about a
-/// file of SQLite's, about programs beside the server, and about what no database has to do with.
+/// The tests that are run on PostgreSQL as well: the store's, and the controller's but for those that are
+/// about a file of SQLite's, about programs beside the server, and about what no database has to do with.
 const ON_POSTGRESQL: &str = "package(controller-stub) & ((test(/^store::/) - test(/^store::database::/)) \
     | (binary(controller) - test(/^(aiwm|conformance|database|group|hostile|migrate|pages|postgres|program|reference|tls|upkeep)::/))) \
     - test(/heartbeats_never_write|whose_database_takes_no_changes|the_command_line_rolls_out|the_history_survives/) \

@@ -1,4 +1,5 @@
-//! Containers as a screen shows them: how many there are, then a line each, those with something wrong first. Pure.
+//! Containers as a screen shows them: how many there are, then a line each, those with something wrong first.
+//! Pure.
 
 use aio_protocol::container::Container;
 

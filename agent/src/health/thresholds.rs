@@ -1,5 +1,5 @@
-//! From when on something is wrong with a GPU or the machine: the `[health]` table of config.toml as checked values. The
-//! defaults are for a fleet that wants to hear of what costs it work, and of nothing else.
+//! From when on something is wrong with a GPU or the machine: the `[health]` table of config.toml as checked
+//! values. The defaults are for a fleet that wants to hear of what costs it work, and of nothing else.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The machine's containers, looked at every minute. Says in the log when looking does not end, and when something
-//! is wrong with one.
+//! The machine's containers, looked at every minute. Says in the log when looking does not end, and when
+//! something is wrong with one.
 
 use std::{collections::BTreeMap, time::Duration};
 

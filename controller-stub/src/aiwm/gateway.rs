@@ -1,5 +1,5 @@
-//! The namespace `/ws/node`: who may join it, and what a worker's words mean. A heartbeat is done in place; what
-//! may take time goes, in order, to the worker's own task. Which of a node's connections counts is the
+//! The namespace `/ws/node`: who may join it, and what a worker's words mean. A heartbeat is done in place;
+//! what may take time goes, in order, to the worker's own task. Which of a node's connections counts is the
 //! registry's to say, as for workers of the own dialect.
 
 mod admission;

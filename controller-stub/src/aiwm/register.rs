@@ -1,5 +1,5 @@
-//! What a `node.register` says, in either of AIWM's forms (pure). It is kept as it came. A shape that is wrong
-//! is kept silently, as AIWM does; a number that is none refuses the whole message.
+//! What a `node.register` says, in either of AIWM's forms (pure). It is kept as it came. A shape that is
+//! wrong is kept silently, as AIWM does; a number that is none refuses the whole message.
 
 use aio_protocol::{event::GpuDevice, text};
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
-//! Which health of a node's GPUs was told last, and of which nodes another is to be told. Pure: `keeper` writes it
-//! down with the event. A node that nothing was told of counts as well, so a fleet that is well tells nothing when
-//! it comes. What a worker says is damped already, and a node that is away says nothing.
+//! Which health of a node's GPUs was told last, and of which nodes another is to be told. Pure: `keeper`
+//! writes it down with the event. A node that nothing was told of counts as well, so a fleet that is well
+//! tells nothing when it comes. What a worker says is damped already, and a node that is away says nothing.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
-//! Looks again and again for what is wrong, and writes down alarms that are raised and resolved. What a node's
-//! alarm owes to NOTI is written in the same transaction. A silenced alarm is raised untold; it is told when
-//! the silence ends before it does.
+//! Looks again and again for what is wrong, and writes down alarms that are raised and resolved. What a
+//! node's alarm owes to NOTI is written in the same transaction. A silenced alarm is raised untold; it is
+//! told when the silence ends before it does.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -117,7 +117,8 @@ impl Keeper {
         failed
     }
 
-    /// Reads what is raised and told. Behind the survey, so that nothing is missed of a node that has come here.
+    /// Reads what is raised and told. Behind the survey, so that nothing is missed of a node that has come
+    /// here.
     async fn follow_others(&mut self) -> Result<(), StoreError> {
         let open = self.app.store.open_alarms().await?;
         self.open = open.into_iter().map(|alarm| (alarm.key(), alarm)).collect();

@@ -1,4 +1,5 @@
-//! What is wrong now, as far as this controller knows. Reads rows of those nodes alone that may have something.
+//! What is wrong now, as far as this controller knows. Reads rows of those nodes alone that may have
+//! something.
 
 use std::collections::{HashMap, HashSet};
 
@@ -75,8 +76,8 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether an alarm is this controller's to raise and to resolve: what a worker says is that of whoever holds
-    /// it, and all else the leader's.
+    /// Whether an alarm is this controller's to raise and to resolve: what a worker says is that of whoever
+    /// holds it, and all else the leader's.
     pub(super) fn is_ours(&self, app: &App, key: &Key) -> bool {
         let Whose::Node(id) = &key.whose else { return app.membership.leads() };
         if !(key.kind.is_told_by_worker() || key.kind == Kind::IdentityConflict) {

@@ -60,8 +60,8 @@ const CONTROLLER: &str = "controller";
 
 /// Look at an alarm
 ///
-/// With its timeline: who acknowledged or silenced it and when, and how it ended. A silence that began before the
-/// alarm comes first.
+/// With its timeline: who acknowledged or silenced it and when, and how it ended. A silence that began before
+/// the alarm comes first.
 #[utoipa::path(get, path = "/alarms/{alarm}", operation_id = "showAlarm", tag = "alarms", security(("user" = [])),
     params(("alarm" = Uuid, Path, description = "The alarm")), responses(
         (status = 200, description = "The alarm", body = AlarmWithTimeline),

@@ -136,7 +136,8 @@ pub(super) fn is_operator(user: &UserClaims) -> bool {
 
 /// List the organisation's alarms
 ///
-/// The latest first; those that are not over unless `resolved` is said. Operators see the controller's own, too.
+/// The latest first; those that are not over unless `resolved` is said. Operators see the controller's own,
+/// too.
 #[utoipa::path(get, path = "/alarms", operation_id = "listAlarms", tag = "alarms", security(("user" = [])),
     params(Filter), responses((status = 200, description = "A page of alarms", body = AlarmList)))]
 pub(super) async fn list(

@@ -36,7 +36,8 @@ const PAUSES: std::ops::Range<u64> = 4..30;
 
 /// Download a release file
 ///
-/// `linux-amd64`, `aio-installer-linux-amd64`, each with `.minisig`, and what `manifest.json` of the version lists beside, that and `SHA256SUMS` included.
+/// `linux-amd64`, `aio-installer-linux-amd64`, each with `.minisig`, and what `manifest.json` of the version
+/// lists beside, that and `SHA256SUMS` included.
 #[utoipa::path(get, path = "/releases/{version}/{file}", operation_id = "downloadRelease", tag = "installation",
     params(("version" = String, Path, description = "e.g. `v1.0.0`"), ("file" = String, Path, description = "e.g. `linux-amd64`")),
     responses(
@@ -111,8 +112,9 @@ pub(super) async fn download(
 
 /// Download the index of releases
 ///
-/// What holds of all releases together, signed (`index.json.minisig`): which there are, which are too old, and which
-/// keys are believed. The two files are replaced one after the other: who gets a pair that does not verify asks again.
+/// What holds of all releases together, signed (`index.json.minisig`): which there are, which are too old,
+/// and which keys are believed. The two files are replaced one after the other: who gets a pair that does not
+/// verify asks again.
 #[utoipa::path(get, path = "/releases/index.json", operation_id = "downloadReleaseIndex", tag = "installation", responses(
     (status = 200, description = "The index; never kept by a cache without asking", content_type = "application/json"),
     (status = 304, description = "It is what `If-None-Match` names"),

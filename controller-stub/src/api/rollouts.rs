@@ -212,7 +212,8 @@ pub(super) fn asked_by(app: &App, person: &Person) -> rollouts::Asked {
 
 /// Create a rollout
 ///
-/// It is a draft until it is started. With `dryRun` nothing is kept, and the answer says which nodes would go when.
+/// It is a draft until it is started. With `dryRun` nothing is kept, and the answer says which nodes would go
+/// when.
 #[utoipa::path(post, path = "/rollouts", operation_id = "createRollout", tag = "rollouts", security(("user" = [])),
     request_body = NewRollout, responses(
         (status = 200, description = "The plan, with `dryRun`", body = RolloutPlan),

@@ -92,7 +92,8 @@ pub(super) async fn show(
 }
 
 impl Span {
-    /// The first and the last window, and the length of a point. Nothing is kept from before the longest history.
+    /// The first and the last window, and the length of a point. Nothing is kept from before the longest
+    /// history.
     fn checked(self, now: Timestamp) -> Result<(Slot, Slot, Duration), Rejection> {
         let to = self.to.map_or(now, |TimeOfQuery(to)| to);
         let from = self.from.map_or(to.minus(DEFAULT_HISTORY), |TimeOfQuery(from)| from);

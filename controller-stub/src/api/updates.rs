@@ -86,7 +86,8 @@ pub(super) struct UpdateRequest {
 
 /// Update a node now
 ///
-/// A rollout of its own, which is urgent and waits for no other node. A node on which a release was faulty is tried again by it.
+/// A rollout of its own, which is urgent and waits for no other node. A node on which a release was faulty is
+/// tried again by it.
 #[utoipa::path(post, path = "/nodes/{id}/update", operation_id = "updateNode", tag = "nodes", security(("user" = [])),
     params(NodeIdOfPath), request_body = Option<UpdateRequest>, responses(
         (status = 200, description = "The rollout", body = RolloutView),

@@ -49,8 +49,8 @@ pub(super) struct ListedNode {
     update: Option<UpdateReport>,
     /// The version that the controller keeps it at.
     pin: Option<ReleaseVersion>,
-    /// How its worker says that the GPUs are; `unknown`, with when it was last seen, while it is not connected; `null` before
-    /// it has said so.
+    /// How its worker says that the GPUs are; `unknown`, with when it was last seen, while it is not
+    /// connected; `null` before it has said so.
     gpu_health: Option<HealthSummary>,
     /// Another machine that claims to be this node and is refused.
     identity_conflict: Option<Conflict>,
@@ -66,7 +66,8 @@ pub(super) struct NodeView {
     /// As the worker told it, as far as this controller understood.
     #[schema(value_type = Option<SystemInfo>)]
     system_info: Option<serde_json::Value>,
-    /// Its containers, those with something wrong first; `null` while its worker is not connected or says nothing of them.
+    /// Its containers, those with something wrong first; `null` while its worker is not connected or says
+    /// nothing of them.
     containers: Option<Vec<Container>>,
     /// How many containers the list leaves out.
     containers_left_out: u32,

@@ -10,8 +10,8 @@ use crate::commands;
 pub(super) struct Migrate {
     #[command(flatten)]
     place: Place,
-    /// The database that everything comes from, e.g. sqlite:///var/lib/aio-controller-stub/controller.db. [default:
-    /// controller.db of the data folder]
+    /// The database that everything comes from, e.g. sqlite:///var/lib/aio-controller-stub/controller.db.
+    /// [default: controller.db of the data folder]
     #[arg(long, value_name = "URL")]
     from: Option<String>,
     /// The empty database of a PostgreSQL server that everything goes to. [default: DATABASE_URL]

@@ -17,8 +17,8 @@ pub struct CarriedTable {
     pub rows: u64,
 }
 
-/// Carries everything over: `from` is the configuration of the database that it comes from, `to` that of an empty
-/// one. No controller may serve either meanwhile.
+/// Carries everything over: `from` is the configuration of the database that it comes from, `to` that of an
+/// empty one. No controller may serve either meanwhile.
 pub async fn migrate(from: &Config, to: &Config) -> Result<Vec<CarriedTable>, CommandError> {
     let carried = transfer(&Place::of(from)?, &Place::of(to)?).await?;
     Ok(carried.into_iter().map(|it| CarriedTable { table: it.table, rows: it.rows }).collect())

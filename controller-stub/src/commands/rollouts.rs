@@ -1,5 +1,5 @@
-//! Rollouts and pins, behind the back of a server that may run: it carries out what it finds. Nodes are updated by a
-//! server alone.
+//! Rollouts and pins, behind the back of a server that may run: it carries out what it finds. Nodes are
+//! updated by a server alone.
 
 use aio_protocol::release::ReleaseVersion;
 use serde_json::{Value, json};

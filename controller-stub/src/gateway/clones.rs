@@ -1,6 +1,7 @@
-//! Detects two machines with one identity (a cloned disk, a copied token). Pure. A worker has another instance id after every start, so
-//! an instance that was displaced and comes back proves that both are alive. One return may be a late frame; the second is a conflict.
-//! From then on the connected worker keeps the node, and the other is refused.
+//! Detects two machines with one identity (a cloned disk, a copied token). Pure. A worker has another
+//! instance id after every start, so an instance that was displaced and comes back proves that both are
+//! alive. One return may be a late frame; the second is a conflict. From then on the connected worker keeps
+//! the node, and the other is refused.
 //!
 //! ```text
 //! (nothing) ── another instance ──▶ Watched ── second return ──▶ Conflict ── quiet for a while ──▶ (nothing)

@@ -390,7 +390,8 @@ impl Connection {
     async fn disconnect(&mut self) {
         self.app.telemetry.end(&self.node, self.epoch);
         if self.app.membership.is_cut_off() {
-            // The database is not reached, and the socket must not wait for it. Whoever takes the node notes it.
+            // The database is not reached, and the socket must not wait for it. Whoever takes the node notes
+            // it.
             self.app.registry.leave(&self.node, self.epoch);
             return;
         }

@@ -1,5 +1,5 @@
-//! What a worker's messages mean, in order: a pure machine. It knows which node is connected, whether it has registered and which
-//! heartbeat was the last.
+//! What a worker's messages mean, in order: a pure machine. It knows which node is connected, whether it has
+//! registered and which heartbeat was the last.
 //!
 //! ```text
 //! Greeted ── node.register ──▶ Welcomed ── node.disconnecting ──▶ Left

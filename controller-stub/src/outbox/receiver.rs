@@ -1,5 +1,5 @@
-//! Who a relay delivers to: where what it is owed stands, how an event is posted, and what is written down and
-//! counted of an attempt. `Noti` is one; each webhook is another.
+//! Who a relay delivers to: where what it is owed stands, how an event is posted, and what is written down
+//! and counted of an attempt. `Noti` is one; each webhook is another.
 
 use std::{
     future::Future,

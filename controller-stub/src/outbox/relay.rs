@@ -41,8 +41,8 @@ impl<R: Receiver> Relay<R> {
         }
     }
 
-    /// Delivers until `stop`, with `beside` as a task. What an attempt that is under way then does is not known;
-    /// its event is posted again after the next start, under the same id.
+    /// Delivers until `stop`, with `beside` as a task. What an attempt that is under way then does is not
+    /// known; its event is posted again after the next start, under the same id.
     pub(crate) async fn run(
         mut self,
         stop: CancellationToken,

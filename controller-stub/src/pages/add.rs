@@ -1,5 +1,5 @@
-//! Adding nodes: one, or many with numbered names, all in one transaction. The answer has what each machine is
-//! installed with, shown once; below it the new nodes appear as they come online.
+//! Adding nodes: one, or many with numbered names, all in one transaction. The answer has what each machine
+//! is installed with, shown once; below it the new nodes appear as they come online.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

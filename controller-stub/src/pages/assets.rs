@@ -1,5 +1,5 @@
-//! Style, script and icon. Each is named after what it holds, so that a browser keeps it for good and never has
-//! an old one.
+//! Style, script and icon. Each is named after what it holds, so that a browser keeps it for good and never
+//! has an old one.
 
 use std::{
     io::{self, Write},

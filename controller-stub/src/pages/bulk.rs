@@ -1,5 +1,5 @@
-//! What is done to every node of a filter. Each node is asked for by itself, so one that refuses keeps no other
-//! from it, and each stands in the audit trail.
+//! What is done to every node of a filter. Each node is asked for by itself, so one that refuses keeps no
+//! other from it, and each stands in the audit trail.
 
 use std::{collections::BTreeMap, sync::Arc};
 

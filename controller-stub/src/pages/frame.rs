@@ -124,8 +124,8 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     accepted.is_some_and(|it| it.split(',').any(|coding| coding.trim() == "gzip"))
 }
 
-/// The same answer in gzip. A page shows what others wrote beside the token of its forms; nobody else can have
-/// a browser ask for it again and again and measure it, because the cookie goes with requests of our own
+/// The same answer in gzip. A page shows what others wrote beside the token of its forms; nobody else can
+/// have a browser ask for it again and again and measure it, because the cookie goes with requests of our own
 /// pages alone.
 async fn packed(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();

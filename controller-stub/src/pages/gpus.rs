@@ -1,6 +1,6 @@
-//! A node's GPUs as cards: what the inventory says of each, what it measures now, what is wrong with it, and its
-//! last day as lines. A line is one `polyline` per stretch that something is known of, which is all that these
-//! charts need: a crate for charts would bring scales, fonts and styles that the pages' policy forbids.
+//! A node's GPUs as cards: what the inventory says of each, what it measures now, what is wrong with it, and
+//! its last day as lines. A line is one `polyline` per stretch that something is known of, which is all that
+//! these charts need: a crate for charts would bring scales, fonts and styles that the pages' policy forbids.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -167,8 +167,8 @@ fn state(
     let worst = health.worst.as_deref().unwrap_or_default();
     let named = worst.strip_prefix("GPU ").and_then(|rest| rest.strip_prefix(gpu.device_id.as_str()));
     let named = gpus == 1 || named.is_some_and(|rest| rest.starts_with([':', ' ']));
-    // A heartbeat tells what is wrong sooner than the next measurement. A driver that does not answer says nothing
-    // of any of them.
+    // A heartbeat tells what is wrong sooner than the next measurement. A driver that does not answer says
+    // nothing of any of them.
     let told = if named || health.state == Health::Unknown { health.state } else { Health::Ok };
     detail.map_or(told, |detail| detail.status.health.max(told)).as_str()
 }
@@ -226,8 +226,8 @@ fn figures(
     figures.into_iter().filter(|it| !it.value.is_empty() || !it.lines.is_empty()).collect()
 }
 
-/// The day of a series as stretches of a polyline, and in words. `full` is what the chart's height stands for;
-/// the greatest value where nobody says that, or it is less.
+/// The day of a series as stretches of a polyline, and in words. `full` is what the chart's height stands
+/// for; the greatest value where nobody says that, or it is less.
 fn lines(
     points: &[Point],
     device: &str,

@@ -1,6 +1,6 @@
-//! The WebSocket that keeps a page live. It carries no content: it says that something has changed, and the page
-//! asks for itself again. Committed changes and health are what pages show, so those two are listened to. A
-//! session that ends closes it.
+//! The WebSocket that keeps a page live. It carries no content: it says that something has changed, and the
+//! page asks for itself again. Committed changes and health are what pages show, so those two are listened
+//! to. A session that ends closes it.
 
 use std::{
     sync::Arc,

@@ -1,5 +1,5 @@
-//! The list of nodes: searched, filtered, sorted, a page at a time. What is done to many goes by the filter and
-//! not by what a page happens to show.
+//! The list of nodes: searched, filtered, sorted, a page at a time. What is done to many goes by the filter
+//! and not by what a page happens to show.
 
 use std::{collections::BTreeMap, sync::Arc};
 

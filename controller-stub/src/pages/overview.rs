@@ -32,9 +32,9 @@ const PERIOD: Duration = Duration::from_secs(7 * 86_400);
 /// So many nodes are shown of each kind of trouble.
 const SHOWN: usize = 8;
 
-/// Targets: the share of installations that succeed, how long one takes from its first report until its worker is
-/// online, the share of events that are delivered and how long that takes, and the part of the time that nodes are
-/// online.
+/// Targets: the share of installations that succeed, how long one takes from its first report until its
+/// worker is online, the share of events that are delivered and how long that takes, and the part of the time
+/// that nodes are online.
 const INSTALLED_PERCENT: u64 = 95;
 const CONNECT: Duration = Duration::from_secs(60);
 const DELIVERED_PERCENT: u64 = 99;

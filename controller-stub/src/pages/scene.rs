@@ -1,5 +1,5 @@
-//! A page's place: where it is below `/`, for whom it is, and the way from it to others. Addresses are relative,
-//! so that the pages work below whatever a proxy puts before them.
+//! A page's place: where it is below `/`, for whom it is, and the way from it to others. Addresses are
+//! relative, so that the pages work below whatever a proxy puts before them.
 
 use aio_protocol::claims::UserClaims;
 use axum::{

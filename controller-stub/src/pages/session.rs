@@ -1,5 +1,6 @@
 //! Who looks at a page: a cookie holds a user's token, and the database says that the session goes on. So it
-//! ends with the token, with the key that signed it, when somebody signs out, and on every controller at once.
+//! ends with the token, with the key that signed it, when somebody signs out, and on every controller at
+//! once.
 //!
 //! A form is believed if the browser says that a page of ours sent it, and if it holds the session's own
 //! token, which no other page can read.

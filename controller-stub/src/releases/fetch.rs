@@ -272,7 +272,8 @@ impl Source {
     }
 
     /// Downloads the files of a version into `folder`, or `only` one beside what vouches for it, and says
-    /// what its sums list. They come first and must be signed, so that nothing large is taken from a stranger.
+    /// what its sums list. They come first and must be signed, so that nothing large is taken from a
+    /// stranger.
     async fn download(
         &self,
         offer: &Offer<'_>,

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aio_protocol::release::index::{KeyId, ReleaseIndex};
 use minisign_verify::{Error as Unverified, PublicKey, Signature};
 
-/// The keys that are believed. Without any, signatures are not verified; a revoked key is refused all the same.
+/// The keys that are believed. Without any, signatures are not verified; a revoked key is refused all the
+/// same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Keys {
     believed: BTreeMap<KeyId, PublicKey>,

@@ -1,5 +1,6 @@
-//! One look at a rollout, in two halves, each of which is saved whole: what its nodes said since, and then who
-//! may go. Between the two, and after a crash, the second half finds by what was saved what is to be done.
+//! One look at a rollout, in two halves, each of which is saved whole: what its nodes said since, and then
+//! who may go. Between the two, and after a crash, the second half finds by what was saved what is to be
+//! done.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! The newest index of releases that this controller publishes. Its signature was verified when it was
-//! imported, and each node verifies it again: what stands here decides what is offered, never what is installed.
+//! imported, and each node verifies it again: what stands here decides what is offered, never what is
+//! installed.
 
 use std::{io, path::PathBuf};
 

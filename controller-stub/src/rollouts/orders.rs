@@ -214,7 +214,8 @@ async fn abort(
     Ok(store.move_rollout(rollout, &changed, &BTreeMap::new(), Some(asked.at), None).await?)
 }
 
-/// Brings one node to a version now, whatever its group's rollout says: a rollout of its own, without waiting.
+/// Brings one node to a version now, whatever its group's rollout says: a rollout of its own, without
+/// waiting.
 pub(crate) async fn update_node(
     store: &Store,
     node: &NodeId,

@@ -1,5 +1,5 @@
-//! What became of an alarm, and who did it, where the alarm's own row does not say: silences that held meanwhile, and
-//! who took its node out of service.
+//! What became of an alarm, and who did it, where the alarm's own row does not say: silences that held
+//! meanwhile, and who took its node out of service.
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
@@ -33,7 +33,8 @@ impl Store {
         rows.iter().map(|row| Ok((row.try_get(0)?, super::rows::count(row, 1)?))).collect()
     }
 
-    /// An organisation's silences that held at some time from `since` to `until`, in the order of their beginning.
+    /// An organisation's silences that held at some time from `since` to `until`, in the order of their
+    /// beginning.
     pub(crate) async fn silences_between(
         &self,
         org: &OwnerId,

@@ -1,5 +1,5 @@
-//! The controllers that serve the database together, and the nodes of those that are gone. The dialect adds and
-//! removes them.
+//! The controllers that serve the database together, and the nodes of those that are gone. The dialect adds
+//! and removes them.
 
 use aio_protocol::time::Timestamp;
 use sqlx::{AnyConnection, Row, any::AnyRow};
@@ -29,8 +29,8 @@ pub(crate) struct Controller {
 }
 
 impl Store {
-    /// The controllers that serve the database together, in the order in which they came. None where one serves
-    /// it alone.
+    /// The controllers that serve the database together, in the order in which they came. None where one
+    /// serves it alone.
     pub(crate) async fn controllers(&self) -> Result<Vec<Controller>, StoreError> {
         let rows = sqlx::query(
             "SELECT number, name, address, version, started_at, beaten_at, leads, \
@@ -53,8 +53,8 @@ impl Store {
         self.writer.write(Introduce { number, name, address, version }).await
     }
 
-    /// Gives this controller the nodes that are connected or online and that none which is there holds, at most
-    /// `limit`; says how many.
+    /// Gives this controller the nodes that are connected or online and that none which is there holds, at
+    /// most `limit`; says how many.
     pub(crate) async fn take_orphans(&self, number: i64, limit: u64) -> Result<u64, StoreError> {
         self.writer.write(TakeOrphans { number, limit }).await
     }

@@ -107,8 +107,8 @@ impl Store {
     }
 }
 
-/// Brings the database up to date. Of two processes that start on a new database of SQLite's at once, the slower
-/// may fail at each migration once, and on its next try finds that one done.
+/// Brings the database up to date. Of two processes that start on a new database of SQLite's at once, the
+/// slower may fail at each migration once, and on its next try finds that one done.
 pub(super) async fn set_up(place: &Place) -> Result<(), StoreError> {
     let began = Instant::now();
     let mut tries = place.migrations().iter().count();

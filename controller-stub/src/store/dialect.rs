@@ -76,7 +76,8 @@ pub(crate) enum Serving {
 }
 
 impl Serving {
-    /// Begins a transaction that writes, which is refused once another process serves. The database is up to date.
+    /// Begins a transaction that writes, which is refused once another process serves. The database is up to
+    /// date.
     pub(super) async fn begin(&self) -> Result<String, StoreError> {
         match self {
             Self::File { .. } => Ok(file::BEGIN.to_owned()),
@@ -152,8 +153,8 @@ impl Place {
         }
     }
 
-    /// Makes this process the one that serves the database. Commands need no such right. A standby waits until
-    /// no other has it.
+    /// Makes this process the one that serves the database. Commands need no such right. A standby waits
+    /// until no other has it.
     pub(crate) async fn serve(&self, standby: bool) -> Result<Serving, StoreError> {
         sqlx::any::install_default_drivers();
         match self {

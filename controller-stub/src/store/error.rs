@@ -121,8 +121,8 @@ impl StoreError {
     }
 }
 
-/// `sqlstate` reads the codes of PostgreSQL. SQLite's primary result codes (<https://sqlite.org/rescode.html>); a code's lowest byte is its
-/// primary one.
+/// `sqlstate` reads the codes of PostgreSQL. SQLite's primary result codes
+/// (<https://sqlite.org/rescode.html>); a code's lowest byte is its primary one.
 pub(super) fn problem(error: &sqlx::Error) -> Problem {
     let error = match error {
         sqlx::Error::PoolTimedOut => return Problem::Busy,

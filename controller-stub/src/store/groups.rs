@@ -1,5 +1,5 @@
-//! What is decided for nodes and groups of them about updates: pins and limits. Whoever is concerned is looked
-//! at again by its rollout.
+//! What is decided for nodes and groups of them about updates: pins and limits. Whoever is concerned is
+//! looked at again by its rollout.
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},

@@ -1,5 +1,5 @@
-//! The health that an event told last of a node's GPUs, so that a restart tells nothing twice. A node without a
-//! row was told to be well, or nothing was ever told of it.
+//! The health that an event told last of a node's GPUs, so that a restart tells nothing twice. A node without
+//! a row was told to be well, or nothing was ever told of it.
 
 use std::collections::HashMap;
 

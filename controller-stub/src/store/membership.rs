@@ -1,5 +1,5 @@
-//! Where this controller stands among those that serve the database together. One that serves alone leads, and
-//! its number is 0. `sightings` (pure) says who is silent; the dialect keeps the place by beats.
+//! Where this controller stands among those that serve the database together. One that serves alone leads,
+//! and its number is 0. `sightings` (pure) says who is silent; the dialect keeps the place by beats.
 
 mod sightings;
 

@@ -147,8 +147,8 @@ impl Store {
         self.writer.write(ClearConnections).await
     }
 
-    /// Whose tokens were revoked while their worker was connected to the controller of this number, and it still
-    /// is.
+    /// Whose tokens were revoked while their worker was connected to the controller of this number, and it
+    /// still is.
     pub(crate) async fn connected_without_token(&self, number: i64) -> Result<Vec<NodeId>, StoreError> {
         // The index of that name holds these and no others.
         let rows = sqlx::query(

@@ -23,7 +23,8 @@ pub(crate) struct FleetNumbers {
     pub by_status: BTreeMap<NodeStatus, u64>,
     /// Nodes in service by the version that their worker named; none for those that never did.
     pub versions: Vec<(Option<String>, u64)>,
-    /// Installations that ended since, and how long each that succeeded took, in milliseconds, the shortest first.
+    /// Installations that ended since, and how long each that succeeded took, in milliseconds, the shortest
+    /// first.
     pub installed_ms: Vec<u64>,
     pub failed_installations: u64,
 }

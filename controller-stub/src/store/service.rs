@@ -99,8 +99,8 @@ impl Store {
         Ok(service)
     }
 
-    /// How many milliseconds each of the latest events since took from what happened to the built-in NOTI, the
-    /// shortest first.
+    /// How many milliseconds each of the latest events since took from what happened to the built-in NOTI,
+    /// the shortest first.
     pub(crate) async fn delivery_ms(&self, org: &OwnerId, since: Timestamp) -> Result<Vec<u64>, StoreError> {
         let _share = self.shares.take(org).await;
         let rows = sqlx::query(

@@ -1,5 +1,5 @@
-//! Who is signed in to the pages, and links that sign in once. Neither a cookie nor a link's secret is kept: a
-//! SHA-256 tells whether a text was one.
+//! Who is signed in to the pages, and links that sign in once. Neither a cookie nor a link's secret is kept:
+//! a SHA-256 tells whether a text was one.
 
 use aio_protocol::{ids::OwnerId, time::Timestamp};
 use sqlx::{AnyConnection, Row, any::AnyRow};

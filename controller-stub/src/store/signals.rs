@@ -1,5 +1,5 @@
-//! What one of several controllers has to be told of nodes that it holds. A signal is written with the change that
-//! owes it and says only where to look; what is so, its reader asks the database.
+//! What one of several controllers has to be told of nodes that it holds. A signal is written with the change
+//! that owes it and says only where to look; what is so, its reader asks the database.
 
 use aio_protocol::ids::NodeId;
 use sqlx::{AnyConnection, Row};
@@ -42,7 +42,8 @@ impl Store {
         self.writer.write(Take(number)).await
     }
 
-    /// Signals that there may be something to tell the workers of these nodes, to whoever holds them but `number`.
+    /// Signals that there may be something to tell the workers of these nodes, to whoever holds them but
+    /// `number`.
     pub(crate) async fn signal_told(&self, number: i64, nodes: Vec<NodeId>) -> Result<(), StoreError> {
         self.writer.write(Tell { number, nodes: json("nodes", &nodes)? }).await
     }

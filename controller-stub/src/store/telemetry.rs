@@ -58,7 +58,8 @@ impl Write for Keep {
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         for window in &self.0 {
-            // A later window of the same time, after the clock was set back, takes the place of the earlier one.
+            // A later window of the same time, after the clock was set back, takes the place of the earlier
+            // one.
             let insert = "INSERT INTO telemetry (key, data) SELECT $1 * 4294967296 + number, $2 FROM telemetry_nodes \
                  WHERE node_id = $3 ON CONFLICT (key) DO UPDATE SET data = excluded.data";
             let insert = sqlx::query(insert)

@@ -1,5 +1,5 @@
-//! A database for each test: a file in the test's folder, or a schema of its own on the PostgreSQL server that
-//! `AIO_TEST_POSTGRES` names.
+//! A database for each test: a file in the test's folder, or a schema of its own on the PostgreSQL server
+//! that `AIO_TEST_POSTGRES` names.
 
 use std::{env, path::Path};
 

@@ -46,8 +46,8 @@ struct Table {
     key: Vec<String>,
 }
 
-/// Carries all of `from` over into `to`, which a database of SQLite's and one of PostgreSQL's may be. Nobody may
-/// serve either meanwhile.
+/// Carries all of `from` over into `to`, which a database of SQLite's and one of PostgreSQL's may be. Nobody
+/// may serve either meanwhile.
 pub(crate) async fn transfer(from: &Place, to: &Place) -> Result<Vec<Carried>, StoreError> {
     if !from.is_file() || to.is_file() {
         let problem = "what is carried over is a database of SQLite's, into one of PostgreSQL's";

@@ -1,4 +1,5 @@
-//! When the tokens of users end that were made on the command line to last. The tokens themselves are kept nowhere.
+//! When the tokens of users end that were made on the command line to last. The tokens themselves are kept
+//! nowhere.
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ impl Store {
         self.writer.write(Note { whose: whose.clone(), issued_at, expires_at }).await
     }
 
-    /// Users whose last token ends before `soon` with less than a sixth of its life left, or has ended in the last
-    /// week, and when.
+    /// Users whose last token ends before `soon` with less than a sixth of its life left, or has ended in the
+    /// last week, and when.
     pub(crate) async fn ending_user_tokens(
         &self,
         now: Timestamp,

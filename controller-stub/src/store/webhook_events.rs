@@ -1,5 +1,5 @@
-//! Events that webhooks are owed. Rows are written by `nodes`, in the transaction of the change that owes them, and
-//! every attempt is written down in the transaction of what follows from it.
+//! Events that webhooks are owed. Rows are written by `nodes`, in the transaction of the change that owes
+//! them, and every attempt is written down in the transaction of what follows from it.
 
 use std::time::Duration;
 
@@ -118,8 +118,8 @@ impl Store {
     }
 }
 
-/// Adds an event to the queue of each webhook of the node's organisation that is told of it, in the transaction of
-/// `connection`.
+/// Adds an event to the queue of each webhook of the node's organisation that is told of it, in the
+/// transaction of `connection`.
 pub(super) async fn add(
     connection: &mut AnyConnection,
     (id, kind): (&str, EventKind),

@@ -1,5 +1,5 @@
-//! Webhooks of organisations: where they are, what they are told, and the secrets that sign it. What each is owed
-//! stands in `webhook_events`.
+//! Webhooks of organisations: where they are, what they are told, and the secrets that sign it. What each is
+//! owed stands in `webhook_events`.
 
 use aio_protocol::{event::EventKind, ids::OwnerId, time::Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -58,7 +58,8 @@ impl Store {
         self.writer.write(Add { webhook, most }).await
     }
 
-    /// Keeps a webhook that was changed, if nobody has changed or removed it since it was read; says whether it did.
+    /// Keeps a webhook that was changed, if nobody has changed or removed it since it was read; says whether
+    /// it did.
     pub(crate) async fn change_webhook(&self, webhook: Webhook) -> Result<bool, StoreError> {
         self.writer.write(Change(webhook)).await
     }

@@ -6,10 +6,11 @@
 //! To add a write: a struct that owns what it writes, `impl Write` for it beside the reads of its
 //! table, and a method of `Store` that hands it to `Writer::write`. Four rules come with it:
 //!
-//! - `run` either does all of its work or none when it answers `Ok`. What it refuses (a row that is newer than expected) it sees
-//!   by the affected rows of its first statement, and says so in its answer, not as an error.
-//! - `run` may be called twice: when a write of the batch fails, everything is rolled back and each write runs again alone, so
-//!   that the one that fails harms no other.
+//! - `run` either does all of its work or none when it answers `Ok`. What it refuses (a row that is newer
+//!   than expected) it sees by the affected rows of its first statement, and says so in its answer, not as an
+//!   error.
+//! - `run` may be called twice: when a write of the batch fails, everything is rolled back and each write
+//!   runs again alone, so that the one that fails harms no other.
 //! - An answer by which nothing was changed is told from others by `changed`.
 //! - Nothing that takes time but SQL belongs into `run`: everybody else waits. JSON is made before.
 

@@ -1,6 +1,6 @@
 //! Five minutes of a node: for each series the least, the mean and the greatest. Pure. Numbers are whole
-//! units of `Unit`, so that a window is small in memory and on the disk. A series of which nothing was said has
-//! no numbers.
+//! units of `Unit`, so that a window is small in memory and on the disk. A series of which nothing was said
+//! has no numbers.
 
 use super::{Slot, device::Device, reading::Reading};
 

@@ -1,5 +1,5 @@
-//! One webhook as a relay's receiver: it is posted to over a client of its own, signed with its secrets, and every
-//! attempt is written down.
+//! One webhook as a relay's receiver: it is posted to over a client of its own, signed with its secrets, and
+//! every attempt is written down.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Which addresses a webhook may be at: public ones, and those that the operator allows. Pure but for the look-up of
-//! names, whose addresses are the ones that are connected to, so that a name cannot change between check and use.
+//! Which addresses a webhook may be at: public ones, and those that the operator allows. Pure but for the
+//! look-up of names, whose addresses are the ones that are connected to, so that a name cannot change between
+//! check and use.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -15,8 +16,8 @@ use reqwest::{
 /// The longest URL of a webhook, in bytes.
 pub(crate) const MAX_URL_BYTES: usize = 2048;
 
-/// Networks inside, or of no single machine (IANA's registries of special-purpose addresses), and an address within
-/// public space that answers on Azure's machines alone.
+/// Networks inside, or of no single machine (IANA's registries of special-purpose addresses), and an address
+/// within public space that answers on Azure's machines alone.
 const INSIDE_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -39,7 +40,8 @@ const INSIDE_V4: [(Ipv4Addr, u8); 16] = [
 /// Where IPv6 is public: 2000::/3. NAT64 (64:ff9b::/96), unique local and link-local addresses lie outside.
 const PUBLIC_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// What is not public within: protocols' own (Teredo among them), documentation, and 6to4, which carries IPv4.
+/// What is not public within: protocols' own (Teredo among them), documentation, and 6to4, which carries
+/// IPv4.
 const INSIDE_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),

@@ -1,5 +1,5 @@
-//! Runs a relay for each webhook: begins and ends them as webhooks come, change and go, tells each which nodes it
-//! waits for, and counts.
+//! Runs a relay for each webhook: begins and ends them as webhooks come, change and go, tells each which
+//! nodes it waits for, and counts.
 
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 

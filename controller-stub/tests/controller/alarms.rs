@@ -214,7 +214,8 @@ async fn a_container_that_is_not_well_is_an_alarm_until_it_is_or_is_gone() {
     );
     await_told(&owner, &id, &["alarm.raised", "alarm.raised"]).await;
 
-    // Started once more under another id, it is the same container; and a worker that could not look says nothing.
+    // Started once more under another id, it is the same container; and a worker that could not look says
+    // nothing.
     let mut again = containers();
     again[0]["id"] = json!("5d".repeat(32));
     again[0]["restarts"] = json!(8);

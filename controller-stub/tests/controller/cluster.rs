@@ -1,5 +1,6 @@
-//! A PostgreSQL server of a test's own: made in its folder, run by a user without rights, reached over a socket
-//! of the folder and over TCP, and ended with the test. Debian's package `postgresql` brings the programs.
+//! A PostgreSQL server of a test's own: made in its folder, run by a user without rights, reached over a
+//! socket of the folder and over TCP, and ended with the test. Debian's package `postgresql` brings the
+//! programs.
 
 use std::{
     fs::{self, File, Permissions},

@@ -1,5 +1,5 @@
-//! Several controllers on one PostgreSQL database, each of which serves: what one does the others know, a worker
-//! may come to any of them, and whoever is killed, stands still or is cut off takes nothing with it.
+//! Several controllers on one PostgreSQL database, each of which serves: what one does the others know, a
+//! worker may come to any of them, and whoever is killed, stands still or is cut off takes nothing with it.
 
 use std::{
     fs,

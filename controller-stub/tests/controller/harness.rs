@@ -73,7 +73,8 @@ impl Controller {
         self.config.releases.as_ref().unwrap().join("v1.0.0").join(name)
     }
 
-    /// Puts an index of releases into the folder, and what goes for its signature: v1.0.0, v1.1.0, and v2.0.0, which is reached from v1.1.0 on.
+    /// Puts an index of releases into the folder, and what goes for its signature: v1.0.0, v1.1.0, and
+    /// v2.0.0, which is reached from v1.1.0 on.
     pub(crate) fn write_index(&self) {
         let release = |byte: &str, oldest: Option<&str>| {
             let mut release = json!({ "manifestSha256": format!("sha256:{}", byte.repeat(64)) });

@@ -1,5 +1,5 @@
-//! A controller on PostgreSQL: what is refused and with which code, what an outage does, and that all the rest is
-//! as on SQLite. The other tests run on PostgreSQL, too, where `AIO_TEST_POSTGRES` names a server.
+//! A controller on PostgreSQL: what is refused and with which code, what an outage does, and that all the
+//! rest is as on SQLite. The other tests run on PostgreSQL, too, where `AIO_TEST_POSTGRES` names a server.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! Rollouts from outside: workers that answer offers as real ones do, and what the controller, its database and
-//! its events say meanwhile.
+//! Rollouts from outside: workers that answer offers as real ones do, and what the controller, its database
+//! and its events say meanwhile.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Webhooks of organisations: what each is told, signed and in order, that one that fails harms nobody, and where none
-//! may be.
+//! Webhooks of organisations: what each is told, signed and in order, that one that fails harms nobody, and
+//! where none may be.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};

@@ -31,7 +31,8 @@ impl Tree {
             return Some(Self::Unified(mounts.to_owned()));
         }
         let at = |name: &str| mounts.join(name);
-        // In systemd's own tree is every group, whatever a kernel was started without; elsewhere there is none such.
+        // In systemd's own tree is every group, whatever a kernel was started without; elsewhere there is
+        // none such.
         let base = ["systemd", "memory", "cpuacct"].into_iter().map(at).find(|folder| folder.is_dir())?;
         Some(Self::Split { base, cpu: at("cpuacct"), memory: at("memory"), freezer: at("freezer") })
     }

@@ -1,5 +1,6 @@
-//! What the kubelet says of containers by the links to their logs: `/var/log/containers/POD_NAMESPACE_NAME-ID.log`
-//! leads to `/var/log/pods/NAMESPACE_POD_UID/NAME/RESTARTS.log`. Only the links are read, which every user may.
+//! What the kubelet says of containers by the links to their logs:
+//! `/var/log/containers/POD_NAMESPACE_NAME-ID.log` leads to
+//! `/var/log/pods/NAMESPACE_POD_UID/NAME/RESTARTS.log`. Only the links are read, which every user may.
 
 use std::{collections::HashMap, fs, path::Path};
 

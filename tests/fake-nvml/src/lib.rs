@@ -1,9 +1,10 @@
-//! A `libnvidia-ml.so.1` for machines without GPUs: it exports the functions that the worker calls, and its GPUs, their readings
-//! and their faults come from a JSON file. To use it, name its path as `nvml_library` (or `AIO_NVML_LIBRARY`).
+//! A `libnvidia-ml.so.1` for machines without GPUs: it exports the functions that the worker calls, and its
+//! GPUs, their readings and their faults come from a JSON file. To use it, name its path as `nvml_library`
+//! (or `AIO_NVML_LIBRARY`).
 //!
-//! The scenario is the file beside the library whose name is the library's with `.json` added, if there is one, else the file that
-//! `FAKE_NVML_SCENARIO` names. It is read again when it changes, so faults come and go while a process runs; replace it by
-//! rename. Every key may be left out:
+//! The scenario is the file beside the library whose name is the library's with `.json` added, if there is
+//! one, else the file that `FAKE_NVML_SCENARIO` names. It is read again when it changes, so faults come and
+//! go while a process runs; replace it by rename. Every key may be left out:
 //!
 //! ```json
 //! {
@@ -34,17 +35,18 @@
 //! }
 //! ```
 //!
-//! - Errors are NVML's names without `NVML_ERROR_`. `init` is what initialisation answers, `fault` what every call about a GPU
-//!   answers (finding it by index included), `faults` what single functions answer, for all GPUs or for one.
-//! - `hang` is `true` for every function or a list of functions, for all GPUs or for one. A hung call returns when the scenario no
-//!   longer says so.
+//! - Errors are NVML's names without `NVML_ERROR_`. `init` is what initialisation answers, `fault` what every
+//!   call about a GPU answers (finding it by index included), `faults` what single functions answer, for all
+//!   GPUs or for one.
+//! - `hang` is `true` for every function or a list of functions, for all GPUs or for one. A hung call returns
+//!   when the scenario no longer says so.
 //! - Memory is bytes, temperature °C, power milliwatts, energy millijoules, slowdowns nanoseconds;
 //!   the rest are NVML's own numbers. A GPU does not support what it leaves out.
 //! - A GPU with `events` tells whoever has registered for them of each error that is added to `xids`.
 //!   Those that stood there before are history.
 //!
-//! A file beside the library whose name is the library's with `.device` added stands for the driver's device: it is held open from
-//! initialisation to shutdown.
+//! A file beside the library whose name is the library's with `.device` added stands for the driver's device:
+//! it is held open from initialisation to shutdown.
 //!
 //! Without a scenario, initialisation fails with `DRIVER_NOT_LOADED`.
 

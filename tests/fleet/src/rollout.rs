@@ -1,6 +1,6 @@
-//! A fleet is brought to another version while its controller is killed again and again. What must hold: nobody
-//! is lost, nobody switches twice, and whoever is pinned or packaged is left alone. What is measured: how many
-//! nodes a second a rollout moves.
+//! A fleet is brought to another version while its controller is killed again and again. What must hold:
+//! nobody is lost, nobody switches twice, and whoever is pinned or packaged is left alone. What is measured:
+//! how many nodes a second a rollout moves.
 
 pub(crate) mod crew;
 mod worker;

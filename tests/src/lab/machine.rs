@@ -323,9 +323,9 @@ impl Machine {
     }
 }
 
-/// Mounts the disk, if the machine has one, and the overlay, and becomes `systemd-nspawn`, as the first process of the machine's
-/// namespaces. `--keep-unit` and `--register=no` because there may be no systemd outside; a cgroup
-/// of its own because two machines in one would get in each other's way.
+/// Mounts the disk, if the machine has one, and the overlay, and becomes `systemd-nspawn`, as the first
+/// process of the machine's namespaces. `--keep-unit` and `--register=no` because there may be no systemd
+/// outside; a cgroup of its own because two machines in one would get in each other's way.
 const FIRST_PROCESS: &str = r#"
 if [ -n "$3" ]; then
     mkdir "$3"

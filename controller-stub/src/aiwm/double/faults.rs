@@ -1,5 +1,5 @@
-//! What a test has ordered to go wrong, and when it does (pure). An order is for one node or for any, and for so
-//! many times.
+//! What a test has ordered to go wrong, and when it does (pure). An order is for one node or for any, and for
+//! so many times.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Where the frames of a WebSocket begin and end, in bytes that pass by (pure). Keeps no payload but its first
-//! bytes. Does not check what a frame says; whoever reads it does.
+//! Where the frames of a WebSocket begin and end, in bytes that pass by (pure). Keeps no payload but its
+//! first bytes. Does not check what a frame says; whoever reads it does.
 
 /// So many first bytes of a message are kept: the kind of a packet and its namespace fit.
 const HEAD_BYTES: usize = 24;

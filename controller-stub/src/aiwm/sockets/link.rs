@@ -1,5 +1,5 @@
-//! What the two ends of a Socket.IO connection here know of each other: the carriage, which has the bytes, and
-//! the namespaces, which have the words. Either may end it.
+//! What the two ends of a Socket.IO connection here know of each other: the carriage, which has the bytes,
+//! and the namespaces, which have the words. Either may end it.
 
 use std::{
     any::Any,

@@ -1,5 +1,5 @@
-//! How many Socket.IO sessions may be open without an accepted token, in all and from one site. Those with one
-//! are limited by what their token speaks for.
+//! How many Socket.IO sessions may be open without an accepted token, in all and from one site. Those with
+//! one are limited by what their token speaks for.
 
 use std::{
     collections::HashMap,

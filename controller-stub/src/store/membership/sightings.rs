@@ -1,5 +1,5 @@
-//! Who is silent, by one's own clock: whose count of beats has stood still for a while that was watched without
-//! a gap. So neither the database's clock nor an outage of it makes anybody dead. Pure.
+//! Who is silent, by one's own clock: whose count of beats has stood still for a while that was watched
+//! without a gap. So neither the database's clock nor an outage of it makes anybody dead. Pure.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! A controller that speaks AIWM's dialect, a node that was set up by it, and a peer that speaks Engine.IO over
-//! a WebSocket, frame by frame.
+//! A controller that speaks AIWM's dialect, a node that was set up by it, and a peer that speaks Engine.IO
+//! over a WebSocket, frame by frame.
 
 use std::time::Duration;
 

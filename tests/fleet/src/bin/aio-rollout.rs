@@ -1,5 +1,5 @@
-//! `aio-rollout`: brings a fleet of simulated workers to another version, kills the controller meanwhile, prints
-//! the figures, and fails when somebody was lost or did something twice.
+//! `aio-rollout`: brings a fleet of simulated workers to another version, kills the controller meanwhile,
+//! prints the figures, and fails when somebody was lost or did something twice.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 

@@ -1,5 +1,6 @@
-//! Containers of a real machine, seen by a user without rights from inside the daemon's sandbox. What the worker
-//! goes by is the name of a control group, so a scope of systemd with a container's name is one, as Docker makes it.
+//! Containers of a real machine, seen by a user without rights from inside the daemon's sandbox. What the
+//! worker goes by is the name of a control group, so a scope of systemd with a container's name is one, as
+//! Docker makes it.
 
 use aio_tests::{artifacts::Artifacts, lab::Machine};
 use anyhow::{Context, Result, ensure};

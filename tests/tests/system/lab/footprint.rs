@@ -37,10 +37,10 @@ const THREADS: u32 = 3;
 /// The same without a driver.
 const BARE: &str = "bare.service";
 
-/// Costs what the daemon cannot save where this test runs: it wakes up four times a second, as the
-/// daemon does at most, asks the kernel three things each time, and with each heartbeat 700 more, as the
-/// fake driver does, which looks at its scenario at each call. On a virtual machine all of that costs many times what
-/// it does on metal, and another amount every hour.
+/// Costs what the daemon cannot save where this test runs: it wakes up four times a second, as the daemon
+/// does at most, asks the kernel three things each time, and with each heartbeat 700 more, as the fake driver
+/// does, which looks at its scenario at each call. On a virtual machine all of that costs many times what it
+/// does on metal, and another amount every hour.
 const YARDSTICK: &str = r#"
 for (my $turn = 0; ; $turn++) {
     select undef, undef, undef, 0.25;

@@ -1,7 +1,7 @@
 //! A controller that serves a database together with others. A session of its own holds a lock that keeps out
-//! whoever would serve alone, and beats into the controller's row. Who finds that another is silent removes its
-//! row, and where nobody leads then, leads; all in one transaction, so nobody leads beside it. What a controller
-//! without a row writes is refused, so one that stood still or was cut off changes nothing.
+//! whoever would serve alone, and beats into the controller's row. Who finds that another is silent removes
+//! its row, and where nobody leads then, leads; all in one transaction, so nobody leads beside it. What a
+//! controller without a row writes is refused, so one that stood still or was cut off changes nothing.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -219,8 +219,8 @@ impl Keeper {
     }
 }
 
-/// Removes those who are still as silent as they were seen, leads where nobody does then, and says whether this
-/// one leads.
+/// Removes those who are still as silent as they were seen, leads where nobody does then, and says whether
+/// this one leads.
 async fn tend(
     connection: &mut AnyConnection,
     number: i64,

@@ -1,7 +1,7 @@
-//! Keeps a database to one server process. A session of its own holds a lock that ends with it, and beats; the
-//! process that serves counts up an epoch, and what one of an earlier epoch writes is refused. So a process that
-//! stood still, or was cut off, changes nothing once another serves. A standby waits for the lock, and ends the
-//! session of a process that has not beaten for a while.
+//! Keeps a database to one server process. A session of its own holds a lock that ends with it, and beats;
+//! the process that serves counts up an epoch, and what one of an earlier epoch writes is refused. So a
+//! process that stood still, or was cut off, changes nothing once another serves. A standby waits for the
+//! lock, and ends the session of a process that has not beaten for a while.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -32,8 +32,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 const LOCK: &str =
     "SELECT CAST(pg_try_advisory_lock(1095323475, hashtext(COALESCE(current_schema(), ''))) AS INTEGER)";
 
-/// Ends the session that holds the lock when its process has not beaten for 10 s. A lock of two numbers stands in
-/// `pg_locks` as two unsigned ones.
+/// Ends the session that holds the lock when its process has not beaten for 10 s. A lock of two numbers
+/// stands in `pg_locks` as two unsigned ones.
 const END_SILENT: &str = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_locks, serving \
      WHERE beaten_at < clock_timestamp() - INTERVAL '10 seconds' AND locktype = 'advisory' AND granted AND objsubid = 2 \
      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = 1095323475 \
@@ -82,8 +82,8 @@ impl Session {
         Self { server, epoch, taken, _keeper: AbortOnDropHandle::new(keeper) }
     }
 
-    /// Begins an epoch, in a database that is up to date, and says its number. What a process of an earlier epoch
-    /// was about to write is written before this returns, or never.
+    /// Begins an epoch, in a database that is up to date, and says its number. What a process of an earlier
+    /// epoch was about to write is written before this returns, or never.
     pub(crate) async fn claim(&self) -> Result<i64, StoreError> {
         let mut connection = connect(&self.server).await?;
         let mut writing = connection.begin_with(super::BEGIN).await?;

@@ -53,7 +53,8 @@ fn runs_or_not(machine: &Machine) -> Result<String> {
     machine.sh(&format!("tr '\\0' ' ' < /proc/{pid}/cmdline || true")).read()
 }
 
-/// How many of the copies that show the same phase are booted; `cargo xtask load power` says 1000, which is all.
+/// How many of the copies that show the same phase are booted; `cargo xtask load power` says 1000, which is
+/// all.
 const BOOTS: &str = "AIO_POWER_BOOTS";
 
 #[test]
