@@ -106,6 +106,10 @@ async fn the_operators_table_is_what_a_small_scenario_shows() {
     owner.request(Method::DELETE, &format!("/nodes/{id}")).send().await.unwrap();
     assert_eq!(worker.closed().await, 4401);
     assert!(dial(&controller.gateway(), Some("wrong"), Some("aio.node.v1")).await.is_err());
+    // A webhook that may not be posted to.
+    let (_, webhook) = owner.post("/webhooks", json!({"url": "https://localhost:1/"})).await;
+    let test = format!("/webhooks/{}/test", webhook["id"].as_str().unwrap());
+    assert_eq!(owner.post(&test, json!({})).await.0, 200);
     answer(posted(&controller, "evt_1", now(), &event("69396100cd71623c7bbfbfee"))).await;
     let watched = format!("ws://{}/ws/events", controller.address());
     let mut dashboard = dial(&watched, None, Some("aio.events.v1, bearer.wrong")).await.unwrap();
