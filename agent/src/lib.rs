@@ -11,6 +11,7 @@ mod limits;
 pub mod logging;
 pub mod notify;
 pub mod reload;
+mod resident;
 pub mod session;
 pub mod status_socket;
 mod tally;

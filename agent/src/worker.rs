@@ -24,6 +24,7 @@ use crate::{
     health::Judged,
     notify::Notifier,
     reload::Reload,
+    resident,
     session::{
         driver::{Beginning, Driver, Wiring},
         machine::Timings,
@@ -80,6 +81,7 @@ impl Worker {
         );
         let (snapshots, latest) = watch::channel(first);
         let seen = latest.clone();
+        let _resident = AbortOnDropHandle::new(tokio::spawn(resident::let_go_at_rest(latest.clone())));
         let _status = match status_socket::bind(&config.runtime_dir) {
             Ok(socket) => Some(AbortOnDropHandle::new(tokio::spawn(socket.serve(latest)))),
             // Nobody can ask this worker how it is, which is no reason to take the node away.
