@@ -102,16 +102,18 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Rejection> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Rejection::field("the body must be a JSON object"));
     }
-    match Json::from_bytes(bytes) {
-        Ok(Json(body)) => Ok(body),
-        Err(refusal) => with_whole_numbers(bytes).ok_or_else(|| refusal.into()),
-    }
+    let read = |bytes: &[u8]| Json::from_bytes(bytes).map(|Json(body)| body);
+    Ok(match with_whole_numbers(bytes) {
+        Some(whole) => read(bytes).or_else(|_| read(&whole))?,
+        None => read(bytes)?,
+    })
 }
 
-/// JSON has one kind of numbers: `71.0` is the whole number 71, and some libraries write it so.
-fn with_whole_numbers<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+/// JSON has one kind of numbers: `71.0` is the whole number 71, and some libraries write it so. The body with
+/// such numbers made whole, where it has any.
+fn with_whole_numbers(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut body: Value = serde_json::from_slice(bytes).ok()?;
-    make_whole(&mut body).then(|| serde_json::from_value(body).ok())?
+    make_whole(&mut body).then(|| serde_json::to_vec(&body).ok())?
 }
 
 /// Says whether there was one to make whole.
@@ -188,6 +190,12 @@ mod tests {
         ] {
             assert_eq!(read(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_beside_a_whole_number_is_what_is_named() {
+        let refused = parse::<Numbers>(br#"{"percent": 71.0, "waves": [1.5]}"#).unwrap_err();
+        assert!(format!("{refused:?}").contains("waves[0]"), "{refused:?}");
     }
 
     #[tokio::test]

@@ -32,9 +32,14 @@ impl FromStr for Share {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // As people write a number: no sign, no zeros before it.
+        let number = |text: &str| text.parse::<u32>().ok().filter(|it| it.to_string() == text);
         let share = match text.strip_suffix('%') {
-            Some(percent) => percent.parse().ok().filter(|it| (1..=100).contains(it)).map(Self::Percent),
-            None => text.parse().ok().filter(|it| (1..=10_000).contains(it)).map(Self::Nodes),
+            Some(percent) => {
+                let percent = number(percent).and_then(|it| u8::try_from(it).ok());
+                percent.filter(|it| (1..=100).contains(it)).map(Self::Percent)
+            }
+            None => number(text).filter(|it| (1..=10_000).contains(it)).map(Self::Nodes),
         };
         share.ok_or("must be a number of nodes from 1 to 10000, or percent of them: 5 or 10%")
     }
@@ -65,7 +70,8 @@ impl fmt::Display for Share {
 
 impl PartialSchema for Share {
     fn schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,5}$|^[0-9]{1,3}%$"));
+        let shares = "^([1-9][0-9]{0,3}|10000)$|^([1-9][0-9]?|100)%$";
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(shares));
         text.description(Some("A number of nodes, or percent of them")).examples(["5", "10%"]).into()
     }
 }
