@@ -31,7 +31,7 @@ mod leases;
 mod lifecycle;
 mod listener;
 mod loopback;
-mod memory;
+pub mod memory;
 mod node;
 mod noti;
 mod outbox;

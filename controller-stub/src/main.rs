@@ -5,11 +5,16 @@ use std::process::ExitCode;
 use clap::Parser;
 use controller_stub::{
     cli::{self, Cli},
-    logging,
+    logging, memory,
 };
 
+fn main() -> ExitCode {
+    memory::keep_together();
+    run()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     // It fails only when one is installed already, and there is only this one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
