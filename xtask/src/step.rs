@@ -35,6 +35,9 @@ pub(crate) fn nextest() -> Command {
     let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut nextest = cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
     nextest.args(["--test-threads", &threads.to_string()]);
+    // Neighbours of a virtual machine may take its processors for seconds. What passes at the second try is told
+    // as flaky.
+    nextest.args(["--retries", "1"]);
     nextest
 }
 
