@@ -36,9 +36,8 @@ use dialect::Dialect;
 use routes::Route;
 use sockets::Sockets;
 
-/// Everything that is served, in AIWM's dialect where it has a word for it and else in the own one.
-pub(crate) fn router(app: Arc<App>, mode: Aiwm, double: bool) -> Router {
-    let own = api::router(app.clone());
+/// `own`, with AIWM's dialect before it where that has a word.
+pub(crate) fn before(app: Arc<App>, own: Router, mode: Aiwm, double: bool) -> Router {
     let dialect = Arc::new(Dialect::new(app.clone(), mode, double));
     let rest = api::within_bounds(app.clone(), rest().with_state(dialect.clone()));
     let (sockets, io) = Sockets::new(dialect.clone());

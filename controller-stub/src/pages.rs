@@ -54,9 +54,9 @@ pub(crate) struct Pages {
     api: Router,
 }
 
-/// `inner`, with the pages at `/` and below `/ui`.
-pub(crate) fn before(app: Arc<App>, inner: Router) -> Router {
-    let pages = Arc::new(Pages { app: app.clone(), api: own::router(app.clone()) });
+/// `inner`, with the pages at `/` and below `/ui`, which ask `api`.
+pub(crate) fn before(app: Arc<App>, api: Router, inner: Router) -> Router {
+    let pages = Arc::new(Pages { app: app.clone(), api });
     let routes = routes().with_state(pages).layer(middleware::from_fn(frame::dress));
     let routes = own::bounded(app, routes);
     let dispatch = move |request: Request| {

@@ -285,12 +285,13 @@ impl Server {
         let mut tasks = Tasks::new(pulses.clone(), stop.clone());
         let acceptor = tls.as_ref().map(Tls::server_config).transpose()?;
         let limits = Limits::new(room, config.trusted_proxies);
+        let api = api::router(app.clone());
         let router = match config.aiwm {
-            None => api::router(app.clone()),
-            Some(mode) => aiwm::router(app.clone(), mode, config.aiwm_double),
+            None => api.clone(),
+            Some(mode) => aiwm::before(app.clone(), api.clone(), mode, config.aiwm_double),
         };
         #[cfg(feature = "pages")]
-        let router = crate::pages::before(app.clone(), router);
+        let router = crate::pages::before(app.clone(), api, router);
         let served = listener::serve(listener, acceptor, router, limits, stop.clone());
         tasks.spawn("listener", served);
         let (on_thread, stopped) = (gateway.ended(), stop.clone());

@@ -20,7 +20,7 @@ use aio_protocol::error_code::ErrorCode;
 use axum::{
     body::{Body, to_bytes},
     extract::{FromRequestParts, Request, State},
-    http::{self, HeaderMap, Method, StatusCode, header},
+    http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -160,7 +160,7 @@ impl Sockets {
             return Err(Rejection::too_many(Duration::from_secs(1)));
         }
         let body = Body::from(body);
-        parts.headers = kept(&parts.headers);
+        (parts.uri, parts.headers) = (kept_uri(&parts.uri), kept_headers(&parts.headers));
         parts.extensions.insert(link.clone());
         let answered = Service::call(&mut self.engine.clone(), Request::from_parts(parts, body)).await;
         let response = match answered {
@@ -193,12 +193,12 @@ impl Sockets {
             None => self.open(&parts)?,
         };
         let mut begun = Request::new(());
-        *begun.uri_mut() = parts.uri;
-        *begun.headers_mut() = kept(&parts.headers);
+        *begun.uri_mut() = kept_uri(&parts.uri);
+        *begun.headers_mut() = kept_headers(&parts.headers);
         begun.extensions_mut().insert(link.clone());
         let mut engine = self.engine.clone();
         Ok(upgrade.hand_over(&app.gateway, move |stream, early| {
-            let carriage = Carriage::new(stream, early, link);
+            let carriage = Carriage::new(stream, &early, link);
             // Answered at once; the session is a task of the library's.
             drop(Service::call(&mut engine, (carriage, begun)));
         }))
@@ -252,10 +252,17 @@ fn refusal(code: u8, message: &str) -> Response {
     (StatusCode::BAD_REQUEST, axum::Json(json!({ "code": code, "message": message }))).into_response()
 }
 
-/// The headers that a session is kept with for as long as it lasts.
-fn kept(headers: &HeaderMap) -> HeaderMap {
+/// The address that a session is kept with for as long as it lasts: a copy, because what was read lies in the
+/// buffer that the whole request came in.
+fn kept_uri(uri: &Uri) -> Uri {
+    uri.to_string().parse().unwrap_or_default()
+}
+
+/// The headers that a session is kept with, copied likewise.
+fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let copied = |name: &HeaderName| HeaderValue::from_bytes(headers.get(name)?.as_bytes()).ok();
     let names = [header::AUTHORIZATION, header::CONTENT_TYPE];
-    names.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect()
+    names.into_iter().filter_map(|name| copied(&name).map(|value| (name, value))).collect()
 }
 
 /// The link of a socket.

@@ -50,7 +50,9 @@ pub(super) struct Carriage {
 }
 
 impl Carriage {
-    pub(super) fn new(stream: Box<dyn Transport>, early: Bytes, link: Arc<Link>) -> Self {
+    pub(super) fn new(stream: Box<dyn Transport>, early: &[u8], link: Arc<Link>) -> Self {
+        // A copy: what was read lies in the buffer that the whole request came in.
+        let early = Bytes::copy_from_slice(early);
         let (heard, said) = Default::default();
         Self { stream: Some(stream), early, link, heard, said, parting: None }
     }
