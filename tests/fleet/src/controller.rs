@@ -318,8 +318,6 @@ async fn serve(
         .args((mode.dialect == Dialect::Aiwm).then_some("--aiwm"))
         .env_clear()
         .env("RUST_LOG", "warn")
-        // As its unit says.
-        .env("MALLOC_ARENA_MAX", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
