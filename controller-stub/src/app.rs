@@ -49,6 +49,9 @@ pub(crate) struct App {
     pub brakes: Mutex<Brakes>,
     pub outbox: Outbox,
     pub webhooks: Webhooks,
+    /// Whom people may sign in through.
+    #[cfg(feature = "pages")]
+    pub oidc: Option<crate::oidc::Oidc>,
     pub request_limit: Option<RequestLimit>,
     /// Node tokens that were refused.
     pub refused: Refused,

@@ -2,6 +2,7 @@
 //! environment, flags) and which of them wins stands in `settings`.
 
 pub(crate) mod exposure;
+mod oidc;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::telemetry::LONGEST_HISTORY;
 
 pub use crate::releases::{Published, PublishedFile};
 
+pub use oidc::Oidc;
 pub use settings::{Settings, variables};
 
 /// The checked configuration. `Config::new` has the built-in values; every field may be changed
@@ -118,6 +120,8 @@ pub struct Config {
     pub alarm_offline_after: Duration,
     /// Interval between looks for alarms.
     pub alarm_interval: Duration,
+    /// The identity provider that people sign in to the pages through.
+    pub oidc: Option<Oidc>,
     /// The networks inside in which webhooks of organisations may be.
     pub webhook_networks: Vec<IpNet>,
     /// The origins of web pages that may watch events, as browsers write them: `https://dashboard.example`.
@@ -269,6 +273,7 @@ impl Config {
             telemetry_retention: Duration::from_secs(86_400),
             alarm_offline_after: Duration::from_secs(5 * 60),
             alarm_interval: Duration::from_secs(5),
+            oidc: None,
             webhook_networks: Vec::new(),
             dashboard_origins: Vec::new(),
             dashboard_patience: Duration::from_secs(15),
@@ -285,8 +290,9 @@ impl Config {
     }
 
     /// Checks what was set; what was not keeps its built-in value.
-    pub fn check(data_dir: impl Into<PathBuf>, settings: Settings) -> Result<Self, ConfigError> {
+    pub fn check(data_dir: impl Into<PathBuf>, mut settings: Settings) -> Result<Self, ConfigError> {
         let mut config = Self::new(data_dir);
+        config.oidc = Oidc::check(&mut settings)?;
         if let Some(listen) = settings.listen {
             config.listen = listen_address(&listen)?;
         }

@@ -34,6 +34,8 @@ mod loopback;
 pub mod memory;
 mod node;
 mod noti;
+#[cfg(feature = "pages")]
+mod oidc;
 mod outbox;
 #[cfg(feature = "pages")]
 mod pages;

@@ -18,6 +18,7 @@ mod gpus;
 mod live;
 mod node;
 mod nodes;
+mod oidc;
 mod orders;
 mod overview;
 mod refusal;
@@ -46,6 +47,9 @@ use crate::{
     app::App,
 };
 use session::Visitor;
+
+/// Where the identity provider leads back to.
+pub(crate) const CALLBACK: &str = "/ui/login/oidc/callback";
 
 /// What every page needs at hand.
 pub(crate) struct Pages {
@@ -85,6 +89,8 @@ fn routes() -> Router<Arc<Pages>> {
         .route("/ui/assets/{name}", get(assets::serve))
         .route("/ui/live", get(live::connect))
         .route("/ui/login", get(sign_in::form).post(sign_in::with_token))
+        .route("/ui/login/oidc", get(oidc::begin))
+        .route(CALLBACK, get(oidc::finish))
         .route("/ui/login/{secret}", get(sign_in::link).post(sign_in::with_link))
         .route("/ui/logout", post(sign_in::leave))
         .route("/ui/nodes", get(nodes::list))

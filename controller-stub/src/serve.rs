@@ -120,6 +120,9 @@ enum Cause {
     Store(#[from] StoreError),
     #[error(transparent)]
     Client(#[from] Unbuildable),
+    #[cfg(feature = "pages")]
+    #[error(transparent)]
+    Oidc(#[from] crate::oidc::Unusable),
     #[error(transparent)]
     Command(#[from] commands::CommandError),
 }
@@ -139,6 +142,8 @@ impl StartError {
             Cause::Secrets(error) => error.code(),
             Cause::Store(error) => error.code(),
             Cause::Client(error) => error.code(),
+            #[cfg(feature = "pages")]
+            Cause::Oidc(error) => error.code(),
             Cause::Command(error) => error.code(),
         }
     }
@@ -211,7 +216,16 @@ impl Server {
         if config.aiwm.is_some() && !tokens.signs_with_secret() {
             return Err(Cause::AiwmKey);
         }
+        #[cfg(feature = "pages")]
+        let oidc = match config.oidc {
+            Some(oidc) => {
+                Some(crate::oidc::Oidc::new(oidc, &tokens, format!("{public}{}", crate::pages::CALLBACK))?)
+            }
+            None => None,
+        };
         let app = Arc::new(App {
+            #[cfg(feature = "pages")]
+            oidc,
             lifecycle: Lifecycle::new(
                 store.clone(),
                 outbox.notifier.clone(),
@@ -469,6 +483,10 @@ async fn preflight(config: &Config) -> Result<(), Cause> {
     }
     let secrets = Secrets::check(config)?;
     WebhookKeys::new(&secrets.noti_webhook)?;
+    #[cfg(feature = "pages")]
+    if let Some(oidc) = &config.oidc {
+        crate::oidc::check(oidc, &Tokens::new(secrets.tokens))?;
+    }
     Destination::of(config).check()?;
     // An authority that is not there yet would be made by the first start.
     if config.tls_files.is_some() || Authority::exists(&config.data_dir) {

@@ -79,7 +79,7 @@ pub(crate) use rows::Window;
 #[cfg(feature = "pages")]
 pub(crate) use service::Service;
 #[cfg(feature = "pages")]
-pub(crate) use sessions::{Ended, LoginLink, Session};
+pub(crate) use sessions::{Ended, LoginLink, Once, Session};
 pub(crate) use signals::Signal;
 pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transfer::transfer;

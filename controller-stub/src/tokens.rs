@@ -183,7 +183,7 @@ impl Tokens {
 
 /// Whether the header has `crit`. Whoever does not understand an extension that it names must
 /// refuse the token (RFC 7515, 4.1.11).
-fn names_extensions(token: &str) -> bool {
+pub(crate) fn names_extensions(token: &str) -> bool {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
     serde_json::from_slice::<Map<String, Value>>(&header).is_ok_and(|header| header.contains_key("crit"))

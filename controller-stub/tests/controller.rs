@@ -61,6 +61,9 @@ mod monitoring;
 mod nodes;
 #[path = "controller/observing.rs"]
 mod observing;
+#[cfg(feature = "pages")]
+#[path = "controller/oidc.rs"]
+mod oidc;
 #[path = "controller/outbox.rs"]
 mod outbox;
 #[cfg(feature = "pages")]

@@ -238,6 +238,16 @@ catalogue! {
         cure "Correct the field that the message names; docs/api.md lists them.";
     LoginLinkInvalid "LOGIN_LINK_INVALID", exit 77, "The link that signs in to the pages was used, is too old, or never was one.",
         cure "Print another with controller-stub login.";
+    OidcStateInvalid "OIDC_STATE_INVALID", exit 77, "A sign-in through the identity provider did not begin in this browser, is too old, or has ended already.",
+        cure "Begin again on the sign-in page, at the address that PUBLIC_URL names, with cookies allowed.";
+    OidcUnavailable "OIDC_UNAVAILABLE", exit 69, "The identity provider does not answer, or not as OpenID Connect asks for.",
+        cure "Try again in a moment; if it stays so, open OIDC_ISSUER/.well-known/openid-configuration from the controller's machine, and sign in with controller-stub login meanwhile.";
+    OidcRefused "OIDC_REFUSED", exit 77, "The identity provider does not sign the user in.",
+        cure "Sign in again; if it refuses again, compare OIDC_CLIENT_ID, the secret and the redirect address PUBLIC_URL/ui/login/oidc/callback with what is registered there.";
+    OidcTokenInvalid "OIDC_TOKEN_INVALID", exit 77, "The identity provider's ID token is not believed: its signature, issuer, audience, nonce or time is wrong.",
+        cure "Sign in again; if it stays so, check the clocks, and that OIDC_ISSUER and OIDC_CLIENT_ID are as the provider writes them.";
+    OidcNoRole "OIDC_NO_ROLE", exit 77, "The identity provider knows the user, and its claims give no role, user or organisation here.",
+        cure "Have the provider put the claim that the message names into the ID token, and name its value in OIDC_ROLES.";
     Forbidden "FORBIDDEN", exit 77, "The token is valid and does not allow this.",
         cure "Use a token of the organisation that owns the node, with a role that may do it.";
     NotFound "NOT_FOUND", exit 69, "There is nothing at this address.",

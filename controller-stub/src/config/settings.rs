@@ -18,7 +18,8 @@ use super::{ConfigError, Published, exposure::is_exposed};
 const FILE_AND_FLAGS: [&str; 3] = ["listen", "releases", "checksums"];
 
 /// What a file must keep from other users.
-const SECRETS: [&str; 4] = ["jwt_secret", "noti_webhook_secret", "noti_service_token", "metrics_token"];
+const SECRETS: [&str; 5] =
+    ["jwt_secret", "noti_webhook_secret", "noti_service_token", "metrics_token", "oidc_client_secret"];
 
 /// What was set. It holds secrets, so it cannot be printed.
 #[derive(Default, PartialEq, Eq, Deserialize)]
@@ -56,6 +57,17 @@ pub struct Settings {
     pub telemetry_retention: Option<String>,
     pub alarm_offline_after: Option<String>,
     pub webhook_networks: Option<String>,
+    pub oidc_issuer: Option<String>,
+    pub oidc_client_id: Option<String>,
+    pub oidc_client_secret: Option<String>,
+    pub oidc_client_secret_file: Option<String>,
+    pub oidc_name: Option<String>,
+    pub oidc_scopes: Option<String>,
+    pub oidc_user_claim: Option<String>,
+    pub oidc_org_claim: Option<String>,
+    pub oidc_role_claim: Option<String>,
+    pub oidc_roles: Option<String>,
+    pub oidc_session: Option<String>,
     pub dashboard_origins: Option<String>,
     pub metrics_token: Option<String>,
     pub jwt_secret: Option<String>,

@@ -104,7 +104,7 @@ pub(super) fn cookie_value(secret: &str, token: &str) -> String {
     format!("{secret}.{token}")
 }
 
-fn is_tls(app: &App) -> bool {
+pub(super) fn is_tls(app: &App) -> bool {
     app.enroller.deployment.api.starts_with("https://")
 }
 
@@ -119,14 +119,21 @@ fn set_cookie_text(tls: bool, value: Option<(&str, i64)>) -> String {
     format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
-/// The session's cookie, if there is exactly one.
-fn cookie(headers: &HeaderMap, tls: bool) -> Option<&str> {
-    let wanted = if tls { SECURE_NAME } else { PLAIN_NAME };
+/// The cookies of a request, by name.
+pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let mut found = pairs.filter(|(name, value)| *name == wanted && !value.is_empty());
+    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
+}
+
+/// The cookie of a name, if there is exactly one.
+pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let mut found = cookies(headers).filter(|(name, value)| *name == wanted && !value.is_empty());
     let (_, value) = found.next()?;
     found.next().is_none().then_some(value)
+}
+
+fn cookie(headers: &HeaderMap, tls: bool) -> Option<&str> {
+    cookie_of(headers, if tls { SECURE_NAME } else { PLAIN_NAME })
 }
 
 /// Who is signed in by this request's cookie; nothing without one.

@@ -1,5 +1,5 @@
 //! Getting in and out: a link that `controller-stub login` prints and that works once, or a user's token in a
-//! form.
+//! form. The identity provider's way in is `oidc`.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use aio_protocol::error_code::ErrorCode;
 use askama::Template;
 use axum::{
     extract::{FromRequestParts, Path, Request, State},
-    http::{StatusCode, header, request::Parts},
+    http::{StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -27,7 +27,7 @@ use crate::{
     },
     app::App,
     clock, random,
-    store::{Ended, LoginLink, Session, Store},
+    store::{Ended, LoginLink, Once, Session, Store},
     tokens::fingerprint,
 };
 
@@ -38,6 +38,20 @@ struct SignIn {
     /// Where to go then.
     next: String,
     refused: Option<&'static str>,
+    /// The identity provider, and where a sign-in through it begins.
+    provider: Option<(String, String)>,
+}
+
+impl SignIn {
+    fn new(scene: &Scene, app: &App, next: String, refused: Option<&'static str>) -> Self {
+        let provider = app.oidc.as_ref().map(|oidc| {
+            // At the address that the provider leads back to, whose cookies it will have.
+            let begin =
+                format!("{}/ui/login/oidc?next={}", app.enroller.deployment.api, words::escaped(&next));
+            (oidc.name().to_owned(), begin)
+        });
+        Self { frame: Frame::new(scene, Tab::None), next, refused, provider }
+    }
 }
 
 #[derive(Template)]
@@ -53,13 +67,17 @@ struct Linked {
 pub(super) async fn form(State(pages): State<Arc<Pages>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     let scene = Scene::of(&parts.uri);
-    let next = parts.uri.query().and_then(|query| query.split('&').find_map(|it| it.strip_prefix("next=")));
-    let next = next.map(words::unescaped).filter(|next| is_own_page(next)).unwrap_or_default();
+    let next = next_of(&parts.uri);
     match Visitor::from_request_parts(&mut parts, &pages).await {
         Ok(_) => scene.see_other(&next),
         Err(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => answer,
-        Err(_) => scene.page(&SignIn { frame: Frame::new(&scene, Tab::None), next, refused: None }),
+        Err(_) => scene.page(&SignIn::new(&scene, &pages.app, next, None)),
     }
+}
+
+/// The page of ours that a query leads to.
+pub(super) fn next_of(uri: &Uri) -> String {
+    words::parameter(uri.query(), "next").filter(|next| is_own_page(next)).unwrap_or_default()
 }
 
 /// Signs in with a token that was pasted.
@@ -88,7 +106,7 @@ pub(super) async fn with_token(State(pages): State<Arc<Pages>>, request: Request
             _ => "TOKEN_INVALID: this is not a token of this controller; copy it again, whole.",
         },
     };
-    let page = SignIn { frame: Frame::new(&scene, Tab::None), next: next.to_owned(), refused: Some(refused) };
+    let page = SignIn::new(&scene, &pages.app, next.to_owned(), Some(refused));
     (StatusCode::UNAUTHORIZED, scene.page(&page)).into_response()
 }
 
@@ -129,7 +147,7 @@ pub(super) async fn with_link(
             Rejection::new(StatusCode::SERVICE_UNAVAILABLE, error.code(), error.to_string())
         })?;
         let person = auth::person_of(&token, &parts, &pages.app)?;
-        begin(&pages.app, person, &token, Some(&link)).await
+        begin(&pages.app, person, &token, Some((Once::Link(link.id), used_up))).await
     };
     match begun.await {
         Ok(cookie) => with_cookie(&pages.app, &scene, "", cookie),
@@ -148,14 +166,15 @@ async fn link_of(app: &App, secret: &str, parts: &Parts) -> Result<LoginLink, Re
 }
 
 /// A cookie's value, and for how many seconds.
-type Cookie = (SecretString, i64);
+pub(super) type Cookie = (SecretString, i64);
 
-/// Begins a session, and says its cookie.
-async fn begin(
+/// Begins a session, and says its cookie. What it begins `by` is refused as it says when somebody else has used
+/// it up.
+pub(super) async fn begin(
     app: &App,
     person: Person,
     token: &str,
-    link: Option<&LoginLink>,
+    by: Option<(Once, fn() -> Rejection)>,
 ) -> Result<Cookie, Rejection> {
     let cookie = session::cookie_value(&random::word()?, token);
     let now = clock::now();
@@ -169,10 +188,11 @@ async fn begin(
         expires_at,
         address: Some(person.address.to_string()),
     };
+    let (by, used) = by.unzip();
     let asked = Asked { action: "session.begin", node: None, target: None, detail: None };
-    let work = async |store: Store| match store.begin_session(session, link).await? {
+    let work = async |store: Store| match store.begin_session(session, by).await? {
         true => Ok(()),
-        false => Err(used_up()),
+        false => Err(used.map_or_else(used_up, |used| used())),
     };
     person.audited(app, asked, work).await?;
     let seconds = i64::try_from(expires_at.since(now).as_secs()).unwrap_or(i64::MAX);

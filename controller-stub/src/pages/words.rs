@@ -36,6 +36,12 @@ pub(super) fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The first value that a query has by this name.
+pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+    let pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(it, _)| *it == name).map(|(_, value)| unescaped(value)).next()
+}
+
 /// A time as HTML: to the second, in UTC; the script writes how long ago it was.
 pub(super) fn time(at: &Timestamp) -> String {
     let iso = at.to_string();

@@ -24,7 +24,7 @@ use server::{Member, Session};
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// The tables, by the migration that makes each.
-const TABLES: [(i64, &str); 27] = [
+const TABLES: [(i64, &str); 28] = [
     (1, "settings"),
     (1, "nodes"),
     (1, "transitions"),
@@ -52,6 +52,7 @@ const TABLES: [(i64, &str); 27] = [
     (57, "user_tokens"),
     (62, "controllers"),
     (62, "signals"),
+    (64, "used_sign_ins"),
 ];
 
 /// The tables, as they came.

@@ -38,6 +38,15 @@ pub(crate) struct LoginLink {
     pub expires_at: Timestamp,
 }
 
+/// What begins one session alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Once {
+    /// A link, by its id.
+    Link(String),
+    /// A sign-in at the identity provider, by the SHA-256 of its state. It is kept until it would be too old.
+    SignIn { id: String, expires_at: Timestamp },
+}
+
 /// Which sessions to end.
 #[derive(Debug, Clone)]
 pub(crate) enum Ended {
@@ -86,14 +95,10 @@ impl Store {
         row.as_ref().map(read_link).transpose()
     }
 
-    /// Begins a session. With a link, uses that up; says whether nobody else had.
-    pub(crate) async fn begin_session(
-        &self,
-        session: Session,
-        link: Option<&LoginLink>,
-    ) -> Result<bool, StoreError> {
+    /// Begins a session. Uses up what it begins by; says whether nobody else had.
+    pub(crate) async fn begin_session(&self, session: Session, by: Option<Once>) -> Result<bool, StoreError> {
         let roles = json("roles", &session.roles)?;
-        self.writer.write(Begin { roles, session, link: link.map(|link| link.id.clone()) }).await
+        self.writer.write(Begin { roles, session, by }).await
     }
 
     /// Ends sessions of an organisation, and says how many.
@@ -129,24 +134,35 @@ impl Write for AddLink {
 struct Begin {
     session: Session,
     roles: String,
-    link: Option<String>,
+    by: Option<Once>,
 }
 
 impl Write for Begin {
     type Answer = bool;
 
     async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
-        let Self { session, roles, link } = self;
-        if let Some(link) = link {
-            let used =
-                sqlx::query("DELETE FROM login_links WHERE id = $1").bind(link).execute(&mut *connection);
-            if used.await?.rows_affected() == 0 {
-                return Ok(false);
-            }
-        }
-        for statement in
-            ["DELETE FROM sessions WHERE expires_at < $1", "DELETE FROM login_links WHERE expires_at < $1"]
+        let Self { session, roles, by } = self;
+        let used = match by {
+            None => None,
+            Some(Once::Link(id)) => Some(sqlx::query("DELETE FROM login_links WHERE id = $1").bind(id)),
+            Some(Once::SignIn { id, expires_at }) => Some(
+                sqlx::query(
+                    "INSERT INTO used_sign_ins (id, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                )
+                .bind(id)
+                .bind(expires_at.as_millis()),
+            ),
+        };
+        if let Some(used) = used
+            && used.execute(&mut *connection).await?.rows_affected() == 0
         {
+            return Ok(false);
+        }
+        for statement in [
+            "DELETE FROM sessions WHERE expires_at < $1",
+            "DELETE FROM login_links WHERE expires_at < $1",
+            "DELETE FROM used_sign_ins WHERE expires_at < $1",
+        ] {
             let now = session.began_at.as_millis();
             sqlx::query(statement).bind(now).execute(&mut *connection).await?;
         }

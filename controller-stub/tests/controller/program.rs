@@ -231,6 +231,41 @@ fn a_check_says_whether_it_would_start_and_leaves_no_trace() {
     }
 }
 
+#[cfg(feature = "pages")]
+#[test]
+fn a_check_reads_what_is_said_of_an_identity_provider_and_asks_it_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (data, secret) = (folder.path().join("data"), folder.path().join("secret"));
+    let check = |name: &str, value: &str| {
+        program(&["serve", "--check"], &data)
+            .env("OIDC_ISSUER", "https://id.invalid/realms/gpu")
+            .env("OIDC_CLIENT_ID", "aio")
+            .env("OIDC_ROLES", "staff=organization.viewer")
+            .env(name, value)
+            .output()
+            .unwrap()
+    };
+    let of_file = |text: &str, mode: u32| {
+        std::fs::write(&secret, text).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        check("OIDC_CLIENT_SECRET_FILE", secret.to_str().unwrap())
+    };
+    assert_eq!(told(&check("OIDC_NAME", "Example ID")), "the configuration and the secrets can be used");
+    assert_eq!(told(&of_file("of the provider\n", 0o600)), "the configuration and the secrets can be used");
+    for (output, status, code) in [
+        (of_file("of the provider", 0o644), 78, "SECRET_EXPOSED"),
+        (of_file("\n", 0o600), 78, "CONFIG_INVALID"),
+        (check("OIDC_CLIENT_SECRET_FILE", "/nowhere"), 74, "FILE_FAILED"),
+        (check("OIDC_ROLES", "staff=organisation.viewer"), 78, "CONFIG_INVALID"),
+        (check("OIDC_ISSUER", "http://id.invalid"), 78, "CONFIG_INVALID"),
+    ] {
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{text}");
+        assert!(text.starts_with(&format!("error[{code}]: ")) && !text.contains("of the provider"), "{text}");
+    }
+}
+
 #[test]
 fn without_the_journal_behind_it_the_log_is_text_on_standard_error() {
     let data = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{PAGES, axe::Axe, escaped, link, webdriver::Chromium, whose};
 use crate::{
     harness::{Client, Controller},
+    oidc::with_provider_as,
     peers::Worker,
 };
 
@@ -243,4 +244,17 @@ async fn five_thousand_nodes_are_painted_at_once_and_searched_without_a_stutter(
     assert!(scene.browser.text("table.nodes tbody tr").await.starts_with("gpu-04951"));
     assert!(scene.browser.text(".pager").await.contains("1–50 of 100"));
     scene.check("5,000 nodes").await;
+}
+
+/// The way back comes from another site, and no browser sends a strict cookie along a redirect from there.
+#[tokio::test]
+async fn a_sign_in_at_a_provider_on_another_site_leads_back_to_the_page_and_is_signed_in() {
+    let (controller, _provider) = with_provider_as("localhost", |_| {}).await;
+    let browser = Chromium::start().await;
+    browser.open(&format!("{}/ui/nodes?status=online", controller.url())).await;
+    browser.press("a.button.main").await;
+    browser.until("return document.documentElement.dataset.live === 'on'").await;
+    assert_eq!(browser.run("return location.pathname + location.search").await, "/ui/nodes?status=online");
+    let complaints = browser.complaints().await;
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }
