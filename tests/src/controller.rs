@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::Once,
     time::Duration,
 };
@@ -32,6 +32,8 @@ pub const USER: &str = "user-tests";
 
 const ANSWER: Duration = Duration::from_secs(10);
 const NAMES_ON_A_LINE: usize = 1000;
+/// Of the controller's environment, what a command needs where the data folder does not hold it.
+const COMMANDS_NEED: [&str; 2] = ["DATABASE_URL", "JWT_SECRET"];
 
 /// How a controller is started.
 #[derive(Debug, Clone, Default)]
@@ -158,7 +160,7 @@ impl Controller {
         let listen = settings.listen.as_deref().unwrap_or("127.0.0.1:0");
         let (process, base) = serve(&program, folder.path(), settings, listen)?;
         let data = folder.path().join("data");
-        let user_token = print(&program, &data, &["user-token", "--role", "organization.owner"])?;
+        let user_token = print(&program, &data, settings, &["user-token", "--role", "organization.owner"])?;
         let mut client = Client::builder().timeout(ANSWER).no_proxy();
         if base.starts_with("https:") {
             let authority = std::fs::read(data.join("tls/authority.pem"))?;
@@ -195,6 +197,11 @@ impl Controller {
         self.process.signal(Signal::CONT)
     }
 
+    /// Whether the process has ended by itself, and how.
+    pub(crate) fn has_ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.process.child.try_wait()?)
+    }
+
     /// Its database.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("data/controller.db")
@@ -217,7 +224,9 @@ impl Controller {
         for names in names.chunks(NAMES_ON_A_LINE) {
             let mut command = vec!["node", "add", "--output", "json"];
             command.extend(names.iter().map(String::as_str));
-            for line in print(&self.program, &self.folder.path().join("data"), &command)?.lines() {
+            for line in
+                print(&self.program, &self.folder.path().join("data"), &self.settings, &command)?.lines()
+            {
                 enrolled.push(serde_json::from_str(line)?);
             }
         }
@@ -260,18 +269,23 @@ impl Controller {
 
     /// `controller-stub node add`: registers a node and gives the command to run on it.
     pub fn add_on_the_command_line(&self, name: &str) -> Result<String> {
-        print(&self.program, &self.folder.path().join("data"), &["node", "add", name])
+        print(&self.program, &self.folder.path().join("data"), &self.settings, &["node", "add", name])
     }
 
     /// `controller-stub node add --output …`: registers nodes and gives what it prints.
     pub fn added_as(&self, output: &str, names: &[&str]) -> Result<String> {
         let command = [&["node", "add", "--output", output], names].concat();
-        print(&self.program, &self.folder.path().join("data"), &command)
+        print(&self.program, &self.folder.path().join("data"), &self.settings, &command)
     }
 
     /// `controller-stub login`: a link to the pages that works once.
     pub fn login(&self) -> Result<String> {
-        let link = print(&self.program, &self.folder.path().join("data"), &["login", "--valid-for", "3600"])?;
+        let link = print(
+            &self.program,
+            &self.folder.path().join("data"),
+            &self.settings,
+            &["login", "--valid-for", "3600"],
+        )?;
         Ok(link.trim().to_owned())
     }
 
@@ -286,7 +300,7 @@ impl Controller {
     /// `controller-stub node token add …`: makes new tokens and gives what it prints.
     pub fn add_tokens(&self, arguments: &[&str]) -> Result<String> {
         let command = [&["node", "token", "add"], arguments].concat();
-        print(&self.program, &self.folder.path().join("data"), &command)
+        print(&self.program, &self.folder.path().join("data"), &self.settings, &command)
     }
 
     /// An organisation's node of this name.
@@ -431,13 +445,11 @@ fn listening_address(process: &mut Running) -> Result<String> {
 }
 
 /// What a subcommand prints that works on the data folder, for the organisation and the user of the tests.
-fn print(program: &Path, data: &Path, subcommand: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(subcommand)
-        .args(["--org", ORGANISATION, "--user", USER, "--data-dir"])
-        .arg(data)
-        .env_clear()
-        .output()?;
+fn print(program: &Path, data: &Path, settings: &Settings, subcommand: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(subcommand).args(["--org", ORGANISATION, "--user", USER, "--data-dir"]).arg(data);
+    let shared = settings.environment.iter().filter(|(name, _)| COMMANDS_NEED.contains(&name.as_str()));
+    let output = command.env_clear().envs(shared.map(|(name, value)| (name, value))).output()?;
     ensure!(output.status.success(), "{subcommand:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

@@ -4,7 +4,11 @@
 //! test reads from top to bottom.
 
 pub mod artifacts;
+#[expect(dead_code, reason = "the controller's tests do more with a server")]
+#[path = "../../controller-stub/tests/controller/cluster.rs"]
+mod cluster;
 pub mod controller;
+pub mod database;
 pub mod lab;
 mod process;
 pub mod proxy;

@@ -38,7 +38,12 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
-    /// Begins to carry connections to `url`, which is a controller's.
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Begins to carry connections to `url`, which is a controller's or only an address.
     pub fn carry_to(&self, url: &str) -> Result<()> {
         let target: SocketAddr =
             url.trim_start_matches("http://").parse().with_context(|| format!("{url} is no address"))?;
@@ -51,6 +56,9 @@ impl Relay {
                 }
                 let Ok(near) = near else { continue };
                 let Ok(far) = TcpStream::connect(target) else { continue };
+                if near.set_nodelay(true).and(far.set_nodelay(true)).is_err() {
+                    continue;
+                }
                 let (Ok(near2), Ok(far2)) = (near.try_clone(), far.try_clone()) else { continue };
                 for (from, to) in [(near, far2), (far, near2)] {
                     let (cut, dropped) = (Arc::clone(&cut), Arc::clone(&dropped));

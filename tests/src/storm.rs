@@ -1,13 +1,15 @@
 //! A storm of events: a fleet that changes all the time, a NOTI that fails in every way, and a
-//! controller that is killed at random moments and started again on the same data. Afterwards the
-//! audit trail is compared with what NOTI was told: nothing lost, nothing invented, nothing out of
+//! controller that is killed at random moments and started again on the same data, or several that
+//! serve one PostgreSQL database together and suffer more than that. Afterwards the audit trail is compared with what NOTI was told: nothing lost, nothing invented, nothing out of
 //! order. Without faults and kills it measures how long an event takes.
 
 mod fleet;
+mod ground;
 mod http;
 mod judgement;
 mod noti;
 mod report;
+mod socket;
 
 use std::{
     collections::HashSet,
@@ -18,12 +20,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    artifacts::Artifacts,
-    controller::{Controller, Settings},
-    wait::wait_for,
-};
+use crate::{artifacts::Artifacts, controller::Settings, wait::wait_for};
 use fleet::Fleet;
+use ground::{Ground, Mishap};
 use judgement::Ledger;
 use noti::Noti;
 pub use report::Report;
@@ -37,8 +36,10 @@ pub struct Plan {
     pub workers: usize,
     /// How many changes of status the fleet makes.
     pub transitions: usize,
-    /// How often the controller is killed.
+    /// How often the controller is killed, or one of several.
     pub kills: usize,
+    /// Several controllers, and what else happens to them; one on a file of SQLite's when unset.
+    pub group: Option<Group>,
     /// Whether NOTI fails.
     pub faults: bool,
     /// Changes per second; as many as there can be when unset.
@@ -47,6 +48,19 @@ pub struct Plan {
     pub seed: u64,
     /// How long the last events may take.
     pub patience: Duration,
+}
+
+/// Controllers that serve one PostgreSQL database together, and what happens to them.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// How many there are.
+    pub controllers: usize,
+    /// How often one stands still until the others have taken it for dead.
+    pub stops: usize,
+    /// How often one is cut off from the database and from its workers, until the same.
+    pub cuts: usize,
+    /// How often the server of the database crashes.
+    pub crashes: usize,
 }
 
 /// Whoever kills at random moments should not let the moments be always the same since a start.
@@ -67,31 +81,29 @@ pub fn run(artifacts: &Artifacts, plan: &Plan) -> Result<Report> {
     if plan.faults {
         settings = settings.env("NOTI_BREAKER_PAUSE", BREAKER_PAUSE);
     }
-    let mut controller = Controller::start(artifacts, &settings)?;
-    let fleet = Fleet::new(controller.enrol(plan.nodes)?, plan, controller.url());
+    let mut ground = Ground::prepare(artifacts, settings, plan.group)?;
+    let fleet = Fleet::new(ground.enrol(plan.nodes)?, plan, ground.addresses());
     noti.wait_until_told(plan.nodes, plan.patience)?;
 
-    let (began, before) = (Instant::now(), controller.processor_time()?);
-    let mut marks: Vec<_> = (0..plan.kills).map(|_| chance.usize(0..plan.transitions)).collect();
-    marks.sort_unstable();
+    let (began, before) = (Instant::now(), ground.processor_time()?);
+    let mishaps = mishaps(plan, &mut chance);
     let mut restarts = Vec::new();
     let moods = chance.fork();
-    let (database, calm) = (controller.database(), AtomicBool::new(false));
+    let (database, calm) = (ground.database(), AtomicBool::new(false));
     let changed = thread::scope(|scope| {
         let changing = fleet.spawn(scope);
         if plan.faults {
             scope.spawn(|| noti.vary(moods, &calm));
         }
         let outcome = (|| -> Result<Duration> {
-            for mark in marks {
-                fleet.wait_for_progress(mark)?;
+            for (mark, mishap) in &mishaps {
+                fleet.wait_for_progress(*mark)?;
                 // A moment, and not the one at which a change was just answered.
                 thread::sleep(LONGEST_AIM.mul_f64(chance.f64()));
-                controller.kill()?;
-                Ledger::read(&database)?.check_after_a_kill(&noti.kept())?;
-                let began = Instant::now();
-                controller.start_again()?;
-                restarts.push(began.elapsed());
+                let blow = ground.strike(*mishap, &mut chance)?;
+                let ledger = Ledger::read(&database)?;
+                ledger.check_after_a_kill(&ledger.known_of(noti.kept()))?;
+                restarts.push(ground.mend(blow)?);
             }
             fleet.wait_for_progress(plan.transitions)?;
             let changed = began.elapsed();
@@ -108,11 +120,13 @@ pub fn run(artifacts: &Artifacts, plan: &Plan) -> Result<Report> {
         calm.store(true, Ordering::Relaxed);
         outcome
     });
-    let changed = changed.with_context(|| controller.log_tail())?;
+    let changed = changed.with_context(|| ground.log_tails())?;
     let delivered = began.elapsed();
-    let used = controller.processor_time()?.saturating_sub(before);
+    fleet.check_owners()?;
+    ground.check_owners()?;
+    let used = ground.processor_time()?.saturating_sub(before);
     // What counts is on the disk.
-    controller.kill()?;
+    ground.kill_all()?;
 
     let ledger = Ledger::read(&database)?;
     let kept = noti.kept();
@@ -125,10 +139,27 @@ pub fn run(artifacts: &Artifacts, plan: &Plan) -> Result<Report> {
         kept: kept.events,
         duplicates: kept.duplicates,
         answers: kept.answers.clone(),
+        controllers: plan.group.map_or(1, |group| group.controllers),
+        doubles: fleet.doubles(),
         restarts,
         changed,
         delivered,
-        processor_time: (plan.kills == 0).then_some(used),
+        processor_time: mishaps.is_empty().then_some(used),
         latencies: fleet.latencies(&kept),
     })
+}
+
+/// What happens after how many changes.
+fn mishaps(plan: &Plan, chance: &mut fastrand::Rng) -> Vec<(usize, Mishap)> {
+    let group = plan.group.unwrap_or(Group { controllers: 1, stops: 0, cuts: 0, crashes: 0 });
+    let kinds = [
+        (Mishap::Kill, plan.kills),
+        (Mishap::Stop, group.stops),
+        (Mishap::Cut, group.cuts),
+        (Mishap::Crash, group.crashes),
+    ];
+    let each = kinds.into_iter().flat_map(|(mishap, times)| std::iter::repeat_n(mishap, times));
+    let mut mishaps: Vec<_> = each.map(|mishap| (chance.usize(0..plan.transitions), mishap)).collect();
+    mishaps.sort_unstable_by_key(|(mark, _)| *mark);
+    mishaps
 }

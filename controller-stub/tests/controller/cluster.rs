@@ -129,7 +129,8 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&answer.stdout).trim_end().to_owned())
     }
 
-    fn data(&self) -> PathBuf {
+    /// The folder of its data.
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aio_tests::{
     artifacts::Artifacts,
-    storm::{self, Plan},
+    storm::{self, Group, Plan},
 };
 use anyhow::Result;
 use clap::Parser;
@@ -26,6 +26,18 @@ struct Arguments {
     /// How often the controller is killed
     #[arg(long, default_value_t = 25)]
     kills: usize,
+    /// So many controllers together on one PostgreSQL server instead of one on a file
+    #[arg(long)]
+    controllers: Option<usize>,
+    /// Of several: how often one stands still until the others have taken it for dead
+    #[arg(long, default_value_t = 0, requires = "controllers")]
+    stops: usize,
+    /// Of several: how often one is cut off from the database and from its workers until then
+    #[arg(long, default_value_t = 0, requires = "controllers")]
+    cuts: usize,
+    /// How often PostgreSQL crashes
+    #[arg(long, default_value_t = 0, requires = "controllers")]
+    crashes: usize,
     /// No faults and no kills: measure how long events take. A node that changes more than 20
     /// times, and more often than every 3 s, is made to wait by the controller: use many nodes, for
     /// instance `--rate 1000 --nodes 2000 --transitions 30000`
@@ -48,6 +60,12 @@ fn main() -> Result<()> {
         workers: arguments.workers.min(arguments.nodes),
         transitions: arguments.transitions,
         kills: if arguments.calm { 0 } else { arguments.kills },
+        group: arguments.controllers.map(|controllers| Group {
+            controllers,
+            stops: if arguments.calm { 0 } else { arguments.stops },
+            cuts: if arguments.calm { 0 } else { arguments.cuts },
+            crashes: if arguments.calm { 0 } else { arguments.crashes },
+        }),
         faults: !arguments.calm,
         rate: arguments.rate,
         seed,

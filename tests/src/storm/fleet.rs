@@ -14,13 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::{ids::NodeId, wire::SUBPROTOCOL};
+use aio_protocol::ids::NodeId;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use tungstenite::{Message as Frame, client::IntoClientRequest, http::HeaderValue};
-use uuid::Uuid;
 
-use super::{Plan, http::Message, noti::Record};
+use super::{Plan, http::Message, noti::Record, socket::Socket};
 use crate::{controller::Enrolled, wait::wait_for};
 
 /// So many installers report at once.
@@ -35,29 +33,41 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// An answer takes longer only when the controller is gone.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// Of so many times that a worker comes, it comes to two controllers at once.
+const DOUBLE_EVERY: usize = 4;
+
+/// How long a controller may take to let go of a node that another has.
+const LETTING_GO: Duration = Duration::from_secs(20);
+
 /// How long the next piece of progress may take.
 const PROGRESS: Duration = Duration::from_secs(120);
 
 pub(super) struct Fleet {
-    address: String,
+    /// Of each controller.
+    addresses: Vec<String>,
     installed: Vec<Enrolled>,
     connecting: Vec<Enrolled>,
     rate: Option<f64>,
     changes: AtomicUsize,
+    /// How often a node was welcomed at two places at once, and whether one kept both sockets.
+    doubles: AtomicUsize,
+    two_owners: Mutex<Option<String>>,
     pub done: AtomicBool,
     /// When the changes of each node were asked for, in their order.
     asked: Mutex<HashMap<NodeId, Vec<Instant>>>,
 }
 
 impl Fleet {
-    pub(super) fn new(mut nodes: Vec<Enrolled>, plan: &Plan, url: &str) -> Self {
+    pub(super) fn new(mut nodes: Vec<Enrolled>, plan: &Plan, addresses: Vec<String>) -> Self {
         let connecting = nodes.split_off(nodes.len().saturating_sub(plan.workers));
         Self {
-            address: url.trim_start_matches("http://").to_owned(),
+            addresses,
             installed: nodes,
             connecting,
             rate: plan.rate,
             changes: AtomicUsize::new(0),
+            doubles: AtomicUsize::new(0),
+            two_owners: Mutex::default(),
             done: AtomicBool::new(false),
             asked: Mutex::default(),
         }
@@ -73,12 +83,12 @@ impl Fleet {
         for thread in 0..THREADS {
             let nodes: Vec<_> = self.installed.iter().skip(thread).step_by(THREADS).collect();
             let pace = self.pace(nodes.len(), 1, thread as f64 / THREADS as f64);
-            threads.push(scope.spawn(move || self.install(&nodes, pace)));
+            threads.push(scope.spawn(move || self.install(&nodes, thread, pace)));
         }
         let among = self.connecting.len().div_ceil(WORKERS_PER_THREAD);
         for (thread, nodes) in self.connecting.chunks(WORKERS_PER_THREAD).enumerate() {
             let pace = self.pace(nodes.len(), 2, thread as f64 / among as f64);
-            threads.push(scope.spawn(move || self.connect(nodes, pace)));
+            threads.push(scope.spawn(move || self.connect(nodes, thread, pace)));
         }
         threads
     }
@@ -122,7 +132,8 @@ impl Fleet {
         asked.iter().flat_map(of_node).collect()
     }
 
-    fn install(&self, nodes: &[&Enrolled], mut pace: Option<Pace>) {
+    /// `place` is where the controller is that is asked first.
+    fn install(&self, nodes: &[&Enrolled], mut place: usize, mut pace: Option<Pace>) {
         let mut connection = None;
         let mut asked: HashMap<NodeId, Vec<Instant>> = HashMap::new();
         'storm: for round in 0.. {
@@ -139,7 +150,7 @@ impl Fleet {
                         break 'storm;
                     }
                     let now = Instant::now();
-                    match self.report(&mut connection, node, &report) {
+                    match self.report(&mut connection, place, node, &report) {
                         Ok(200) => {
                             asked.entry(node.node_id.clone()).or_default().push(now);
                             self.changes.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +159,7 @@ impl Fleet {
                         // It was made before a kill whose victim could not say so.
                         Ok(409) => break,
                         Ok(_) | Err(_) => {
-                            connection = None;
+                            (connection, place) = (None, place + 1);
                             thread::sleep(PAUSE);
                         }
                     }
@@ -161,18 +172,19 @@ impl Fleet {
     fn report(
         &self,
         connection: &mut Option<BufReader<TcpStream>>,
+        place: usize,
         node: &Enrolled,
         body: &str,
     ) -> Result<u16> {
         let stream = match connection {
             Some(stream) => stream,
-            None => connection.insert(BufReader::new(self.dial()?)),
+            None => connection.insert(BufReader::new(self.dial(place)?)),
         };
         let Enrolled { node_id, token } = node;
         let request = format!(
             "POST /nodes/{node_id}/installation HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
+            self.address(place),
             body.len(),
         );
         stream.get_mut().write_all(request.as_bytes())?;
@@ -180,18 +192,30 @@ impl Fleet {
         Ok(answer.status()?)
     }
 
-    fn dial(&self) -> Result<TcpStream> {
-        let stream = TcpStream::connect(&self.address)?;
+    fn address(&self, place: usize) -> &str {
+        let place = place.checked_rem(self.addresses.len()).and_then(|place| self.addresses.get(place));
+        place.map_or("", String::as_str)
+    }
+
+    fn dial(&self, place: usize) -> Result<TcpStream> {
+        let stream = TcpStream::connect(self.address(place))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER))?;
         Ok(stream)
     }
 
-    fn connect(&self, nodes: &[Enrolled], mut pace: Option<Pace>) {
+    fn connect(&self, nodes: &[Enrolled], mut place: usize, mut pace: Option<Pace>) {
         while !self.done.load(Ordering::Relaxed) {
             for node in nodes {
                 pace.iter_mut().for_each(Pace::wait);
-                match self.come_and_go(node) {
+                // Each time at another controller, and now and then at two at once.
+                place += 1;
+                let came = if self.addresses.len() > 1 && place.is_multiple_of(DOUBLE_EVERY) {
+                    self.come_twice(node, place)
+                } else {
+                    self.come_and_go(node, place)
+                };
+                match came {
                     Ok(()) => drop(self.changes.fetch_add(2, Ordering::Relaxed)),
                     Err(_) => thread::sleep(PAUSE),
                 }
@@ -200,36 +224,53 @@ impl Fleet {
     }
 
     /// A worker that is welcomed and says goodbye: two changes.
-    fn come_and_go(&self, node: &Enrolled) -> Result<()> {
-        let mut request = format!("ws://{}/ws/node", self.address).into_client_request()?;
-        let headers = request.headers_mut();
-        headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {}", node.token))?);
-        headers.insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-        let (mut socket, _) =
-            tungstenite::client(request, self.dial()?).map_err(|error| anyhow::anyhow!("{error}"))?;
-        let frame = |kind: &str, data: serde_json::Value| {
-            let frame = json!({"type": kind, "messageId": Uuid::nil(), "timestamp": "2025-12-11T12:00:00.000Z", "data": data});
-            Frame::text(frame.to_string())
-        };
-        let id = &node.node_id;
-        let info = json!({
-            "os": {"name": "Ubuntu", "version": "22.04", "kernel": "5.15.0", "hostname": id}, "architecture": "x86_64",
-            "hardware": {"cpu": {"model": "EPYC", "threads": 128}, "memory": {"total": 1_099_511_627_776_u64}, "disk": [],
-                "network": [], "gpu": [], "gpuDriver": {"state": "absent"}}});
-        // One machine: the same instance each time.
-        let instance = format!("{id}00000000");
-        let register = json!({"nodeId": id, "instanceId": instance, "bootId": "b", "daemonVersion": "1.0.0",
-            "capabilities": [], "systemInfo": info});
-        socket.send(frame("node.register", register))?;
-        let mut welcomed = false;
-        while !welcomed {
-            let answer = socket.read()?;
-            welcomed = answer.is_text() && answer.to_text()?.contains("register.ack");
-            ensure!(!answer.is_close(), "the controller closed");
+    fn come_and_go(&self, node: &Enrolled, place: usize) -> Result<()> {
+        let mut socket = self.come(node, place)?;
+        socket.welcomed()?;
+        socket.leave()
+    }
+
+    /// The same worker comes to two controllers at once: one lets go of it.
+    fn come_twice(&self, node: &Enrolled, place: usize) -> Result<()> {
+        let mut sockets = [self.come(node, place)?, self.come(node, place + 1)?];
+        for socket in &mut sockets {
+            socket.welcomed()?;
         }
-        socket.send(frame("node.disconnecting", json!({"nodeId": id, "reason": "shutdown"})))?;
-        socket.close(None)?;
-        while socket.read().is_ok() {}
+        let deadline = Instant::now() + LETTING_GO;
+        let left = loop {
+            let [one, two] = &mut sockets;
+            match (one.is_open()?, two.is_open()?) {
+                (true, true) if Instant::now() < deadline => {}
+                (true, true) => {
+                    // One that answers nothing may be of a controller that stands still.
+                    if one.answers() && two.answers() && one.answers() {
+                        let mut two_owners = self.two_owners.lock().unwrap_or_else(PoisonError::into_inner);
+                        *two_owners = Some(format!("node {} kept two sockets", node.node_id));
+                    }
+                    return Ok(());
+                }
+                (true, false) => break one,
+                (false, true) => break two,
+                (false, false) => return Ok(()),
+            }
+        };
+        self.doubles.fetch_add(1, Ordering::Relaxed);
+        left.leave()
+    }
+
+    fn come(&self, node: &Enrolled, place: usize) -> Result<Socket> {
+        Socket::open(self.dial(place)?, self.address(place), node)
+    }
+
+    /// How often a node was welcomed at two places at once, and one let go of it.
+    pub(super) fn doubles(&self) -> usize {
+        self.doubles.load(Ordering::Relaxed)
+    }
+
+    /// No node had two controllers.
+    pub(super) fn check_owners(&self) -> Result<()> {
+        let two_owners = self.two_owners.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(two_owners.is_none(), "{two_owners:?}");
         Ok(())
     }
 }

@@ -1,9 +1,6 @@
 //! The verdict: the audit trail in the database is the truth, and what NOTI was told has to be the same.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-};
+use std::collections::{HashMap, HashSet};
 
 use aio_protocol::{
     ids::NodeId,
@@ -12,7 +9,7 @@ use aio_protocol::{
     transition::{Decision, Trigger, decide},
 };
 use anyhow::{Context, Result, bail, ensure};
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{AnyConnection, Connection, Row, any::AnyRow};
 
 use super::noti::Record;
 
@@ -34,8 +31,8 @@ struct Move {
 }
 
 impl Ledger {
-    /// Reads the database of a controller that does not run.
-    pub(super) fn read(database: &Path) -> Result<Self> {
+    /// Reads the database as it is at one moment.
+    pub(super) fn read(database: &str) -> Result<Self> {
         in_database(database, async |connection| {
             let mut ledger =
                 Self { moves: HashMap::new(), statuses: HashMap::new(), owed: HashMap::new(), dead: 0 };
@@ -56,14 +53,16 @@ impl Ledger {
             }
             let dead = sqlx::query("SELECT COUNT(*) FROM dead_letters").fetch_one(&mut *connection).await?;
             ledger.dead = dead.get(0);
-            let check = sqlx::query("PRAGMA quick_check").fetch_one(connection).await?;
-            ensure!(check.get::<String, _>(0) == "ok", "the database is damaged");
+            if connection.backend_name() == "SQLite" {
+                let check = sqlx::query("PRAGMA quick_check").fetch_one(connection).await?;
+                ensure!(check.get::<String, _>(0) == "ok", "the database is damaged");
+            }
             Ok(ledger)
         })
     }
 
     /// How many events are owed, beside a controller that runs.
-    pub(super) fn outbox_size(database: &Path) -> Result<i64> {
+    pub(super) fn outbox_size(database: &str) -> Result<i64> {
         in_database(database, async |connection| {
             Ok(sqlx::query("SELECT COUNT(*) FROM outbox").fetch_one(connection).await?.get(0))
         })
@@ -71,6 +70,14 @@ impl Ledger {
 
     pub(super) fn transitions(&self) -> usize {
         self.moves.values().map(Vec::len).sum()
+    }
+
+    /// What NOTI was told of the moves that this knows, where others were made since.
+    pub(super) fn known_of(&self, mut record: Record) -> Record {
+        for (node, told) in &mut record.nodes {
+            told.truncate(self.moves.get(node).map_or(0, Vec::len));
+        }
+        record
     }
 
     /// Every state is one that the table allows, and every event is with NOTI or owed to it.
@@ -161,7 +168,7 @@ fn is_allowed(made: &Move) -> bool {
     })
 }
 
-fn node(row: &sqlx::sqlite::SqliteRow) -> Result<NodeId> {
+fn node(row: &AnyRow) -> Result<NodeId> {
     Ok(row.get::<String, _>(0).parse()?)
 }
 
@@ -169,12 +176,17 @@ fn status(text: impl AsRef<str>) -> Result<NodeStatus> {
     NodeStatus::parse(text.as_ref()).with_context(|| format!("{} is no status", text.as_ref()))
 }
 
-fn in_database<T>(database: &Path, read: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T>) -> Result<T> {
+fn in_database<T>(database: &str, read: impl AsyncFnOnce(&mut AnyConnection) -> Result<T>) -> Result<T> {
+    sqlx::any::install_default_drivers();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let options =
-            SqliteConnectOptions::new().filename(database).busy_timeout(std::time::Duration::from_secs(10));
-        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let mut connection = AnyConnection::connect(database).await?;
+        // Others may write meanwhile.
+        let begin = match connection.backend_name() {
+            "SQLite" => "BEGIN",
+            _ => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        sqlx::query(begin).execute(&mut connection).await?;
         let read = read(&mut connection).await;
         connection.close().await?;
         read

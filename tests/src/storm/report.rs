@@ -15,7 +15,11 @@ pub struct Report {
     pub duplicates: usize,
     /// How often NOTI gave each answer.
     pub answers: BTreeMap<&'static str, usize>,
-    /// How long each start after a kill took.
+    /// How many controllers there were.
+    pub controllers: usize,
+    /// How often a node was welcomed by two controllers at once, and one let go of it.
+    pub doubles: usize,
+    /// How long each start after a kill or another mishap took.
     pub restarts: Vec<Duration>,
     /// How long the fleet took for its changes.
     pub changed: Duration,
@@ -41,6 +45,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.changed.as_secs_f64();
         writeln!(f, "seed          {}", self.seed)?;
+        if self.controllers > 1 {
+            let doubles = self.doubles;
+            writeln!(
+                f,
+                "controllers   {}; of {doubles} nodes welcomed twice at once, each kept one socket",
+                self.controllers
+            )?;
+        }
         writeln!(
             f,
             "transitions   {} in {seconds:.1} s ({:.0}/s)",
@@ -59,7 +71,7 @@ impl fmt::Display for Report {
         if let Some(longest) = self.restarts.iter().max() {
             writeln!(
                 f,
-                "SIGKILLs      {}; the longest start after one took {longest:.1?}",
+                "mishaps       {}; the longest start after one took {longest:.1?}",
                 self.restarts.len()
             )?;
         } else {
