@@ -115,7 +115,7 @@ async fn sessions_that_the_server_ends_again_and_again_leave_one_leader_and_each
     assert_eq!(leader(&operator, 2).await, led, "nobody is dead, so whoever leads goes on");
 }
 
-/// que#158 and others: what the server rolls back for the sake of another transaction (a deadlock, a
+/// graphile/worker#387: what the server rolls back for the sake of another transaction (a deadlock, a
 /// serialization failure) was lost, or failed for whoever asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deadlocks_and_serialization_failures_are_tried_again_and_nothing_is_told_twice() {

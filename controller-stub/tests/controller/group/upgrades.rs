@@ -7,6 +7,8 @@ const EXPAND: &str = "ALTER TABLE nodes ADD COLUMN later TEXT; CREATE TABLE late
     INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
     VALUES (9000, 'later', true, '\\x00', 0)";
 
+/// infra-controller#6608: once a later version had added a column, every statement that an older one had
+/// prepared failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beside_a_later_version_an_older_one_serves_and_starts_until_the_tables_are_no_longer_for_it() {
     let cluster = Cluster::start("password").unwrap();
