@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
+    clock,
     gateway::drain,
     store::{Signal, StoreError},
     tasks::Pulse,
@@ -90,6 +91,9 @@ impl Member {
             match signal {
                 Signal::Moved => self.let_go(&node).await?,
                 Signal::Told => self.app.registry.nudge(&node),
+                Signal::Cloned(address) => {
+                    self.app.clones().hear(&node, address, (Instant::now().into_std(), clock::now()));
+                }
             }
         }
         let newest = self.app.store.newest_place().await?;

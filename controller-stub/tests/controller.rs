@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "controller/balancer.rs"]
+mod balancer;
 #[path = "controller/cluster.rs"]
 mod cluster;
 #[path = "controller/group.rs"]

@@ -21,7 +21,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// The gateway, with 10,000 workers: memory, processor time, and their return after a SIGKILL; `-- --tls`
-    /// over TLS, `-- --dialect aiwm --workers 2000` over AIWM's Socket.IO
+    /// over TLS, `-- --dialect aiwm --workers 2000` over AIWM's Socket.IO, `-- --controllers 4` over several
+    /// controllers on one PostgreSQL server
     Fleet(Options),
     /// The edge: every attack that is known on a controller, while 500 good workers and a good user go on
     Edge(Options),
@@ -33,7 +34,7 @@ enum What {
     /// Power cuts: every 20 ms of an update there and back, what the disk holds is booted anew (as root)
     Power(Systems),
     /// The events: 100,000 changes of 1,000 nodes while NOTI fails and the controller is killed 25
-    /// times; `-- --calm` for latencies
+    /// times; `-- --calm` for latencies, `-- --controllers 3 --stops 2 --cuts 2 --crashes 3` for several
     Events(Options),
     /// The API, asked by schemathesis (`pip install schemathesis`) for whatever its OpenAPI
     /// document allows and forbids

@@ -49,6 +49,9 @@ pub(crate) const CHECKERS: &[Need] = &[
     Need::Program("groff", "groff-base"),
     Need::Program("sqlite3", "sqlite3"),
     Need::Program("haproxy", "haproxy"),
+    Need::Program("nginx", "nginx"),
+    Need::Program("pgbouncer", "pgbouncer"),
+    Need::Program("faketime", "faketime"),
     // Its servers are started by the tests themselves.
     Need::Program("pg_ctlcluster", "postgresql"),
     Need::Program("lintian", "lintian"),

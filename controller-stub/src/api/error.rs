@@ -135,7 +135,9 @@ impl Rejection {
     /// A database that takes no change now, or another fault of it.
     fn unstored(error: &StoreError) -> Self {
         let pause = match error.problem() {
-            Problem::Busy | Problem::Unreachable | Problem::ReadOnly | Problem::Taken => BUSY_PAUSE,
+            Problem::Busy | Problem::Collided | Problem::Unreachable | Problem::ReadOnly | Problem::Taken => {
+                BUSY_PAUSE
+            }
             Problem::Full | Problem::Refused => FULL_PAUSE,
             Problem::Damaged | Problem::Denied | Problem::Fault => return Self::fault(error),
         };

@@ -1,7 +1,8 @@
 //! `/metrics/fleet`: every node in service and every GPU, as Prometheus reads them. A family's series stand
 //! together, as the text format wants it, so a scrape first makes a small `Machine` of each node and then
 //! writes family by family, piece by piece as the reader takes them. The values are those of the moment at
-//! which they are written. What is not known has no series.
+//! which they are written. What is not known has no series. Of several controllers each shows the nodes that it
+//! holds, and the one that leads also those that none does.
 
 mod catalogue;
 mod dcgm;
@@ -146,7 +147,7 @@ fn show(app: &App, family: &Family, machine: &Machine, page: &mut Page) {
 }
 
 async fn machines(app: &App, names: Names, shard: Shard) -> Result<Vec<Machine>, StoreError> {
-    let mut ids = app.store.fleet_ids().await?;
+    let mut ids = app.store.fleet_ids(app.membership.number(), app.membership.leads()).await?;
     ids.retain(|id| shard.has(id.as_str()));
     let mut machines = Vec::with_capacity(ids.len());
     for ids in ids.chunks(BATCH) {

@@ -1,7 +1,8 @@
 //! Detects two machines with one identity (a cloned disk, a copied token). Pure. A worker has another
 //! instance id after every start, so an instance that was displaced and comes back proves that both are
 //! alive. One return may be a late frame; the second is a conflict. From then on the connected worker keeps
-//! the node, and the other is refused.
+//! the node, and the other is refused. Of several controllers each judges by what it sees itself; that the one
+//! that was displaced here has been welcomed since, elsewhere, is a return, too. Whoever refuses one tells the holder.
 //!
 //! ```text
 //! (nothing) ── another instance ──▶ Watched ── second return ──▶ Conflict ── quiet for a while ──▶ (nothing)
@@ -89,16 +90,8 @@ impl Clones {
         let Some(before) = before.filter(|before| *before != instance) else { return Verdict::Welcome };
         let (now, wall) = now;
         self.contests.retain(|other, contest| other != id || now - contest.at < MEMORY);
-        let contest = self.contests.entry(id.clone()).or_insert_with(|| Contest {
-            displaced: Vec::new(),
-            returns: 0,
-            at: now,
-            conflict: None,
-            refusals: 0,
-            refused: None,
-        });
-        contest.at = now;
-        if contest.displaced.contains(&instance) {
+        let contest = self.contest(id, now);
+        if contest.displaced.contains(&instance) || contest.displaced.contains(&before) {
             contest.returns = contest.returns.saturating_add(1);
             if contest.returns >= RETURNS && connected {
                 contest.conflict.get_or_insert(Conflict { since: wall, address }).address = address;
@@ -113,6 +106,24 @@ impl Clones {
             contest.displaced.remove(0);
         }
         Verdict::Welcome
+    }
+
+    /// Notes that another controller refuses a worker at this address that wants the place of a node of ours.
+    pub(crate) fn hear(&mut self, id: &NodeId, address: IpAddr, (now, wall): (Instant, Timestamp)) {
+        self.contest(id, now).conflict.get_or_insert(Conflict { since: wall, address }).address = address;
+    }
+
+    fn contest(&mut self, id: &NodeId, now: Instant) -> &mut Contest {
+        let contest = self.contests.entry(id.clone()).or_insert_with(|| Contest {
+            displaced: Vec::new(),
+            returns: 0,
+            at: now,
+            conflict: None,
+            refusals: 0,
+            refused: None,
+        });
+        contest.at = now;
+        contest
     }
 
     /// How long a peer at this address still has to stay away, asked before anything is known of it
@@ -247,6 +258,48 @@ mod tests {
         assert_eq!(node.arrive(Uuid::from_u128(3), true, 4), Verdict::Welcome);
     }
 
+    /// Two controllers, as the database shows the holder to both.
+    struct Two {
+        controllers: [Clones; 2],
+        start: Instant,
+        holder: Option<Uuid>,
+    }
+
+    impl Two {
+        fn new() -> Self {
+            Self { controllers: Default::default(), start: Instant::now(), holder: None }
+        }
+
+        fn arrive(&mut self, at: bool, instance: Uuid, secs: u32) -> Verdict {
+            let arrival = Arrival { instance, address: address(1), before: self.holder, connected: true };
+            let now = (self.start + SECOND * secs, Timestamp::from_millis(0));
+            let verdict = self.controllers[usize::from(at)].arrive(&id(), arrival, now);
+            if verdict == Verdict::Welcome {
+                self.holder = Some(instance);
+            }
+            verdict
+        }
+    }
+
+    #[test]
+    fn two_that_each_come_to_a_controller_of_their_own_are_told_apart() {
+        let mut two = Two::new();
+        for secs in [0, 20] {
+            assert_eq!(two.arrive(false, A, secs), Verdict::Welcome);
+            assert_eq!(two.arrive(true, B, secs + 10), Verdict::Welcome);
+        }
+        assert_eq!(two.arrive(false, A, 40), Verdict::Welcome);
+        assert_eq!(two.arrive(true, B, 50), Verdict::Refuse { times: 1 });
+        let (holder, now) = (&mut two.controllers[0], two.start + SECOND * 50);
+        assert_eq!(holder.conflict(&id()), None);
+        holder.hear(&id(), address(1), (now, Timestamp::from_millis(50_000)));
+        assert_eq!(
+            holder.conflict(&id()),
+            Some(Conflict { since: Timestamp::from_millis(50_000), address: address(1) })
+        );
+        assert_eq!(holder.forget(now + MEMORY), [id()]);
+    }
+
     #[test]
     fn a_conflict_is_over_when_nobody_came_back_for_a_while() {
         let mut node = Node::new();
@@ -272,6 +325,32 @@ mod tests {
                 prop_assert_eq!(node.arrive(Uuid::from_u128(instance), connected, now), Verdict::Welcome);
                 prop_assert_eq!(node.clones.conflicts(node.start), 0);
             }
+        }
+
+        #[test]
+        fn at_several_controllers_a_worker_that_restarts_and_reconnects_is_never_refused(
+            steps in prop::collection::vec((any::<bool>(), any::<bool>(), 0_u32..120), 1..200),
+        ) {
+            let (mut two, mut instance, mut now) = (Two::new(), 1_u128, 0);
+            for (restarts, at, secs) in steps {
+                now += secs;
+                instance += u128::from(restarts);
+                prop_assert_eq!(two.arrive(at, Uuid::from_u128(instance), now), Verdict::Welcome);
+            }
+        }
+
+        #[test]
+        fn two_machines_cannot_flap_wherever_they_come(
+            steps in prop::collection::vec((any::<bool>(), 1_u32..120), 8..60),
+        ) {
+            let (mut two, mut now, mut takeovers) = (Two::new(), 0, 0);
+            two.arrive(false, A, 0);
+            for (at, gap) in steps {
+                now += gap;
+                let other = if two.holder == Some(A) { B } else { A };
+                takeovers += u32::from(two.arrive(at, other, now) == Verdict::Welcome);
+            }
+            prop_assert!(takeovers <= 4, "{} takeovers", takeovers);
         }
 
         #[test]

@@ -346,19 +346,34 @@ impl Connection {
         let is_elsewhere = newcomer.as_ref().is_some_and(|newcomer| newcomer.is_elsewhere);
         let connected = is_elsewhere || app.registry.has_speaker(node);
         let arrival = Arrival { instance, address: *address, before, connected };
-        match app.clones().arrive(node, arrival, (Instant::now(), clock::now())) {
+        let verdict = app.clones().arrive(node, arrival, (Instant::now(), clock::now()));
+        match verdict {
             Verdict::Welcome => Ok(()),
             Verdict::Refuse { times } => {
                 if times.is_power_of_two() {
                     tracing::warn!(%node, %address, %instance, times, "two machines have this node's identity: the one that holds it stays, this one is refused");
                 }
                 counter!("aio_gateway_refusals_total", "reason" => "cloned").increment(1);
+                if is_elsewhere {
+                    self.tell_the_holder();
+                }
                 Err(End::close(
                     close::SUPERSEDED,
                     "NODE_SUPERSEDED: another machine is connected as this node",
                 ))
             }
         }
+    }
+
+    /// Tells the controller that holds the node of another machine's claim: the alarm is that one's.
+    fn tell_the_holder(&self) {
+        let (app, node, address) = (self.app.clone(), self.node.clone(), self.address);
+        self.app.connections.spawn(async move {
+            if let Err(error) = app.store.signal_cloned(app.membership.number(), &node, address).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%node, error, "the controller that holds a node could not be told of its clone");
+            }
+        });
     }
 
     async fn say(&mut self, body: &impl Body) -> Result<(), End> {

@@ -120,12 +120,17 @@ impl Connections {
 }
 
 async fn pool(place: &Place, most: u32) -> Result<AnyPool, StoreError> {
-    let preparing = place.clone();
-    // A server may have been away since a connection's last use: each is tried before it is used again.
+    let (preparing, checking) = (place.clone(), place.clone());
+    // A server may have been away since a connection's last use, or its tables another program's: each is tried
+    // before it is used again.
     let options = AnyPoolOptions::new()
         .acquire_timeout(PATIENCE)
         .max_connections(most)
-        .test_before_acquire(true)
+        .test_before_acquire(matches!(place, Place::File(_)))
+        .before_acquire(move |connection, _| {
+            let place = checking.clone();
+            Box::pin(async move { place.is_current(connection).await })
+        })
         .after_connect(move |connection, _| {
             let place = preparing.clone();
             Box::pin(async move { place.prepare(connection).await })

@@ -115,7 +115,7 @@ pub(super) async fn set_up(place: &Place) -> Result<(), StoreError> {
     loop {
         let Err(error) = migrate(place).await else { return Ok(()) };
         let again = match error.problem() {
-            Problem::Busy => began.elapsed() < PATIENCE,
+            Problem::Busy | Problem::Collided => began.elapsed() < PATIENCE,
             Problem::Fault if matches!(error, StoreError::Migration(_)) => {
                 place.migrates_unlocked() && tries > 0
             }

@@ -214,6 +214,15 @@ impl Place {
         }
     }
 
+    /// Whether the tables are as they were when a connection was made. Statements that it has prepared since
+    /// fail once they have more columns.
+    pub(super) async fn is_current(&self, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        match self {
+            Self::File(_) => Ok(true),
+            Self::Server(_) => server::is_current(connection).await,
+        }
+    }
+
     /// What the connection keeps to that brings the database up to date, which may take long.
     pub(super) async fn prepare_to_migrate(&self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         match self {
@@ -308,7 +317,12 @@ impl Place {
                 None => {
                     let known =
                         self.migrations().iter().map(|migration| migration.version).max().unwrap_or(0);
-                    return Err(StoreError::Newer { found: version, known });
+                    // For the time of an upgrade, programs of two versions work with a server's tables.
+                    if !matches!(self, Self::Server(_))
+                        || server::oldest_program(&mut *connection).await? > known
+                    {
+                        return Err(StoreError::Newer { found: version, known });
+                    }
                 }
             }
             newest = version;

@@ -55,6 +55,8 @@ pub(crate) enum StoreError {
 pub(crate) enum Problem {
     /// Another process holds its lock, or all connections are taken.
     Busy,
+    /// Its server rolled a transaction back for the sake of another one.
+    Collided,
     /// There is no room on its disk.
     Full,
     /// Its file is no database, or is damaged.
@@ -112,7 +114,7 @@ impl StoreError {
             (_, Problem::Unreachable) => ErrorCode::DatabaseUnreachable,
             (_, Problem::Refused) => ErrorCode::DatabaseRefused,
             (_, Problem::ReadOnly) => ErrorCode::DatabaseReadOnly,
-            (_, Problem::Busy) => ErrorCode::DatabaseBusy,
+            (_, Problem::Busy | Problem::Collided) => ErrorCode::DatabaseBusy,
             (_, Problem::Full) => ErrorCode::DiskFull,
             (_, Problem::Damaged) => ErrorCode::DatabaseDamaged,
             (_, Problem::Denied) => ErrorCode::FileFailed,

@@ -30,11 +30,17 @@ pub(crate) struct FleetNode {
 }
 
 impl Store {
-    /// The nodes in service, in the order of their ids.
-    pub(crate) async fn fleet_ids(&self) -> Result<Vec<NodeId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM nodes WHERE status <> 'inactive' ORDER BY id")
-            .fetch_all(&mut *self.lists.take().await?)
-            .await?;
+    /// The nodes in service that a controller shows, in the order of their ids: those that it holds, and
+    /// where it leads those that none does. So each is one controller's.
+    pub(crate) async fn fleet_ids(&self, number: i64, leads: bool) -> Result<Vec<NodeId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id FROM nodes WHERE status <> 'inactive' AND (held_by = $1 \
+             OR $2 = 1 AND held_by NOT IN (SELECT number FROM controllers)) ORDER BY id",
+        )
+        .bind(number)
+        .bind(i64::from(leads))
+        .fetch_all(&mut *self.lists.take().await?)
+        .await?;
         rows.iter().map(node_id).collect()
     }
 

@@ -1,6 +1,8 @@
 //! What one of several controllers has to be told of nodes that it holds. A signal is written with the change
 //! that owes it and says only where to look; what is so, its reader asks the database.
 
+use std::net::IpAddr;
+
 use aio_protocol::ids::NodeId;
 use sqlx::{AnyConnection, Row};
 
@@ -21,13 +23,28 @@ pub(crate) enum Signal {
     Moved,
     /// There may be something to tell the node's worker.
     Told,
+    /// Another machine, at this address, claims to be the node, and is refused by who signals it.
+    Cloned(IpAddr),
 }
 
+/// What stands before the address.
+const CLONED: &str = "cloned ";
+
 impl Signal {
-    fn as_str(self) -> &'static str {
+    fn to_text(self) -> String {
         match self {
-            Self::Moved => "moved",
-            Self::Told => "told",
+            Self::Moved => "moved".to_owned(),
+            Self::Told => "told".to_owned(),
+            Self::Cloned(address) => format!("{CLONED}{address}"),
+        }
+    }
+
+    /// One that is not known here is of a later version.
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "moved" => Some(Self::Moved),
+            "told" => Some(Self::Told),
+            _ => Some(Self::Cloned(text.strip_prefix(CLONED)?.parse().ok()?)),
         }
     }
 }
@@ -45,7 +62,18 @@ impl Store {
     /// Signals that there may be something to tell the workers of these nodes, to whoever holds them but
     /// `number`.
     pub(crate) async fn signal_told(&self, number: i64, nodes: Vec<NodeId>) -> Result<(), StoreError> {
-        self.writer.write(Tell { number, nodes: json("nodes", &nodes)? }).await
+        self.writer.write(Tell { number, signal: Signal::Told, nodes: json("nodes", &nodes)? }).await
+    }
+
+    /// Signals that another machine claims to be a node, to whoever holds it but `number`.
+    pub(crate) async fn signal_cloned(
+        &self,
+        number: i64,
+        node: &NodeId,
+        address: IpAddr,
+    ) -> Result<(), StoreError> {
+        let nodes = json("nodes", &[node])?;
+        self.writer.write(Tell { number, signal: Signal::Cloned(address), nodes }).await
     }
 }
 
@@ -60,7 +88,7 @@ pub(super) async fn moved(
     sqlx::query(moved)
         .bind(holder)
         .bind(node.as_str())
-        .bind(Signal::Moved.as_str())
+        .bind(Signal::Moved.to_text())
         .execute(connection)
         .await?;
     Ok(())
@@ -86,9 +114,7 @@ impl Write for Take {
                 .bind(&kind)
                 .execute(&mut *connection)
                 .await?;
-            // One that is not known here is of a later version.
-            let signal = [Signal::Moved, Signal::Told].into_iter().find(|signal| signal.as_str() == kind);
-            signals.extend(signal.map(|signal| (node, signal)));
+            signals.extend(Signal::parse(&kind).map(|signal| (node, signal)));
         }
         Ok(signals)
     }
@@ -100,6 +126,7 @@ impl Write for Take {
 
 struct Tell {
     number: i64,
+    signal: Signal,
     /// The ids, in JSON.
     nodes: String,
 }
@@ -115,7 +142,7 @@ impl Write for Tell {
         )
         .bind(&self.nodes)
         .bind(self.number)
-        .bind(Signal::Told.as_str())
+        .bind(self.signal.to_text())
         .execute(connection)
         .await?;
         Ok(())

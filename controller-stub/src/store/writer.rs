@@ -34,6 +34,10 @@ const QUEUE: usize = 1024;
 /// So many writes share a commit at most, so that the first of them does not wait for long.
 const BATCH: usize = 256;
 
+/// Times that a write is made which the server rolled back for the sake of another one, of whatever else works
+/// on the database. Ours wait for each other.
+const COLLISIONS: u32 = 5;
+
 /// One change of the database.
 pub(super) trait Write: Send + Sync + 'static {
     /// What its caller learns.
@@ -213,6 +217,15 @@ enum Uncommitted {
 }
 
 impl Uncommitted {
+    /// Whether the server has rolled everything back for the sake of another transaction.
+    fn is_collision(&self) -> bool {
+        match self {
+            Self::Unbegun(error) => problem(error) == Problem::Collided,
+            Self::Lost(error) => problem(error) == Problem::Collided,
+            Self::Failed(problem) => *problem == Problem::Collided,
+        }
+    }
+
     fn is_full(&self) -> bool {
         match self {
             Self::Unbegun(error) => problem(error) == Problem::Full,
@@ -280,6 +293,12 @@ impl Committer {
             }
             let mut alone = [job];
             let mut committed = self.commit(&mut alone).await;
+            for _ in 1..COLLISIONS {
+                if !committed.as_ref().is_err_and(Uncommitted::is_collision) {
+                    break;
+                }
+                committed = self.commit(&mut alone).await;
+            }
             if alone.iter().all(|job| job.is_urgent())
                 && committed.as_ref().is_err_and(Uncommitted::is_full)
                 && self.reserve.as_mut().is_some_and(Reserve::spend)

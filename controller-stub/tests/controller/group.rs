@@ -1,6 +1,17 @@
 //! Several controllers on one PostgreSQL database, each of which serves: what one does the others know, a
 //! worker may come to any of them, and whoever is killed, stands still or is cut off takes nothing with it.
 
+#[path = "group/balanced.rs"]
+mod balanced;
+#[path = "group/clocks.rs"]
+mod clocks;
+#[path = "group/reports.rs"]
+mod reports;
+#[path = "group/shown.rs"]
+mod shown;
+#[path = "group/upgrades.rs"]
+mod upgrades;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -20,7 +31,7 @@ use crate::{
     cluster::Cluster,
     harness::{self, Client, Controller, eventually},
     peers::Worker,
-    program::{Served, run, serve_with},
+    program::{Served, run, serve_in},
 };
 
 /// What a node has told that was registered and whose worker was welcomed once.
@@ -192,6 +203,15 @@ async fn of_many_welcomes_at_once_on_two_controllers_one_socket_stays_open() {
 type Program = (Served, tempfile::TempDir);
 
 async fn start(url: &str, more: &str) -> Program {
+    start_in(Vec::new(), "127.0.0.1:0", url, more).await
+}
+
+async fn start_in(
+    environment: Vec<(&'static str, &'static str)>,
+    listen: &str,
+    url: &str,
+    more: &str,
+) -> Program {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     let text = format!(
@@ -203,9 +223,10 @@ async fn start(url: &str, more: &str) -> Program {
     );
     fs::write(&config, text).unwrap();
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap();
+    let listen = listen.to_owned();
     tokio::task::spawn_blocking(move || {
-        let served = serve_with(&["--config", config.to_str().unwrap()], &folder.path().join("data"));
-        (served, folder)
+        let flags = ["--listen", &listen, "--config", config.to_str().unwrap()];
+        (serve_in(&environment, &flags, &folder.path().join("data")), folder)
     })
     .await
     .unwrap()

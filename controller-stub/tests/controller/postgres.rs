@@ -18,6 +18,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use serde_json::json;
 
 use crate::{
+    balancer::{Balancer, free_port},
     cluster::Cluster,
     harness::{self, Client, Controller, eventually, refusal},
     peers::Worker,
@@ -484,53 +485,12 @@ async fn a_standby_with_other_secrets_or_no_server_is_refused_and_one_that_waits
     assert!(tokio::task::spawn_blocking(move || waiting.wait().unwrap()).await.unwrap().success());
 }
 
-/// HAProxy with the sample configuration, in front of two ports of this machine; ended with the test.
-struct Balancer {
-    process: std::process::Child,
-    url: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Balancer {
-    fn before(ports: [u16; 2]) -> Self {
-        let sample =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/haproxy/aio-controller-stub.cfg");
-        let port = free_port();
-        let mut text = fs::read_to_string(sample).unwrap();
-        for (from, to) in [
-            (":443 ssl crt /etc/haproxy/aiwm.pem alpn http/1.1".to_owned(), format!("127.0.0.1:{port}")),
-            (" ssl verify required ca-file /etc/haproxy/controllers.pem".to_owned(), String::new()),
-            ("192.0.2.11:3305".to_owned(), format!("127.0.0.1:{}", ports[0])),
-            ("192.0.2.12:3305".to_owned(), format!("127.0.0.1:{}", ports[1])),
-        ] {
-            assert!(text.contains(&from), "{from}");
-            text = text.replace(&from, &to);
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("haproxy.cfg");
-        fs::write(&config, text).unwrap();
-        let process = Command::new("haproxy").args(["-db", "-q", "-f"]).arg(&config).spawn().unwrap();
-        Self { process, url: format!("http://127.0.0.1:{port}"), _folder: folder }
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_haproxy_a_worker_and_an_owner_find_whoever_serves_under_one_address() {
     let cluster = Cluster::start(PASSWORD).unwrap();
     let url = cluster.url();
     let ports = [free_port(), free_port()];
-    let balancer = Balancer::before(ports);
+    let balancer = Balancer::haproxy(ports);
     let start = |port: u16| {
         let folder = tempfile::tempdir().unwrap();
         let config = standing_by(folder.path(), &url);

@@ -48,6 +48,11 @@ pub(crate) fn serve_with(flags: &[&str], data: &Path) -> Served {
     serve_logging(flags, data, Stdio::null())
 }
 
+/// The same, with variables of its environment.
+pub(crate) fn serve_in(environment: &[(&str, &str)], flags: &[&str], data: &Path) -> Served {
+    serve_as(environment, flags, data, Stdio::null())
+}
+
 /// What the program has said in its log when it listens.
 pub(crate) fn log_of_start(flags: &[&str], data: &Path) -> String {
     let mut log = tempfile::tempfile().unwrap();
@@ -59,8 +64,13 @@ pub(crate) fn log_of_start(flags: &[&str], data: &Path) -> String {
 }
 
 fn serve_logging(flags: &[&str], data: &Path, log: Stdio) -> Served {
+    serve_as(&[], flags, data, log)
+}
+
+fn serve_as(environment: &[(&str, &str)], flags: &[&str], data: &Path, log: Stdio) -> Served {
     let listen = if flags.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] };
     let mut child = program(&[&["serve"], listen, flags].concat(), data)
+        .envs(environment.iter().copied())
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()

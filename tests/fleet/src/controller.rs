@@ -69,6 +69,8 @@ pub(crate) struct Controller {
     program: PathBuf,
     folder: TempDir,
     mode: Mode,
+    /// What it is told beside that.
+    environment: Vec<(String, String)>,
     /// What its clients trust, over TLS.
     trust: Option<Arc<ClientConfig>>,
     address: SocketAddr,
@@ -96,6 +98,15 @@ pub(crate) struct Tally {
 
 impl Controller {
     pub(crate) async fn start(program: PathBuf, mode: Mode) -> Result<Self> {
+        Self::start_in(program, mode, Vec::new()).await
+    }
+
+    /// Starts one with more variables in its environment.
+    pub(crate) async fn start_in(
+        program: PathBuf,
+        mode: Mode,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self> {
         // It fails only when one is installed already, and there is only this one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir()?;
@@ -103,20 +114,31 @@ impl Controller {
         std::fs::create_dir_all(&release)?;
         File::create(release.join("linux-amd64"))?.set_len(RELEASE_BYTES)?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (child, stdout, address) = serve(&program, folder.path(), any_port, mode).await?;
-        let user_token = user_token(&program, folder.path(), ORGANISATION).await?;
+        let (child, stdout, address) = serve(&program, folder.path(), any_port, mode, &environment).await?;
+        let user_token = user_token(&program, folder.path(), &environment, ORGANISATION).await?;
         let trust = mode.tls.then(|| trust(&folder.path().join("data/tls/authority.pem"))).transpose()?;
         let mut http = reqwest::Client::builder().timeout(ANSWER).no_proxy();
         if let Some(trust) = &trust {
             http = http.tls_backend_preconfigured(ClientConfig::clone(trust));
         }
         let http = http.build()?;
-        Ok(Self { program, folder, mode, trust, address, child, _stdout: stdout, http, user_token })
+        Ok(Self {
+            program,
+            folder,
+            mode,
+            environment,
+            trust,
+            address,
+            child,
+            _stdout: stdout,
+            http,
+            user_token,
+        })
     }
 
     /// A token of a user of `organisation` who may do everything there.
     pub(crate) async fn user_token(&self, organisation: &str) -> Result<String> {
-        user_token(&self.program, self.folder.path(), organisation).await
+        user_token(&self.program, self.folder.path(), &self.environment, organisation).await
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -150,7 +172,7 @@ impl Controller {
     /// Starts it again where it was; returns when it listens.
     pub(crate) async fn start_again(&mut self) -> Result<()> {
         (self.child, self._stdout, self.address) =
-            serve(&self.program, self.folder.path(), self.address, self.mode).await?;
+            serve(&self.program, self.folder.path(), self.address, self.mode, &self.environment).await?;
         Ok(())
     }
 
@@ -191,7 +213,7 @@ impl Controller {
             let mut command = vec!["node", "add", "--org", organisation, "--user", organisation];
             command.extend(["--output", "json"]);
             command.extend(names.iter().map(String::as_str));
-            for line in print(&self.program, self.folder.path(), &command).await?.lines() {
+            for line in print(&self.program, self.folder.path(), &self.environment, &command).await?.lines() {
                 enrolled.push(serde_json::from_str(line)?);
             }
         }
@@ -306,6 +328,7 @@ async fn serve(
     folder: &Path,
     listen: SocketAddr,
     mode: Mode,
+    environment: &[(String, String)],
 ) -> Result<(Child, Lines<BufReader<ChildStdout>>, SocketAddr)> {
     let log = File::options().create(true).append(true).open(folder.join("controller.log"))?;
     let mut child = Command::new(program)
@@ -317,6 +340,7 @@ async fn serve(
         .args(mode.tls.then_some("--tls-self-signed"))
         .args((mode.dialect == Dialect::Aiwm).then_some("--aiwm"))
         .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -340,18 +364,29 @@ fn trust(authority: &Path) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
-async fn user_token(program: &Path, folder: &Path, organisation: &str) -> Result<String> {
+async fn user_token(
+    program: &Path,
+    folder: &Path,
+    environment: &[(String, String)],
+    organisation: &str,
+) -> Result<String> {
     let command = ["user-token", "--org", organisation, "--user", organisation];
-    Ok(print(program, folder, &command).await?.trim().to_owned())
+    Ok(print(program, folder, environment, &command).await?.trim().to_owned())
 }
 
 /// What a subcommand prints that works on the data folder.
-async fn print(program: &Path, folder: &Path, subcommand: &[&str]) -> Result<String> {
+async fn print(
+    program: &Path,
+    folder: &Path,
+    environment: &[(String, String)],
+    subcommand: &[&str],
+) -> Result<String> {
     let output = Command::new(program)
         .args(subcommand)
         .arg("--data-dir")
         .arg(folder.join("data"))
         .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("RUST_LOG", "error")
         .output()
         .await?;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use aio_worker::session::{machine::Timings, setback::Setback};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
@@ -87,6 +87,18 @@ impl Fleet {
         gpus: usize,
         ramp: Duration,
     ) -> Result<Self> {
+        Self::spread(std::slice::from_ref(controller), nodes, gpus, ramp).await
+    }
+
+    /// The same over several controllers, of which each worker comes to any.
+    pub(crate) async fn spread(
+        controllers: &[Controller],
+        nodes: Vec<Enrolled>,
+        gpus: usize,
+        ramp: Duration,
+    ) -> Result<Self> {
+        let first = controllers.first().context("no controller")?;
+        let addresses: Arc<[_]> = controllers.iter().map(Controller::address).collect();
         let counts = Arc::new(Counts::default());
         let (talk, told) = watch::channel(Talk::Everything);
         let size = u64::try_from(nodes.len())?;
@@ -94,11 +106,11 @@ impl Fleet {
         let started = Instant::now();
         for (index, (node, source)) in nodes.into_iter().zip((0..SOURCES).cycle()).enumerate() {
             let place = Place {
-                controller: controller.address(),
+                controllers: addresses.clone(),
                 source: Ipv4Addr::new(127, 0, 0, 2 + source),
-                endpoint: controller.gateway()?,
-                connector: controller.connector(),
-                dialect: controller.dialect(),
+                endpoint: first.gateway()?,
+                connector: first.connector(),
+                dialect: first.dialect(),
                 node: node.node_id.clone(),
                 token: node.token,
             };
@@ -141,6 +153,16 @@ impl Fleet {
                 self.size,
                 self.setbacks()
             );
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until some worker has noticed that its controller is gone.
+    pub(crate) async fn some_offline(&self, bound: Duration) -> Result<()> {
+        let started = Instant::now();
+        while self.online() == self.size {
+            ensure!(started.elapsed() < bound, "nobody has noticed");
             sleep(LOOK).await;
         }
         Ok(())

@@ -20,6 +20,9 @@ struct Arguments {
     /// What they speak
     #[arg(long, value_enum, default_value_t)]
     dialect: Dialect,
+    /// So many controllers together on one PostgreSQL server, of which one is killed
+    #[arg(long)]
+    controllers: Option<usize>,
     /// GPUs of each; a heartbeat of 8 is nearly 1 KiB
     #[arg(long, default_value_t = 8)]
     gpus: usize,
@@ -58,6 +61,9 @@ async fn main() -> Result<()> {
         Some(program) => program,
         None => Artifacts::beside_this_program()?.controller()?,
     };
-    print!("{}", aio_fleet::run(&scenario, controller).await?);
+    match arguments.controllers {
+        Some(count) => print!("{}", aio_fleet::run_group(&scenario, count, controller).await?),
+        None => print!("{}", aio_fleet::run(&scenario, controller).await?),
+    }
     Ok(())
 }

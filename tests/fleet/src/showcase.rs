@@ -46,7 +46,7 @@ impl Showcase {
     /// Starts the worker of a node.
     pub fn start(&self, node: NodeId, token: String, mood: Mood) -> Result<()> {
         let place = Place {
-            controller: self.controller,
+            controllers: [self.controller].into(),
             source: Ipv4Addr::LOCALHOST,
             endpoint: format!("ws://{}{GATEWAY_PATH}", self.controller).parse()?,
             connector: Connector::Plain,

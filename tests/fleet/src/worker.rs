@@ -56,7 +56,8 @@ pub(crate) enum Talk {
 /// Where a worker connects, from where, and as whom.
 #[derive(Clone)]
 pub(crate) struct Place {
-    pub controller: SocketAddr,
+    /// Any of these, as a load balancer has it.
+    pub controllers: Arc<[SocketAddr]>,
     pub source: Ipv4Addr,
     pub endpoint: Uri,
     pub connector: Connector,
@@ -308,12 +309,9 @@ impl Link {
 
 async fn dial(place: Place) -> Result<Box<Socket>, Setback> {
     let unreachable = |error: std::io::Error| {
-        Setback::new(ErrorCode::ControllerUnreachable, format!("cannot reach {}: {error}", place.controller))
+        Setback::new(ErrorCode::ControllerUnreachable, format!("cannot reach a controller: {error}"))
     };
-    let socket = TcpSocket::new_v4().map_err(unreachable)?;
-    // A fleet has more ports than one address.
-    socket.bind((place.source, 0).into()).map_err(unreachable)?;
-    let stream = socket.connect(place.controller).await.map_err(unreachable)?;
+    let stream = reach(&place).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     let request = ClientRequestBuilder::new(place.endpoint);
     let request = match place.dialect {
@@ -332,6 +330,23 @@ async fn dial(place: Place) -> Result<Box<Socket>, Setback> {
         }
         Err(error) => Err(broken(&error)),
     }
+}
+
+/// Connects to one of the controllers that chance names, or to the next that takes connections.
+async fn reach(place: &Place) -> std::io::Result<TcpStream> {
+    let all = place.controllers.len();
+    let first = fastrand::usize(0..all.max(1));
+    let mut failed = std::io::ErrorKind::NotFound.into();
+    for controller in place.controllers.iter().cycle().skip(first).take(all) {
+        let socket = TcpSocket::new_v4()?;
+        // A fleet has more ports than one address.
+        socket.bind((place.source, 0).into())?;
+        match socket.connect(*controller).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 fn broken(error: &Error) -> Setback {

@@ -47,6 +47,27 @@ async fn survives(tls: bool, dialect: Dialect) {
     assert!(report.back_in < Duration::from_secs(30), "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_fleet_over_three_controllers_survives_the_leaders_death_without_a_false_offline() {
+    let scenario = Scenario {
+        workers: 150,
+        tls: false,
+        dialect: Dialect::Own,
+        gpus: 8,
+        lease: Duration::from_secs(10),
+        pace: Duration::from_millis(500),
+        phase: Duration::from_secs(2),
+        ramp: Duration::from_secs(1),
+        back: Duration::from_secs(60),
+    };
+    let controller = Artifacts::release().unwrap().controller().unwrap();
+    let report = aio_fleet::run_group(&scenario, 3, controller).await.unwrap();
+    println!("{report}");
+    assert_eq!((report.disconnected, report.told, report.online_after_lease), (0, 300, 150), "{report}");
+    assert!(report.spread.len() == 3 && report.beats > 400, "{report}");
+    assert!(report.back_in < Duration::from_secs(30), "{report}");
+}
+
 fn rollout(faulty_per_mille: u32) -> RolloutScenario {
     RolloutScenario {
         nodes: 120,

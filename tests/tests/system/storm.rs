@@ -62,7 +62,7 @@ fn storm_over_three(kills: usize, group: Group) -> Result<()> {
     let plan = Plan {
         nodes: 60,
         workers: 20,
-        transitions: 1500,
+        transitions: 800,
         kills,
         group: Some(group),
         faults: true,
@@ -81,7 +81,7 @@ fn storm_over_three(kills: usize, group: Group) -> Result<()> {
 #[test]
 fn no_event_is_lost_or_out_of_order_while_any_of_several_controllers_and_their_database_are_killed()
 -> Result<()> {
-    storm_over_three(4, Group { controllers: 3, stops: 0, cuts: 0, crashes: 2 })
+    storm_over_three(3, Group { controllers: 3, stops: 0, cuts: 0, crashes: 1 })
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    AnyConnection, Executor, Row, SqlSafeStr,
+    AnyConnection, Connection, Executor, Row, SqlSafeStr,
     any::AnyConnectOptions,
     migrate::{Migration, Migrator},
 };
@@ -36,6 +36,9 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
 /// The oldest that its makers still mend when this was written.
 const OLDEST_VERSION: i64 = 140_000;
 
+/// Times that the sessions of two connections are compared: others may use a pooler, too.
+const POOLER_TRIES: u32 = 5;
+
 /// The types of SQLite's texts in PostgreSQL's words. Texts are compared by their bytes there, too.
 const TYPES: [(&str, &str); 4] = [
     (" TEXT", " TEXT COLLATE \"C\""),
@@ -53,7 +56,10 @@ pub(super) static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
         let (description, kind) = (migration.description.clone(), migration.migration_type);
         Migration::new(migration.version, description, kind, sqlx::AssertSqlSafe(text).into_sql_str(), false)
     });
-    Migrator::with_migrations(translated.chain(OWN.iter().cloned()).collect())
+    let mut migrator = Migrator::with_migrations(translated.chain(OWN.iter().cloned()).collect());
+    // Whether this program may work with tables of a later one was asked before.
+    migrator.set_ignore_missing(true);
+    migrator
 });
 
 /// The address of a database. It may hold a password, so it is never told whole.
@@ -137,18 +143,70 @@ impl DatabaseServer {
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
             self.statement_timeout.as_millis()
         );
-        connection.execute(sqlx::AssertSqlSafe(settings)).await.map(drop)
+        connection.execute(sqlx::AssertSqlSafe(settings)).await?;
+        none_yet(connection.execute(REMEMBER_TABLES).await)?;
+        Ok(())
     }
 
     /// Makes this process one of those that serve the database together.
     pub(super) async fn member(&self) -> Result<Member, StoreError> {
+        self.refuse_given_away().await?;
         Member::begin(self.clone()).await
     }
 
     /// Makes this process the one that serves the database; a standby waits until it is.
     pub(super) async fn session(&self, standby: bool) -> Result<Session, StoreError> {
-        if standby { Ok(Session::wait(self.clone()).await) } else { Session::begin(self.clone()).await }
+        match self.refuse_given_away().await {
+            // A standby waits for a server that is away, too.
+            Err(error) if !standby || matches!(error, StoreError::Unsupported(_)) => Err(error),
+            _ if standby => Ok(Session::wait(self.clone()).await),
+            _ => Session::begin(self.clone()).await,
+        }
     }
+
+    /// Refuses a pooler that gives a session to another connection after each transaction: locks and settings
+    /// are a session's. There, two connections that are open at once have the same session.
+    async fn refuse_given_away(&self) -> Result<(), StoreError> {
+        const SESSION: &str = "SELECT CAST(pg_backend_pid() AS BIGINT)";
+        let options = self.options()?;
+        let mut one = AnyConnection::connect_with(&options).await?;
+        let mut two = AnyConnection::connect_with(&options).await?;
+        for _ in 0..POOLER_TRIES {
+            let sessions = (one.fetch_one(SESSION).await?, two.fetch_one(SESSION).await?);
+            if sessions.0.try_get::<i64, _>(0)? == sessions.1.try_get::<i64, _>(0)? {
+                return Err(StoreError::Unsupported(
+                    "a pooler gives its sessions away after each transaction, and has to keep them \
+                     (PgBouncer: `pool_mode = session`)"
+                        .to_owned(),
+                ));
+            }
+        }
+        one.close().await?;
+        Ok(two.close().await?)
+    }
+}
+
+/// Keeps in the session which migration was the last when it began.
+const REMEMBER_TABLES: &str =
+    "SELECT set_config('aio.tables', (SELECT CAST(MAX(version) AS TEXT) FROM _sqlx_migrations), false)";
+
+/// What a statement on the migrations has found; nothing where there are none yet.
+fn none_yet<T>(found: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
+    const UNDEFINED_TABLE: &str = "42P01";
+    match found {
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == UNDEFINED_TABLE) => {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
+/// Whether no program has changed the tables since the session began.
+pub(super) async fn is_current(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let same = "SELECT CAST(COALESCE(current_setting('aio.tables', true), '') = CAST(MAX(version) AS TEXT) AS INTEGER) \
+                FROM _sqlx_migrations";
+    let same = none_yet(sqlx::query(same).fetch_one(connection).await)?;
+    same.map_or(Ok(true), |row| Ok(row.try_get::<i64, _>(0)? == 1))
 }
 
 fn read_password(path: &Path) -> Result<String, StoreError> {
@@ -157,6 +215,12 @@ fn read_password(path: &Path) -> Result<String, StoreError> {
     }
     let text = fs::read_to_string(path).map_err(|source| super::unusable(path, source))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The oldest program that may work with the tables, by the number of its last migration.
+pub(super) async fn oldest_program(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    let oldest = sqlx::query("SELECT MAX(migration) FROM oldest_program").fetch_one(connection).await?;
+    Ok(oldest.try_get::<Option<i64>, _>(0)?.unwrap_or(i64::MAX))
 }
 
 /// Refuses a server that is too old, takes no changes, or keeps texts in another encoding.
@@ -181,4 +245,32 @@ pub(super) async fn refuse_unusable(connection: &mut AnyConnection) -> Result<()
         return Err(StoreError::ReadOnly);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The migration from which on tables say which programs may work with them.
+    const SINCE: i64 = 66;
+
+    #[test]
+    fn a_migration_that_older_programs_cannot_work_beside_says_so() {
+        let takes_away = |text: &str| {
+            let text = text.to_uppercase();
+            ["DROP ", "RENAME ", "SET NOT NULL", "TYPE "].iter().any(|word| text.contains(word))
+        };
+        for migration in MIGRATIONS.iter().filter(|it| it.version > SINCE) {
+            let says_so = MIGRATIONS
+                .iter()
+                .filter(|it| it.version >= migration.version)
+                .any(|it| it.sql.as_str().contains("UPDATE oldest_program"));
+            assert!(
+                !takes_away(migration.sql.as_str()) || says_so,
+                "{} takes something away: a migration of PostgreSQL's own has to raise oldest_program",
+                migration.version
+            );
+        }
+        assert_eq!(MIGRATIONS.iter().filter(|it| it.version == SINCE).count(), 1);
+    }
 }

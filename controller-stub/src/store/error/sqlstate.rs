@@ -10,8 +10,10 @@ pub(super) fn problem(code: &str) -> Problem {
         // Raised by `refuse_unless_serving`.
         "AIO01" => Problem::Taken,
         "25006" => Problem::ReadOnly,
-        // A lock or a statement that took too long, a deadlock, too many connections, no memory.
-        "55P03" | "57014" | "40001" | "40P01" | "25P03" | "53300" | "53200" => Problem::Busy,
+        // A serialization failure, a deadlock.
+        "40001" | "40P01" => Problem::Collided,
+        // A lock or a statement that took too long, too many connections, no memory.
+        "55P03" | "57014" | "25P03" | "53300" | "53200" => Problem::Busy,
         // It stops, starts, or has crashed.
         "57P01" | "57P02" | "57P03" | "57P05" => Problem::Unreachable,
         // A password, a user without rights, a database or a schema that is not there.
@@ -35,6 +37,7 @@ mod tests {
             ("57P03", Problem::Unreachable),
             ("28P01", Problem::Refused),
             ("55P03", Problem::Busy),
+            ("40P01", Problem::Collided),
             ("XX001", Problem::Damaged),
             ("23505", Problem::Fault),
         ] {
