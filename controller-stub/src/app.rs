@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::limit::RequestLimit,
     brake::Brakes,
+    elsewhere::Elsewhere,
     enrolment::Enroller,
     exporter::Exporter,
     failures::Failures,
@@ -45,6 +46,8 @@ pub(crate) struct App {
     pub admission: Arc<Admission>,
     pub noti: Noti,
     pub clones: Mutex<Clones>,
+    /// Of several controllers: how the nodes of the others are.
+    pub elsewhere: Elsewhere,
     /// Hold nodes online when most of an organisation's fall silent at once.
     pub brakes: Mutex<Brakes>,
     pub outbox: Outbox,

@@ -28,6 +28,9 @@ const ORPHANS: u64 = 2000;
 /// Longest interval between two looks for installations that others have heard of.
 const ADOPT_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Interval between two looks at how the others' nodes are.
+const HEALTHS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Interval between two looks at whether the database is reached.
 const FENCE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -39,6 +42,7 @@ pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
     let mut look = ticking(LOOK_INTERVAL);
     let mut orphans = ticking(ORPHANS_INTERVAL);
     let mut adopt = ticking(ADOPT_INTERVAL.min(app.lifecycle.installations.length() / 4));
+    let mut healths = ticking(HEALTHS_INTERVAL);
     let mut member = Member { app, departures: 0, newest: None };
     let mut failures = 0_u32;
     loop {
@@ -51,6 +55,10 @@ pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
             _ = orphans.tick() => {
                 let _turn = pulse.turn();
                 member.take_orphans().await
+            }
+            _ = healths.tick() => {
+                let _turn = pulse.turn();
+                member.hear_of_healths().await
             }
             _ = adopt.tick() => {
                 let _turn = pulse.turn();
@@ -105,6 +113,11 @@ impl Member {
         if self.departures != self.app.membership.departures() {
             self.take_orphans().await?;
         }
+        Ok(())
+    }
+
+    async fn hear_of_healths(&self) -> Result<(), StoreError> {
+        self.app.elsewhere.set(self.app.store.told_healths().await?);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod census;
 mod clock;
 mod deployment;
 mod descriptors;
+mod elsewhere;
 mod enrolment;
 mod exporter;
 mod failures;

@@ -1,7 +1,8 @@
 //! A storm of events: a fleet that changes all the time, a NOTI that fails in every way, and a
 //! controller that is killed at random moments and started again on the same data, or several that
-//! serve one PostgreSQL database together and suffer more than that. Afterwards the audit trail is compared with what NOTI was told: nothing lost, nothing invented, nothing out of
-//! order. Without faults and kills it measures how long an event takes.
+//! serve one PostgreSQL database together and suffer more than that. Afterwards the audit trail is
+//! compared with what NOTI was told: nothing lost, nothing invented, nothing out of order. Without
+//! faults and kills it measures how long an event takes.
 
 mod fleet;
 mod ground;

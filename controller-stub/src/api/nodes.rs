@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use aio_protocol::{
     api::ApiError,
+    ids::NodeId,
     node::{NodeRole, NodeStatus, Owner},
     telemetry::Health,
 };
@@ -297,7 +298,10 @@ pub(super) async fn list(
         name: name.as_deref().map(composed),
         labels: label.map(|OneOrMore(labels)| labels).unwrap_or_default(),
         versions: version.map(|OneOrMore(versions)| versions).unwrap_or_default(),
-        ids: health.map(|OneOrMore(healths)| app.registry.with_health(&healths)),
+        ids: match health {
+            Some(OneOrMore(healths)) => Some(with_health(&app, &healths).await?),
+            None => None,
+        },
     };
     let after = cursor.map(|Cursor(position)| position);
     let query = NodeQuery { org: user.org_id, filter, sort, after, window: paging.window() };
@@ -311,6 +315,16 @@ pub(super) async fn list(
         pagination: paging.of(found.total).going_on(next, of_cursor),
         statistics: Statistics { total: by_status.values().sum(), by_status },
     }))
+}
+
+/// The nodes whose workers say this of their GPUs, to any controller.
+async fn with_health(app: &App, healths: &[Health]) -> Result<Vec<NodeId>, Rejection> {
+    let mut ids = app.registry.with_health(healths);
+    if app.membership.is_shared() {
+        let elsewhere = app.store.connected_elsewhere(app.membership.number()).await?;
+        ids.extend(elsewhere.into_iter().filter(|id| healths.contains(&app.elsewhere.health(id))));
+    }
+    Ok(ids)
 }
 
 /// Look at a node

@@ -78,15 +78,19 @@ impl ListedNode {
     /// all; this process knows them at once.
     pub(super) fn seen_now(app: &App, node: Node) -> Self {
         let last_seen_at = app.lifecycle.workers.last_seen_or(&node.id, node.last_seen_at, clock::now());
-        // Whoever holds its worker knows; nobody else does.
+        // Whoever holds its worker knows; what it told, everybody.
         let is_elsewhere = node.websocket_connected && node.held_by != app.membership.number();
+        let told = || {
+            let state = is_elsewhere.then(|| app.elsewhere.health(&node.id))?;
+            Some(HealthSummary { state, ..HealthSummary::default() })
+        };
         let unheard = || {
             let away = node.status != NodeStatus::Inactive && !app.registry.has_speaker(&node.id);
             let away = away && !is_elsewhere;
             last_seen_at.filter(|_| away).map(unheard_health)
         };
         Self {
-            gpu_health: app.registry.health(&node.id).or_else(unheard),
+            gpu_health: app.registry.health(&node.id).or_else(told).or_else(unheard),
             identity_conflict: app.clones().conflict(&node.id),
             last_seen_at,
             id: node.id,

@@ -2,7 +2,8 @@
 //! instance id after every start, so an instance that was displaced and comes back proves that both are
 //! alive. One return may be a late frame; the second is a conflict. From then on the connected worker keeps
 //! the node, and the other is refused. Of several controllers each judges by what it sees itself; that the one
-//! that was displaced here has been welcomed since, elsewhere, is a return, too. Whoever refuses one tells the holder.
+//! that was displaced here has been welcomed since, elsewhere, is a return, too. Whoever refuses one tells
+//! the holder.
 //!
 //! ```text
 //! (nothing) ── another instance ──▶ Watched ── second return ──▶ Conflict ── quiet for a while ──▶ (nothing)

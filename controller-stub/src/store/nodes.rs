@@ -147,6 +147,15 @@ impl Store {
         self.writer.write(ClearConnections).await
     }
 
+    /// The nodes whose workers are connected to other controllers than that of this number.
+    pub(crate) async fn connected_elsewhere(&self, number: i64) -> Result<Vec<NodeId>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM nodes WHERE websocket_connected = 1 AND held_by <> $1")
+            .bind(number)
+            .fetch_all(&mut *self.lists.take().await?)
+            .await?;
+        rows.iter().map(node_id).collect()
+    }
+
     /// Whose tokens were revoked while their worker was connected to the controller of this number, and it
     /// still is.
     pub(crate) async fn connected_without_token(&self, number: i64) -> Result<Vec<NodeId>, StoreError> {

@@ -2,7 +2,8 @@
 //! token, socket and session machine (the daemon's own), but none of its threads and files.
 //! `scenario` decides what is measured, `worker` is one of them, `controller` the program under
 //! test, and `report` the figures. `edge` attacks a controller while good workers and a good user
-//! go on. `group` spreads the fleet over several controllers and kills one. `rollout` brings a fleet to another version while its controller is killed.
+//! go on. `group` spreads the fleet over several controllers and kills one. `rollout` brings a fleet to
+//! another version while its controller is killed.
 
 mod controller;
 mod edge;

@@ -72,3 +72,42 @@ async fn two_machines_with_one_identity_are_told_apart_though_each_comes_to_a_co
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sick_node_is_shown_and_found_at_every_controller() {
+    let cluster = Cluster::start("password").unwrap();
+    let url = cluster.url();
+    let soon = |config: &mut Config| config.alarm_interval = crate::alarms::SOON;
+    let places = [member(&url, soon).await, member(&url, soon).await];
+    let owner = places[0].owner_of("acme").await;
+    leader(&operator(&places[1]).await, 2).await;
+    let mut workers = Vec::new();
+    let mut ids = Vec::new();
+    for (name, state) in [("sick", "unhealthy"), ("well", "ok")] {
+        let id = owner.add_node(name).await;
+        let token = owner.token_of(&id).await;
+        let mut worker = Worker::welcomed(&places[1].gateway(), &id, &token).await;
+        let beat = json!({"seq": 1, "status": "online", "uptimeSeconds": 5, "cpuUsage": 1.5, "ramUsage": 2.5,
+            "activeDeployments": 0, "gpuStatus": [], "health": {"state": state, "worst": "GPU 0: Xid 79"}});
+        worker.send("telemetry.heartbeat", beat).await;
+        worker.ping().await;
+        workers.push(worker);
+        ids.push(id);
+    }
+    for place in &places {
+        let owner = place.owner_of("acme").await;
+        for (id, state) in ids.iter().zip(["unhealthy", "ok"]) {
+            eventually("its health is shown, and finds it", async || {
+                let shown = owner.node(id).await["gpuHealth"]["state"].clone();
+                let (_, found) = owner.get(&format!("/nodes?health={state}")).await;
+                let found: Vec<_> = found["data"].as_array().unwrap().iter().map(|it| &it["_id"]).collect();
+                if shown == state && found == [id.as_str()] {
+                    Ok(())
+                } else {
+                    Err(format!("{shown} {found:?}"))
+                }
+            })
+            .await;
+        }
+    }
+}
