@@ -3,6 +3,7 @@
 
 pub(crate) mod exposure;
 mod oidc;
+mod otlp;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::telemetry::LONGEST_HISTORY;
 pub use crate::releases::{Published, PublishedFile};
 
 pub use oidc::Oidc;
+pub use otlp::Otlp;
 pub use settings::{Settings, variables};
 
 /// The checked configuration. `Config::new` has the built-in values; every field may be changed
@@ -122,6 +124,8 @@ pub struct Config {
     pub alarm_interval: Duration,
     /// The identity provider that people sign in to the pages through.
     pub oidc: Option<Oidc>,
+    /// The receiver that the fleet's figures are pushed to.
+    pub otlp: Option<Otlp>,
     /// The networks inside in which webhooks of organisations may be.
     pub webhook_networks: Vec<IpNet>,
     /// The origins of web pages that may watch events, as browsers write them: `https://dashboard.example`.
@@ -274,6 +278,7 @@ impl Config {
             alarm_offline_after: Duration::from_secs(5 * 60),
             alarm_interval: Duration::from_secs(5),
             oidc: None,
+            otlp: None,
             webhook_networks: Vec::new(),
             dashboard_origins: Vec::new(),
             dashboard_patience: Duration::from_secs(15),
@@ -293,6 +298,7 @@ impl Config {
     pub fn check(data_dir: impl Into<PathBuf>, mut settings: Settings) -> Result<Self, ConfigError> {
         let mut config = Self::new(data_dir);
         config.oidc = Oidc::check(&mut settings)?;
+        config.otlp = Otlp::check(&mut settings)?;
         if let Some(listen) = settings.listen {
             config.listen = listen_address(&listen)?;
         }

@@ -6,6 +6,7 @@
 mod catalogue;
 pub(crate) mod fleet;
 mod process;
+pub(crate) mod push;
 #[cfg(test)]
 mod samples;
 

@@ -27,7 +27,7 @@ use crate::{
     descriptors,
     elsewhere::Elsewhere,
     enrolment::Enroller,
-    exporter::Exporter,
+    exporter::{Exporter, push},
     failures::Failures,
     gateway::{admission::Admission, drain, registry::Registry, thread::Thread},
     group,
@@ -343,6 +343,9 @@ impl Server {
         tasks.spawn_with_pulse("retention", |pulse| {
             led(&app, retention::run(store.clone(), kept, pulse, stop.clone()))
         });
+        if let Some(otlp) = config.otlp {
+            tasks.spawn("otlp", push::run(app.clone(), otlp, stop.clone()));
+        }
         let backlog = watch_backlog(store.clone(), outbox.clone());
         let receiver = outbox::Noti { store: store.clone(), delivery };
         let relay = Relay::new(receiver, outbox, PARALLEL_POSTS);

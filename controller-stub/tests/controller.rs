@@ -66,6 +66,8 @@ mod observing;
 #[cfg(feature = "pages")]
 #[path = "controller/oidc.rs"]
 mod oidc;
+#[path = "controller/otlp.rs"]
+mod otlp;
 #[path = "controller/outbox.rs"]
 mod outbox;
 #[cfg(feature = "pages")]

@@ -16,16 +16,17 @@ pub(crate) fn is_exposed(path: &Path) -> bool {
 
 impl Config {
     /// The first setting that is plain HTTP to another machine, unless that is allowed: tokens go
-    /// to `PUBLIC_URL`, events and the service token to `NOTI_SERVICE_URL`, and installers refuse a
-    /// plain `RELEASE_BASE_URL`.
+    /// to `PUBLIC_URL`, events and the service token to `NOTI_SERVICE_URL`, figures and keys to
+    /// `OTLP_ENDPOINT`, and installers refuse a plain `RELEASE_BASE_URL`.
     pub(crate) fn in_the_clear(&self) -> Option<(&'static str, &Url)> {
         let addresses = [
-            ("PUBLIC_URL", &self.public_url),
-            ("RELEASE_BASE_URL", &self.release_base_url),
-            ("NOTI_SERVICE_URL", &self.noti_service_url),
+            ("PUBLIC_URL", self.public_url.as_ref()),
+            ("RELEASE_BASE_URL", self.release_base_url.as_ref()),
+            ("NOTI_SERVICE_URL", self.noti_service_url.as_ref()),
+            ("OTLP_ENDPOINT", self.otlp.as_ref().map(|otlp| &otlp.url)),
         ];
         let exposed = |url: &&Url| !self.insecure_http && url.scheme() != "https" && !is_this_machine(url);
-        addresses.into_iter().find_map(|(name, url)| Some((name, url.as_ref().filter(exposed)?)))
+        addresses.into_iter().find_map(|(name, url)| Some((name, url.filter(exposed)?)))
     }
 }
 

@@ -18,8 +18,14 @@ use super::{ConfigError, Published, exposure::is_exposed};
 const FILE_AND_FLAGS: [&str; 3] = ["listen", "releases", "checksums"];
 
 /// What a file must keep from other users.
-const SECRETS: [&str; 5] =
-    ["jwt_secret", "noti_webhook_secret", "noti_service_token", "metrics_token", "oidc_client_secret"];
+const SECRETS: [&str; 6] = [
+    "jwt_secret",
+    "noti_webhook_secret",
+    "noti_service_token",
+    "metrics_token",
+    "oidc_client_secret",
+    "otlp_headers",
+];
 
 /// What was set. It holds secrets, so it cannot be printed.
 #[derive(Default, PartialEq, Eq, Deserialize)]
@@ -68,6 +74,9 @@ pub struct Settings {
     pub oidc_role_claim: Option<String>,
     pub oidc_roles: Option<String>,
     pub oidc_session: Option<String>,
+    pub otlp_endpoint: Option<String>,
+    pub otlp_headers: Option<String>,
+    pub otlp_interval: Option<String>,
     pub dashboard_origins: Option<String>,
     pub metrics_token: Option<String>,
     pub jwt_secret: Option<String>,

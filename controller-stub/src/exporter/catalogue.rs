@@ -113,6 +113,9 @@ pub(super) const FIGURES: &[Figure] = &[
     ),
     gauge("aio_webhooks", &["state"], "Webhooks of organisations by whether events are delivered to them."),
     gauge("aio_webhook_events", &["state"], "Events that webhooks are owed: waiting, or dead."),
+    counter("aio_otlp_pushes_total", &[], "Pushes of the fleet's figures by OTLP that were taken."),
+    counter("aio_otlp_push_failures_total", &[], "Attempts to push them that failed."),
+    counter("aio_otlp_points_rejected_total", &[], "Points of such pushes that the receiver rejected."),
     gauge("aio_identity_conflicts", &[], "Nodes whose place two workers take from each other."),
     counter(
         "aio_gateway_messages_total",

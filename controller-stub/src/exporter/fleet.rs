@@ -9,6 +9,7 @@ mod dcgm;
 mod machine;
 #[cfg(test)]
 mod measurement;
+pub(crate) mod otlp;
 mod own;
 mod text;
 
@@ -45,6 +46,8 @@ pub(crate) enum Names {
     Own,
     /// GPUs' alone, under the names and labels of dcgm-exporter.
     Dcgm,
+    /// OpenTelemetry's, which are not written as text.
+    Otlp,
 }
 
 /// The names of all families.
@@ -114,7 +117,7 @@ async fn write(
     pieces: &mpsc::Sender<Result<Bytes, io::Error>>,
 ) {
     let families = match names {
-        Names::Own => own::FAMILIES,
+        Names::Own | Names::Otlp => own::FAMILIES,
         Names::Dcgm => dcgm::FAMILIES,
     };
     let mut page = Page::with_capacity(PIECE + PIECE / 4);

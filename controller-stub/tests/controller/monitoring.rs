@@ -47,7 +47,13 @@ fn promtool(text: &str) -> (i32, String) {
 }
 
 /// A worker whose machine has these GPUs, and whose driver has this state.
-async fn worker(controller: &Controller, owner: &Client, name: &str, gpus: usize, driver: &str) -> Worker {
+pub(crate) async fn worker(
+    controller: &Controller,
+    owner: &Client,
+    name: &str,
+    gpus: usize,
+    driver: &str,
+) -> Worker {
     let id = owner.add_node(name).await;
     let mut worker = Worker::connect(&controller.gateway(), &id, &owner.token_of(&id).await).await;
     let gpu = |index| {

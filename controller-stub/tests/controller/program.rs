@@ -269,6 +269,7 @@ fn a_check_reads_what_is_said_of_an_identity_provider_and_asks_it_nothing() {
         (check("OIDC_CLIENT_SECRET_FILE", "/nowhere"), 74, "FILE_FAILED"),
         (check("OIDC_ROLES", "staff=organisation.viewer"), 78, "CONFIG_INVALID"),
         (check("OIDC_ISSUER", "http://id.invalid"), 78, "CONFIG_INVALID"),
+        (check("OTLP_ENDPOINT", "http://192.0.2.1:4318"), 78, "INSECURE_URL"),
     ] {
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(status), "{text}");

@@ -30,6 +30,23 @@ pub(super) struct Machine {
     pub memory_total: Option<u64>,
     pub missing_gpus: usize,
     pub gpus: Box<[Gpu]>,
+    /// For OTLP alone.
+    pub named: Option<Box<MachineNames>>,
+}
+
+/// What a node is called, where that is not written as labels.
+pub(super) struct MachineNames {
+    pub name: String,
+    pub hostname: String,
+    pub organisation: String,
+}
+
+/// What a GPU is called, where that is not written as labels.
+pub(super) struct GpuNames {
+    /// The driver's.
+    pub index: String,
+    pub uuid: Option<String>,
+    pub model: String,
 }
 
 /// A GPU of the inventory.
@@ -37,6 +54,8 @@ pub(super) struct Gpu {
     pub device: Device,
     pub labels: Box<str>,
     pub memory_total: Option<u64>,
+    /// For OTLP alone.
+    pub named: Option<Box<GpuNames>>,
 }
 
 /// The parts of the inventory that figures are of. Parts in another form are nothing.
@@ -82,6 +101,7 @@ impl Machine {
         let OperatingSystem { hostname, kernel, .. } = os;
         let Hardware { memory, gpu, missing_gpu, gpu_driver } = hardware;
         let update = node.update_report.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let otlp = names == Names::Otlp;
         // Two of one name would be one series told twice.
         let mut seen = BTreeSet::new();
         let gpus = gpu.into_iter().filter(|gpu| seen.insert(gpu.device_id.clone())).map(|gpu| Gpu {
@@ -89,9 +109,13 @@ impl Machine {
             labels: match names {
                 Names::Own => own_labels(&gpu),
                 Names::Dcgm => dcgm_labels(&gpu, if hostname.is_empty() { &node.name } else { &hostname }),
+                Names::Otlp => Box::default(),
             },
             memory_total: gpu.memory_total,
+            named: otlp
+                .then(|| Box::new(GpuNames { index: gpu.device_id, uuid: gpu.uuid, model: gpu.model })),
         });
+        let gpus = gpus.collect();
         Self {
             labels: match names {
                 Names::Own => labels([
@@ -99,8 +123,12 @@ impl Machine {
                     ("name", &node.name),
                     ("organisation", node.org.as_str()),
                 ]),
-                Names::Dcgm => Box::default(),
+                Names::Dcgm | Names::Otlp => Box::default(),
             },
+            named: otlp.then(|| {
+                let organisation = node.org.to_string();
+                Box::new(MachineNames { name: node.name, hostname, organisation })
+            }),
             status: node.status,
             last_seen_at: node.last_seen_at,
             version: node.daemon_version.map(Into::into),
@@ -110,7 +138,7 @@ impl Machine {
             driver_version: gpu_driver.and_then(|driver| driver.version).unwrap_or_default().into(),
             memory_total: Some(memory.total).filter(|total| *total > 0),
             missing_gpus: missing_gpu.len(),
-            gpus: gpus.collect(),
+            gpus,
             id: node.id,
         }
     }

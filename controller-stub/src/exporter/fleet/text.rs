@@ -9,10 +9,19 @@ pub(super) struct Page {
 }
 
 /// Where one node's or GPU's series of a family go.
-pub(super) struct Series<'a> {
-    page: &'a mut Page,
-    name: &'static str,
-    labels: [&'a str; 2],
+pub(super) struct Series<'a>(To<'a>);
+
+enum To<'a> {
+    /// Into the text, under a name and with these labels.
+    Page { page: &'a mut Page, name: &'static str, labels: [&'a str; 2] },
+    /// As they are, for whoever writes them in another format.
+    Told(&'a mut Vec<Told>),
+}
+
+/// A value, and the labels that it has beside its node's or GPU's.
+pub(super) struct Told {
+    pub labels: Vec<(String, String)>,
+    pub value: f64,
 }
 
 impl Page {
@@ -36,11 +45,16 @@ impl Page {
 
     /// Series of this name with these labels, each of them none or several as `labels` writes them.
     pub(super) fn series<'a>(&'a mut self, name: &'static str, labels: [&'a str; 2]) -> Series<'a> {
-        Series { page: self, name, labels }
+        Series(To::Page { page: self, name, labels })
     }
 }
 
-impl Series<'_> {
+impl<'a> Series<'a> {
+    /// Series that are told as they are.
+    pub(super) fn told(told: &'a mut Vec<Told>) -> Self {
+        Self(To::Told(told))
+    }
+
     /// Writes a series, unless there is nothing to say.
     pub(super) fn value(&mut self, value: impl Into<Option<f64>>) {
         self.labelled([], value);
@@ -53,11 +67,18 @@ impl Series<'_> {
         value: impl Into<Option<f64>>,
     ) {
         let Some(value) = value.into() else { return };
-        let text = &mut self.page.text;
-        text.push_str(self.name);
+        let (page, name, labels) = match &mut self.0 {
+            To::Page { page, name, labels } => (page, name, labels),
+            To::Told(told) => {
+                let owned = |(label, value): (&str, &str)| (label.to_owned(), value.to_owned());
+                return told.push(Told { labels: more.map(owned).into(), value });
+            }
+        };
+        let text = &mut page.text;
+        text.push_str(name);
         text.push('{');
         let before = text.len();
-        for labels in self.labels.iter().filter(|labels| !labels.is_empty()) {
+        for labels in labels.iter().filter(|labels| !labels.is_empty()) {
             if text.len() > before {
                 text.push(',');
             }
