@@ -20,6 +20,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use aio_protocol::ids::NodeId;
 use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use sha2::{Digest, Sha256};
@@ -149,8 +150,13 @@ fn show(app: &App, family: &Family, machine: &Machine, page: &mut Page) {
     }
 }
 
+/// The nodes that this controller shows.
+async fn shown(app: &App) -> Result<Vec<NodeId>, StoreError> {
+    app.store.fleet_ids(app.membership.number(), app.membership.leads()).await
+}
+
 async fn machines(app: &App, names: Names, shard: Shard) -> Result<Vec<Machine>, StoreError> {
-    let mut ids = app.store.fleet_ids(app.membership.number(), app.membership.leads()).await?;
+    let mut ids = shown(app).await?;
     ids.retain(|id| shard.has(id.as_str()));
     let mut machines = Vec::with_capacity(ids.len());
     for ids in ids.chunks(BATCH) {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use aio_protocol::{release::build, time::Timestamp};
+use aio_protocol::{ids::NodeId, release::build, time::Timestamp};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
@@ -19,7 +19,7 @@ use super::{
     BATCH, Names,
     catalogue::{Family, Of},
     machine::{Gpu, GpuNames, Machine},
-    own,
+    own, shown,
     text::{Series, Told},
 };
 use crate::{app::App, clock, store::StoreError, telemetry::reading::Reading};
@@ -147,12 +147,12 @@ pub(crate) struct Batch {
 /// The nodes in service, in parts that are read one at a time.
 pub(crate) struct Batches {
     app: Arc<App>,
-    ids: Vec<aio_protocol::ids::NodeId>,
+    ids: Vec<NodeId>,
 }
 
 impl Batches {
     pub(crate) async fn new(app: &Arc<App>) -> Result<Self, StoreError> {
-        Ok(Self { app: app.clone(), ids: app.store.fleet_ids().await? })
+        Ok(Self { app: app.clone(), ids: shown(app).await? })
     }
 
     /// Nodes that are left.
@@ -179,11 +179,8 @@ impl Batches {
     }
 }
 
-/// What is known of a node; nothing where other controllers would know it.
+/// What is known of a node.
 fn of_machine(app: &App, machine: &Machine) -> Option<ResourceMetrics> {
-    if app.membership.is_shared() && !app.registry.has_speaker(&machine.id) {
-        return None;
-    }
     let now = clock::now();
     // A copy: workers that tell something wait for nobody who reads.
     let reading = app.telemetry.newest(&machine.id, now);
