@@ -126,6 +126,7 @@ fn admit(
         handshake,
         before: node.node.instance_id,
         is_elsewhere: is_elsewhere(&app, &node),
+        welcomed_at: node.node.connection_established_at,
         not_before: node.node.tokens_not_before,
     };
     let newcomer = Box::new(newcomer);

@@ -39,6 +39,9 @@ const TURNS: usize = 256;
 /// something else is wrong.
 const TRIES: usize = 16;
 
+/// A worker waits 15 s for its welcome, its way here included.
+const MAX_WELCOME: Duration = Duration::from_secs(5);
+
 pub(crate) struct Lifecycle {
     store: Store,
     notifier: Notifier,
@@ -62,9 +65,35 @@ pub(crate) struct Turn<'a> {
     /// When it was asked for, which is when its cause was noticed.
     noticed_at: Timestamp,
     store: Store,
-    /// Whether it is for this controller only as long as it holds the node.
-    while_held: bool,
+    given_up: GivenUp,
     _held: Option<MutexGuard<'a, ()>>,
+}
+
+/// When nothing happens in a turn any more.
+enum GivenUp {
+    Never,
+    /// Once another controller holds the node.
+    Elsewhere,
+    /// Once another controller has welcomed the node's worker later than `known`, from this moment on.
+    WelcomedElsewhere {
+        known: Option<Timestamp>,
+        from: Instant,
+    },
+}
+
+impl GivenUp {
+    fn is_now(&self, node: &Node, us: i64) -> bool {
+        node.held_by != us
+            && match self {
+                Self::Never => false,
+                Self::Elsewhere => true,
+                Self::WelcomedElsewhere { known, from } => {
+                    node.websocket_connected
+                        && node.connection_established_at != *known
+                        && Instant::now() >= *from
+                }
+            }
+    }
 }
 
 /// How a changed node is kept with its audit rows and events.
@@ -169,7 +198,14 @@ impl Lifecycle {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        Turn { lifecycle: self, id, noticed_at, store: self.store.clone(), while_held: false, _held: held }
+        Turn {
+            lifecycle: self,
+            id,
+            noticed_at,
+            store: self.store.clone(),
+            given_up: GivenUp::Never,
+            _held: held,
+        }
     }
 
     /// Keeps a node that was just registered, unless another in service has its name; says whether
@@ -213,7 +249,13 @@ impl Turn<'_> {
 
     /// This turn, in which nothing happens once another controller holds the node.
     pub(crate) fn while_held(self) -> Self {
-        Self { while_held: true, ..self }
+        Self { given_up: GivenUp::Elsewhere, ..self }
+    }
+
+    /// This turn of a worker that came at `since`, when its node's last welcome was `known`. A worker that was
+    /// kept waiting may have gone to another controller: one that has welcomed it by then keeps it.
+    pub(crate) fn of_arrival(self, since: Instant, known: Option<Timestamp>) -> Self {
+        Self { given_up: GivenUp::WelcomedElsewhere { known, from: since + MAX_WELCOME }, ..self }
     }
 
     /// Lets `occurrence` happen to the node and says what the node is then.
@@ -358,7 +400,7 @@ impl Turn<'_> {
             let Some(mut node) = store.node(self.id).await? else {
                 return Err(LifecycleError::NotFound(self.id.clone()));
             };
-            if self.while_held && node.held_by != self.lifecycle.membership.number() {
+            if self.given_up.is_now(&node, self.lifecycle.membership.number()) {
                 return Err(LifecycleError::Superseded(self.id.clone()));
             }
             let before = node.clone();

@@ -71,6 +71,8 @@ pub(super) struct Newcomer {
     pub before: Option<Uuid>,
     /// Whether another controller held its socket when this one came.
     pub is_elsewhere: bool,
+    /// When the node's worker was welcomed last.
+    pub welcomed_at: Option<Timestamp>,
     /// The node's `tokens_not_before` when the token was accepted.
     pub not_before: Timestamp,
 }
@@ -296,11 +298,14 @@ impl Connection {
     /// Lets something happen to the node, if this is a connection that may speak for it.
     async fn happen(&mut self, occurrence: &Occurrence, reported_in: Option<Uuid>) -> Result<(), End> {
         self.spend_write()?;
+        let arrives = matches!(occurrence, Occurrence::Welcomed { not_before: Some(_), .. });
         let outcome = {
-            let Self { app, node, epoch, .. } = &*self;
-            let arrives = matches!(occurrence, Occurrence::Welcomed { not_before: Some(_), .. });
+            let Self { app, node, epoch, newcomer, .. } = &*self;
             let turn = app.lifecycle.turn(node).await;
-            let turn = if arrives { turn } else { turn.while_held() };
+            let turn = match newcomer {
+                Some(newcomer) if arrives => turn.of_arrival(newcomer.handshake.since, newcomer.welcomed_at),
+                _ => turn.while_held(),
+            };
             let heard =
                 if arrives { app.registry.is_open(node, *epoch) } else { app.registry.speaks(node, *epoch) };
             if !heard {
@@ -329,6 +334,9 @@ impl Connection {
                 Err(End::close(close::TOKEN_ENDED, "NODE_INACTIVE: the node is no longer in service"))
             }
             Err(LifecycleError::Revoked(_)) => Err(token::REVOKED),
+            Err(LifecycleError::Superseded(_)) if arrives => {
+                Err(End::close(close::TRY_LATER, "the node was welcomed elsewhere meanwhile"))
+            }
             Err(LifecycleError::Superseded(_)) => {
                 Err(End::close(close::SUPERSEDED, reason(close::SUPERSEDED)))
             }

@@ -246,6 +246,34 @@ async fn a_node_that_lost_its_lease_is_adopted() {
     assert!(bench.lifecycle.workers.has_expired(&id, Instant::now() + LEASE));
 }
 
+#[tokio::test]
+async fn a_welcome_that_took_long_takes_no_node_that_another_controller_has_welcomed_meanwhile() {
+    let bench = bench().await;
+    let id = bench.add(1).await;
+    let elsewhere = Some(Timestamp::from_millis(7));
+    let mut node = bench.store.node(&id).await.unwrap().unwrap();
+    (node.status, node.websocket_connected, node.held_by) = (NodeStatus::Online, true, 9);
+    node.connection_established_at = elsewhere;
+    assert!(bench.store.save(&node, &[]).await.unwrap());
+    let arrive = async |since: Instant, known: Option<Timestamp>| {
+        let turn = bench.lifecycle.turn(&id).await.of_arrival(since, known);
+        turn.apply(&welcomed(), "test").await.map(|node| node.held_by)
+    };
+    let long_ago = Instant::now().checked_sub(MAX_WELCOME).unwrap();
+    assert!(matches!(arrive(long_ago, None).await, Err(LifecycleError::Superseded(_))));
+    assert_eq!(bench.store.node(&id).await.unwrap().unwrap().held_by, 9);
+    // Whoever knew of that welcome comes from there, and who has just come is the newest.
+    assert_eq!(arrive(long_ago, elsewhere).await.unwrap(), 0);
+    assert!(
+        bench
+            .store
+            .save(&Node { version: bench.store.node(&id).await.unwrap().unwrap().version, ..node }, &[])
+            .await
+            .unwrap()
+    );
+    assert_eq!(arrive(Instant::now(), None).await.unwrap(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

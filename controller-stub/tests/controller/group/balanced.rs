@@ -10,7 +10,6 @@ async fn a_kill_is_nobodys_trouble_behind(balancer: fn([u16; 2]) -> Balancer) {
     let cluster = Cluster::start("password").unwrap();
     let url = cluster.url();
     let ports = [free_port(), free_port()];
-    let balancer = balancer(ports);
     let mut running = Vec::new();
     for port in ports {
         running.push(start_in(Vec::new(), &format!("127.0.0.1:{port}"), &url, "").await);
@@ -18,8 +17,10 @@ async fn a_kill_is_nobodys_trouble_behind(balancer: fn([u16; 2]) -> Balancer) {
     let direct = user_at(&running[1].0, running[1].1.path(), &url, "organization.owner").await;
     let operator = user_at(&running[1].0, running[1].1.path(), &url, "universe.owner").await;
     leader(&operator, 2).await;
+    // Both are there when it begins, so that it sends nobody to the first alone.
+    let balancer = balancer(ports);
     let owner = direct.through_address(&balancer.url);
-    eventually("the balancer has found them", async || {
+    eventually("the balancer serves", async || {
         match owner.request(reqwest::Method::GET, "/nodes").send().await {
             Ok(answer) if answer.status() == 200 => Ok(()),
             other => Err(format!("{other:?}")),
