@@ -162,7 +162,8 @@ async fn each_way_in_which_a_server_cannot_be_used_has_its_code_at_once() {
     server.shutdown().await;
     sql(
         "aiwm",
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9000, 'later', true, '', 0)",
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9000, 'later', true, '', 0); \
+         UPDATE oldest_program SET migration = 9000",
     );
     assert_eq!(code(tcp("aiwm", ""), |_| {}).await, "DATABASE_NEWER");
     sql("aiwm", "DELETE FROM _sqlx_migrations WHERE version = 9000; DROP TABLE tokens");

@@ -36,9 +36,13 @@ async fn each_node_has_its_series_at_one_controller_and_those_that_nobody_holds_
     expected[leading].push((unheld, "0".to_owned()));
     for (place, mut expected) in expected.into_iter().enumerate() {
         expected.sort();
-        let mut seen = series(&places[place], "aio_node_connected").await;
-        seen.sort();
-        assert_eq!(seen, expected, "at {place}");
+        // Who leads knows it by its next beat.
+        eventually("it shows its nodes and no others", async || {
+            let mut seen = series(&places[place], "aio_node_connected").await;
+            seen.sort();
+            if seen == expected { Ok(()) } else { Err(format!("at {place}: {seen:?}, not {expected:?}")) }
+        })
+        .await;
     }
 }
 
