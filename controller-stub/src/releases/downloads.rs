@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::listener::holder::Holder;
 
 /// A download that is slower than this, in bytes a second, makes room.
@@ -19,11 +21,16 @@ const SLOW: u64 = 8 * 1024;
 /// A download shows after this time how fast it is.
 const TRIAL: Duration = Duration::from_secs(10);
 
+/// So many pieces are read at once, however many downloads there are: those that begin at the same moment must
+/// not take the processor from everybody else.
+const READERS: usize = 4;
+
 /// Every download that is on its way.
 pub(crate) struct Downloads {
     total: usize,
     per_holder: usize,
     running: Mutex<Running>,
+    readers: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -47,7 +54,8 @@ pub(crate) struct Place {
 
 impl Downloads {
     pub(crate) fn new(total: usize, per_holder: usize) -> Arc<Self> {
-        Arc::new(Self { total, per_holder, running: Mutex::default() })
+        let readers = Arc::new(Semaphore::new(READERS));
+        Arc::new(Self { total, per_holder, running: Mutex::default(), readers })
     }
 
     /// A place, at the cost of a slow one if need be.
@@ -101,6 +109,12 @@ impl Download {
 }
 
 impl Place {
+    /// The right to read a piece, once it is this download's turn.
+    pub(crate) fn turn(&self) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
+        let readers = self.downloads.readers.clone();
+        async { readers.acquire_owned().await.ok() }
+    }
+
     /// Counts what was sent. Whether the place is still there.
     pub(crate) fn sent(&self, bytes: u64) -> bool {
         self.sent.fetch_add(bytes, Ordering::Relaxed);

@@ -12,15 +12,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::{Stamp, downloads::Place};
 use aio_protocol::release::Checksum;
 use axum::{
     body::{Bytes, HttpBody},
     http::{HeaderMap, HeaderName, header},
 };
 use hyper::body::{Frame, SizeHint};
-use tokio::task::JoinHandle;
-
-use super::{Stamp, downloads::Place};
 
 /// What is read at once. A download holds at most two of these in memory.
 pub(crate) const CHUNK: u64 = 32 * 1024;
@@ -131,9 +129,11 @@ pub(crate) struct Piecewise {
     file: Served,
     next: u64,
     end: u64,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    reading: Option<Reading>,
     place: Place,
 }
+
+type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
 impl HttpBody for Piecewise {
     type Data = Bytes;
@@ -147,11 +147,16 @@ impl HttpBody for Piecewise {
         if length == 0 {
             return Poll::Ready(None);
         }
-        let (path, stamp, from) = (self.file.path.clone(), self.file.stamp.clone(), self.next);
-        let reading = self
-            .reading
-            .get_or_insert_with(|| tokio::task::spawn_blocking(move || read(&path, &stamp, from, length)));
-        let read = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other).flatten();
+        let Self { file, next, place, reading, .. } = &mut *self;
+        let reading = reading.get_or_insert_with(|| {
+            let (path, stamp, from, turn) = (file.path.clone(), file.stamp.clone(), *next, place.turn());
+            Box::pin(async move {
+                let _turn = turn.await;
+                let read = tokio::task::spawn_blocking(move || read(&path, &stamp, from, length));
+                read.await.map_err(io::Error::other).flatten()
+            })
+        });
+        let read = ready!(reading.as_mut().poll(cx));
         self.reading = None;
         self.next += length;
         if !self.place.sent(length) {
