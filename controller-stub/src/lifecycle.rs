@@ -39,7 +39,7 @@ const TURNS: usize = 256;
 /// something else is wrong.
 const TRIES: usize = 16;
 
-/// A worker waits 15 s for its welcome, its way here included.
+/// A welcome that takes longer gives way to one elsewhere: a worker waits 15 s, its way here included.
 const MAX_WELCOME: Duration = Duration::from_secs(5);
 
 pub(crate) struct Lifecycle {

@@ -21,9 +21,9 @@ async fn in_aiwms_dialect_too() {
     survives(false, Dialect::Aiwm).await;
 }
 
-async fn survives(tls: bool, dialect: Dialect) {
-    let scenario = Scenario {
-        workers: 300,
+fn small(workers: usize, tls: bool, dialect: Dialect) -> Scenario {
+    Scenario {
+        workers,
         tls,
         dialect,
         gpus: 8,
@@ -32,7 +32,11 @@ async fn survives(tls: bool, dialect: Dialect) {
         phase: Duration::from_secs(2),
         ramp: Duration::from_secs(1),
         back: Duration::from_secs(60),
-    };
+    }
+}
+
+async fn survives(tls: bool, dialect: Dialect) {
+    let scenario = small(300, tls, dialect);
     let controller = Artifacts::release().unwrap().controller().unwrap();
     let report = aio_fleet::run(&scenario, controller).await.unwrap();
     println!("{report}");
@@ -49,17 +53,7 @@ async fn survives(tls: bool, dialect: Dialect) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_fleet_over_three_controllers_survives_the_leaders_death_without_a_false_offline() {
-    let scenario = Scenario {
-        workers: 150,
-        tls: false,
-        dialect: Dialect::Own,
-        gpus: 8,
-        lease: Duration::from_secs(10),
-        pace: Duration::from_millis(500),
-        phase: Duration::from_secs(2),
-        ramp: Duration::from_secs(1),
-        back: Duration::from_secs(60),
-    };
+    let scenario = small(150, false, Dialect::Own);
     let controller = Artifacts::release().unwrap().controller().unwrap();
     let report = aio_fleet::run_group(&scenario, 3, controller).await.unwrap();
     println!("{report}");
