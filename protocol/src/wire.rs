@@ -152,6 +152,14 @@ macro_rules! messages {
                 Ok($crate::wire::Frame { message_id: envelope.message_id, timestamp, message })
             }
 
+            /// Reads a message that stands in another one, such as a command that waited for its worker.
+            pub fn of(kind: &str, data: serde_json::Value) -> Option<Self> {
+                match kind {
+                    $($kind $(| $alias)* => serde_json::from_value(data).ok().map(Self::$variant),)*
+                    _ => None,
+                }
+            }
+
             /// Writes the text of a frame.
             pub fn encode(
                 &self,

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use aio_protocol::wire::{Body, ControllerMessage, NodeUpdate, PendingCommand, RegisterAck, TokenOffer};
+use aio_protocol::wire::{ControllerMessage, PendingCommand, RegisterAck, TokenOffer};
 use uuid::Uuid;
 
 mod online;
@@ -320,7 +320,6 @@ impl Session {
     }
 
     fn heard(self, message_id: Uuid, message: ControllerMessage, at: Moment) -> (Self, Vec<Effect>) {
-        let kind = message.kind().to_owned();
         match (&self.state, message) {
             (&State::Registering { until, registered: false, .. }, ControllerMessage::ConnectionAck(_)) => {
                 (self.registering(until, true), vec![Effect::SendRegister])
@@ -331,7 +330,6 @@ impl Session {
                 let effects = [vec![Effect::KeepToken], pending(ack)].concat();
                 (self.with(State::Online(online)), effects)
             }
-            (_, ControllerMessage::TokenOffer(offer)) => (self, vec![Effect::WeighOffer(message_id, offer)]),
             (&State::Online(online), ControllerMessage::RegisterAck(ack)) => {
                 (self.with(State::Online(online.paced(&ack, at.now))), pending(ack))
             }
@@ -339,14 +337,7 @@ impl Session {
                 State::Online(_) | State::Registering { registered: true, .. },
                 ControllerMessage::StateRequest(_),
             ) => (self, vec![Effect::SendRegister]),
-            (
-                _,
-                message @ (ControllerMessage::Update(_)
-                | ControllerMessage::Permit(_)
-                | ControllerMessage::CancelUpdate(_)),
-            ) => (self, vec![Effect::HearOfUpdate(message_id, Box::new(message))]),
-            (_, ControllerMessage::Drain(_)) => (self, vec![Effect::RefuseCommand { message_id, kind }]),
-            _ => (self, vec![]),
+            (_, message) => (self, asked(message_id, message).into_iter().collect()),
         }
     }
 
@@ -394,16 +385,25 @@ impl Session {
     }
 }
 
+/// What the controller asks for, be it in a message of its own or in a `register.ack`.
+fn asked(message_id: Uuid, message: ControllerMessage) -> Option<Effect> {
+    match message {
+        ControllerMessage::TokenOffer(offer) => Some(Effect::WeighOffer(message_id, offer)),
+        ControllerMessage::Update(_) | ControllerMessage::Permit(_) | ControllerMessage::CancelUpdate(_) => {
+            Some(Effect::HearOfUpdate(message_id, Box::new(message)))
+        }
+        ControllerMessage::Drain(_) => {
+            Some(Effect::RefuseCommand { message_id, kind: message.kind().to_owned() })
+        }
+        _ => None,
+    }
+}
+
 /// What becomes of the commands that waited for this worker.
 fn pending(ack: RegisterAck) -> Vec<Effect> {
-    let of = |command: PendingCommand| {
-        let PendingCommand { message_id, kind, data } = command;
-        match serde_json::from_value(data) {
-            Ok(update) if kind == NodeUpdate::TYPE => {
-                Effect::HearOfUpdate(message_id, Box::new(ControllerMessage::Update(update)))
-            }
-            _ => Effect::RefuseCommand { message_id, kind },
-        }
+    let of = |PendingCommand { message_id, kind, data }| {
+        let known = ControllerMessage::of(&kind, data).and_then(|message| asked(message_id, message));
+        known.unwrap_or(Effect::RefuseCommand { message_id, kind })
     };
     ack.pending_commands.into_iter().map(of).collect()
 }

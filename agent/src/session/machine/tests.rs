@@ -4,8 +4,11 @@ use super::*;
 use aio_protocol::{
     error_code::ErrorCode,
     time::Timestamp,
-    wire::{ConnectionAck, ErrorMessage, NodeDrain, PendingCommand, StateRequest},
+    wire::{
+        ConnectionAck, ErrorMessage, NodeDrain, PendingCommand, StateRequest, UpdateCancel, UpdatePermit,
+    },
 };
+use serde_json::json;
 
 mod heartbeats;
 mod properties;
@@ -337,20 +340,40 @@ fn a_try_knows_why_there_was_no_session_until_there_is_one_or_another_token() {
 }
 
 #[test]
-fn commands_that_waited_are_refused_in_words() {
-    let mut world = World::registered();
-    let command = PendingCommand {
-        message_id: Uuid::max(),
-        kind: "node.drain".to_owned(),
-        data: serde_json::Value::Null,
-    };
+fn a_command_that_waited_is_obeyed_or_refused_like_one_that_comes_by_itself() {
+    let update_id = Uuid::from_u128(7);
+    let permit = UpdatePermit { update_id, seconds: 300 };
+    let cancel = UpdateCancel { update_id, reason: Some("not today".to_owned()) };
+    let known = [
+        ControllerMessage::of("node.update", json!({"version": "v1.1.0"})).unwrap(),
+        ControllerMessage::Permit(permit),
+        ControllerMessage::CancelUpdate(cancel),
+        ControllerMessage::TokenOffer(offer()),
+        ControllerMessage::Drain(NodeDrain { deadline_seconds: None }),
+    ];
+    for message in known {
+        let mut alone = World::online();
+        let expected = alone.give(Input::FrameReceived(Uuid::max(), message.clone()));
+        assert_eq!(waited(message.kind(), data(&message)), expected, "{}", message.kind());
+    }
+    let refused = |kind: &str| [Effect::RefuseCommand { message_id: Uuid::max(), kind: kind.to_owned() }];
+    assert_eq!(waited("node.dance", json!({})), refused("node.dance"), "unknown");
+    assert_eq!(waited("update.permit", json!({"seconds": -1})), refused("update.permit"), "malformed");
+    assert_eq!(waited("register.ack", json!({"pendingCommands": []})), refused("register.ack"), "no command");
+}
+
+/// What a command comes to that stands in `register.ack`.
+fn waited(kind: &str, data: serde_json::Value) -> Vec<Effect> {
+    let command = PendingCommand { message_id: Uuid::max(), kind: kind.to_owned(), data };
     let ack =
         RegisterAck { heartbeat_interval: 30_000, metrics_interval: 60_000, pending_commands: vec![command] };
-    let effects = world.give(Input::FrameReceived(Uuid::nil(), ControllerMessage::RegisterAck(ack)));
-    assert_eq!(
-        effects[1..],
-        [Effect::RefuseCommand { message_id: Uuid::max(), kind: "node.drain".to_owned() }]
-    );
+    let mut world = World::registered();
+    world.give(Input::FrameReceived(Uuid::nil(), ControllerMessage::RegisterAck(ack))).split_off(1)
+}
+
+fn data(message: &ControllerMessage) -> serde_json::Value {
+    let text = message.encode(Uuid::nil(), Timestamp::from_millis(0)).unwrap();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()["data"].take()
 }
 
 #[test]
