@@ -7,8 +7,8 @@ use aio_protocol::{
     telemetry::Health,
     update::{ManagedBy, RootAnswer, RootPhase, RootRequest, UPDATE_CAPABILITY, UpdateState},
     wire::{
-        CommandStatus, DisconnectReason, PendingCommand, Register, RegisterAck, UpdateCancel, UpdatePermit,
-        WorkerMessage,
+        Body, CommandStatus, DisconnectReason, PendingCommand, Register, RegisterAck, UpdateCancel,
+        UpdatePermit, WorkerMessage, close,
     },
 };
 use aio_worker::session::machine::Timings;
@@ -93,6 +93,21 @@ async fn answer(peer: &mut Peer) -> (CommandStatus, Option<String>) {
     .await
 }
 
+/// Welcomes the worker with something that waited for it.
+async fn welcome_with<B: Body>(peer: &mut Peer, waited: &B) -> Register {
+    peer.acknowledge_connection().await;
+    let register = peer.register().await;
+    let data = serde_json::to_value(waited).unwrap();
+    let waited = PendingCommand { message_id: Uuid::now_v7(), kind: B::TYPE.into(), data };
+    let ack = RegisterAck {
+        heartbeat_interval: 5_000,
+        metrics_interval: 3_600_000,
+        pending_commands: vec![waited],
+    };
+    peer.send(&ack).await;
+    register
+}
+
 #[tokio::test]
 async fn an_offer_becomes_the_version_that_runs() {
     let (mut controller, releases) = (Controller::start().await, Releases::start().await);
@@ -157,21 +172,43 @@ async fn an_offer_that_waited_for_the_worker_is_taken_when_it_is_welcomed() {
     let root = Root::of_node(&controller, "mode = \"auto\"");
     let _daemon = root.daemon();
     let mut peer = controller.peer().await;
-    peer.acknowledge_connection().await;
-    peer.register().await;
-    let waited = PendingCommand {
-        message_id: Uuid::now_v7(),
-        kind: "node.update".into(),
-        data: serde_json::to_value(releases.offer()).unwrap(),
-    };
-    let ack = RegisterAck {
-        heartbeat_interval: 3_600_000,
-        metrics_interval: 3_600_000,
-        pending_commands: vec![waited],
-    };
-    peer.send(&ack).await;
+    welcome_with(&mut peer, &releases.offer()).await;
     assert_eq!(answer(&mut peer).await, (CommandStatus::Accepted, None));
     assert!(matches!(root.answers(&RootAnswer::Staged).await, RootRequest::Stage { .. }));
+}
+
+#[tokio::test]
+async fn a_permit_and_a_cancellation_that_waited_for_the_worker_are_obeyed_when_it_is_back() {
+    let (mut controller, releases) = (Controller::start().await, Releases::start().await);
+    let root = Root::of_node(&controller, "mode = \"auto\"");
+    let _daemon = root.daemon();
+    let prepare = async |peer: &mut Peer| {
+        peer.send(&releases.offer()).await;
+        assert!(matches!(root.answers(&RootAnswer::Staged).await, RootRequest::Stage { .. }));
+        registered(peer, UpdateState::Awaiting).await;
+    };
+    let (mut peer, _) = controller.welcomed(3_600_000).await;
+    prepare(&mut peer).await;
+    peer.close(close::RESTART, "").await;
+
+    let mut peer = controller.peer().await;
+    let register = welcome_with(&mut peer, &UpdateCancel { update_id: UPDATE, reason: None }).await;
+    assert_eq!(register.update.state, UpdateState::Awaiting);
+    assert_eq!(answer(&mut peer).await, (CommandStatus::Accepted, None));
+    registered(&mut peer, UpdateState::Idle).await;
+    prepare(&mut peer).await;
+    peer.close(close::RESTART, "").await;
+
+    let mut peer = controller.peer().await;
+    let register = welcome_with(&mut peer, &UpdatePermit { update_id: UPDATE, seconds: 300 }).await;
+    assert_eq!(register.update.state, UpdateState::Awaiting);
+    assert_eq!(answer(&mut peer).await, (CommandStatus::Accepted, None));
+    let beats = async { while peer.next().await.is_some() {} };
+    let asked = tokio::select! {
+        asked = root.answers(&RootAnswer::Switching) => asked,
+        () = beats => panic!("the worker went away"),
+    };
+    assert_eq!(asked, RootRequest::Switch { update_id: UPDATE });
 }
 
 #[tokio::test]
