@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use aio_protocol::{ids::OwnerId, node::NodeStatus, time::Timestamp};
+use aio_protocol::{ids::OwnerId, time::Timestamp};
 use sqlx::Row;
 
 use super::{
     database::Store,
     error::StoreError,
-    rows::{count, signed, status, time},
+    rows::{count, signed},
 };
 
 /// Number of latest events whose delivery is measured.
@@ -21,42 +21,11 @@ pub(crate) struct Service {
     pub offline: Duration,
 }
 
-/// A change of a node's status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Move {
-    node: String,
-    from: Option<NodeStatus>,
-    to: NodeStatus,
-    at: Timestamp,
-}
-
-impl Service {
-    fn add(&mut self, status: Option<NodeStatus>, time: Duration) {
-        match status {
-            Some(NodeStatus::Online) => self.online += time,
-            Some(NodeStatus::Offline) => self.offline += time,
-            _ => {}
-        }
-    }
-
-    /// Of nodes that moved from `since` to `now`; each node's moves follow each other.
-    fn of_moves(moves: &[Move], since: Timestamp, now: Timestamp) -> Self {
-        let mut service = Self::default();
-        for moves in moves.chunk_by(|a, b| a.node == b.node) {
-            let mut state = moves.first().and_then(|first| first.from);
-            let mut begun = since;
-            for it in moves {
-                service.add(state, it.at.since(begun));
-                (state, begun) = (Some(it.to), it.at);
-            }
-            service.add(state, now.since(begun));
-        }
-        service
-    }
-}
-
 impl Store {
     /// How long the organisation's nodes were online and offline from `since` to `now`.
+    ///
+    /// As if each node had been all the time what it is now; then each change takes away what came before it
+    /// in its new state, and gives it to the state before.
     pub(crate) async fn service(
         &self,
         org: &OwnerId,
@@ -64,39 +33,28 @@ impl Store {
         now: Timestamp,
     ) -> Result<Service, StoreError> {
         let _share = self.shares.take(org).await;
-        let rows = sqlx::query(
-            "SELECT node_id, from_status, to_status, at FROM transitions JOIN nodes ON nodes.id = node_id \
-             WHERE org_id = $1 AND at >= $2 AND (from_status IS NULL OR from_status <> to_status) ORDER BY node_id, seq",
+        let row = sqlx::query(
+            "SELECT CAST(SUM(CASE WHEN to_status = 'online' THEN -since ELSE 0 END \
+                 + CASE WHEN from_status = 'online' THEN since ELSE 0 END) AS BIGINT), \
+                 CAST(SUM(CASE WHEN to_status = 'offline' THEN -since ELSE 0 END \
+                 + CASE WHEN from_status = 'offline' THEN since ELSE 0 END) AS BIGINT), \
+                 (SELECT COUNT(*) FROM nodes WHERE org_id = $1 AND status = 'online'), \
+                 (SELECT COUNT(*) FROM nodes WHERE org_id = $1 AND status = 'offline') \
+             FROM (SELECT from_status, to_status, CASE WHEN at < $3 THEN at ELSE $3 END - $2 AS since \
+                 FROM transitions JOIN nodes ON nodes.id = node_id WHERE org_id = $1 AND at >= $2) AS moves",
         )
         .bind(org.as_str())
         .bind(since.as_millis())
-        .fetch_all(&mut *self.lists.take().await?)
+        .bind(now.as_millis())
+        .fetch_one(&mut *self.lists.take().await?)
         .await?;
-        let mut moves = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let from = row.try_get::<Option<String>, _>("from_status")?;
-            moves.push(Move {
-                node: row.try_get("node_id")?,
-                from: from.map(|_| status(row, "from_status")).transpose()?,
-                to: status(row, "to_status")?,
-                at: time(row, "at")?,
-            });
-        }
-        let mut service = Service::of_moves(&moves, since, now);
-        let still = sqlx::query(
-            "SELECT status, COUNT(*) FROM nodes WHERE org_id = $1 AND status IN ('online', 'offline') \
-             AND NOT EXISTS (SELECT 1 FROM transitions WHERE node_id = nodes.id AND at >= $2 \
-             AND (from_status IS NULL OR from_status <> to_status)) GROUP BY status",
-        )
-        .bind(org.as_str())
-        .bind(since.as_millis())
-        .fetch_all(&mut *self.lists.take().await?)
-        .await?;
-        for row in &still {
-            let nodes = u32::try_from(count(row, 1)?).unwrap_or(u32::MAX);
-            service.add(Some(status(row, "status")?), now.since(since).saturating_mul(nodes));
-        }
-        Ok(service)
+        let total = |moved: usize, nodes: usize| -> Result<Duration, StoreError> {
+            let moved = row.try_get::<Option<i64>, _>(moved)?.unwrap_or_default();
+            let period = i64::try_from(now.since(since).as_millis()).unwrap_or(i64::MAX);
+            let still = period.saturating_mul(signed(count(&row, nodes)?));
+            Ok(Duration::from_millis(still.saturating_add(moved).max(0).unsigned_abs()))
+        };
+        Ok(Service { online: total(0, 2)?, offline: total(1, 3)? })
     }
 
     /// How many milliseconds each of the latest events since took from what happened to the built-in NOTI,
@@ -120,30 +78,66 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing, *};
 
-    #[test]
-    fn a_node_counts_from_what_it_was_before_to_what_it_is_now_and_maintenance_is_neither() {
-        use NodeStatus::{Maintenance, Offline, Online, Pending};
-        let at = |second: i64| Timestamp::from_millis(second * 1000);
-        let step = |node: &str, from: Option<NodeStatus>, to, second| Move {
-            node: node.to_owned(),
-            from,
-            to,
-            at: at(second),
-        };
-        let moves = [
-            // Online before, away for 10 s, out of service at 60.
-            step("a", Some(Online), Offline, 20),
-            step("a", Some(Offline), Online, 30),
-            step("a", Some(Online), Maintenance, 60),
-            // New at 50, online from 70.
-            step("b", None, Pending, 50),
-            step("b", Some(Pending), Online, 70),
-        ];
-        let service = Service::of_moves(&moves, at(0), at(100));
-        assert_eq!(service.online, Duration::from_secs(20 + 30 + 30));
-        assert_eq!(service.offline, Duration::from_secs(10));
-        assert_eq!(Service::of_moves(&[], at(0), at(100)), Service::default());
+    /// The organisation's nodes, each with its changes: from, to, second.
+    const NODES: [(&str, &[(Option<&str>, &str, i64)]); 5] = [
+        // Online before, away for 10 s, out of service at 60, of which somebody said so again.
+        (
+            "a",
+            &[
+                (Some("pending"), "online", -50),
+                (Some("online"), "offline", 20),
+                (Some("offline"), "online", 30),
+                (Some("online"), "maintenance", 60),
+                (Some("maintenance"), "maintenance", 65),
+            ],
+        ),
+        // New at 50, online from 70.
+        ("b", &[(None, "pending", 50), (Some("pending"), "online", 70)]),
+        ("still", &[(Some("pending"), "online", -9)]),
+        // By a clock that was ahead.
+        ("ahead", &[(Some("online"), "offline", 500)]),
+        ("nothing", &[]),
+    ];
+
+    #[tokio::test]
+    async fn a_node_counts_from_what_it_was_before_to_what_it_is_now_and_maintenance_is_neither() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = testing::store(folder.path()).await;
+        let at = |second: i64| Timestamp::from_millis(1_764_000_000_000 + second * 1000);
+        let service = async |org: &str| store.service(&org.parse().unwrap(), at(0), at(100)).await.unwrap();
+        assert_eq!(service("acme").await, Service::default());
+        for (id, moves) in NODES {
+            let now = moves.last().map_or("pending", |(_, to, _)| *to);
+            let mut pool = store.pool.take().await.unwrap();
+            sqlx::query(
+                "INSERT INTO nodes (id, version, org_id, user_id, name, roles, status, created_at, \
+                 websocket_connected, name_key) VALUES ($1, 1, 'acme', 'ann', $1, '[]', $2, 1, 0, $1)",
+            )
+            .bind(id)
+            .bind(now)
+            .execute(&mut *pool)
+            .await
+            .unwrap();
+            for (seq, (from, to, second)) in (1_i64..).zip(moves) {
+                sqlx::query(
+                    "INSERT INTO transitions (node_id, seq, from_status, to_status, cause, actor, at) \
+                     VALUES ($1, $2, $3, $4, 'test', 'ann', $5)",
+                )
+                .bind(id)
+                .bind(seq)
+                .bind(*from)
+                .bind(*to)
+                .bind(at(*second).as_millis())
+                .execute(&mut *pool)
+                .await
+                .unwrap();
+            }
+        }
+        let seconds = Duration::from_secs;
+        let expected = Service { online: seconds(20 + 30 + 30 + 100 + 100), offline: seconds(10) };
+        assert_eq!(service("acme").await, expected);
+        assert_eq!(service("other").await, Service::default());
     }
 }
