@@ -238,8 +238,8 @@ impl Oidc {
                 nonce: &derived("nonce", &returned.secret),
             };
             let claims = match id_token::verify(&token, &self.provider.keys().await?, expected) {
-                // The provider may have begun to sign with another key.
-                Err(InvalidIdToken::UnknownKey) => {
+                // The provider may have begun to sign with another key, under the same name or none.
+                Err(InvalidIdToken::UnknownKey | InvalidIdToken::Signature) => {
                     id_token::verify(&token, &self.provider.other_keys().await?, expected)?
                 }
                 verified => verified?,

@@ -45,8 +45,8 @@ enum What {
 
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// Passed on; `--help` behind `--` says what there is
-    #[arg(last = true)]
+    /// Passed on, with `--` before them or not; `-- --help` says what there is
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
 }
 

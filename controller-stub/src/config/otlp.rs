@@ -34,11 +34,16 @@ impl Otlp {
 
     /// The receiver that was configured, if one was.
     pub(super) fn check(settings: &mut Settings) -> Result<Option<Self>, ConfigError> {
-        let Some(endpoint) = settings.otlp_endpoint.take() else { return Ok(None) };
-        let mut otlp = Self::new(&web_url("OTLP_ENDPOINT", endpoint.trim())?);
-        let headers = settings.otlp_headers.take().unwrap_or_default();
-        otlp.headers = listed(&headers).map(header).collect::<Result<_, _>>()?;
-        if let Some(interval) = settings.otlp_interval.take() {
+        const ENDPOINT: &str = "OTLP_ENDPOINT";
+        let (headers, interval) = (settings.otlp_headers.take(), settings.otlp_interval.take());
+        let Some(endpoint) = settings.otlp_endpoint.take() else {
+            let needless = headers.map(|_| "OTLP_HEADERS").or(interval.map(|_| "OTLP_INTERVAL"));
+            let missing = |name| value_error(ENDPOINT, format!("is missing: {name} is set"));
+            return needless.map_or(Ok(None), |name| Err(missing(name)));
+        };
+        let mut otlp = Self::new(&web_url(ENDPOINT, endpoint.trim())?);
+        otlp.headers = listed(&headers.unwrap_or_default()).map(header).collect::<Result<_, _>>()?;
+        if let Some(interval) = interval {
             otlp.interval = duration("OTLP_INTERVAL", &interval, INTERVALS)?;
         }
         Ok(Some(otlp))
@@ -83,5 +88,8 @@ mod tests {
             assert!(!refused.contains("secret"), "{refused}");
         }
         assert!(Otlp::check(&mut Settings::default()).unwrap().is_none());
+        let mut alone = Settings { otlp_interval: Some("10s".into()), ..Settings::default() };
+        let refused = Otlp::check(&mut alone).unwrap_err().to_string();
+        assert!(refused.contains("OTLP_ENDPOINT is missing: OTLP_INTERVAL is set"), "{refused}");
     }
 }

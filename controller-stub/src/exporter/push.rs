@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aio_protocol::retry_after;
+use aio_protocol::{retry_after, sources::innermost};
 use metrics::counter;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
@@ -45,13 +45,14 @@ struct Pusher {
     /// Until when the receiver wants nothing.
     held_until: Option<Instant>,
     failures: u64,
-    rejections: u64,
+    /// How often it has taken a push with a word on it.
+    remarks: u64,
 }
 
 /// What came of a push.
 enum Came {
     Taken,
-    /// Taken but for so many points.
+    /// Taken but for so many points, or with a remark on all.
     Partial(i64, String),
     /// To be tried again, after the pause that the receiver asks for.
     Later(String, Option<Duration>),
@@ -101,7 +102,7 @@ impl Pusher {
             headers,
             held_until: None,
             failures: 0,
-            rejections: 0,
+            remarks: 0,
         })
     }
 
@@ -119,11 +120,12 @@ impl Pusher {
             match batches.next().await {
                 Ok(Some(batch)) if batch.nodes == 0 => {}
                 Ok(Some(batch)) => {
+                    let nodes = batch.nodes;
                     let left = deadline.saturating_duration_since(Instant::now());
                     match timeout(left, self.push(batch)).await {
                         Ok(()) => {}
                         Err(_) => {
-                            let left = batches.left();
+                            let left = nodes + batches.left();
                             return self.failed(&format!("no answer in time; {left} nodes are left out"));
                         }
                     }
@@ -143,12 +145,7 @@ impl Pusher {
             match self.attempt(body.clone()).await {
                 Came::Taken => return self.taken(),
                 Came::Partial(points, why) => {
-                    counter!("aio_otlp_points_rejected_total").increment(u64::try_from(points).unwrap_or(0));
-                    self.rejections += 1;
-                    if self.rejections.is_power_of_two() {
-                        let times = self.rejections;
-                        tracing::warn!(points, why, times, "the receiver of figures has rejected some");
-                    }
+                    self.remarked(u64::try_from(points).unwrap_or(0), &why);
                     return self.taken();
                 }
                 Came::Refused(why) => return self.failed(&why),
@@ -169,6 +166,20 @@ impl Pusher {
         if self.failures > 0 {
             let failures = std::mem::take(&mut self.failures);
             tracing::info!(failures, "figures are pushed again");
+        }
+    }
+
+    fn remarked(&mut self, points: u64, why: &str) {
+        counter!("aio_otlp_points_rejected_total").increment(points);
+        self.remarks += 1;
+        if !self.remarks.is_power_of_two() {
+            return;
+        }
+        let times = self.remarks;
+        if points > 0 {
+            tracing::warn!(points, why, times, "the receiver of figures has rejected some");
+        } else {
+            tracing::warn!(why, times, "the receiver of figures warns of something");
         }
     }
 
@@ -224,13 +235,4 @@ async fn answer(mut response: reqwest::Response) -> Came {
         }
         _ => Came::Taken,
     }
-}
-
-/// The reason at the bottom: what is above says that a request was sent.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

@@ -117,8 +117,10 @@ pub(super) fn verify(
     validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
     validation.set_issuer(&[expected.issuer]);
     validation.set_audience(&[expected.client_id]);
+    // A key without a name may be the one that is named.
+    let is_named = |id: &String| header.kid.as_ref().is_none_or(|kid| kid == id);
     let fits = |key: &&Key| {
-        header.kid.as_ref().is_none_or(|kid| key.id.as_ref() == Some(kid))
+        key.id.as_ref().is_none_or(is_named)
             && key.algorithm.is_none_or(|it| it == header.alg)
             && key.key.family() == header.alg.family()
     };

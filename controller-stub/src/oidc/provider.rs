@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aio_protocol::sources::innermost;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Client, RequestBuilder, StatusCode, Url, header, redirect};
 use secrecy::{ExposeSecret, SecretString};
@@ -285,15 +286,6 @@ async fn answer(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Troubl
         bytes.extend_from_slice(&chunk);
     }
     Ok((response.status(), bytes))
-}
-
-/// The reason at the bottom: what is above says that a request was sent, and to which address.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// What a provider says, as far as it may be shown.

@@ -2,12 +2,11 @@
 //! means, `verdict` says.
 
 use std::{
-    error::Error,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use aio_protocol::{error_code::ErrorCode, time::Timestamp};
+use aio_protocol::{error_code::ErrorCode, sources::innermost, time::Timestamp};
 use reqwest::{
     Certificate, Client, ClientBuilder, Identity, RequestBuilder, Response, Url, header, redirect,
 };
@@ -195,13 +194,4 @@ async fn finish(mut response: Response) {
             return;
         }
     }
-}
-
-/// The reason at the bottom: what is above only says that a request was sent.
-fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

@@ -93,6 +93,12 @@ pub(super) async fn finish(State(pages): State<Arc<Pages>>, request: Request) ->
             }
             response
         }
+        // Nothing has come of the code yet: it is good for another try.
+        Err(rejection)
+            if [StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_GATEWAY].contains(&rejection.status()) =>
+        {
+            return scene.refuse(rejection);
+        }
         Err(rejection) => scene.refuse(rejection),
     };
     // It has come back, for good or ill.

@@ -80,8 +80,10 @@ impl Store {
 mod tests {
     use super::{super::testing, *};
 
-    /// The organisation's nodes, each with its changes: from, to, second.
-    const NODES: [(&str, &[(Option<&str>, &str, i64)]); 5] = [
+    /// From, to, and in which second.
+    type Change = (Option<&'static str>, &'static str, i64);
+
+    const NODES: [(&str, &[Change]); 5] = [
         // Online before, away for 10 s, out of service at 60, of which somebody said so again.
         (
             "a",

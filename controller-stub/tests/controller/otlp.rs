@@ -95,7 +95,11 @@ impl Receiver {
         let mut otlp = Otlp::new(&self.endpoint.parse().unwrap());
         otlp.headers = vec![("x-key".to_owned(), "the receiver's key".into())];
         otlp.interval = interval;
-        Controller::start_with(|config: &mut Config| config.otlp = Some(otlp)).await
+        let configure = |config: &mut Config| {
+            config.otlp = Some(otlp);
+            config.api_requests_per_second = None;
+        };
+        Controller::start_with(configure).await
     }
 }
 

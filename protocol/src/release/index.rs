@@ -100,12 +100,15 @@ impl ReleaseIndex {
     }
 }
 
-/// A minisign key's id, as `minisign` prints it: 16 hex digits, upper case.
+/// A minisign key's id: 16 hex digits, upper case. `minisign` itself leaves zeros at the beginning out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyId(String);
 
 impl KeyId {
+    /// Fewer digits are taken for a copy that was cut off: one key among a million has more zeros at the beginning.
+    const MIN_DIGITS: usize = 12;
+
     /// Of the eight bytes in a key or a signature, which stand there with the lowest first.
     pub fn of_bytes(bytes: [u8; 8]) -> Self {
         Self(format!("{:016X}", u64::from_le_bytes(bytes)))
@@ -130,10 +133,11 @@ impl FromStr for KeyId {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let is_id = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_id = (Self::MIN_DIGITS..=16).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let invalid =
             || InvalidName { text: text.to_owned(), expected: "a minisign key's id of 16 hex digits" };
-        is_id.then(|| Self(text.to_ascii_uppercase())).ok_or_else(invalid)
+        is_id.then(|| Self(format!("{:0>16}", text.to_ascii_uppercase()))).ok_or_else(invalid)
     }
 }
 
@@ -227,7 +231,8 @@ mod tests {
         );
         assert_eq!(KeyId::of_signature(&signature), Some(KeyId::of_bytes(bytes)));
         assert_eq!("e7620f1842b4e81f".parse(), Ok(KeyId::of_bytes(bytes)));
-        for text in ["", "E7620F1842B4E81", "E7620F1842B4E81G", "E7620F1842B4E81FF"] {
+        assert_eq!("9D9442645B6B0C7".parse::<KeyId>().unwrap().to_string(), "09D9442645B6B0C7");
+        for text in ["", "E7620F1842B", "E7620F1842B4E81G", "E7620F1842B4E81FF"] {
             assert!(text.parse::<KeyId>().is_err(), "{text}");
         }
     }

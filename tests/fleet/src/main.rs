@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use aio_fleet::{Dialect, Scenario};
 use aio_tests::artifacts::Artifacts;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 
 /// Thousands of simulated workers against a real controller
@@ -23,6 +23,9 @@ struct Arguments {
     /// So many controllers together on one PostgreSQL server, of which one is killed
     #[arg(long)]
     controllers: Option<usize>,
+    /// What the controllers keep their state in [default: postgres with --controllers, else sqlite]
+    #[arg(long, value_enum)]
+    database: Option<Database>,
     /// GPUs of each; a heartbeat of 8 is nearly 1 KiB
     #[arg(long, default_value_t = 8)]
     gpus: usize,
@@ -43,6 +46,13 @@ struct Arguments {
     controller: Option<PathBuf>,
 }
 
+/// A database of controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Database {
+    Sqlite,
+    Postgres,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -61,6 +71,12 @@ async fn main() -> Result<()> {
         Some(program) => program,
         None => Artifacts::beside_this_program()?.controller()?,
     };
+    let several = arguments.controllers.is_some_and(|count| count > 1);
+    ensure!(
+        several == arguments.controllers.is_some()
+            && arguments.database.is_none_or(|database| several == (database == Database::Postgres)),
+        "one controller keeps its state in SQLite, and two or more (--controllers) in PostgreSQL: no others are measured"
+    );
     match arguments.controllers {
         Some(count) => print!("{}", aio_fleet::run_group(&scenario, count, controller).await?),
         None => print!("{}", aio_fleet::run(&scenario, controller).await?),

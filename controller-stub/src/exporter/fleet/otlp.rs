@@ -45,8 +45,8 @@ struct Instrument {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Gauge,
-    /// Only ever more, since the machine booted. When that was is not said: uptime comes in whole seconds, so it
-    /// would move with every reading, and a start that moves is a counter that begins anew.
+    /// Only ever more, since the machine booted or its driver was loaded. When that was is not said: uptime comes
+    /// in whole seconds, so it would move with every reading, and a start that moves is a counter that begins anew.
     Counter,
     /// More or less of what adds up over machines.
     UpDownCounter,
@@ -152,7 +152,11 @@ pub(crate) struct Batches {
 
 impl Batches {
     pub(crate) async fn new(app: &Arc<App>) -> Result<Self, StoreError> {
-        Ok(Self { app: app.clone(), ids: shown(app).await? })
+        let mut ids = shown(app).await?;
+        // A round that is left early leaves out others than the one before.
+        let first = fastrand::usize(..=ids.len());
+        ids.rotate_left(first);
+        Ok(Self { app: app.clone(), ids })
     }
 
     /// Nodes that are left.

@@ -89,13 +89,18 @@ impl Key {
     /// Its public half.
     pub(crate) fn jwk(&self) -> Jwk {
         let mut jwk = Jwk::from_encoding_key(&self.encoding(), self.algorithm).unwrap();
-        jwk.common.key_id = Some(self.id.to_owned());
+        jwk.common.key_id = self.name();
         jwk
+    }
+
+    /// A provider with one key may leave it without a name.
+    fn name(&self) -> Option<String> {
+        Some(self.id.to_owned()).filter(|id| !id.is_empty())
     }
 
     pub(crate) fn sign(&self, claims: &Value) -> String {
         let mut header = Header::new(self.algorithm);
-        header.kid = Some(self.id.to_owned());
+        header.kid = self.name();
         jsonwebtoken::encode(&header, claims, &self.encoding()).unwrap()
     }
 }
