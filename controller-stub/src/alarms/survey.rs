@@ -189,8 +189,7 @@ impl Survey {
     async fn look_at_webhooks(&mut self, app: &App) -> Result<(), StoreError> {
         for (id, org, owed) in app.store.owed_to_webhooks(None).await? {
             let part = id.to_string();
-            let delivery = app.webhooks.delivery(id);
-            if matches!(delivery, Some(DeliveryState::Paused | DeliveryState::Stopped)) {
+            if app.webhooks.delivery(id).is_some_and(|delivery| is_held_up(delivery, owed.waiting)) {
                 let reason = format!("the webhook {id} takes no events, and {} wait", owed.waiting);
                 let action = "GET /webhooks/{id}/attempts says what it answers; change it or what serves it";
                 let what = (Kind::DeliveryPaused, part.clone());
@@ -234,7 +233,7 @@ impl Survey {
         }
         self.look_at_webhooks(app).await?;
         let delivery = app.outbox.delivery();
-        if matches!(delivery, DeliveryState::Paused | DeliveryState::Stopped) {
+        if delivery != DeliveryState::Running && is_held_up(delivery, app.store.backlog().await?.events) {
             let stopped = delivery == DeliveryState::Stopped;
             let reason =
                 if stopped { "NOTI is gone (410): no event is delivered" } else { "delivery to NOTI pauses" };
@@ -261,6 +260,11 @@ impl Survey {
         }
         Ok(())
     }
+}
+
+/// Whether events wait for a receiver that does not take them. One that is tried again has not taken them yet.
+fn is_held_up(delivery: DeliveryState, waiting: u64) -> bool {
+    delivery != DeliveryState::Running && waiting > 0
 }
 
 /// Free and all bytes of the file system of the data folder.
@@ -402,7 +406,31 @@ fn of_controller(kind: Kind, reason: String, action: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::{Duration, Instant};
+
+    use super::{
+        super::evaluator::{Due, Evaluator},
+        *,
+    };
+
+    #[test]
+    fn a_receiver_that_hangs_whenever_it_is_tried_is_an_alarm_as_long_as_events_wait() {
+        let mut evaluator = Evaluator::new(Duration::ZERO, []);
+        let (start, now) = (Instant::now(), Timestamp::from_millis(1));
+        let mut looks = |waiting: u64, seconds: std::ops::RangeInclusive<u64>| {
+            let states = [DeliveryState::Paused, DeliveryState::Probing].into_iter().cycle();
+            let mut due = Vec::new();
+            for (second, state) in seconds.step_by(5).zip(states) {
+                let wrong = of_controller(Kind::DeliveryPaused, "it pauses".to_owned(), "cure it");
+                let found = Some(wrong).filter(|_| is_held_up(state, waiting)).into_iter().collect();
+                let moment = (start + Duration::from_secs(second), now);
+                due = evaluator.evaluate(found, |_| Knowledge::Known, moment);
+            }
+            due
+        };
+        assert_eq!(looks(0, 0..=600), []);
+        assert!(matches!(looks(1, 605..=725)[..], [Due::Raise(_)]));
+    }
 
     #[test]
     fn a_reason_whose_count_grows_is_the_same_and_another_xid_is_another() {
