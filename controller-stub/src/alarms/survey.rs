@@ -285,7 +285,7 @@ struct Hardware {
     missing_gpu: Vec<Gpu>,
 }
 
-/// One finding for each thing that is wrong with a GPU, or one for the whole where nothing else is known.
+/// One finding for each thing that is wrong with a GPU, and one for the whole where that is worse than each.
 fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) -> Vec<Finding> {
     let mut found = Vec::new();
     for gpu in &reading.gpus {
@@ -304,7 +304,7 @@ fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) ->
         let what = (Kind::GpuMissing, called);
         found.push(of_node(&node.id, &node.org, what, Level::Critical, reason, action, None));
     }
-    if found.is_empty() {
+    if found.iter().all(|finding| finding.level < level(summary.state)) {
         let reason =
             summary.worst.clone().unwrap_or_else(|| format!("its GPUs are {}", summary.state.as_str()));
         let what = (Kind::GpuHealth, String::new());
@@ -408,6 +408,8 @@ fn of_controller(kind: Kind, reason: String, action: &str) -> Finding {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use serde_json::json;
+
     use super::{
         super::evaluator::{Due, Evaluator},
         *,
@@ -430,6 +432,31 @@ mod tests {
         };
         assert_eq!(looks(0, 0..=600), []);
         assert!(matches!(looks(1, 605..=725)[..], [Due::Raise(_)]));
+    }
+
+    #[test]
+    fn a_machine_that_is_worse_than_each_of_its_gpus_is_an_alarm_beside_theirs() {
+        let metrics = json!({"nodeId": NodeId::from_bytes([1; 12]), "cpuUsage": 1.0, "ramUsage": 1.0,
+            "uptimeSeconds": 1, "gpu": [{"deviceId": "3", "health": "degraded",
+            "findings": [{"health": "degraded", "reason": "12 memory errors"}]}]});
+        let reading = Reading::of(&serde_json::from_value(metrics).unwrap(), Timestamp::from_millis(1));
+        let node = FleetNode {
+            id: NodeId::from_bytes([1; 12]),
+            org: "acme".parse().unwrap(),
+            name: "gpu".to_owned(),
+            status: NodeStatus::Online,
+            last_seen_at: None,
+            daemon_version: None,
+            update_report: None,
+            system_info: None,
+        };
+        let reasons = |state: Health| -> Vec<_> {
+            let worst = Some("5 of 8 expected GPUs are here".to_owned());
+            let summary = HealthSummary { state, worst, ..HealthSummary::default() };
+            gpu_findings(&node, &summary, &reading).into_iter().map(|it| it.reason).collect()
+        };
+        assert_eq!(reasons(Health::Degraded), ["GPU 3: 12 memory errors"]);
+        assert_eq!(reasons(Health::Unhealthy), ["GPU 3: 12 memory errors", "5 of 8 expected GPUs are here"]);
     }
 
     #[test]
