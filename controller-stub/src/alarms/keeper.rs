@@ -91,7 +91,7 @@ impl Keeper {
             self.follow_others().await?;
         }
         let silences = self.app.store.silences(None, now).await?;
-        let is_ours = |key: &Key| survey.is_ours(&self.app, key);
+        let is_ours = |key: &Key| survey.is_ours(&self.app.registry, key);
         let found = survey.found.iter().filter(|finding| is_ours(&finding.key)).cloned().collect();
         let knowledge = |key: &Key| if is_ours(key) { survey.knowledge(key) } else { Knowledge::Unknown };
         let due = self.evaluator.evaluate(found, knowledge, (Instant::now(), now));
@@ -110,7 +110,8 @@ impl Keeper {
             }
         }
         let untold = self.open.values().filter(|alarm| !alarm.told && alarm.node.is_some());
-        let untold = untold.filter(|alarm| survey.is_ours(&self.app, &alarm.key())).cloned().collect();
+        let untold =
+            untold.filter(|alarm| survey.is_ours(&self.app.registry, &alarm.key())).cloned().collect();
         self.tell(untold, &silences, now).await?;
         self.count();
         self.tell_healths().await?;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     app::App,
+    gateway::registry::Registry,
     outbox::DeliveryState,
     store::{FleetNode, StoreError, WatchedNode},
     telemetry::{Wrong, reading::Reading},
@@ -35,7 +36,12 @@ const FREE_BYTES: u64 = 1024 * 1024 * 1024;
 const BATCH: usize = 200;
 
 /// What was found, and of whom what is known.
+#[derive(Default)]
 pub(super) struct Survey {
+    /// This controller's number, and whether it led when the survey began: what was not looked at is not
+    /// over.
+    number: i64,
+    leads: bool,
     pub found: Vec<Finding>,
     /// Nodes by their id that have alarms or a status of their own.
     pub nodes: HashMap<NodeId, WatchedNode>,
@@ -49,6 +55,7 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) async fn make(app: &App, now: Timestamp) -> Result<Self, StoreError> {
+        let (number, leads) = (app.membership.number(), app.membership.leads());
         let watched = app.store.watched_nodes().await?;
         let nodes: HashMap<_, _> = watched.into_iter().map(|node| (node.id.clone(), node)).collect();
         let telling = |what: fn(&Reading) -> bool| -> HashSet<NodeId> {
@@ -60,16 +67,17 @@ impl Survey {
             nodes.keys().filter(tells).cloned().collect()
         };
         let mut survey = Self {
-            found: Vec::new(),
-            health: HashMap::new(),
+            number,
+            leads,
             tell_of_containers: telling(|reading| reading.containers.is_some()),
             tell_of_machines: telling(|reading| reading.problems.is_some()),
             nodes,
+            ..Self::default()
         };
         survey.look_at_gpus(app, now).await?;
         survey.look_at_machines(app, now).await?;
         survey.look_at_identities(app);
-        if app.membership.leads() {
+        if leads {
             survey.look_at_statuses(app, now);
             survey.look_at_the_rest(app, now).await?;
         }
@@ -78,14 +86,14 @@ impl Survey {
 
     /// Whether an alarm is this controller's to raise and to resolve: what a worker says is that of whoever
     /// holds it, and all else the leader's.
-    pub(super) fn is_ours(&self, app: &App, key: &Key) -> bool {
-        let Whose::Node(id) = &key.whose else { return app.membership.leads() };
+    pub(super) fn is_ours(&self, registry: &Registry, key: &Key) -> bool {
+        let Whose::Node(id) = &key.whose else { return self.leads };
         if !(key.kind.is_told_by_worker() || key.kind == Kind::IdentityConflict) {
-            return app.membership.leads();
+            return self.leads;
         }
         match self.nodes.get(id).map_or(0, |node| node.holder) {
-            0 => app.membership.leads() || app.registry.has_speaker(id),
-            holder => holder == app.membership.number(),
+            0 => self.leads || registry.has_speaker(id),
+            holder => holder == self.number,
         }
     }
 
@@ -432,6 +440,19 @@ mod tests {
         };
         assert_eq!(looks(0, 0..=600), []);
         assert!(matches!(looks(1, 605..=725)[..], [Due::Raise(_)]));
+    }
+
+    #[test]
+    fn who_did_not_lead_when_it_looked_ends_no_alarm_of_the_leader() {
+        let halted = Key {
+            whose: Whose::Organisation("acme".parse().unwrap()),
+            kind: Kind::UpdateHalted,
+            part: "1".to_owned(),
+        };
+        for leads in [false, true] {
+            let survey = Survey { number: 2, leads, ..Survey::default() };
+            assert_eq!(survey.is_ours(&Registry::default(), &halted), leads);
+        }
     }
 
     #[test]
