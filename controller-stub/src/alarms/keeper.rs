@@ -86,9 +86,11 @@ async fn look(app: &Arc<App>, keeper: &mut Option<Keeper>) -> Result<(), Lifecyc
 
 impl Keeper {
     async fn look(&mut self, now: Timestamp) -> Result<(), LifecycleError> {
-        let survey = Survey::make(&self.app, now).await?;
+        let mut survey = Survey::make(&self.app, now).await?;
         if self.app.membership.is_shared() {
             self.follow_others().await?;
+            // Behind the alarms, so that none of them is of a controller that came since.
+            survey.controllers = self.app.store.controller_numbers().await?;
         }
         let silences = self.app.store.silences(None, now).await?;
         let is_ours = |key: &Key| survey.is_ours(&self.app.registry, key);

@@ -42,6 +42,8 @@ pub(super) struct Survey {
     /// over.
     number: i64,
     leads: bool,
+    /// The numbers of all controllers, where this one leads others.
+    pub controllers: HashSet<i64>,
     pub found: Vec<Finding>,
     /// Nodes by their id that have alarms or a status of their own.
     pub nodes: HashMap<NodeId, WatchedNode>,
@@ -77,6 +79,7 @@ impl Survey {
         survey.look_at_gpus(app, now).await?;
         survey.look_at_machines(app, now).await?;
         survey.look_at_identities(app);
+        survey.look_at_this_controller(app, now);
         if leads {
             survey.look_at_statuses(app, now);
             survey.look_at_the_rest(app, now).await?;
@@ -85,8 +88,12 @@ impl Survey {
     }
 
     /// Whether an alarm is this controller's to raise and to resolve: what a worker says is that of whoever
-    /// holds it, and all else the leader's.
+    /// holds it, what is wrong with a controller its own while it is there, and all else the leader's.
     pub(super) fn is_ours(&self, registry: &Registry, key: &Key) -> bool {
+        if key.kind.is_of_one_controller() {
+            let is_there = key.part.parse().is_ok_and(|number| self.controllers.contains(&number));
+            return key.part == self.part() || self.leads && !is_there;
+        }
         let Whose::Node(id) = &key.whose else { return self.leads };
         if !(key.kind.is_told_by_worker() || key.kind == Kind::IdentityConflict) {
             return self.leads;
@@ -116,6 +123,34 @@ impl Survey {
             return Knowledge::Unknown;
         }
         Knowledge::Known
+    }
+
+    /// Which of several controllers this one is.
+    fn part(&self) -> String {
+        if self.number == 0 { String::new() } else { self.number.to_string() }
+    }
+
+    fn look_at_this_controller(&mut self, app: &App, now: Timestamp) {
+        let mut wrong = Vec::new();
+        let troubles = app.certificate.as_ref().map(|it| it.troubles(now)).unwrap_or_default();
+        if !troubles.is_empty() {
+            let action = "put another in the files of TLS_CERT and TLS_KEY; it is read again by itself";
+            wrong.push((Kind::CertificateEnding, troubles.join("; "), action));
+        }
+        if let Some((free, total)) = free_space(app) {
+            #[expect(clippy::cast_precision_loss, reason = "a share")]
+            let share = free as f64 / total.max(1) as f64;
+            if share < FREE_SHARE || free < FREE_BYTES {
+                let (free, total) = (free >> 20, total >> 20);
+                let reason = format!("{free} MiB of {total} MiB are free on the disk of its data folder");
+                wrong.push((Kind::ControllerDisk, reason, "make room on the controller's disk"));
+            }
+        }
+        let part = self.part();
+        self.found.extend(wrong.into_iter().map(|(kind, reason, action)| {
+            let reason = if part.is_empty() { reason } else { format!("controller {part}: {reason}") };
+            of_controller((kind, part.clone()), reason, action)
+        }));
     }
 
     fn look_at_statuses(&mut self, app: &App, now: Timestamp) {
@@ -246,25 +281,8 @@ impl Survey {
             let reason =
                 if stopped { "NOTI is gone (410): no event is delivered" } else { "delivery to NOTI pauses" };
             let action = "cure what NOTI answers, then `controller-stub delivery resume`";
-            self.found.push(of_controller(Kind::DeliveryPaused, reason.to_owned(), action));
-        }
-        let troubles = app.certificate.as_ref().map(|it| it.troubles(now)).unwrap_or_default();
-        if !troubles.is_empty() {
-            let action = "put another in the files of TLS_CERT and TLS_KEY; it is read again by itself";
-            self.found.push(of_controller(Kind::CertificateEnding, troubles.join("; "), action));
-        }
-        if let Some((free, total)) = free_space(app) {
-            #[expect(clippy::cast_precision_loss, reason = "a share")]
-            let share = free as f64 / total.max(1) as f64;
-            if share < FREE_SHARE || free < FREE_BYTES {
-                let reason =
-                    format!("{} MiB of {} MiB are free where the database is", free >> 20, total >> 20);
-                self.found.push(of_controller(
-                    Kind::ControllerDisk,
-                    reason,
-                    "make room on the controller's disk",
-                ));
-            }
+            let what = (Kind::DeliveryPaused, String::new());
+            self.found.push(of_controller(what, reason.to_owned(), action));
         }
         Ok(())
     }
@@ -407,8 +425,8 @@ fn of_organisation(org: OwnerId, (kind, part): (Kind, String), reason: String, a
     Finding { key, org: Some(org), level: Level::Warning, reason, action, since: None }
 }
 
-fn of_controller(kind: Kind, reason: String, action: &str) -> Finding {
-    let key = Key { whose: Whose::Controller, kind, part: String::new() };
+fn of_controller((kind, part): (Kind, String), reason: String, action: &str) -> Finding {
+    let key = Key { whose: Whose::Controller, kind, part };
     Finding { key, org: None, level: Level::Critical, reason, action: action.to_owned(), since: None }
 }
 
@@ -431,7 +449,8 @@ mod tests {
             let states = [DeliveryState::Paused, DeliveryState::Probing].into_iter().cycle();
             let mut due = Vec::new();
             for (second, state) in seconds.step_by(5).zip(states) {
-                let wrong = of_controller(Kind::DeliveryPaused, "it pauses".to_owned(), "cure it");
+                let wrong =
+                    of_controller((Kind::DeliveryPaused, String::new()), "it pauses".to_owned(), "cure it");
                 let found = Some(wrong).filter(|_| is_held_up(state, waiting)).into_iter().collect();
                 let moment = (start + Duration::from_secs(second), now);
                 due = evaluator.evaluate(found, |_| Knowledge::Known, moment);
@@ -453,6 +472,21 @@ mod tests {
             let survey = Survey { number: 2, leads, ..Survey::default() };
             assert_eq!(survey.is_ours(&Registry::default(), &halted), leads);
         }
+    }
+
+    #[test]
+    fn each_controller_watches_its_own_disk_and_the_leader_those_of_controllers_that_are_gone() {
+        let disk =
+            |part: &str| Key { whose: Whose::Controller, kind: Kind::ControllerDisk, part: part.to_owned() };
+        let owned = |survey: &Survey| {
+            ["", "1", "2", "3"].map(|part| survey.is_ours(&Registry::default(), &disk(part)))
+        };
+        let mut survey = Survey { number: 2, ..Survey::default() };
+        assert_eq!(owned(&survey), [false, false, true, false]);
+        (survey.leads, survey.controllers) = (true, HashSet::from([2, 3]));
+        assert_eq!(owned(&survey), [true, true, true, false], "the first two are gone");
+        let alone = Survey { leads: true, ..Survey::default() };
+        assert_eq!(owned(&alone), [true; 4]);
     }
 
     #[test]
