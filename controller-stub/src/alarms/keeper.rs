@@ -114,10 +114,10 @@ impl Keeper {
         let untold = self.open.values().filter(|alarm| !alarm.told && alarm.node.is_some());
         let untold =
             untold.filter(|alarm| survey.is_ours(&self.app.registry, &alarm.key())).cloned().collect();
-        self.tell(untold, &silences, now).await?;
+        let told = self.tell(untold, &silences, now).await;
         self.count();
-        self.tell_healths().await?;
-        failed
+        let healths = self.tell_healths().await;
+        failed.and(told).and(healths)
     }
 
     /// Reads what is raised and told. Behind the survey, so that nothing is missed of a node that has come
@@ -189,15 +189,15 @@ impl Keeper {
             acknowledged: None,
             resolved: None,
         };
-        tracing::warn!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = node.as_ref().map(NodeId::as_str), reason = alarm.reason, action = alarm.action, "an alarm is raised");
-        match node {
-            Some(node) if !self.is_silenced(&node, silences).await? => {
+        match &node {
+            Some(node) if !self.is_silenced(node, silences).await? => {
                 alarm.told = true;
                 let change = AlarmChange::Raise(alarm.clone());
-                self.note(&node, &alarm, change, EventBody::AlarmRaised, None).await?;
+                self.note(node, &alarm, change, EventBody::AlarmRaised, None).await?;
             }
             _ => self.app.store.change_alarm(AlarmChange::Raise(alarm.clone())).await?,
         }
+        tracing::warn!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = node.as_ref().map(NodeId::as_str), reason = alarm.reason, action = alarm.action, "an alarm is raised");
         self.open.insert(finding.key.clone(), alarm);
         Ok(())
     }
@@ -209,7 +209,6 @@ impl Keeper {
         now: Timestamp,
     ) -> Result<(), LifecycleError> {
         let Some(alarm) = self.open.get(key).cloned() else { return Ok(()) };
-        tracing::info!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = alarm.node.as_ref().map(NodeId::as_str), resolution = resolution.as_str(), "an alarm is resolved");
         let change = AlarmChange::Resolve(alarm.id, now, resolution);
         match &alarm.node {
             // Nobody is told of nodes that are not in service any more.
@@ -223,6 +222,7 @@ impl Keeper {
             }
             _ => self.app.store.change_alarm(change).await?,
         }
+        tracing::info!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = alarm.node.as_ref().map(NodeId::as_str), resolution = resolution.as_str(), "an alarm is resolved");
         self.open.remove(key);
         Ok(())
     }
@@ -234,16 +234,24 @@ impl Keeper {
         silences: &[Silence],
         now: Timestamp,
     ) -> Result<(), LifecycleError> {
+        let mut failed = Ok(());
         for mut alarm in untold {
             let Some(node) = alarm.node.clone() else { continue };
             if alarm.raised_at >= now || self.is_silenced(&node, silences).await? {
                 continue;
             }
-            self.note(&node, &alarm, AlarmChange::Tell(alarm.id), EventBody::AlarmRaised, None).await?;
-            alarm.told = true;
-            self.open.insert(alarm.key(), alarm);
+            let change = AlarmChange::Tell(alarm.id);
+            match self.note(&node, &alarm, change, EventBody::AlarmRaised, None).await {
+                Ok(()) => {
+                    alarm.told = true;
+                    self.open.insert(alarm.key(), alarm);
+                }
+                // Another controller holds the node by now, or it is not in service any more.
+                Err(LifecycleError::Superseded(_) | LifecycleError::NotFound(_)) => {}
+                Err(error) => failed = Err(error),
+            }
         }
-        Ok(())
+        failed
     }
 
     async fn is_silenced(&self, node: &NodeId, silences: &[Silence]) -> Result<bool, StoreError> {

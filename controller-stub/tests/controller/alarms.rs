@@ -369,6 +369,37 @@ async fn a_silence_names_a_node_or_a_label_and_what_is_still_wrong_is_told_after
 }
 
 #[tokio::test]
+async fn a_node_that_cannot_be_told_of_keeps_no_other_from_it() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let silence = json!({"label": "rack=r7", "seconds": 3600, "reason": "the rack moves"});
+    let (_, silence) = owner.post("/silences", silence).await;
+    let mut ids = Vec::new();
+    for name in ["gone", "there"] {
+        let (_, node) = owner.post("/nodes", json!({"name": name, "labels": {"rack": "r7"}})).await;
+        let id = node["_id"].as_str().unwrap().to_owned();
+        let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+        worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
+        owner.await_status(&id, "offline").await;
+        ids.push(id);
+    }
+    await_alarms(&owner, "", &["node_offline", "node_offline"]).await;
+    controller.sql("DELETE FROM nodes WHERE name = 'gone'").await;
+    let path = format!("/silences/{}", silence["id"].as_str().unwrap());
+    assert_eq!(owner.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    await_told(&owner, &ids[1], &["alarm.raised"]).await;
+    // What comes after it in a look comes, too.
+    let mut worker = Worker::welcomed(&controller.gateway(), &ids[1], &owner.token_of(&ids[1]).await).await;
+    say(&mut worker, 1, &[("Xid 79: it has fallen off the bus", "reboot")]).await;
+    eventually("its health to be told", async || {
+        let events = owner.events(&ids[1]).await;
+        let told = events.iter().any(|event| event["type"] == "node.health_changed");
+        if told { Ok(()) } else { Err(format!("{events:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_alarm_s_timeline_says_who_did_what_and_when() {
     let controller = controller(Duration::ZERO).await;
     let (owner, alarm) = failed_installation(&controller).await;
