@@ -52,7 +52,9 @@ mod webhooks;
 mod writer;
 
 pub(crate) use aiwm::{AiwmNode, SecretKept};
-pub(crate) use alarms::{Acknowledged, Alarm, AlarmChange, AlarmQuery, Silence, Silenced, WatchedNode};
+pub(crate) use alarms::{
+    Acknowledged, Alarm, AlarmChange, AlarmQuery, Silence, Silenced, Telling, WatchedNode,
+};
 pub(crate) use audit::{AuditQuery, AuditRecord};
 pub(crate) use controllers::Controller;
 pub(crate) use database::Store;

@@ -453,7 +453,7 @@ mod tests {
                     of_controller((Kind::DeliveryPaused, String::new()), "it pauses".to_owned(), "cure it");
                 let found = Some(wrong).filter(|_| is_held_up(state, waiting)).into_iter().collect();
                 let moment = (start + Duration::from_secs(second), now);
-                due = evaluator.evaluate(found, |_| Knowledge::Known, moment);
+                due = evaluator.evaluate(found, |_| Knowledge::Known, |_| None, moment);
             }
             due
         };

@@ -29,7 +29,7 @@ use crate::{
     app::App,
     clock,
     labels::Selector,
-    store::{self, Acknowledged, AlarmQuery, Silenced, Store},
+    store::{self, Acknowledged, AlarmQuery, Silenced, Store, Telling},
 };
 
 /// The longest reason of a silence, in bytes.
@@ -162,8 +162,8 @@ pub(super) async fn list(
 
 /// Say that an alarm was seen
 ///
-/// It goes on until what is wrong is over. If it is raised again after that, nobody has seen it yet. A second
-/// time changes nothing.
+/// It goes on until what is wrong is over. If it gets worse, or is raised again after that, nobody has seen it
+/// yet. A second time changes nothing.
 #[utoipa::path(post, path = "/alarms/{alarm}/acknowledge", operation_id = "acknowledgeAlarm", tag = "alarms",
     security(("user" = [])), params(("alarm" = Uuid, Path, description = "The alarm")), request_body = Option<NoFields>, responses(
         (status = 200, description = "The alarm", body = AlarmView),
@@ -302,7 +302,7 @@ impl From<store::Alarm> for AlarmView {
             acknowledged_by,
             resolved_at,
             resolution,
-            told: alarm.told,
+            told: alarm.telling != Telling::Untold,
         }
     }
 }

@@ -34,17 +34,28 @@ pub(crate) struct Alarm {
     pub reason: String,
     pub action: String,
     pub raised_at: Timestamp,
-    /// Whether an event has said that it was raised.
-    pub told: bool,
+    pub telling: Telling,
     /// When, and by whom.
     pub acknowledged: Option<(Timestamp, String)>,
     pub resolved: Option<(Timestamp, Resolution)>,
 }
 
+/// Whether an event has said that an alarm was raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    Untold,
+    Told,
+    /// It was told, and got worse since.
+    Outdated,
+}
+
 /// A change of an alarm.
 #[derive(Debug, Clone)]
 pub(crate) enum AlarmChange {
+    /// It is new, or got worse, which nobody has acknowledged.
     Raise(Alarm),
+    /// They say something else by now, and are no worse.
+    Amend(Vec<Alarm>),
     /// An event says that it was raised.
     Tell(Uuid),
     Resolve(Uuid, Timestamp, Resolution),
@@ -330,7 +341,11 @@ fn read(row: &AnyRow) -> Result<Alarm, StoreError> {
         reason: row.try_get("reason")?,
         action: row.try_get("action")?,
         raised_at: time(row, "raised_at")?,
-        told: row.try_get::<i64, _>("told")? != 0,
+        telling: match row.try_get::<i64, _>("told")? {
+            0 => Telling::Untold,
+            2 => Telling::Outdated,
+            _ => Telling::Told,
+        },
         acknowledged: match acknowledged {
             Some(at) => Some((at, row.try_get::<Option<String>, _>("acknowledged_by")?.unwrap_or_default())),
             None => None,
@@ -381,7 +396,9 @@ async fn change(connection: &mut AnyConnection, change: &AlarmChange) -> Result<
         AlarmChange::Raise(alarm) => {
             sqlx::query(
                 "INSERT INTO alarms (id, org_id, node_id, kind, part, level, reason, action, raised_at, told) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE SET \
+                 level = excluded.level, reason = excluded.reason, action = excluded.action, told = excluded.told, \
+                 acknowledged_at = NULL, acknowledged_by = NULL",
             )
             .bind(alarm.id.to_string())
             .bind(alarm.org.as_ref().map_or("", OwnerId::as_str))
@@ -392,9 +409,24 @@ async fn change(connection: &mut AnyConnection, change: &AlarmChange) -> Result<
             .bind(&alarm.reason)
             .bind(&alarm.action)
             .bind(alarm.raised_at.as_millis())
-            .bind(i64::from(alarm.told))
+            .bind(match alarm.telling {
+                Telling::Untold => 0_i64,
+                Telling::Told => 1,
+                Telling::Outdated => 2,
+            })
             .execute(connection)
             .await?;
+        }
+        AlarmChange::Amend(alarms) => {
+            for alarm in alarms {
+                sqlx::query("UPDATE alarms SET level = $2, reason = $3, action = $4 WHERE id = $1")
+                    .bind(alarm.id.to_string())
+                    .bind(alarm.level.as_str())
+                    .bind(&alarm.reason)
+                    .bind(&alarm.action)
+                    .execute(&mut *connection)
+                    .await?;
+            }
         }
         AlarmChange::Tell(id) => {
             sqlx::query("UPDATE alarms SET told = 1 WHERE id = $1")

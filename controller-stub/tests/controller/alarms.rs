@@ -261,11 +261,17 @@ async fn what_is_wrong_with_a_machine_is_an_alarm_for_as_long_as_its_worker_says
         (&alarms[0]["reason"], &alarms[0]["action"]),
         (&json!("gpu: /data is 91 % full"), &json!("make room on it"))
     );
-    // It grows, and a worker that judges nothing says nothing of it.
+    // It grows, which is written down and told to nobody, and a worker that judges nothing says nothing of it.
     let grown = json!({"kind": "disk_full", "part": "/data", "reason": "/data is 95 % full"});
     worker.send("telemetry.metrics", with(json!([grown]))).await;
-    let left = await_alarms(&owner, "", &kinds[..1]).await;
-    assert_eq!(left[0], alarms[0], "the same");
+    let left = eventually("the alarm to say so", async || {
+        let left = await_alarms(&owner, "", &kinds[..1]).await;
+        if left[0]["reason"] == "gpu: /data is 95 % full" { Ok(left) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    assert_eq!((&left[0]["id"], &left[0]["raisedAt"]), (&alarms[0]["id"], &alarms[0]["raisedAt"]));
+    let raised = told(&owner, &id).await.iter().filter(|kind| *kind == "alarm.raised").count();
+    assert_eq!(raised, kinds.len());
     worker.send("telemetry.metrics", metrics(json!([]))).await;
     worker.ping().await;
     let newest = owner.get(&format!("/nodes/{id}/metrics")).await.1["newest"].clone();
@@ -273,6 +279,55 @@ async fn what_is_wrong_with_a_machine_is_an_alarm_for_as_long_as_its_worker_says
     assert_eq!(listed(&owner, "").await, left);
     worker.send("telemetry.metrics", with(json!([]))).await;
     await_alarms(&owner, "", &[]).await;
+}
+
+#[tokio::test]
+async fn an_alarm_that_gets_worse_is_raised_again_which_nobody_has_seen_yet() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let mut say = async |seq: u64, state: &str| {
+        let found = json!([{"health": state, "reason": "memory errors"}]);
+        let gpus = json!([{"deviceId": "3", "health": state, "findings": found}]);
+        worker.send("telemetry.metrics", metrics(gpus)).await;
+        let health = json!({"state": state, "worst": "GPU 3: memory errors"});
+        worker.send("telemetry.heartbeat", json!({"seq": seq, "health": health})).await;
+        worker.ping().await;
+    };
+    let await_level = async |level: &str| {
+        eventually(&format!("a {level} alarm"), async || {
+            let alarm = await_alarms(&owner, "", &["gpu_health"]).await.remove(0);
+            if alarm["level"] == level { Ok(alarm) } else { Err(alarm.to_string()) }
+        })
+        .await
+    };
+    say(1, "degraded").await;
+    let warning = await_level("warning").await;
+    let path = format!("/alarms/{}/acknowledge", warning["id"].as_str().unwrap());
+    assert_eq!(owner.post(&path, json!({})).await.0, 200);
+    say(2, "unhealthy").await;
+    let critical = await_level("critical").await;
+    assert_eq!((&critical["id"], &critical["state"]), (&warning["id"], &json!("raised")));
+    await_told(&owner, &id, &["alarm.raised", "alarm.raised"]).await;
+    let events = owner.events(&id).await;
+    let levels: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "alarm.raised")
+        .map(|event| (&event["data"]["alarmId"], event["data"]["level"].as_str().unwrap()))
+        .collect();
+    assert_eq!(levels, [(&warning["id"], "warning"), (&warning["id"], "critical")]);
+
+    // Better again, which is told to nobody; and worse in a silence, which is told after it.
+    say(3, "degraded").await;
+    await_level("warning").await;
+    let (_, silence) = owner.post("/silences", json!({"nodeId": id, "seconds": 60, "reason": "x"})).await;
+    say(4, "unhealthy").await;
+    await_level("critical").await;
+    await_told(&owner, &id, &["alarm.raised", "alarm.raised"]).await;
+    let path = format!("/silences/{}", silence["id"].as_str().unwrap());
+    assert_eq!(owner.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    await_told(&owner, &id, &["alarm.raised"; 3]).await;
 }
 
 #[tokio::test]
