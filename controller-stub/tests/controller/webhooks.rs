@@ -251,7 +251,10 @@ async fn no_webhook_is_at_an_address_inside_by_its_url_or_by_its_name() {
     let (webhook, _) = add(&owner, json!({"url": format!("https://localhost:{port}/noti/events")})).await;
     let tested = order(&owner, &webhook, "test").await;
     let answer = tested["answer"].as_str().unwrap();
-    assert!(tested["outcome"] == "failed" && answer.contains("address inside"), "{tested}");
+    assert!(
+        tested["outcome"] == "failed" && answer.contains("no address that a webhook may be at"),
+        "{tested}"
+    );
     assert!(endpoint.posts().is_empty());
     let long = json!({"url": "https://example.com/", "description": "é".repeat(256)});
     let message = refusal(owner.post("/webhooks", long).await, 400, "VALIDATION_FAILED");
