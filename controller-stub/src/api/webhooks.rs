@@ -63,7 +63,7 @@ pub(crate) struct WebhookView {
     pub url: String,
     pub description: String,
     /// All types of event when empty.
-    pub event_types: Vec<&'static str>,
+    pub event_types: Vec<String>,
     /// Whether events are delivered; `null` where no server says so.
     pub state: Option<DeliveryState>,
     /// Events that it has not acknowledged.
@@ -122,7 +122,7 @@ impl WebhookView {
             id: webhook.id,
             url: webhook.url.clone(),
             description: webhook.description.clone(),
-            event_types: webhook.kinds.iter().map(|kind| kind.as_str()).collect(),
+            event_types: webhook.kinds.clone(),
             state,
             waiting: owed.waiting,
             dead: owed.dead,

@@ -211,6 +211,24 @@ async fn two_secrets_sign_while_one_takes_the_other_s_place() {
 }
 
 #[tokio::test]
+async fn types_of_event_that_a_later_version_knew_stay_until_others_are_wanted() {
+    let controller = controller().await;
+    let owner = controller.owner_of("acme").await;
+    let (webhook, _) = add(&owner, json!({"url": "https://hooks.example.com/"})).await;
+    controller.sql("UPDATE webhooks SET kinds = ',node.danced,'").await;
+    let path = format!("/webhooks/{webhook}");
+    let change = async |body: Value| {
+        let (status, webhook) = answer(owner.request(Method::PATCH, &path).json(&body)).await;
+        assert_eq!(status, 200, "{webhook}");
+        webhook["eventTypes"].clone()
+    };
+    assert_eq!(change(json!({"description": "pager"})).await, json!(["node.danced"]));
+    let told = controller.number("SELECT COUNT(*) FROM webhooks WHERE kinds = ',node.danced,'").await;
+    assert_eq!(told, 1, "and not of all");
+    assert_eq!(change(json!({"eventTypes": []})).await, json!([]));
+}
+
+#[tokio::test]
 async fn a_test_is_posted_once_and_says_what_came_of_it_and_no_redirect_is_followed() {
     let endpoint = FakeNoti::start(&[302, 202]).await;
     let controller = controller().await;
