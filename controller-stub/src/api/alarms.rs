@@ -102,11 +102,19 @@ pub(crate) enum AlarmState {
 pub(super) struct NewSilence {
     node_id: Option<NodeId>,
     /// `key=value`, or `key` with any value.
-    #[schema(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+    #[schema(
+        pattern = "^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?(=([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?)?$",
+        example = "rack=r7"
+    )]
     label: Option<String>,
     seconds: Seconds,
-    /// Why.
-    #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
+    /// Why: not blanks alone.
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = "[^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u034f\\u061c\\u115f\\u1160\\u1680\\u17b4\\u17b5\\u180b-\\u180f\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u2800\\u3000\\u3164\\ufdd0-\\ufdef\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\\ufffe\\uffff\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]",
+        example = "a new disk"
+    )]
     reason: String,
 }
 
@@ -315,5 +323,44 @@ impl From<store::Silence> for SilenceView {
             Silenced::Label(label) => (None, Some(label)),
         };
         Self { id, node_id, label, until, reason, created_at, created_by }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, string::string_regex};
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    fn published(field: &str) -> BoxedStrategy<String> {
+        let schema = serde_json::to_value(NewSilence::schema()).unwrap();
+        let pattern = schema["properties"][field]["pattern"].as_str().unwrap();
+        string_regex(pattern.trim_start_matches('^').trim_end_matches('$')).unwrap().boxed()
+    }
+
+    fn silence(label: String, reason: &str) -> Result<store::Silence, String> {
+        let lasts = Duration::from_secs(60);
+        made(&"acme".parse().unwrap(), (None, Some(label)), lasts, reason, "user:u".to_owned())
+    }
+
+    #[test]
+    fn the_published_form_of_a_label_has_a_value_and_that_of_a_reason_has_blanks() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let labels = published("label");
+        let values = (0..200).filter(|_| labels.new_tree(&mut runner).unwrap().current().contains('='));
+        assert!((1..200).contains(&values.count()));
+        let schema = serde_json::to_value(NewSilence::schema()).unwrap();
+        let reason = schema["properties"]["reason"]["pattern"].as_str().unwrap();
+        assert!(!reason.starts_with('^') && !reason.ends_with('$'), "{reason}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_silence_of_the_published_form_is_taken(label in published("label"), reason in published("reason")) {
+            // No form says how long the whole of a DNS name may be.
+            prop_assume!(label.len() <= 253);
+            prop_assert_eq!(silence(label, &format!(" {reason} x")).map(drop), Ok(()));
+        }
     }
 }
