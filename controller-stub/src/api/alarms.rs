@@ -35,6 +35,9 @@ use crate::{
 /// The longest reason of a silence, in bytes.
 const MAX_REASON_BYTES: usize = 255;
 
+/// Maximum number of silences of an organisation that hold.
+pub(crate) const MAX_SILENCES: u64 = 1_000;
+
 /// Seconds that a silence holds: up to 30 days.
 type Seconds = Bounded<60, 2_592_000>;
 
@@ -212,7 +215,7 @@ pub(super) async fn silences(
 /// Silence a node, or the nodes with a label, for a time
 ///
 /// Their alarms are raised and listed as ever, and no event tells of them. What is still wrong at the
-/// silence's end is told then.
+/// silence's end is told then. At most 1,000 silences hold at a time.
 #[utoipa::path(post, path = "/silences", operation_id = "addSilence", tag = "alarms", security(("user" = [])),
     request_body = NewSilence, responses(
         (status = 201, description = "The silence", body = SilenceView),
@@ -236,7 +239,9 @@ pub(super) async fn silence(
     let silence =
         made(&person.org_id, (node_id, label), lasts, &reason, person.actor()).map_err(Rejection::field)?;
     let work = async |store: Store| {
-        store.add_silence(silence.clone()).await?;
+        if !store.add_silence(silence.clone(), MAX_SILENCES).await? {
+            return Err(Rejection::field(format!("nodeId: {}", too_many_silences())));
+        }
         Ok((StatusCode::CREATED, Json(silence.into())))
     };
     person.audited(&app, asked, work).await
@@ -265,6 +270,11 @@ pub(crate) fn made(
     let now = clock::now();
     let (id, until) = (Uuid::now_v7(), now.plus(lasts));
     Ok(store::Silence { id, org: org.clone(), of, until, reason, created_at: now, created_by: by })
+}
+
+/// Why another silence is not kept.
+pub(crate) fn too_many_silences() -> String {
+    format!("the organisation has {MAX_SILENCES} silences, which is the maximum; end one, or name a label")
 }
 
 /// End a silence

@@ -424,6 +424,25 @@ async fn a_silence_names_a_node_or_a_label_and_what_is_still_wrong_is_told_after
 }
 
 #[tokio::test]
+async fn an_organisation_has_at_most_a_thousand_silences_that_hold() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let many = "INSERT INTO silences (id, org_id, label, until, reason, created_at, created_by) \
+                WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 999) \
+                SELECT '00000000-0000-7000-8000-' || CAST(100000000000 + n AS TEXT), 'acme', 'rack', \
+                4000000000000, 'it moves', 1, 'user:u' FROM numbers";
+    controller.sql(many).await;
+    let silence = json!({"label": "rack=r7", "seconds": 60, "reason": "the rack moves"});
+    let (status, last) = owner.post("/silences", silence.clone()).await;
+    assert_eq!(status, 201, "{last}");
+    let message = refusal(owner.post("/silences", silence.clone()).await, 400, "VALIDATION_FAILED");
+    assert!(message.contains("1000 silences"), "{message}");
+    let path = format!("/silences/{}", last["id"].as_str().unwrap());
+    assert_eq!(owner.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    assert_eq!(owner.post("/silences", silence).await.0, 201);
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_be_told_of_keeps_no_other_from_it() {
     let controller = controller(Duration::ZERO).await;
     let owner = controller.owner_of("acme").await;
