@@ -240,7 +240,7 @@ impl Survey {
             }
             if owed.dead > 0 {
                 let reason = format!("{} events were given up for the webhook {id}", owed.dead);
-                let action = "GET /webhooks/{id}/dead-letters lists them; POST /webhooks/{id}/replay delivers them again";
+                let action = "GET /webhooks/{id}/dead-letters lists them, and DELETE drops them; POST /webhooks/{id}/replay delivers them again";
                 self.found.push(of_organisation(org, (Kind::DeadLetters, part), reason, action.to_owned()));
             }
         }
@@ -271,7 +271,7 @@ impl Survey {
         for (org, letters) in app.store.dead_letter_counts().await? {
             let reason = format!("{letters} events were given up");
             let action =
-                "GET /dead-letters lists them; POST /dead-letters/replay delivers them again".to_owned();
+                "GET /dead-letters lists them, and DELETE drops them; POST /dead-letters/replay delivers them again".to_owned();
             self.found.push(of_organisation(org, (Kind::DeadLetters, String::new()), reason, action));
         }
         self.look_at_webhooks(app).await?;

@@ -116,6 +116,11 @@ impl Store {
     pub(crate) async fn replay_to_webhook(&self, webhook: Uuid, now: Timestamp) -> Result<u64, StoreError> {
         self.writer.write(Replay { webhook: webhook.to_string(), now }).await
     }
+
+    /// Drops a webhook's dead letters, and says how many.
+    pub(crate) async fn drop_dead_letters_of_webhook(&self, webhook: Uuid) -> Result<u64, StoreError> {
+        self.writer.write(Drop(webhook)).await
+    }
 }
 
 /// Adds an event to the queue of each webhook of the node's organisation that is told of it, in the
@@ -237,5 +242,23 @@ impl Write for Replay {
             .execute(connection)
             .await?;
         Ok(replayed.rows_affected())
+    }
+}
+
+struct Drop(Uuid);
+
+impl Write for Drop {
+    type Answer = u64;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<u64, StoreError> {
+        let dropped = sqlx::query("DELETE FROM webhook_events WHERE webhook_id = $1 AND died_at IS NOT NULL")
+            .bind(self.0.to_string())
+            .execute(connection)
+            .await?;
+        Ok(dropped.rows_affected())
+    }
+
+    fn changed(dropped: &u64) -> bool {
+        *dropped > 0
     }
 }
