@@ -40,6 +40,7 @@ mod sessions;
 mod settings;
 mod shares;
 mod signals;
+mod silences;
 mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -52,7 +53,7 @@ mod webhooks;
 mod writer;
 
 pub(crate) use aiwm::{AiwmNode, SecretKept};
-pub(crate) use alarms::{Acknowledged, Alarm, AlarmChange, AlarmQuery, Silence, Silenced, WatchedNode};
+pub(crate) use alarms::{Acknowledged, Alarm, AlarmChange, AlarmQuery, Telling, WatchedNode};
 pub(crate) use audit::{AuditQuery, AuditRecord};
 pub(crate) use controllers::Controller;
 pub(crate) use database::Store;
@@ -81,6 +82,7 @@ pub(crate) use service::Service;
 #[cfg(feature = "pages")]
 pub(crate) use sessions::{Ended, LoginLink, Once, Session};
 pub(crate) use signals::Signal;
+pub(crate) use silences::{Silence, Silenced};
 pub(crate) use tokens::{IssuedToken, KnownToken};
 pub(crate) use transfer::transfer;
 pub(crate) use transitions::Transition;

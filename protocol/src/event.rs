@@ -220,7 +220,7 @@ pub struct HealthDetail {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AlarmDetail {
-    /// The same in both events of an alarm.
+    /// The same in all events of an alarm. It is raised again when it gets worse.
     pub alarm_id: Uuid,
     /// What it is of, e.g. `node_offline` or `gpu_health`.
     pub kind: String,

@@ -9,6 +9,8 @@
 //!                                                             knows           (nothing)
 //! ```
 //!
+//! An alarm that is found at a higher level than it was raised at is raised again.
+//!
 //! `evaluate` says what is due and goes on saying so until it is told that this was written down. Whether
 //! somebody has acknowledged an alarm is no matter of this machine: it changes nothing of what is wrong.
 
@@ -19,7 +21,7 @@ use std::{
 
 use aio_protocol::time::Timestamp;
 
-use super::model::{Finding, Key, Resolution};
+use super::model::{Finding, Key, Level, Resolution};
 
 /// What can be known of something that was not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +61,13 @@ impl Evaluator {
     }
 
     /// Says what is due, in an order that is always the same, when this was found; `knowledge` is asked of
-    /// everything else. `now` is one moment on both clocks.
+    /// everything else, and `level` says how bad a raised alarm was said to be. `now` is one moment on both
+    /// clocks.
     pub(crate) fn evaluate(
         &mut self,
         found: Vec<Finding>,
         knowledge: impl Fn(&Key) -> Knowledge,
+        level: impl Fn(&Key) -> Option<Level>,
         now: (Instant, Timestamp),
     ) -> Vec<Due> {
         let (now, wall) = now;
@@ -80,9 +84,13 @@ impl Evaluator {
                 Some(State::Rising { since }) => State::Rising { since: began.min(*since) },
                 Some(State::Raised | State::Clearing { .. }) => State::Raised,
             };
-            if let State::Rising { since } = state
-                && now.saturating_duration_since(since) >= key.kind.damping(self.offline_after).raise_after
-            {
+            let raised_now = match state {
+                State::Rising { since } => {
+                    now.saturating_duration_since(since) >= key.kind.damping(self.offline_after).raise_after
+                }
+                State::Raised | State::Clearing { .. } => level(key).is_some_and(|it| it < finding.level),
+            };
+            if raised_now {
                 due.push(Due::Raise(finding.clone()));
             }
             self.states.insert(key.clone(), state);
@@ -152,11 +160,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::model::{Kind, Level, Whose},
+        super::model::{Kind, Whose},
         *,
     };
 
     const OFFLINE_AFTER: Duration = Duration::from_secs(300);
+
+    /// Every alarm was raised as bad as it is found.
+    const AS_BAD: fn(&Key) -> Option<Level> = |_| Some(Level::Warning);
 
     fn finding(kind: Kind, part: &str) -> Finding {
         Finding {
@@ -186,7 +197,7 @@ mod tests {
 
         /// What is due and written down.
         fn at(&mut self, second: u64, found: Vec<Finding>, knowledge: Knowledge) -> Vec<Due> {
-            let due = self.evaluator.evaluate(found, |_| knowledge, self.moment(second));
+            let due = self.evaluator.evaluate(found, |_| knowledge, AS_BAD, self.moment(second));
             due.iter().for_each(|due| self.evaluator.done(due));
             due
         }
@@ -201,7 +212,7 @@ mod tests {
         let everything = bench.evaluator.states.clone();
         assert_eq!(everything, HashMap::from([(theirs.key.clone(), State::Raised)]));
         // Nobody raises it once more.
-        let due = bench.evaluator.evaluate(vec![theirs], |_| Knowledge::Known, bench.moment(9_000));
+        let due = bench.evaluator.evaluate(vec![theirs], |_| Knowledge::Known, AS_BAD, bench.moment(9_000));
         assert_eq!(due, []);
     }
 
@@ -268,15 +279,34 @@ mod tests {
         let mut bench = Bench::new();
         let ill = finding(Kind::GpuHealth, "");
         for second in [0, 1] {
-            let due = bench.evaluator.evaluate(vec![ill.clone()], |_| Knowledge::Known, bench.moment(second));
+            let now = bench.moment(second);
+            let due = bench.evaluator.evaluate(vec![ill.clone()], |_| Knowledge::Known, AS_BAD, now);
             assert_eq!(due, [Due::Raise(ill.clone())]);
         }
         assert_eq!(bench.at(2, vec![ill], Knowledge::Known).len(), 1);
         bench.at(3, vec![], Knowledge::Known);
         for second in [200, 201] {
-            let due = bench.evaluator.evaluate(vec![], |_| Knowledge::Known, bench.moment(second));
+            let due = bench.evaluator.evaluate(vec![], |_| Knowledge::Known, AS_BAD, bench.moment(second));
             assert!(matches!(due[..], [Due::Resolve(_, Resolution::Cured)]), "{due:?}");
         }
+    }
+
+    #[test]
+    fn what_gets_worse_is_raised_again_until_that_is_written_down_and_what_gets_better_is_not() {
+        let mut bench = Bench::new();
+        let ill = finding(Kind::GpuHealth, "");
+        let worse = Finding { level: Level::Critical, ..ill.clone() };
+        assert_eq!(bench.at(0, vec![ill.clone()], Knowledge::Known).len(), 1);
+        let mut raised = |found: &Finding, level: Level, second| {
+            let (found, now) = (vec![found.clone()], bench.moment(second));
+            bench.evaluator.evaluate(found, |_| Knowledge::Known, |_| Some(level), now)
+        };
+        for second in [1, 2] {
+            assert_eq!(raised(&worse, Level::Warning, second), [Due::Raise(worse.clone())]);
+        }
+        assert_eq!(raised(&worse, Level::Critical, 3), []);
+        assert_eq!(raised(&ill, Level::Critical, 4), []);
+        assert_eq!(bench.at(5, vec![worse], Knowledge::Stopped(Resolution::Maintenance)).len(), 1);
     }
 
     #[derive(Debug, Clone, Copy)]

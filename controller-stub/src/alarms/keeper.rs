@@ -1,6 +1,7 @@
 //! Looks again and again for what is wrong, and writes down alarms that are raised and resolved. What a
 //! node's alarm owes to NOTI is written in the same transaction. A silenced alarm is raised untold; it is
-//! told when the silence ends before it does.
+//! told when the silence ends before it does. One that gets worse is raised anew under its id; whatever else
+//! changes of it is written down now and then, and told to nobody.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -27,12 +28,18 @@ use crate::{
     clock,
     lifecycle::{LifecycleError, Saving},
     node::Node,
-    store::{Alarm, AlarmChange, RecordedStep, Silence, Store, StoreError},
+    store::{Alarm, AlarmChange, RecordedStep, Silence, Store, StoreError, Telling},
     tasks::Pulse,
 };
 
 /// The longest reason and action of an alarm, in characters.
 const MAX_CHARS: usize = 255;
+
+/// Looks from one amendment of alarms to the next: numbers in their reasons may change at every look.
+const LOOKS_AN_AMENDMENT: u64 = 12;
+
+/// Alarms that are amended in one transaction.
+const AMENDED_AT_ONCE: usize = 200;
 
 /// What is kept between two looks.
 struct Keeper {
@@ -40,6 +47,7 @@ struct Keeper {
     evaluator: Evaluator,
     open: HashMap<Key, Alarm>,
     told: Told,
+    looks: u64,
 }
 
 /// Keeps alarms until `stop`.
@@ -78,7 +86,7 @@ async fn look(app: &Arc<App>, keeper: &mut Option<Keeper>) -> Result<(), Lifecyc
             let open: HashMap<_, _> = open.into_iter().map(|alarm| (alarm.key(), alarm)).collect();
             let evaluator = Evaluator::new(app.alarm_offline_after, open.keys().cloned());
             let told = Told::new(app.store.told_healths().await?);
-            keeper.insert(Keeper { app: app.clone(), evaluator, open, told })
+            keeper.insert(Keeper { app: app.clone(), evaluator, open, told, looks: 0 })
         }
     };
     keeper.look(clock::now()).await
@@ -86,15 +94,21 @@ async fn look(app: &Arc<App>, keeper: &mut Option<Keeper>) -> Result<(), Lifecyc
 
 impl Keeper {
     async fn look(&mut self, now: Timestamp) -> Result<(), LifecycleError> {
-        let survey = Survey::make(&self.app, now).await?;
+        let mut survey = Survey::make(&self.app, now).await?;
         if self.app.membership.is_shared() {
             self.follow_others().await?;
+            // Behind the alarms, so that none of them is of a controller that came since.
+            survey.controllers = self.app.store.controller_numbers().await?;
         }
         let silences = self.app.store.silences(None, now).await?;
-        let is_ours = |key: &Key| survey.is_ours(&self.app, key);
-        let found = survey.found.iter().filter(|finding| is_ours(&finding.key)).cloned().collect();
+        let is_ours = |key: &Key| survey.is_ours(&self.app.registry, key);
+        let found: Vec<_> = survey.found.iter().filter(|it| is_ours(&it.key)).cloned().collect();
+        let is_due = self.looks.is_multiple_of(LOOKS_AN_AMENDMENT);
+        self.looks += 1;
+        let outdated = if is_due { self.outdated(&found) } else { Vec::new() };
         let knowledge = |key: &Key| if is_ours(key) { survey.knowledge(key) } else { Knowledge::Unknown };
-        let due = self.evaluator.evaluate(found, knowledge, (Instant::now(), now));
+        let level = |key: &Key| self.open.get(key).map(|alarm| alarm.level);
+        let due = self.evaluator.evaluate(found, knowledge, level, (Instant::now(), now));
         // One that cannot be written down keeps no other from being.
         let mut failed = Ok(());
         for due in due {
@@ -109,12 +123,15 @@ impl Keeper {
                 Err(error) => failed = Err(error),
             }
         }
-        let untold = self.open.values().filter(|alarm| !alarm.told && alarm.node.is_some());
-        let untold = untold.filter(|alarm| survey.is_ours(&self.app, &alarm.key())).cloned().collect();
-        self.tell(untold, &silences, now).await?;
+        let amended = self.amend(outdated).await;
+        let untold =
+            self.open.values().filter(|alarm| alarm.telling != Telling::Told && alarm.node.is_some());
+        let untold =
+            untold.filter(|alarm| survey.is_ours(&self.app.registry, &alarm.key())).cloned().collect();
+        let told = self.tell(untold, &silences, now).await;
         self.count();
-        self.tell_healths().await?;
-        failed
+        let healths = self.tell_healths().await;
+        failed.and(amended).and(told).and(healths)
     }
 
     /// Reads what is raised and told. Behind the survey, so that nothing is missed of a node that has come
@@ -172,8 +189,10 @@ impl Keeper {
             Whose::Node(node) => Some(node.clone()),
             Whose::Organisation(_) | Whose::Controller => None,
         };
+        // One that is open gets worse: nobody has seen that yet.
+        let open = self.open.get(&finding.key);
         let mut alarm = Alarm {
-            id: Uuid::now_v7(),
+            id: open.map_or_else(Uuid::now_v7, |alarm| alarm.id),
             org: finding.org.clone(),
             node: node.clone(),
             kind: finding.key.kind,
@@ -181,20 +200,23 @@ impl Keeper {
             level: finding.level,
             reason: text::clean(&finding.reason, MAX_CHARS),
             action: text::clean(&finding.action, MAX_CHARS),
-            raised_at: now,
-            told: false,
+            raised_at: open.map_or(now, |alarm| alarm.raised_at),
+            telling: match open.map(|alarm| alarm.telling) {
+                None | Some(Telling::Untold) => Telling::Untold,
+                Some(Telling::Told | Telling::Outdated) => Telling::Outdated,
+            },
             acknowledged: None,
             resolved: None,
         };
-        tracing::warn!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = node.as_ref().map(NodeId::as_str), reason = alarm.reason, action = alarm.action, "an alarm is raised");
-        match node {
-            Some(node) if !self.is_silenced(&node, silences).await? => {
-                alarm.told = true;
+        match &node {
+            Some(node) if !self.is_silenced(node, silences).await? => {
+                alarm.telling = Telling::Told;
                 let change = AlarmChange::Raise(alarm.clone());
-                self.note(&node, &alarm, change, EventBody::AlarmRaised, None).await?;
+                self.note(node, &alarm, change, EventBody::AlarmRaised, None).await?;
             }
             _ => self.app.store.change_alarm(AlarmChange::Raise(alarm.clone())).await?,
         }
+        tracing::warn!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = node.as_ref().map(NodeId::as_str), reason = alarm.reason, action = alarm.action, "an alarm is raised");
         self.open.insert(finding.key.clone(), alarm);
         Ok(())
     }
@@ -206,11 +228,10 @@ impl Keeper {
         now: Timestamp,
     ) -> Result<(), LifecycleError> {
         let Some(alarm) = self.open.get(key).cloned() else { return Ok(()) };
-        tracing::info!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = alarm.node.as_ref().map(NodeId::as_str), resolution = resolution.as_str(), "an alarm is resolved");
         let change = AlarmChange::Resolve(alarm.id, now, resolution);
         match &alarm.node {
             // Nobody is told of nodes that are not in service any more.
-            Some(node) if alarm.told && resolution != Resolution::Decommissioned => {
+            Some(node) if alarm.telling != Telling::Untold && resolution != Resolution::Decommissioned => {
                 let noted =
                     self.note(node, &alarm, change.clone(), EventBody::AlarmResolved, Some(resolution)).await;
                 match noted {
@@ -220,25 +241,58 @@ impl Keeper {
             }
             _ => self.app.store.change_alarm(change).await?,
         }
+        tracing::info!(alarm = %alarm.id, kind = alarm.kind.as_str(), node = alarm.node.as_ref().map(NodeId::as_str), resolution = resolution.as_str(), "an alarm is resolved");
         self.open.remove(key);
         Ok(())
     }
 
-    /// Tells of alarms that were raised in a silence which is over.
+    /// Tells of alarms that were raised, or got worse, in a silence which is over.
     async fn tell(
         &mut self,
         untold: Vec<Alarm>,
         silences: &[Silence],
         now: Timestamp,
     ) -> Result<(), LifecycleError> {
+        let mut failed = Ok(());
         for mut alarm in untold {
             let Some(node) = alarm.node.clone() else { continue };
             if alarm.raised_at >= now || self.is_silenced(&node, silences).await? {
                 continue;
             }
-            self.note(&node, &alarm, AlarmChange::Tell(alarm.id), EventBody::AlarmRaised, None).await?;
-            alarm.told = true;
-            self.open.insert(alarm.key(), alarm);
+            let change = AlarmChange::Tell(alarm.id);
+            match self.note(&node, &alarm, change, EventBody::AlarmRaised, None).await {
+                Ok(()) => {
+                    alarm.telling = Telling::Told;
+                    self.open.insert(alarm.key(), alarm);
+                }
+                // Another controller holds the node by now, or it is not in service any more.
+                Err(LifecycleError::Superseded(_) | LifecycleError::NotFound(_)) => {}
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
+    /// The alarms that say something else than what was found, as they should be. What got worse is raised.
+    fn outdated(&self, found: &[Finding]) -> Vec<Alarm> {
+        let outdated = found.iter().filter_map(|finding| {
+            let open = self.open.get(&finding.key).filter(|alarm| alarm.level >= finding.level)?;
+            let reason = text::clean(&finding.reason, MAX_CHARS);
+            let action = text::clean(&finding.action, MAX_CHARS);
+            let so = Alarm { level: finding.level, reason, action, ..open.clone() };
+            Some(so).filter(|alarm| alarm != open)
+        });
+        outdated.collect()
+    }
+
+    async fn amend(&mut self, outdated: Vec<Alarm>) -> Result<(), LifecycleError> {
+        for alarms in outdated.chunks(AMENDED_AT_ONCE) {
+            self.app.store.change_alarm(AlarmChange::Amend(alarms.to_vec())).await?;
+            for alarm in alarms {
+                if let Some(open) = self.open.get_mut(&alarm.key()) {
+                    *open = Alarm { telling: open.telling, ..alarm.clone() };
+                }
+            }
         }
         Ok(())
     }

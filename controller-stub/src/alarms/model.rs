@@ -48,7 +48,7 @@ pub(crate) enum Kind {
     DeadLetters,
     /// Events are not delivered.
     DeliveryPaused,
-    /// The controller's disk is nearly full.
+    /// The disk of a controller's data folder is nearly full.
     ControllerDisk,
     /// The controller's TLS certificate ends soon, or will not do.
     CertificateEnding,
@@ -160,6 +160,11 @@ impl Kind {
             Self::ControllerDisk => "controller_disk",
             Self::CertificateEnding => "certificate_ending",
         }
+    }
+
+    /// Whether each controller has its own.
+    pub(crate) fn is_of_one_controller(self) -> bool {
+        matches!(self, Self::ControllerDisk | Self::CertificateEnding)
     }
 
     /// Whether only a connected worker can say that it is over.

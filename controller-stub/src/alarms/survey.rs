@@ -4,23 +4,22 @@
 use std::collections::{HashMap, HashSet};
 
 use aio_protocol::{
-    container::{Container, ContainerProblem},
-    ids::{NodeId, OwnerId},
-    inventory::Gpu,
+    ids::NodeId,
     node::NodeStatus,
-    telemetry::{Health, HealthSummary, MachineProblem, MachineProblemKind},
+    telemetry::{Health, HealthSummary},
     time::Timestamp,
 };
-use serde::Deserialize;
 
 use super::{
     evaluator::Knowledge,
+    findings::{container_findings, gpu_findings, machine_finding, of_controller, of_node, of_organisation},
     model::{Finding, Key, Kind, Level, Resolution, Whose},
 };
 use crate::{
     app::App,
+    gateway::registry::Registry,
     outbox::DeliveryState,
-    store::{FleetNode, StoreError, WatchedNode},
+    store::{StoreError, WatchedNode},
     telemetry::{Wrong, reading::Reading},
 };
 
@@ -35,7 +34,14 @@ const FREE_BYTES: u64 = 1024 * 1024 * 1024;
 const BATCH: usize = 200;
 
 /// What was found, and of whom what is known.
+#[derive(Default)]
 pub(super) struct Survey {
+    /// This controller's number, and whether it led when the survey began: what was not looked at is not
+    /// over.
+    number: i64,
+    leads: bool,
+    /// The numbers of all controllers, where this one leads others.
+    pub controllers: HashSet<i64>,
     pub found: Vec<Finding>,
     /// Nodes by their id that have alarms or a status of their own.
     pub nodes: HashMap<NodeId, WatchedNode>,
@@ -49,6 +55,7 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) async fn make(app: &App, now: Timestamp) -> Result<Self, StoreError> {
+        let (number, leads) = (app.membership.number(), app.membership.leads());
         let watched = app.store.watched_nodes().await?;
         let nodes: HashMap<_, _> = watched.into_iter().map(|node| (node.id.clone(), node)).collect();
         let telling = |what: fn(&Reading) -> bool| -> HashSet<NodeId> {
@@ -60,16 +67,18 @@ impl Survey {
             nodes.keys().filter(tells).cloned().collect()
         };
         let mut survey = Self {
-            found: Vec::new(),
-            health: HashMap::new(),
+            number,
+            leads,
             tell_of_containers: telling(|reading| reading.containers.is_some()),
             tell_of_machines: telling(|reading| reading.problems.is_some()),
             nodes,
+            ..Self::default()
         };
         survey.look_at_gpus(app, now).await?;
         survey.look_at_machines(app, now).await?;
         survey.look_at_identities(app);
-        if app.membership.leads() {
+        survey.look_at_this_controller(app, now);
+        if leads {
             survey.look_at_statuses(app, now);
             survey.look_at_the_rest(app, now).await?;
         }
@@ -77,15 +86,19 @@ impl Survey {
     }
 
     /// Whether an alarm is this controller's to raise and to resolve: what a worker says is that of whoever
-    /// holds it, and all else the leader's.
-    pub(super) fn is_ours(&self, app: &App, key: &Key) -> bool {
-        let Whose::Node(id) = &key.whose else { return app.membership.leads() };
+    /// holds it, what is wrong with a controller its own while it is there, and all else the leader's.
+    pub(super) fn is_ours(&self, registry: &Registry, key: &Key) -> bool {
+        if key.kind.is_of_one_controller() {
+            let is_there = key.part.parse().is_ok_and(|number| self.controllers.contains(&number));
+            return key.part == self.part() || self.leads && !is_there;
+        }
+        let Whose::Node(id) = &key.whose else { return self.leads };
         if !(key.kind.is_told_by_worker() || key.kind == Kind::IdentityConflict) {
-            return app.membership.leads();
+            return self.leads;
         }
         match self.nodes.get(id).map_or(0, |node| node.holder) {
-            0 => app.membership.leads() || app.registry.has_speaker(id),
-            holder => holder == app.membership.number(),
+            0 => self.leads || registry.has_speaker(id),
+            holder => holder == self.number,
         }
     }
 
@@ -108,6 +121,34 @@ impl Survey {
             return Knowledge::Unknown;
         }
         Knowledge::Known
+    }
+
+    /// Which of several controllers this one is.
+    fn part(&self) -> String {
+        if self.number == 0 { String::new() } else { self.number.to_string() }
+    }
+
+    fn look_at_this_controller(&mut self, app: &App, now: Timestamp) {
+        let mut wrong = Vec::new();
+        let troubles = app.certificate.as_ref().map(|it| it.troubles(now)).unwrap_or_default();
+        if !troubles.is_empty() {
+            let action = "put another in the files of TLS_CERT and TLS_KEY; it is read again by itself";
+            wrong.push((Kind::CertificateEnding, troubles.join("; "), action));
+        }
+        if let Some((free, total)) = free_space(app) {
+            #[expect(clippy::cast_precision_loss, reason = "a share")]
+            let share = free as f64 / total.max(1) as f64;
+            if share < FREE_SHARE || free < FREE_BYTES {
+                let (free, total) = (free >> 20, total >> 20);
+                let reason = format!("{free} MiB of {total} MiB are free on the disk of its data folder");
+                wrong.push((Kind::ControllerDisk, reason, "make room on the controller's disk"));
+            }
+        }
+        let part = self.part();
+        self.found.extend(wrong.into_iter().map(|(kind, reason, action)| {
+            let reason = if part.is_empty() { reason } else { format!("controller {part}: {reason}") };
+            of_controller((kind, part.clone()), reason, action)
+        }));
     }
 
     fn look_at_statuses(&mut self, app: &App, now: Timestamp) {
@@ -189,8 +230,7 @@ impl Survey {
     async fn look_at_webhooks(&mut self, app: &App) -> Result<(), StoreError> {
         for (id, org, owed) in app.store.owed_to_webhooks(None).await? {
             let part = id.to_string();
-            let delivery = app.webhooks.delivery(id);
-            if matches!(delivery, Some(DeliveryState::Paused | DeliveryState::Stopped)) {
+            if app.webhooks.delivery(id).is_some_and(|delivery| is_held_up(delivery, owed.waiting)) {
                 let reason = format!("the webhook {id} takes no events, and {} wait", owed.waiting);
                 let action = "GET /webhooks/{id}/attempts says what it answers; change it or what serves it";
                 let what = (Kind::DeliveryPaused, part.clone());
@@ -198,7 +238,7 @@ impl Survey {
             }
             if owed.dead > 0 {
                 let reason = format!("{} events were given up for the webhook {id}", owed.dead);
-                let action = "GET /webhooks/{id}/dead-letters lists them; POST /webhooks/{id}/replay delivers them again";
+                let action = "GET /webhooks/{id}/dead-letters lists them, and DELETE drops them; POST /webhooks/{id}/replay delivers them again";
                 self.found.push(of_organisation(org, (Kind::DeadLetters, part), reason, action.to_owned()));
             }
         }
@@ -229,38 +269,26 @@ impl Survey {
         for (org, letters) in app.store.dead_letter_counts().await? {
             let reason = format!("{letters} events were given up");
             let action =
-                "GET /dead-letters lists them; POST /dead-letters/replay delivers them again".to_owned();
+                "GET /dead-letters lists them, and DELETE drops them; POST /dead-letters/replay delivers them again".to_owned();
             self.found.push(of_organisation(org, (Kind::DeadLetters, String::new()), reason, action));
         }
         self.look_at_webhooks(app).await?;
         let delivery = app.outbox.delivery();
-        if matches!(delivery, DeliveryState::Paused | DeliveryState::Stopped) {
+        if delivery != DeliveryState::Running && is_held_up(delivery, app.store.backlog().await?.events) {
             let stopped = delivery == DeliveryState::Stopped;
             let reason =
                 if stopped { "NOTI is gone (410): no event is delivered" } else { "delivery to NOTI pauses" };
             let action = "cure what NOTI answers, then `controller-stub delivery resume`";
-            self.found.push(of_controller(Kind::DeliveryPaused, reason.to_owned(), action));
-        }
-        let troubles = app.certificate.as_ref().map(|it| it.troubles(now)).unwrap_or_default();
-        if !troubles.is_empty() {
-            let action = "put another in the files of TLS_CERT and TLS_KEY; it is read again by itself";
-            self.found.push(of_controller(Kind::CertificateEnding, troubles.join("; "), action));
-        }
-        if let Some((free, total)) = free_space(app) {
-            #[expect(clippy::cast_precision_loss, reason = "a share")]
-            let share = free as f64 / total.max(1) as f64;
-            if share < FREE_SHARE || free < FREE_BYTES {
-                let reason =
-                    format!("{} MiB of {} MiB are free where the database is", free >> 20, total >> 20);
-                self.found.push(of_controller(
-                    Kind::ControllerDisk,
-                    reason,
-                    "make room on the controller's disk",
-                ));
-            }
+            let what = (Kind::DeliveryPaused, String::new());
+            self.found.push(of_controller(what, reason.to_owned(), action));
         }
         Ok(())
     }
+}
+
+/// Whether events wait for a receiver that does not take them. One that is tried again has not taken them yet.
+fn is_held_up(delivery: DeliveryState, waiting: u64) -> bool {
+    delivery != DeliveryState::Running && waiting > 0
 }
 
 /// Free and all bytes of the file system of the data folder.
@@ -269,147 +297,60 @@ fn free_space(app: &App) -> Option<(u64, u64)> {
     Some((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Inventory {
-    hardware: Hardware,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Hardware {
-    missing_gpu: Vec<Gpu>,
-}
-
-/// One finding for each thing that is wrong with a GPU, or one for the whole where nothing else is known.
-fn gpu_findings(node: &FleetNode, summary: &HealthSummary, reading: &Reading) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for gpu in &reading.gpus {
-        for it in &gpu.detail.findings {
-            let reason = format!("GPU {}: {}", gpu.device, it.reason);
-            let what = (Kind::GpuHealth, format!("{}:{}", gpu.device, part_of(&it.reason)));
-            found.push(of_node(&node.id, &node.org, what, level(it.health), reason, words(it.action), None));
-        }
-    }
-    let told = node.system_info.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    let Inventory { hardware } = told.unwrap_or_default();
-    for gpu in hardware.missing_gpu {
-        let called = gpu.uuid.clone().unwrap_or_else(|| gpu.device_id.clone());
-        let reason = format!("GPU {} ({} {called}) is missing", gpu.device_id, gpu.model);
-        let action = "look at the kernel's log and the slot; reboot the machine".to_owned();
-        let what = (Kind::GpuMissing, called);
-        found.push(of_node(&node.id, &node.org, what, Level::Critical, reason, action, None));
-    }
-    if found.is_empty() {
-        let reason =
-            summary.worst.clone().unwrap_or_else(|| format!("its GPUs are {}", summary.state.as_str()));
-        let what = (Kind::GpuHealth, String::new());
-        found.push(of_node(
-            &node.id,
-            &node.org,
-            what,
-            level(summary.state),
-            reason,
-            words(summary.action),
-            None,
-        ));
-    }
-    found
-}
-
-/// What is wrong with a machine; nothing where this controller does not know what that is.
-fn machine_finding(node: &FleetNode, problem: &MachineProblem) -> Option<Finding> {
-    let (kind, action) = match problem.kind {
-        MachineProblemKind::DiskFull => (Kind::DiskFull, "make room on it"),
-        MachineProblemKind::InodesFull => (Kind::InodesFull, "remove files that nobody needs"),
-        MachineProblemKind::MemoryFull => {
-            (Kind::MemoryFull, "look at what uses the memory, before the kernel ends something")
-        }
-        MachineProblemKind::Overheated => (Kind::Overheated, "look at fans, filters and the room's air"),
-        MachineProblemKind::ServiceFailed => {
-            (Kind::ServiceFailed, "look at its journal with `journalctl -u` on the node")
-        }
-        MachineProblemKind::Unknown => return None,
-    };
-    let reason = format!("{}: {}", node.name, problem.reason);
-    let what = (kind, problem.part.clone());
-    Some(of_node(&node.id, &node.org, what, Level::Warning, reason, action.to_owned(), None))
-}
-
-/// One finding for each thing that is wrong with a container.
-fn container_findings(node: &FleetNode, containers: &[Container]) -> Vec<Finding> {
-    let finding = |container: &Container, problem: &ContainerProblem| {
-        let title = container.title();
-        let (kind, reason, action) = match problem {
-            ContainerProblem::Restarting => (
-                Kind::ContainerRestarting,
-                format!("the container {title} is started again and again"),
-                "look at its log; the engine or the kubelet on the node has it",
-            ),
-            ContainerProblem::OomKilled => (
-                Kind::ContainerOomKilled,
-                format!("processes of the container {title} were killed because its memory was full"),
-                "give it a higher memory limit, or find out what it needs its memory for",
-            ),
-        };
-        let what = (kind, container.place());
-        of_node(&node.id, &node.org, what, Level::Warning, reason, action.to_owned(), None)
-    };
-    containers.iter().flat_map(|it| it.problems.iter().map(move |problem| finding(it, problem))).collect()
-}
-
-/// What tells a reason from others, its counts left out; numbers of Xids stay.
-fn part_of(reason: &str) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for word in reason.split(' ') {
-        let stays = words.last().is_some_and(|before| before == "Xid")
-            || !word.contains(|c: char| c.is_ascii_digit());
-        words.push(if stays { word.to_owned() } else { "#".to_owned() });
-    }
-    words.join(" ")
-}
-
-fn level(health: Health) -> Level {
-    if health == Health::Unhealthy { Level::Critical } else { Level::Warning }
-}
-
-fn words(action: aio_protocol::telemetry::RecoveryAction) -> String {
-    action.in_words().unwrap_or("run `aio-worker doctor` on the node").to_owned()
-}
-
-fn of_node(
-    id: &NodeId,
-    org: &OwnerId,
-    (kind, part): (Kind, String),
-    level: Level,
-    reason: String,
-    action: String,
-    since: Option<Timestamp>,
-) -> Finding {
-    let key = Key { whose: Whose::Node(id.clone()), kind, part };
-    Finding { key, org: Some(org.clone()), level, reason, action, since }
-}
-
-fn of_organisation(org: OwnerId, (kind, part): (Kind, String), reason: String, action: String) -> Finding {
-    let key = Key { whose: Whose::Organisation(org.clone()), kind, part };
-    Finding { key, org: Some(org), level: Level::Warning, reason, action, since: None }
-}
-
-fn of_controller(kind: Kind, reason: String, action: &str) -> Finding {
-    let key = Key { whose: Whose::Controller, kind, part: String::new() };
-    Finding { key, org: None, level: Level::Critical, reason, action: action.to_owned(), since: None }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::{Duration, Instant};
+
+    use super::{
+        super::evaluator::{Due, Evaluator},
+        *,
+    };
 
     #[test]
-    fn a_reason_whose_count_grows_is_the_same_and_another_xid_is_another() {
-        assert_eq!(part_of("12 memory errors in an hour"), part_of("13 memory errors in an hour"));
-        assert_ne!(
-            part_of("Xid 79: the GPU has fallen off the bus"),
-            part_of("Xid 48: the GPU has fallen off the bus")
-        );
+    fn a_receiver_that_hangs_whenever_it_is_tried_is_an_alarm_as_long_as_events_wait() {
+        let mut evaluator = Evaluator::new(Duration::ZERO, []);
+        let (start, now) = (Instant::now(), Timestamp::from_millis(1));
+        let mut looks = |waiting: u64, seconds: std::ops::RangeInclusive<u64>| {
+            let states = [DeliveryState::Paused, DeliveryState::Probing].into_iter().cycle();
+            let mut due = Vec::new();
+            for (second, state) in seconds.step_by(5).zip(states) {
+                let wrong =
+                    of_controller((Kind::DeliveryPaused, String::new()), "it pauses".to_owned(), "cure it");
+                let found = Some(wrong).filter(|_| is_held_up(state, waiting)).into_iter().collect();
+                let moment = (start + Duration::from_secs(second), now);
+                due = evaluator.evaluate(found, |_| Knowledge::Known, |_| None, moment);
+            }
+            due
+        };
+        assert_eq!(looks(0, 0..=600), []);
+        assert!(matches!(looks(1, 605..=725)[..], [Due::Raise(_)]));
+    }
+
+    #[test]
+    fn who_did_not_lead_when_it_looked_ends_no_alarm_of_the_leader() {
+        let halted = Key {
+            whose: Whose::Organisation("acme".parse().unwrap()),
+            kind: Kind::UpdateHalted,
+            part: "1".to_owned(),
+        };
+        for leads in [false, true] {
+            let survey = Survey { number: 2, leads, ..Survey::default() };
+            assert_eq!(survey.is_ours(&Registry::default(), &halted), leads);
+        }
+    }
+
+    #[test]
+    fn each_controller_watches_its_own_disk_and_the_leader_those_of_controllers_that_are_gone() {
+        let disk =
+            |part: &str| Key { whose: Whose::Controller, kind: Kind::ControllerDisk, part: part.to_owned() };
+        let owned = |survey: &Survey| {
+            ["", "1", "2", "3"].map(|part| survey.is_ours(&Registry::default(), &disk(part)))
+        };
+        let mut survey = Survey { number: 2, ..Survey::default() };
+        assert_eq!(owned(&survey), [false, false, true, false]);
+        (survey.leads, survey.controllers) = (true, HashSet::from([2, 3]));
+        assert_eq!(owned(&survey), [true, true, true, false], "the first two are gone");
+        let alone = Survey { leads: true, ..Survey::default() };
+        assert_eq!(owned(&alone), [true; 4]);
     }
 }

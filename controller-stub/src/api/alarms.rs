@@ -29,11 +29,14 @@ use crate::{
     app::App,
     clock,
     labels::Selector,
-    store::{self, Acknowledged, AlarmQuery, Silenced, Store},
+    store::{self, Acknowledged, AlarmQuery, Silenced, Store, Telling},
 };
 
 /// The longest reason of a silence, in bytes.
 const MAX_REASON_BYTES: usize = 255;
+
+/// Maximum number of silences of an organisation that hold.
+pub(crate) const MAX_SILENCES: u64 = 1_000;
 
 /// Seconds that a silence holds: up to 30 days.
 type Seconds = Bounded<60, 2_592_000>;
@@ -102,11 +105,19 @@ pub(crate) enum AlarmState {
 pub(super) struct NewSilence {
     node_id: Option<NodeId>,
     /// `key=value`, or `key` with any value.
-    #[schema(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+    #[schema(
+        pattern = "^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?(=([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?)?$",
+        example = "rack=r7"
+    )]
     label: Option<String>,
     seconds: Seconds,
-    /// Why.
-    #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
+    /// Why: not blanks alone.
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = "[^\\u0000-\\u0020\\u007f-\\u00a0\\u00ad\\u034f\\u061c\\u115f\\u1160\\u1680\\u17b4\\u17b5\\u180b-\\u180f\\u2000-\\u200f\\u2028-\\u202f\\u205f-\\u206f\\u2800\\u3000\\u3164\\ufdd0-\\ufdef\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\\ufffe\\uffff\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]",
+        example = "a new disk"
+    )]
     reason: String,
 }
 
@@ -162,8 +173,8 @@ pub(super) async fn list(
 
 /// Say that an alarm was seen
 ///
-/// It goes on until what is wrong is over. If it is raised again after that, nobody has seen it yet. A second
-/// time changes nothing.
+/// It goes on until what is wrong is over. If it gets worse, or is raised again after that, nobody has seen it
+/// yet. A second time changes nothing.
 #[utoipa::path(post, path = "/alarms/{alarm}/acknowledge", operation_id = "acknowledgeAlarm", tag = "alarms",
     security(("user" = [])), params(("alarm" = Uuid, Path, description = "The alarm")), request_body = Option<NoFields>, responses(
         (status = 200, description = "The alarm", body = AlarmView),
@@ -204,7 +215,7 @@ pub(super) async fn silences(
 /// Silence a node, or the nodes with a label, for a time
 ///
 /// Their alarms are raised and listed as ever, and no event tells of them. What is still wrong at the
-/// silence's end is told then.
+/// silence's end is told then. At most 1,000 silences hold at a time.
 #[utoipa::path(post, path = "/silences", operation_id = "addSilence", tag = "alarms", security(("user" = [])),
     request_body = NewSilence, responses(
         (status = 201, description = "The silence", body = SilenceView),
@@ -228,7 +239,9 @@ pub(super) async fn silence(
     let silence =
         made(&person.org_id, (node_id, label), lasts, &reason, person.actor()).map_err(Rejection::field)?;
     let work = async |store: Store| {
-        store.add_silence(silence.clone()).await?;
+        if !store.add_silence(silence.clone(), MAX_SILENCES).await? {
+            return Err(Rejection::field(format!("nodeId: {}", too_many_silences())));
+        }
         Ok((StatusCode::CREATED, Json(silence.into())))
     };
     person.audited(&app, asked, work).await
@@ -257,6 +270,11 @@ pub(crate) fn made(
     let now = clock::now();
     let (id, until) = (Uuid::now_v7(), now.plus(lasts));
     Ok(store::Silence { id, org: org.clone(), of, until, reason, created_at: now, created_by: by })
+}
+
+/// Why another silence is not kept.
+pub(crate) fn too_many_silences() -> String {
+    format!("the organisation has {MAX_SILENCES} silences, which is the maximum; end one, or name a label")
 }
 
 /// End a silence
@@ -302,7 +320,7 @@ impl From<store::Alarm> for AlarmView {
             acknowledged_by,
             resolved_at,
             resolution,
-            told: alarm.told,
+            told: alarm.telling != Telling::Untold,
         }
     }
 }
@@ -315,5 +333,44 @@ impl From<store::Silence> for SilenceView {
             Silenced::Label(label) => (None, Some(label)),
         };
         Self { id, node_id, label, until, reason, created_at, created_by }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, string::string_regex};
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    fn published(field: &str) -> BoxedStrategy<String> {
+        let schema = serde_json::to_value(NewSilence::schema()).unwrap();
+        let pattern = schema["properties"][field]["pattern"].as_str().unwrap();
+        string_regex(pattern.trim_start_matches('^').trim_end_matches('$')).unwrap().boxed()
+    }
+
+    fn silence(label: String, reason: &str) -> Result<store::Silence, String> {
+        let lasts = Duration::from_secs(60);
+        made(&"acme".parse().unwrap(), (None, Some(label)), lasts, reason, "user:u".to_owned())
+    }
+
+    #[test]
+    fn the_published_form_of_a_label_has_a_value_and_that_of_a_reason_has_blanks() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let labels = published("label");
+        let values = (0..200).filter(|_| labels.new_tree(&mut runner).unwrap().current().contains('='));
+        assert!((1..200).contains(&values.count()));
+        let schema = serde_json::to_value(NewSilence::schema()).unwrap();
+        let reason = schema["properties"]["reason"]["pattern"].as_str().unwrap();
+        assert!(!reason.starts_with('^') && !reason.ends_with('$'), "{reason}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_silence_of_the_published_form_is_taken(label in published("label"), reason in published("reason")) {
+            // No form says how long the whole of a DNS name may be.
+            prop_assume!(label.len() <= 253);
+            prop_assert_eq!(silence(label, &format!(" {reason} x")).map(drop), Ok(()));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `/dead-letters`: events that were given up, and their way back into the outbox.
+//! `/dead-letters`: events that were given up, and their way back into the outbox, or out of it.
 
 use std::sync::Arc;
 
@@ -75,6 +75,12 @@ pub(super) struct Replayed {
     pub(super) replayed: u64,
 }
 
+#[derive(Serialize, ToSchema)]
+pub(super) struct Dropped {
+    /// How many are gone.
+    pub(super) dropped: u64,
+}
+
 /// List the events that NOTI was not to be told of
 ///
 /// The latest first.
@@ -88,6 +94,23 @@ pub(super) async fn list(
     let paging = pages?.0.paging();
     let found = app.store.dead_letters(&user.org_id, paging.window()).await?;
     Ok(Json(DeadLetterList::of(found, paging)))
+}
+
+/// Drop all dead letters
+///
+/// NOTI is never told of them.
+#[utoipa::path(delete, path = "/dead-letters", operation_id = "dropDeadLetters", tag = "delivery", security(("user" = [])),
+    responses((status = 200, description = "They are gone", body = Dropped)))]
+pub(super) async fn drop_all(
+    State(app): State<Arc<App>>,
+    AsManager(person): AsManager,
+) -> Result<Json<Dropped>, Rejection> {
+    let asked = Asked { action: "dead_letter.drop", node: None, target: None, detail: None };
+    let work = async |store: Store| {
+        let dropped = store.drop_dead_letters(&person.org_id).await?;
+        Ok(Json(Dropped { dropped }))
+    };
+    person.audited(&app, asked, work).await
 }
 
 /// Deliver all dead letters again

@@ -13,7 +13,7 @@ use super::{
     audit::Asked,
     auth::AsManager,
     body::{Body, NoFields, OptionalBody},
-    dead_letters::{DeadLetterList, Pages, Replayed},
+    dead_letters::{DeadLetterList, Dropped, Pages, Replayed},
     error::Rejection,
     fields::Paging,
     path::InPath,
@@ -63,7 +63,7 @@ pub(crate) struct WebhookView {
     pub url: String,
     pub description: String,
     /// All types of event when empty.
-    pub event_types: Vec<&'static str>,
+    pub event_types: Vec<String>,
     /// Whether events are delivered; `null` where no server says so.
     pub state: Option<DeliveryState>,
     /// Events that it has not acknowledged.
@@ -122,7 +122,7 @@ impl WebhookView {
             id: webhook.id,
             url: webhook.url.clone(),
             description: webhook.description.clone(),
-            event_types: webhook.kinds.iter().map(|kind| kind.as_str()).collect(),
+            event_types: webhook.kinds.clone(),
             state,
             waiting: owed.waiting,
             dead: owed.dead,
@@ -343,6 +343,25 @@ pub(super) async fn dead_letters(
     changes::find(&app.store, &person.org_id, id).await?;
     let found = app.store.webhook_dead_letters(id, paging.window()).await?;
     Ok(Json(DeadLetterList::of(found, paging)))
+}
+
+/// Drop a webhook's dead letters
+///
+/// It is never told of them.
+#[utoipa::path(delete, path = "/webhooks/{webhook}/dead-letters", operation_id = "dropWebhookDeadLetters", tag = "webhooks",
+    security(("user" = [])), params(("webhook" = Uuid, Path, description = "The webhook")), responses(
+        (status = 200, description = "They are gone", body = Dropped),
+        (status = 404, description = "NOT_FOUND: the organisation has no such webhook", body = ApiError)))]
+pub(super) async fn drop_dead_letters(
+    State(app): State<Arc<App>>,
+    AsManager(person): AsManager,
+    InPath(id): InPath<Uuid>,
+) -> Result<Json<Dropped>, Rejection> {
+    let work = async |store: Store| {
+        changes::find(&store, &person.org_id, id).await?;
+        Ok(Json(Dropped { dropped: store.drop_dead_letters_of_webhook(id).await? }))
+    };
+    person.audited(&app, asked("webhook.drop", Some(id), None), work).await
 }
 
 /// Deliver a webhook's dead letters again

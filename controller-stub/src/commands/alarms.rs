@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{COMMAND_LINE, CommandError, For, nodes::find, on_command_line, open};
 use crate::{
-    api::alarms::{AlarmView, SilenceView, made},
+    api::alarms::{AlarmView, MAX_SILENCES, SilenceView, made, too_many_silences},
     clock,
     config::Config,
     store::{Acknowledged, AlarmQuery, Window},
@@ -71,6 +71,9 @@ pub(crate) async fn add_silence(
     let silence = silence.map_err(CommandError::Silence)?;
     let detail = Some(json!({ "silence": silence.id, "reason": silence.reason }));
     let recorded = on_command_line(&store, &org, "silence.add", node.as_ref(), detail);
-    recorded.add_silence(silence.clone()).await?;
-    Ok(silence.into())
+    if recorded.add_silence(silence.clone(), MAX_SILENCES).await? {
+        Ok(silence.into())
+    } else {
+        Err(CommandError::Silence(too_many_silences()))
+    }
 }

@@ -177,7 +177,7 @@ impl Valve {
                 if self.measured { alarm.advice() } else { "correct the webhook's URL, or what serves it" };
             self.show_alarm(alarm, 1.0);
             tracing::warn!(
-                alarm = alarm.as_str(),
+                alarm = self.name_of(alarm),
                 answer,
                 advice,
                 "events cannot be delivered as things are"
@@ -189,7 +189,7 @@ impl Valve {
     pub(super) fn clear_alarms(&self) {
         for alarm in std::mem::take(&mut self.state().alarms) {
             self.show_alarm(alarm, 0.0);
-            tracing::info!(alarm = alarm.as_str(), "{} takes events again", self.receiver);
+            tracing::info!(alarm = self.name_of(alarm), "{} takes events again", self.receiver);
         }
     }
 
@@ -236,6 +236,11 @@ impl Valve {
         if self.measured && before.as_str() != after.as_str() {
             show(after);
         }
+    }
+
+    /// What an alarm of NOTI's delivery is called; others have no name.
+    fn name_of(&self, alarm: Alarm) -> Option<&'static str> {
+        self.measured.then(|| alarm.as_str())
     }
 
     fn show_alarm(&self, alarm: Alarm, value: f64) {
@@ -295,6 +300,13 @@ mod tests {
         assert!(until >= start + MINUTE * 7);
         assert_eq!(valve.state().check(until), Ok(()));
         assert!(valve.resume() && valve.admit().is_ok(), "an operator ends it");
+    }
+
+    #[test]
+    fn no_log_line_of_another_receiver_names_an_alarm_of_noti_s() {
+        let another = Valve::of("the webhook 7".to_owned(), MINUTE);
+        assert_eq!(another.name_of(Alarm::Refused), None);
+        assert_eq!(Valve::new(MINUTE).name_of(Alarm::Refused), Some("noti_refuses"));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use aio_protocol::{
 use sqlx::Row;
 
 use super::{
-    alarms::{Silence, read_silence},
     database::Store,
     error::StoreError,
+    silences::{self, Silence},
 };
 
 impl Store {
@@ -49,7 +49,7 @@ impl Store {
         .bind(until.as_millis())
         .fetch_all(&mut *self.lists.take().await?)
         .await?;
-        rows.iter().map(read_silence).collect()
+        rows.iter().map(silences::read).collect()
     }
 
     /// Who made a node last what it was at `at`, if it was `status` then.

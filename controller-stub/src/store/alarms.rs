@@ -1,4 +1,4 @@
-//! Alarms: what was raised, acknowledged and resolved, each change with the event that it owes. And silences.
+//! Alarms: what was raised, acknowledged and resolved, each change with the event that it owes.
 
 use aio_protocol::{
     ids::{NodeId, OwnerId},
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     alarms::model::{Key, Kind, Level, Resolution, Whose},
-    labels::Selector,
     node::Node,
 };
 
@@ -34,17 +33,28 @@ pub(crate) struct Alarm {
     pub reason: String,
     pub action: String,
     pub raised_at: Timestamp,
-    /// Whether an event has said that it was raised.
-    pub told: bool,
+    pub telling: Telling,
     /// When, and by whom.
     pub acknowledged: Option<(Timestamp, String)>,
     pub resolved: Option<(Timestamp, Resolution)>,
 }
 
+/// Whether an event has said that an alarm was raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    Untold,
+    Told,
+    /// It was told, and got worse since.
+    Outdated,
+}
+
 /// A change of an alarm.
 #[derive(Debug, Clone)]
 pub(crate) enum AlarmChange {
+    /// It is new, or got worse, which nobody has acknowledged.
     Raise(Alarm),
+    /// They say something else by now, and are no worse.
+    Amend(Vec<Alarm>),
     /// An event says that it was raised.
     Tell(Uuid),
     Resolve(Uuid, Timestamp, Resolution),
@@ -72,25 +82,6 @@ pub(crate) enum Acknowledged {
     NoSuch,
 }
 
-/// A time in which alarms of a node, or of the nodes with a label, are not told.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Silence {
-    pub id: Uuid,
-    pub org: OwnerId,
-    pub of: Silenced,
-    pub until: Timestamp,
-    pub reason: String,
-    pub created_at: Timestamp,
-    pub created_by: String,
-}
-
-/// What a silence names.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Silenced {
-    Node(NodeId),
-    Label(String),
-}
-
 /// A node that has alarms, or may have some by its status alone.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchedNode {
@@ -113,18 +104,6 @@ impl Alarm {
             (None, None) => Whose::Controller,
         };
         Key { whose, kind: self.kind, part: self.part.clone() }
-    }
-}
-
-impl Silence {
-    /// Whether it is of a node with these labels, as they are kept.
-    pub(crate) fn covers(&self, node: &NodeId, labels: &str) -> bool {
-        match &self.of {
-            Silenced::Node(named) => named == node,
-            Silenced::Label(label) => {
-                label.parse::<Selector>().is_ok_and(|selector| labels.contains(&selector.in_json()))
-            }
-        }
     }
 }
 
@@ -214,37 +193,6 @@ impl Store {
         self.writer.write(Acknowledge { org, operator, id, at, by }).await
     }
 
-    /// The organisation's silences that hold at `now`, or all, the next to end first.
-    pub(crate) async fn silences(
-        &self,
-        org: Option<&OwnerId>,
-        now: Timestamp,
-    ) -> Result<Vec<Silence>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM silences WHERE until > $1 AND ($2 = '' OR org_id = $2) ORDER BY until, id",
-        )
-        .bind(now.as_millis())
-        .bind(org.map_or("", OwnerId::as_str))
-        .fetch_all(&mut *self.lists.take().await?)
-        .await?;
-        rows.iter().map(read_silence).collect()
-    }
-
-    /// Keeps a silence.
-    pub(crate) async fn add_silence(&self, silence: Silence) -> Result<(), StoreError> {
-        self.writer.write(AddSilence(silence)).await
-    }
-
-    /// Ends an organisation's silence; says whether it held.
-    pub(crate) async fn end_silence(
-        &self,
-        org: &OwnerId,
-        id: Uuid,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.writer.write(EndSilence { org: org.clone(), id, now }).await
-    }
-
     /// The nodes that have alarms, or a status that may be one.
     pub(crate) async fn watched_nodes(&self) -> Result<Vec<WatchedNode>, StoreError> {
         let rows = sqlx::query(
@@ -330,7 +278,11 @@ fn read(row: &AnyRow) -> Result<Alarm, StoreError> {
         reason: row.try_get("reason")?,
         action: row.try_get("action")?,
         raised_at: time(row, "raised_at")?,
-        told: row.try_get::<i64, _>("told")? != 0,
+        telling: match row.try_get::<i64, _>("told")? {
+            0 => Telling::Untold,
+            2 => Telling::Outdated,
+            _ => Telling::Told,
+        },
         acknowledged: match acknowledged {
             Some(at) => Some((at, row.try_get::<Option<String>, _>("acknowledged_by")?.unwrap_or_default())),
             None => None,
@@ -339,23 +291,6 @@ fn read(row: &AnyRow) -> Result<Alarm, StoreError> {
             Some(at) => Some((at, word(row, "resolution")?)),
             None => None,
         },
-    })
-}
-
-pub(super) fn read_silence(row: &AnyRow) -> Result<Silence, StoreError> {
-    let node = row.try_get::<Option<String>, _>("node_id")?;
-    let label = row.try_get::<Option<String>, _>("label")?.unwrap_or_default();
-    Ok(Silence {
-        id: row.try_get::<String, _>("id")?.parse().map_err(corrupt("id"))?,
-        org: row.try_get::<String, _>("org_id")?.parse().map_err(corrupt("org_id"))?,
-        of: match node {
-            Some(node) => Silenced::Node(node.parse().map_err(corrupt("node_id"))?),
-            None => Silenced::Label(label),
-        },
-        until: time(row, "until")?,
-        reason: row.try_get("reason")?,
-        created_at: time(row, "created_at")?,
-        created_by: row.try_get("created_by")?,
     })
 }
 
@@ -381,7 +316,9 @@ async fn change(connection: &mut AnyConnection, change: &AlarmChange) -> Result<
         AlarmChange::Raise(alarm) => {
             sqlx::query(
                 "INSERT INTO alarms (id, org_id, node_id, kind, part, level, reason, action, raised_at, told) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE SET \
+                 level = excluded.level, reason = excluded.reason, action = excluded.action, told = excluded.told, \
+                 acknowledged_at = NULL, acknowledged_by = NULL",
             )
             .bind(alarm.id.to_string())
             .bind(alarm.org.as_ref().map_or("", OwnerId::as_str))
@@ -392,9 +329,24 @@ async fn change(connection: &mut AnyConnection, change: &AlarmChange) -> Result<
             .bind(&alarm.reason)
             .bind(&alarm.action)
             .bind(alarm.raised_at.as_millis())
-            .bind(i64::from(alarm.told))
+            .bind(match alarm.telling {
+                Telling::Untold => 0_i64,
+                Telling::Told => 1,
+                Telling::Outdated => 2,
+            })
             .execute(connection)
             .await?;
+        }
+        AlarmChange::Amend(alarms) => {
+            for alarm in alarms {
+                sqlx::query("UPDATE alarms SET level = $2, reason = $3, action = $4 WHERE id = $1")
+                    .bind(alarm.id.to_string())
+                    .bind(alarm.level.as_str())
+                    .bind(&alarm.reason)
+                    .bind(&alarm.action)
+                    .execute(&mut *connection)
+                    .await?;
+            }
         }
         AlarmChange::Tell(id) => {
             sqlx::query("UPDATE alarms SET told = 1 WHERE id = $1")
@@ -486,59 +438,5 @@ impl Write for Acknowledge {
 
     fn changed(acknowledged: &Acknowledged) -> bool {
         *acknowledged == Acknowledged::Done
-    }
-}
-
-struct AddSilence(Silence);
-
-impl Write for AddSilence {
-    type Answer = ();
-
-    async fn run(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
-        let Silence { id, org, of, until, reason, created_at, created_by } = &self.0;
-        let (node, label) = match of {
-            Silenced::Node(node) => (Some(node.as_str()), None),
-            Silenced::Label(label) => (None, Some(label.as_str())),
-        };
-        sqlx::query(
-            "INSERT INTO silences (id, org_id, node_id, label, until, reason, created_at, created_by) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(id.to_string())
-        .bind(org.as_str())
-        .bind(node)
-        .bind(label)
-        .bind(until.as_millis())
-        .bind(reason)
-        .bind(created_at.as_millis())
-        .bind(created_by)
-        .execute(connection)
-        .await?;
-        Ok(())
-    }
-}
-
-struct EndSilence {
-    org: OwnerId,
-    id: Uuid,
-    now: Timestamp,
-}
-
-impl Write for EndSilence {
-    type Answer = bool;
-
-    async fn run(&self, connection: &mut AnyConnection) -> Result<bool, StoreError> {
-        let ended =
-            sqlx::query("UPDATE silences SET until = $3 WHERE id = $1 AND org_id = $2 AND until > $3")
-                .bind(self.id.to_string())
-                .bind(self.org.as_str())
-                .bind(self.now.as_millis())
-                .execute(connection)
-                .await?;
-        Ok(ended.rows_affected() > 0)
-    }
-
-    fn changed(ended: &bool) -> bool {
-        *ended
     }
 }

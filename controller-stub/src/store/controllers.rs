@@ -1,6 +1,8 @@
 //! The controllers that serve the database together, and the nodes of those that are gone. The dialect adds
 //! and removes them.
 
+use std::collections::HashSet;
+
 use aio_protocol::time::Timestamp;
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
@@ -40,6 +42,13 @@ impl Store {
         .fetch_all(&mut *self.lists.take().await?)
         .await?;
         rows.iter().map(read).collect()
+    }
+
+    /// The numbers of the controllers that serve the database together.
+    pub(crate) async fn controller_numbers(&self) -> Result<HashSet<i64>, StoreError> {
+        let rows =
+            sqlx::query("SELECT number FROM controllers").fetch_all(&mut *self.lists.take().await?).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Says what a controller is called, where it listens, and its version.

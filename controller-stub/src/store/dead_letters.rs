@@ -1,4 +1,4 @@
-//! Events that were given up, and their way back into the outbox. An event is in one of the two
+//! Events that were given up, and their way back into the outbox, or out of it. An event is in one of the two
 //! tables, never in both.
 
 use aio_protocol::{
@@ -84,6 +84,11 @@ impl Store {
     ) -> Result<(u64, Vec<(NodeId, OwnerId)>), StoreError> {
         self.writer.write(Replay { org: org.clone(), id: id.map(str::to_owned), now }).await
     }
+
+    /// Drops an organisation's dead letters; says how many.
+    pub(crate) async fn drop_dead_letters(&self, org: &OwnerId) -> Result<u64, StoreError> {
+        self.writer.write(Drop(org.clone())).await
+    }
 }
 
 /// Gives an event up.
@@ -154,5 +159,24 @@ impl Write for Replay {
 
     fn changed((replayed, _): &Self::Answer) -> bool {
         *replayed > 0
+    }
+}
+
+/// Drops an organisation's dead letters.
+struct Drop(OwnerId);
+
+impl Write for Drop {
+    type Answer = u64;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<u64, StoreError> {
+        let dropped = sqlx::query("DELETE FROM dead_letters WHERE org_id = $1")
+            .bind(self.0.as_str())
+            .execute(connection)
+            .await?;
+        Ok(dropped.rows_affected())
+    }
+
+    fn changed(dropped: &u64) -> bool {
+        *dropped > 0
     }
 }

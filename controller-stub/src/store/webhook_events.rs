@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aio_protocol::{
     event::{EventKind, NodeEvent},
-    ids::{NodeId, OwnerId},
+    ids::NodeId,
     time::Timestamp,
 };
 use sqlx::{AnyConnection, Row, any::AnyRow};
@@ -16,7 +16,7 @@ use super::{
     dead_letters::{DeadLetter, DeadLetterPage},
     error::StoreError,
     outbox::{Undelivered, read as read_undelivered},
-    rows::{Window, corrupt, count, signed, time},
+    rows::{Window, corrupt, count, node_id, signed, time},
     webhooks::WebhookAttempt,
     writer::Write,
 };
@@ -35,18 +35,38 @@ pub(crate) enum Follows {
 }
 
 impl Store {
-    /// Which webhooks wait for events of which nodes.
-    pub(crate) async fn webhooks_waiting(&self) -> Result<Vec<(Uuid, NodeId, OwnerId)>, StoreError> {
+    /// The nodes whose events these webhooks wait for. Looks one event of each up, however many wait.
+    pub(crate) async fn webhooks_waiting(
+        &self,
+        webhooks: &[Uuid],
+    ) -> Result<Vec<(Uuid, NodeId)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT DISTINCT node_id, org_id, webhook_id FROM webhook_events WHERE died_at IS NULL",
+            "WITH RECURSIVE lanes (webhook, node) AS ( \
+             SELECT value, (SELECT MIN(node_id) FROM webhook_events WHERE webhook_id = value AND died_at IS NULL) \
+             FROM json_each($1) \
+             UNION ALL \
+             SELECT webhook, (SELECT MIN(node_id) FROM webhook_events WHERE webhook_id = webhook AND node_id > node \
+             AND died_at IS NULL) FROM lanes WHERE node IS NOT NULL) \
+             SELECT node, webhook FROM lanes WHERE node IS NOT NULL",
         )
+        .bind(serde_json::to_string(webhooks).unwrap_or_default())
         .fetch_all(&mut *self.pool.take().await?)
         .await?;
         let read = |row: &AnyRow| {
-            let (node, org) = super::rows::owned_node(row)?;
-            Ok((row.try_get::<String, _>(2)?.parse().map_err(corrupt("webhook_id"))?, node, org))
+            Ok((row.try_get::<String, _>(1)?.parse().map_err(corrupt("webhook_id"))?, node_id(row)?))
         };
         rows.iter().map(read).collect()
+    }
+
+    /// Gives the oldest events up that a webhook waits for, at most `limit`, for this reason; says how many.
+    pub(crate) async fn give_oldest_up(
+        &self,
+        webhook: Uuid,
+        limit: u64,
+        now: Timestamp,
+        reason: String,
+    ) -> Result<u64, StoreError> {
+        self.writer.write(GiveUp { webhook: webhook.to_string(), limit, now, reason }).await
     }
 
     /// The oldest events of a node that a webhook waits for, in their order.
@@ -116,6 +136,11 @@ impl Store {
     pub(crate) async fn replay_to_webhook(&self, webhook: Uuid, now: Timestamp) -> Result<u64, StoreError> {
         self.writer.write(Replay { webhook: webhook.to_string(), now }).await
     }
+
+    /// Drops a webhook's dead letters, and says how many.
+    pub(crate) async fn drop_dead_letters_of_webhook(&self, webhook: Uuid) -> Result<u64, StoreError> {
+        self.writer.write(Drop(webhook)).await
+    }
 }
 
 /// Adds an event to the queue of each webhook of the node's organisation that is told of it, in the
@@ -144,6 +169,32 @@ pub(super) async fn add(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+struct GiveUp {
+    webhook: String,
+    limit: u64,
+    now: Timestamp,
+    reason: String,
+}
+
+impl Write for GiveUp {
+    type Answer = u64;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<u64, StoreError> {
+        // Ids begin with their time.
+        let given_up = sqlx::query(
+            "UPDATE webhook_events SET died_at = $3, reason = $4 WHERE webhook_id = $1 AND id IN \
+             (SELECT id FROM webhook_events WHERE webhook_id = $1 AND died_at IS NULL ORDER BY id LIMIT $2)",
+        )
+        .bind(&self.webhook)
+        .bind(signed(self.limit))
+        .bind(self.now.as_millis())
+        .bind(&self.reason)
+        .execute(connection)
+        .await?;
+        Ok(given_up.rows_affected())
+    }
 }
 
 struct Note {
@@ -237,5 +288,76 @@ impl Write for Replay {
             .execute(connection)
             .await?;
         Ok(replayed.rows_affected())
+    }
+}
+
+struct Drop(Uuid);
+
+impl Write for Drop {
+    type Answer = u64;
+
+    async fn run(&self, connection: &mut AnyConnection) -> Result<u64, StoreError> {
+        let dropped = sqlx::query("DELETE FROM webhook_events WHERE webhook_id = $1 AND died_at IS NOT NULL")
+            .bind(self.0.to_string())
+            .execute(connection)
+            .await?;
+        Ok(dropped.rows_affected())
+    }
+
+    fn changed(dropped: &u64) -> bool {
+        *dropped > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing;
+
+    async fn owe(store: &Store, webhook: Uuid, id: &str, node: &NodeId) {
+        let row = "INSERT INTO webhook_events (webhook_id, id, node_id, org_id, seq, kind, body, created_at, \
+                   attempts, tried_millis, next_attempt_at) VALUES ($1, $2, $3, 'acme', 1, 'k', '{}', 1, 0, 0, 1)";
+        sqlx::query(row)
+            .bind(webhook.to_string())
+            .bind(id)
+            .bind(node.as_str())
+            .execute(&mut *store.pool.take().await.unwrap())
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_oldest_events_are_given_up_and_nobody_waits_for_them_or_for_those_of_other_webhooks() {
+        let data = tempfile::tempdir().unwrap();
+        let store = testing::store(data.path()).await;
+        let (full, other) = (Uuid::now_v7(), Uuid::now_v7());
+        let nodes = [1, 2].map(|byte| NodeId::from_bytes([byte; 12]));
+        for (webhook, id, node) in [
+            (full, "evt_3", &nodes[1]),
+            (full, "evt_1", &nodes[0]),
+            (full, "evt_2", &nodes[0]),
+            (full, "evt_4", &nodes[1]),
+            (other, "evt_1", &nodes[0]),
+        ] {
+            owe(&store, webhook, id, node).await;
+        }
+        let waiting = async || {
+            let mut waiting = store.webhooks_waiting(&[full]).await.unwrap();
+            waiting.sort();
+            waiting
+        };
+        assert_eq!(waiting().await, [(full, nodes[0].clone()), (full, nodes[1].clone())]);
+        let give_up = async |limit| {
+            store.give_oldest_up(full, limit, Timestamp::from_millis(7), "too many".to_owned()).await.unwrap()
+        };
+        assert_eq!((give_up(1).await, give_up(1).await), (1, 1));
+        assert_eq!(waiting().await, [(full, nodes[1].clone())]);
+        let left = store.undelivered_to_webhook(full, &nodes[1], 9).await.unwrap();
+        assert_eq!(left.into_iter().map(|event| event.id).collect::<Vec<_>>(), ["evt_3", "evt_4"]);
+        let owed = store.owed_to_webhooks(None).await.unwrap();
+        let dead: u64 = owed.iter().map(|(.., owed)| owed.dead).sum();
+        assert_eq!(dead, 2);
+        assert_eq!(give_up(9).await, 2);
+        assert_eq!(store.webhooks_waiting(&[]).await.unwrap(), []);
     }
 }

@@ -1,7 +1,7 @@
 //! Webhooks of organisations: where they are, what they are told, and the secrets that sign it. What each is
 //! owed stands in `webhook_events`.
 
-use aio_protocol::{event::EventKind, ids::OwnerId, time::Timestamp};
+use aio_protocol::{ids::OwnerId, time::Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AnyConnection, Row, any::AnyRow};
 use uuid::Uuid;
@@ -21,8 +21,8 @@ pub(crate) struct Webhook {
     /// It may hold a secret.
     pub url: String,
     pub description: String,
-    /// The types of event that it is told of; all when empty.
-    pub kinds: Vec<EventKind>,
+    /// The types of event that it is told of; all when empty. A later version may have known others.
+    pub kinds: Vec<String>,
     pub secret: SecretString,
     /// The secret that also signs, and until when.
     pub previous: Option<(SecretString, Timestamp)>,
@@ -71,29 +71,19 @@ impl Store {
 }
 
 /// Types of event as the column holds them.
-fn listed(kinds: &[EventKind]) -> String {
-    let mut text = String::new();
-    for kind in kinds {
-        text.push(',');
-        text.push_str(kind.as_str());
-    }
-    if !text.is_empty() {
-        text.push(',');
-    }
-    text
+fn listed(kinds: &[String]) -> String {
+    if kinds.is_empty() { String::new() } else { format!(",{},", kinds.join(",")) }
 }
 
 fn read(row: &AnyRow) -> Result<Webhook, StoreError> {
     let kinds = row.try_get::<String, _>("kinds")?;
-    // A type that a later version knew is none here.
-    let known = |name: &str| EventKind::ALL.into_iter().find(|kind| kind.as_str() == name);
     let previous = row.try_get::<Option<String>, _>("previous_secret")?;
     Ok(Webhook {
         id: row.try_get::<String, _>("id")?.parse().map_err(corrupt("id"))?,
         org: row.try_get::<String, _>("org_id")?.parse().map_err(corrupt("org_id"))?,
         url: row.try_get("url")?,
         description: row.try_get("description")?,
-        kinds: kinds.split(',').filter_map(known).collect(),
+        kinds: kinds.split(',').filter(|kind| !kind.is_empty()).map(str::to_owned).collect(),
         secret: row.try_get::<String, _>("secret")?.into(),
         previous: previous.map(SecretString::from).zip(optional_time(row, "previous_until")?),
         created_at: time(row, "created_at")?,

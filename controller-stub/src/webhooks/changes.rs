@@ -70,9 +70,9 @@ impl Wanted {
             webhook.description = text::clean(&description, MAX_DESCRIPTION_CHARS * char::MAX_LEN_UTF8);
         }
         if let Some(kinds) = self.kinds {
-            webhook.kinds = kinds.iter().map(|name| kind(name)).collect::<Result<_, _>>()?;
-            let all = std::mem::take(&mut webhook.kinds);
-            webhook.kinds = EventKind::ALL.into_iter().filter(|kind| all.contains(kind)).collect();
+            let wanted: Vec<_> = kinds.iter().map(|name| kind(name)).collect::<Result<_, _>>()?;
+            let kinds = EventKind::ALL.into_iter().filter(|kind| wanted.contains(kind));
+            webhook.kinds = kinds.map(|kind| kind.as_str().to_owned()).collect();
         }
         Ok(())
     }

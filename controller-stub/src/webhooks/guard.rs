@@ -37,7 +37,7 @@ const INSIDE_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// Where IPv6 is public: 2000::/3. NAT64 (64:ff9b::/96), unique local and link-local addresses lie outside.
+/// Where IPv6 is public: 2000::/3. Unique local and link-local addresses lie outside.
 const PUBLIC_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// What is not public within: protocols' own (Teredo among them), documentation, and 6to4, which carries
@@ -64,13 +64,11 @@ pub(crate) enum Refused {
     Length,
     #[error("{0} is an address inside, and WEBHOOK_NETWORKS does not allow it")]
     Inside(IpAddr),
-    /// Which address that is, nobody learns who may only name it.
-    #[error("{0} leads to an address inside, and WEBHOOK_NETWORKS does not allow it")]
-    NameInside(String),
+    /// Whether there is such a name inside, nobody learns who may only name it.
+    #[error("{0} has no address that a webhook may be at")]
+    Name(String),
     #[error("is in the clear, which only WEBHOOK_NETWORKS allows: use https://")]
     Clear,
-    #[error("{0} has no address")]
-    NoAddress(String),
 }
 
 impl Guard {
@@ -99,7 +97,7 @@ impl Guard {
 
     /// Whether an address may be posted to, in the `clear` or over TLS.
     fn admit(&self, address: IpAddr, clear: bool) -> Result<(), Refused> {
-        let address = address.to_canonical();
+        let address = reached(address);
         if self.allowed.iter().any(|network| network.contains(&address)) {
             Ok(())
         } else if !is_public(address) {
@@ -121,6 +119,20 @@ impl Guard {
 fn literal(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
+}
+
+/// The address that is reached: of one that carries an IPv4 address, mapped (::ffff:0:0/96) or through NAT64
+/// (64:ff9b::/96, RFC 6052), that one.
+fn reached(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+            }
+            _ => v6.to_canonical(),
+        },
+        IpAddr::V4(_) => address,
+    }
 }
 
 fn is_public(address: IpAddr) -> bool {
@@ -151,12 +163,16 @@ impl Resolve for GuardedNames {
         let (guard, clear, name) = (self.guard.clone(), self.clear, name.as_str().to_owned());
         Box::pin(async move {
             let mut admitted: Vec<SocketAddr> = Vec::new();
-            let mut refused = Refused::NoAddress(name.clone());
-            for found in tokio::net::lookup_host((name.as_str(), 0)).await? {
+            let mut refused = Refused::Name(name.clone());
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+            if let Err(error) = &found {
+                tracing::debug!(name, %error, "a webhook's name is not known");
+            }
+            for found in found.into_iter().flatten() {
                 match guard.admit(found.ip(), clear) {
                     Ok(()) => admitted.push(found),
-                    Err(Refused::Inside(_)) => refused = Refused::NameInside(name.clone()),
-                    Err(why) => refused = why,
+                    Err(Refused::Clear) => refused = Refused::Clear,
+                    Err(why) => tracing::debug!(name, %why, "a webhook's name leads inside"),
                 }
             }
             if admitted.is_empty() {
@@ -225,16 +241,22 @@ mod tests {
             let refused = guard(&[]).url(&format!("https://{host}/hook")).unwrap_err();
             assert!(matches!(refused, Refused::Inside(_)), "{host}: {refused}");
         }
-        for host in
-            ["8.8.8.8", "172.32.0.1", "100.128.0.1", "[2a00:1450:4001::1]", "[::ffff:8.8.8.8]", "example.com"]
-        {
+        for host in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "[2a00:1450:4001::1]",
+            "[::ffff:8.8.8.8]",
+            "[64:ff9b::808:808]",
+            "example.com",
+        ] {
             guard(&[]).url(&format!("https://{host}:8443/hook?key=1")).unwrap();
         }
     }
 
     #[test]
     fn what_the_operator_allows_is_admitted_also_in_the_clear_and_nothing_else_is() {
-        let guard = guard(&["127.0.0.0/8", "fd00::/8", "64:ff9b::/96"]);
+        let guard = guard(&["127.0.0.0/8", "fd00::/8"]);
         for url in
             ["http://127.0.0.1:8080/x", "https://[fd00::1]/", "http://[::ffff:127.0.0.1]/", "http://name/"]
         {
@@ -242,7 +264,7 @@ mod tests {
         }
         assert_eq!(guard.url("http://8.8.8.8/"), Err(Refused::Clear));
         assert!(matches!(guard.url("https://10.0.0.1/"), Err(Refused::Inside(_))));
-        assert!(guard.admit("64:ff9b::808:808".parse().unwrap(), false).is_ok());
+        assert!(guard.admit("64:ff9b::7f00:1".parse().unwrap(), true).is_ok());
     }
 
     #[test]
@@ -267,19 +289,24 @@ mod tests {
     #[tokio::test]
     async fn a_name_leads_to_admitted_addresses_alone() {
         let names = |allowed: &[&str]| guard(allowed).resolver(&"https://localhost/".parse().unwrap());
-        let refused = names(&[]).resolve("localhost".parse().unwrap()).await.err().unwrap();
-        assert!(refused.to_string().contains("address inside"), "{refused}");
+        for name in ["localhost", "unknown.invalid"] {
+            let refused = names(&[]).resolve(name.parse().unwrap()).await.err().unwrap();
+            assert_eq!(refused.to_string(), format!("{name} has no address that a webhook may be at"));
+        }
         let found = names(&["127.0.0.0/8"]).resolve("localhost".parse().unwrap()).await.unwrap();
         assert!(found.into_iter().all(|address| address.ip().is_loopback()));
     }
 
     proptest! {
         #[test]
-        fn no_mapped_address_is_judged_otherwise_than_what_it_maps(bits: u32) {
+        fn no_address_that_carries_another_is_judged_otherwise_than_that_one(bits: u32) {
             let address = Ipv4Addr::from_bits(bits);
             let guard = guard(&[]);
             let judged = |address: IpAddr| guard.admit(address, false).is_ok();
-            prop_assert_eq!(judged(address.into()), judged(address.to_ipv6_mapped().into()));
+            let translated = Ipv6Addr::from_bits(0x64_ff9b << 96 | u128::from(bits));
+            for other in [address.to_ipv6_mapped(), translated] {
+                prop_assert_eq!(judged(address.into()), judged(other.into()));
+            }
         }
 
         #[test]

@@ -1,7 +1,12 @@
 //! Runs a relay for each webhook: begins and ends them as webhooks come, change and go, tells each which
 //! nodes it waits for, and counts.
 
-use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use metrics::gauge;
 use tokio::{task::JoinHandle, time::timeout};
@@ -11,13 +16,23 @@ use uuid::Uuid;
 use super::endpoint::{Endpoint, name_of};
 use crate::{
     app::App,
+    clock,
     outbox::{DeliveryState, Outbox, Relay},
-    store::{StoreError, Webhook},
+    store::{Store, StoreError, Webhook},
     tasks::Pulse,
 };
 
-/// Interval between looks for what nobody told of: webhooks and events of a command.
+/// Shortest interval between looks for what nobody told of: webhooks and events of a command.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// After a look it rests so many times longer than the look took.
+const REST: u32 = 20;
+
+/// Maximum number of events that wait for one webhook. The oldest beyond it become dead letters.
+const MAX_WAITING: u64 = 100_000;
+
+/// Events that are given up in one transaction.
+const GIVEN_UP_AT_ONCE: u64 = 1_000;
 
 /// Looks from one count of what is owed to the next.
 const LOOKS_A_COUNT: u64 = 10;
@@ -43,6 +58,7 @@ pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
     let mut keeper = Keeper { app: app.clone(), running: HashMap::new(), looks: 0 };
     let mut failures = 0_u32;
     loop {
+        let began = Instant::now();
         {
             let _turn = pulse.turn();
             match keeper.look().await {
@@ -57,7 +73,7 @@ pub(crate) async fn run(app: Arc<App>, pulse: Pulse, stop: CancellationToken) {
             }
         }
         // A change, or the next look.
-        let rest = timeout(INTERVAL, app.webhooks.changed.notified());
+        let rest = timeout(INTERVAL.max(began.elapsed() * REST), app.webhooks.changed.notified());
         if stop.run_until_cancelled(rest).await.is_none() {
             break;
         }
@@ -94,16 +110,31 @@ impl Keeper {
             });
             self.app.outbox.notifier.set_followers(followers.collect());
         }
+        self.notify(&webhooks).await?;
+        self.count().await
+    }
+
+    /// Tells the relays of webhooks that are posted to which nodes they wait for.
+    async fn notify(&self, webhooks: &[Webhook]) -> Result<(), StoreError> {
+        let running = self.app.webhooks.running().clone();
+        let taking: HashMap<_, _> = webhooks
+            .iter()
+            .filter_map(|webhook| Some((webhook.id, (&webhook.org, running.get(&webhook.id)?))))
+            .filter(|(_, (_, outbox))| outbox.delivery() != DeliveryState::Stopped)
+            .collect();
         let mut waiting: HashMap<Uuid, Vec<_>> = HashMap::new();
-        for (webhook, node, org) in self.app.store.webhooks_waiting().await? {
-            waiting.entry(webhook).or_default().push((node, org));
+        let ids: Vec<_> = taking.keys().copied().collect();
+        for (id, node) in self.app.store.webhooks_waiting(&ids).await? {
+            if let Some((org, _)) = taking.get(&id) {
+                waiting.entry(id).or_default().push((node, (*org).clone()));
+            }
         }
-        for (webhook, nodes) in waiting {
-            if let Some(outbox) = self.app.webhooks.running().get(&webhook) {
+        for (id, nodes) in waiting {
+            if let Some((_, outbox)) = taking.get(&id) {
                 outbox.notifier.notify_all(nodes);
             }
         }
-        self.count().await
+        Ok(())
     }
 
     fn begin(&mut self, webhook: &Webhook) {
@@ -151,7 +182,22 @@ impl Keeper {
                 |of: fn(&crate::store::Owed) -> u64| owed.iter().map(|(.., owed)| of(owed)).sum::<u64>();
             gauge!("aio_webhook_events", "state" => "waiting").set(sum(|owed| owed.waiting) as f64);
             gauge!("aio_webhook_events", "state" => "dead").set(sum(|owed| owed.dead) as f64);
+            for (id, _, owed) in owed {
+                give_up(&self.app.store, id, owed.waiting.saturating_sub(MAX_WAITING)).await?;
+            }
         }
         Ok(())
     }
+}
+
+/// Gives the oldest events of a webhook up.
+async fn give_up(store: &Store, webhook: Uuid, mut excess: u64) -> Result<(), StoreError> {
+    while excess > 0 {
+        let reason = format!("expired: more than {MAX_WAITING} events waited");
+        let limit = excess.min(GIVEN_UP_AT_ONCE);
+        let given_up = store.give_oldest_up(webhook, limit, clock::now(), reason).await?;
+        tracing::warn!(%webhook, given_up, "too many events wait for a webhook: the oldest are dead letters");
+        excess = if given_up < limit { 0 } else { excess - given_up };
+    }
+    Ok(())
 }

@@ -261,11 +261,17 @@ async fn what_is_wrong_with_a_machine_is_an_alarm_for_as_long_as_its_worker_says
         (&alarms[0]["reason"], &alarms[0]["action"]),
         (&json!("gpu: /data is 91 % full"), &json!("make room on it"))
     );
-    // It grows, and a worker that judges nothing says nothing of it.
+    // It grows, which is written down and told to nobody, and a worker that judges nothing says nothing of it.
     let grown = json!({"kind": "disk_full", "part": "/data", "reason": "/data is 95 % full"});
     worker.send("telemetry.metrics", with(json!([grown]))).await;
-    let left = await_alarms(&owner, "", &kinds[..1]).await;
-    assert_eq!(left[0], alarms[0], "the same");
+    let left = eventually("the alarm to say so", async || {
+        let left = await_alarms(&owner, "", &kinds[..1]).await;
+        if left[0]["reason"] == "gpu: /data is 95 % full" { Ok(left) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    assert_eq!((&left[0]["id"], &left[0]["raisedAt"]), (&alarms[0]["id"], &alarms[0]["raisedAt"]));
+    let raised = told(&owner, &id).await.iter().filter(|kind| *kind == "alarm.raised").count();
+    assert_eq!(raised, kinds.len());
     worker.send("telemetry.metrics", metrics(json!([]))).await;
     worker.ping().await;
     let newest = owner.get(&format!("/nodes/{id}/metrics")).await.1["newest"].clone();
@@ -273,6 +279,55 @@ async fn what_is_wrong_with_a_machine_is_an_alarm_for_as_long_as_its_worker_says
     assert_eq!(listed(&owner, "").await, left);
     worker.send("telemetry.metrics", with(json!([]))).await;
     await_alarms(&owner, "", &[]).await;
+}
+
+#[tokio::test]
+async fn an_alarm_that_gets_worse_is_raised_again_which_nobody_has_seen_yet() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let id = owner.add_node("gpu").await;
+    let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+    let mut say = async |seq: u64, state: &str| {
+        let found = json!([{"health": state, "reason": "memory errors"}]);
+        let gpus = json!([{"deviceId": "3", "health": state, "findings": found}]);
+        worker.send("telemetry.metrics", metrics(gpus)).await;
+        let health = json!({"state": state, "worst": "GPU 3: memory errors"});
+        worker.send("telemetry.heartbeat", json!({"seq": seq, "health": health})).await;
+        worker.ping().await;
+    };
+    let await_level = async |level: &str| {
+        eventually(&format!("a {level} alarm"), async || {
+            let alarm = await_alarms(&owner, "", &["gpu_health"]).await.remove(0);
+            if alarm["level"] == level { Ok(alarm) } else { Err(alarm.to_string()) }
+        })
+        .await
+    };
+    say(1, "degraded").await;
+    let warning = await_level("warning").await;
+    let path = format!("/alarms/{}/acknowledge", warning["id"].as_str().unwrap());
+    assert_eq!(owner.post(&path, json!({})).await.0, 200);
+    say(2, "unhealthy").await;
+    let critical = await_level("critical").await;
+    assert_eq!((&critical["id"], &critical["state"]), (&warning["id"], &json!("raised")));
+    await_told(&owner, &id, &["alarm.raised", "alarm.raised"]).await;
+    let events = owner.events(&id).await;
+    let levels: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "alarm.raised")
+        .map(|event| (&event["data"]["alarmId"], event["data"]["level"].as_str().unwrap()))
+        .collect();
+    assert_eq!(levels, [(&warning["id"], "warning"), (&warning["id"], "critical")]);
+
+    // Better again, which is told to nobody; and worse in a silence, which is told after it.
+    say(3, "degraded").await;
+    await_level("warning").await;
+    let (_, silence) = owner.post("/silences", json!({"nodeId": id, "seconds": 60, "reason": "x"})).await;
+    say(4, "unhealthy").await;
+    await_level("critical").await;
+    await_told(&owner, &id, &["alarm.raised", "alarm.raised"]).await;
+    let path = format!("/silences/{}", silence["id"].as_str().unwrap());
+    assert_eq!(owner.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    await_told(&owner, &id, &["alarm.raised"; 3]).await;
 }
 
 #[tokio::test]
@@ -366,6 +421,56 @@ async fn a_silence_names_a_node_or_a_label_and_what_is_still_wrong_is_told_after
     assert_eq!(owner.get("/silences").await.1["data"], json!([]));
     let (_, audit) = owner.get("/audit?action=silence.add").await;
     assert_eq!(audit["data"][0]["detail"]["reason"], "the rack moves", "{audit}");
+}
+
+#[tokio::test]
+async fn an_organisation_has_at_most_a_thousand_silences_that_hold() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let many = "INSERT INTO silences (id, org_id, label, until, reason, created_at, created_by) \
+                WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 999) \
+                SELECT '00000000-0000-7000-8000-' || CAST(100000000000 + n AS TEXT), 'acme', 'rack', \
+                4000000000000, 'it moves', 1, 'user:u' FROM numbers";
+    controller.sql(many).await;
+    let silence = json!({"label": "rack=r7", "seconds": 60, "reason": "the rack moves"});
+    let (status, last) = owner.post("/silences", silence.clone()).await;
+    assert_eq!(status, 201, "{last}");
+    let message = refusal(owner.post("/silences", silence.clone()).await, 400, "VALIDATION_FAILED");
+    assert!(message.contains("1000 silences"), "{message}");
+    let path = format!("/silences/{}", last["id"].as_str().unwrap());
+    assert_eq!(owner.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    assert_eq!(owner.post("/silences", silence).await.0, 201);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_told_of_keeps_no_other_from_it() {
+    let controller = controller(Duration::ZERO).await;
+    let owner = controller.owner_of("acme").await;
+    let silence = json!({"label": "rack=r7", "seconds": 3600, "reason": "the rack moves"});
+    let (_, silence) = owner.post("/silences", silence).await;
+    let mut ids = Vec::new();
+    for name in ["gone", "there"] {
+        let (_, node) = owner.post("/nodes", json!({"name": name, "labels": {"rack": "r7"}})).await;
+        let id = node["_id"].as_str().unwrap().to_owned();
+        let mut worker = Worker::welcomed(&controller.gateway(), &id, &owner.token_of(&id).await).await;
+        worker.send("node.disconnecting", json!({"reason": "shutdown"})).await;
+        owner.await_status(&id, "offline").await;
+        ids.push(id);
+    }
+    await_alarms(&owner, "", &["node_offline", "node_offline"]).await;
+    controller.sql("DELETE FROM nodes WHERE name = 'gone'").await;
+    let path = format!("/silences/{}", silence["id"].as_str().unwrap());
+    assert_eq!(owner.request(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    await_told(&owner, &ids[1], &["alarm.raised"]).await;
+    // What comes after it in a look comes, too.
+    let mut worker = Worker::welcomed(&controller.gateway(), &ids[1], &owner.token_of(&ids[1]).await).await;
+    say(&mut worker, 1, &[("Xid 79: it has fallen off the bus", "reboot")]).await;
+    eventually("its health to be told", async || {
+        let events = owner.events(&ids[1]).await;
+        let told = events.iter().any(|event| event["type"] == "node.health_changed");
+        if told { Ok(()) } else { Err(format!("{events:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -120,6 +120,7 @@ async fn what_succeeds(controller: &Controller, it: &mut Inspector) {
     }
     it.expect(&owner, "listDeadLetters", "", 200, plain).await;
     it.expect(&owner, "replayDeadLetters", "", 200, plain).await;
+    it.expect(&owner, "dropDeadLetters", "", 200, plain).await;
     it.expect(&owner, "getDelivery", "", 200, plain).await;
     it.expect(&operator, "resumeDelivery", "", 200, plain).await;
     it.expect(&operator, "listControllers", "", 200, plain).await;
@@ -151,6 +152,7 @@ async fn webhooks(it: &mut Inspector, owner: &Client) {
         ("testWebhook", "/test", 200),
         ("listWebhookAttempts", "/attempts", 200),
         ("listWebhookDeadLetters", "/dead-letters", 200),
+        ("dropWebhookDeadLetters", "/dead-letters", 200),
         ("replayToWebhook", "/replay", 200),
         ("removeWebhook", "", 204),
     ];

@@ -174,6 +174,41 @@ async fn what_a_webhook_rejects_is_its_own_dead_letter_until_it_is_replayed() {
 }
 
 #[tokio::test]
+async fn dead_letters_of_a_webhook_and_of_noti_are_dropped_apart_and_no_alarm_is_left() {
+    let (noti, endpoint) = (FakeNoti::start(&[422]).await, FakeNoti::start(&[422]).await);
+    let controller = Controller::start_with(|config| {
+        config.webhook_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        config.alarm_interval = crate::alarms::SOON;
+        config.noti_service_url = Some(noti.url().parse().unwrap());
+    })
+    .await;
+    let owner = controller.owner_of("acme").await;
+    let (webhook, _) = add(&owner, json!({"url": url(&endpoint)})).await;
+    owner.add_node("gpu").await;
+    let await_alarms = async |count: u64| {
+        eventually(&format!("{count} alarms"), async || {
+            let (_, alarms) = owner.get("/alarms?kind=dead_letters").await;
+            if alarms["pagination"]["total"] == count { Ok(()) } else { Err(alarms.to_string()) }
+        })
+        .await;
+    };
+    await_alarms(2).await;
+    let (of_webhook, of_noti) = (format!("/webhooks/{webhook}/dead-letters"), "/dead-letters");
+    for (path, action, left) in [(&*of_webhook, "webhook.drop", 1), (of_noti, "dead_letter.drop", 0)] {
+        assert_eq!(owner.get(path).await.1["pagination"]["total"], 1);
+        for dropped in [1, 0] {
+            let answered = answer(owner.request(Method::DELETE, path)).await;
+            assert_eq!(answered, (StatusCode::OK, json!({ "dropped": dropped })));
+        }
+        let (_, audit) = owner.get(&format!("/audit?action={action}")).await;
+        let outcomes: Vec<_> =
+            audit["data"].as_array().unwrap().iter().map(|it| it["outcome"].clone()).collect();
+        assert_eq!(outcomes, ["unchanged", "done"], "{audit}");
+        await_alarms(left).await;
+    }
+}
+
+#[tokio::test]
 async fn a_webhook_that_is_gone_stops_until_somebody_resumes_it() {
     let endpoint = FakeNoti::start(&[410]).await;
     let controller = controller().await;
@@ -208,6 +243,24 @@ async fn two_secrets_sign_while_one_takes_the_other_s_place() {
     assert_eq!(order(&owner, &webhook, "test").await["outcome"], "delivered");
     let post = await_taken(&endpoint, &["node.registered", "webhook.test"]).await.remove(1);
     assert_eq!(post.header("webhook-signature"), signature(after, &post));
+}
+
+#[tokio::test]
+async fn types_of_event_that_a_later_version_knew_stay_until_others_are_wanted() {
+    let controller = controller().await;
+    let owner = controller.owner_of("acme").await;
+    let (webhook, _) = add(&owner, json!({"url": "https://hooks.example.com/"})).await;
+    controller.sql("UPDATE webhooks SET kinds = ',node.danced,'").await;
+    let path = format!("/webhooks/{webhook}");
+    let change = async |body: Value| {
+        let (status, webhook) = answer(owner.request(Method::PATCH, &path).json(&body)).await;
+        assert_eq!(status, 200, "{webhook}");
+        webhook["eventTypes"].clone()
+    };
+    assert_eq!(change(json!({"description": "pager"})).await, json!(["node.danced"]));
+    let told = controller.number("SELECT COUNT(*) FROM webhooks WHERE kinds = ',node.danced,'").await;
+    assert_eq!(told, 1, "and not of all");
+    assert_eq!(change(json!({"eventTypes": []})).await, json!([]));
 }
 
 #[tokio::test]
@@ -251,7 +304,10 @@ async fn no_webhook_is_at_an_address_inside_by_its_url_or_by_its_name() {
     let (webhook, _) = add(&owner, json!({"url": format!("https://localhost:{port}/noti/events")})).await;
     let tested = order(&owner, &webhook, "test").await;
     let answer = tested["answer"].as_str().unwrap();
-    assert!(tested["outcome"] == "failed" && answer.contains("address inside"), "{tested}");
+    assert!(
+        tested["outcome"] == "failed" && answer.contains("no address that a webhook may be at"),
+        "{tested}"
+    );
     assert!(endpoint.posts().is_empty());
     let long = json!({"url": "https://example.com/", "description": "é".repeat(256)});
     let message = refusal(owner.post("/webhooks", long).await, 400, "VALIDATION_FAILED");
