@@ -183,7 +183,7 @@ pub(super) async fn login(
         roles: node.role.iter().map(|role| role.as_str().to_owned()).collect(),
         org_id: Some(node.owner.org_id.to_string()),
     };
-    Ok(Json(LoggedIn { node: Some(known), ..token_of(app, &node)? }))
+    Ok(Json(LoggedIn { node: Some(known), ..token_of(&dialect, &node)? }))
 }
 
 pub(super) async fn refresh(
@@ -196,7 +196,7 @@ pub(super) async fn refresh(
     let verified = verified.map_err(refused_token)?;
     let node = in_service(app, &verified.node).await?.filter(|node| !verified.is_revoked(node));
     let node = node.ok_or_else(|| refused_token(Unusable::Invalid))?;
-    token_of(app, &node).map(Json)
+    token_of(&dialect, &node).map(Json)
 }
 
 pub(super) async fn regenerate(
@@ -229,8 +229,10 @@ async fn in_service(app: &App, id: &NodeId) -> Result<Option<Node>, Rejection> {
     Ok(app.store.node(id).await?.filter(|node| node.status != NodeStatus::Inactive))
 }
 
-fn token_of(app: &App, node: &Node) -> Result<LoggedIn, Rejection> {
-    let token = tokens::sign_node(&app.enroller.tokens, node, clock::now());
+fn token_of(dialect: &Dialect, node: &Node) -> Result<LoggedIn, Rejection> {
+    let now = clock::now();
+    let made_at = dialect.double.as_ref().map_or(now, |double| double.faults().made_at(&node.id, now));
+    let token = tokens::sign_node(&dialect.app.enroller.tokens, node, made_at);
     Ok(LoggedIn {
         access_token: Hidden(token.map_err(|error| Rejection::fault(&error))?),
         expires_in: NODE_LIFE_SECS,

@@ -116,6 +116,12 @@ impl Faults {
         self.expired.get(node).is_some_and(|until| issued_at <= *until)
     }
 
+    /// When a token of the node is made: tokens know whole seconds, and one of that in which others expired would
+    /// count as one of them.
+    pub(in crate::aiwm) fn made_at(&self, node: &NodeId, now: Timestamp) -> Timestamp {
+        self.expired.get(node).map_or(now, |until| now.max(until.plus(Duration::from_secs(1))))
+    }
+
     /// Whether the next heartbeat of a node is lost.
     pub(in crate::aiwm) fn lose_heartbeat(&mut self, node: &NodeId) -> bool {
         let lost = self.take(Some(node), |fault| matches!(fault, Fault::LoseHeartbeat).then_some(()));
@@ -185,6 +191,7 @@ mod tests {
         faults.expire(node.clone(), noon);
         assert!(faults.is_expired(&node, noon));
         assert!(!faults.is_expired(&node, noon.plus(Duration::from_secs(1))));
+        assert!(!faults.is_expired(&node, faults.made_at(&node, noon)));
         assert!(!faults.is_expired(&NodeId::from_bytes([2; 12]), noon));
         faults.clear();
         assert!(!faults.is_expired(&node, noon));
