@@ -169,3 +169,29 @@ fn ask(server: &mut Child, token: &mut Command, options: &[String]) -> Result<()
     let asking = ["--config-file", config, "run", &document, "--continue-on-failure"];
     step::run(step::program("schemathesis", &asking).args(options).env("AIO_USER_TOKEN", token.trim()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn what_stands_behind_what_is_loaded_is_passed_on_as_it_is() {
+        for words in [["load", "fleet", "--", "--tls"].as_slice(), &["load", "fleet", "--tls"]] {
+            let Line { arguments: Arguments { what } } = Line::try_parse_from(words).ok().unwrap();
+            let What::Fleet(Options { options }) = what else { panic!("{what:?}") };
+            assert_eq!(options, ["--tls"], "{words:?}");
+        }
+        let words = ["load", "events", "--controllers", "3", "--calm"];
+        let Line { arguments: Arguments { what } } = Line::try_parse_from(words).ok().unwrap();
+        let What::Events(Options { options }) = what else { panic!("{what:?}") };
+        assert_eq!(options, ["--controllers", "3", "--calm"]);
+    }
+}
